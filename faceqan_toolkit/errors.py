@@ -1,0 +1,117 @@
+"""Everything that can go wrong, by what the user can do about it.
+
+A `PhotoError` concerns one photo or one face: the pipeline turns it into a record and goes on.
+Every other error stops the run with one clear line.
+"""
+
+from __future__ import annotations
+
+
+class FaceQANError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class PhotoError(FaceQANError):
+    """One photo or face cannot be scored; `status` is what its record will say."""
+
+    status = "unreadable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class UnreadablePhoto(PhotoError):
+    """The file is empty, damaged or no image at all."""
+
+
+class NotAFile(PhotoError):
+    """The path is a folder, a pipe or a device."""
+
+    status = "not_a_file"
+
+
+class NoPermission(PhotoError):
+    """The file may not be read by this user."""
+
+    status = "no_permission"
+
+
+class MissingPhoto(PhotoError):
+    """The path does not exist (any more)."""
+
+    status = "missing"
+
+
+class MissingExtra(PhotoError):
+    """The photo's format needs an optional package."""
+
+    status = "missing_extra"
+
+
+class TooLarge(PhotoError):
+    """The photo has more pixels than the run allows."""
+
+    status = "too_large"
+
+
+class NoFace(PhotoError):
+    """The detector found no face in the photo."""
+
+    status = "no_face"
+
+
+class FaceTooSmall(PhotoError):
+    """Faces were found, all of them smaller than the run accepts."""
+
+    status = "too_small"
+
+
+class NoLandmarks(PhotoError):
+    """The landmarks file has no row for the photo."""
+
+    status = "no_landmarks"
+
+
+class Unalignable(PhotoError):
+    """No similarity transform maps these landmarks to the template."""
+
+    status = "unalignable"
+
+
+class Unscorable(PhotoError):
+    """The recognition model gives no usable embedding for the crop."""
+
+    status = "unscorable"
+
+
+class SettingsError(FaceQANError):
+    """An option has a value that makes no sense."""
+
+
+class RunError(FaceQANError):
+    """The run folder cannot be used as asked."""
+
+
+class MissingDependency(FaceQANError):
+    """An optional package is needed; the message names the extra to install."""
+
+
+class WeightsError(FaceQANError):
+    """A recognition model cannot be loaded."""
+
+
+class UnknownModel(WeightsError):
+    """No model goes by that name."""
+
+
+class MissingWeights(WeightsError):
+    """The model is known, its weights file is not there."""
+
+
+class ChecksumMismatch(WeightsError):
+    """The weights file is not the one that was expected."""
+
+
+class WrongArchitecture(WeightsError):
+    """The weights do not fit the network."""

@@ -1,0 +1,171 @@
+"""The values that travel from photo to record; each step returns a new one. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+"""The five landmarks in every array's order; left and right as seen in the image."""
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A photo that was asked for and has not been opened yet.
+
+    Attributes:
+        root: absolute folder its path is relative to.
+        path: text that identifies it in results: relative to `root`, forward slashes, bytes
+            that are no text percent-encoded (`photos.path_text`).
+        file: what to open.
+    """
+
+    root: str
+    path: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells one version of a file from another.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: modification time, nanoseconds since the epoch.
+        sha256: of the content, hexadecimal; empty if it was never read.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, upright as its EXIF orientation says.
+
+    Attributes:
+        source: where it came from.
+        pixels: (H, W, 3) uint8, sRGB.
+        state: the file as it was when read.
+    """
+
+    source: PhotoSource
+    pixels: Pixels
+    state: FileState
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face, in pixels of its photo; the centre of the top left pixel is (0, 0).
+
+    Attributes:
+        box: (4,) float64, x1 y1 x2 y2; may reach beyond the photo.
+        landmarks: (5, 2) float64, x y, in the order of `LANDMARK_NAMES`.
+        confidence: of the detector, in [0, 1]; None if it gave none.
+        rotation: degrees the photo was turned counter-clockwise before the face was found.
+    """
+
+    box: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+    confidence: float | None = None
+    rotation: int = 0
+
+    @property
+    def size(self) -> float:
+        """The box's shorter side, pixels."""
+        return float(min(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+
+
+@dataclass(frozen=True)
+class AlignedCrop:
+    """A face warped onto the recognition model's template.
+
+    Attributes:
+        pixels: (S, S, 3) uint8, RGB, S the model's input size.
+        face: what it was cut from.
+        transform: (2, 3) float64, photo coordinates to crop coordinates.
+    """
+
+    pixels: Pixels
+    face: Face
+    transform: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A quality score with the parts that explain it.
+
+    Attributes:
+        quality: F of the paper; at most 1, higher is better, negative only if symmetry is.
+        similarity_mean: mean of all l x k cosine similarities to the crop's own embedding.
+        similarity_std: their population standard deviation.
+        symmetry: cosine between the embeddings of the crop and of its mirror image.
+        embedding_norm: Euclidean length of the crop's embedding, in the model's own units.
+        similarities: (l, k) float32; row t is measured before step t is applied.
+    """
+
+    quality: float
+    similarity_mean: float
+    similarity_std: float
+    symmetry: float
+    embedding_norm: float
+    similarities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: a face, or a photo that has none. Plain values only, no pixels.
+
+    Unless said otherwise pixels are those of the upright photo and None means "not known".
+    Attributes are the columns of every result file; docs/results.md explains each.
+    """
+
+    path: str
+    root: str
+    face: int | None
+    status: str
+    reason: str = ""
+    quality: float | None = None
+    similarity_mean: float | None = None
+    similarity_std: float | None = None
+    symmetry: float | None = None
+    embedding_norm: float | None = None
+    confidence: float | None = None
+    box_x1: float | None = None
+    box_y1: float | None = None
+    box_x2: float | None = None
+    box_y2: float | None = None
+    left_eye_x: float | None = None
+    left_eye_y: float | None = None
+    right_eye_x: float | None = None
+    right_eye_y: float | None = None
+    nose_x: float | None = None
+    nose_y: float | None = None
+    left_mouth_x: float | None = None
+    left_mouth_y: float | None = None
+    right_mouth_x: float | None = None
+    right_mouth_y: float | None = None
+    face_px: float | None = None
+    rotation: int | None = None
+    crop: str = ""
+    model: str = ""
+    file_size: int | None = None
+    mtime_ns: int | None = None
+    sha256: str = ""
+    landmarks_id: str = ""
+    attempt: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its columns in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+LANDMARK_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
