@@ -1,0 +1,54 @@
+"""Raw photos in, ranked face-quality reports out.
+
+The names below are the public Python interface; each is imported when it is first used, so that
+importing the package costs nothing (torch takes seconds).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.errors import FaceQANError
+    from faceqan_toolkit.pipeline import Pipeline
+    from faceqan_toolkit.quality import FaceQAN
+    from faceqan_toolkit.settings import Settings
+    from faceqan_toolkit.types import AlignedCrop, Face, Photo, Record, Score
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlignedCrop",
+    "Face",
+    "FaceQAN",
+    "FaceQANError",
+    "Photo",
+    "Pipeline",
+    "Record",
+    "Score",
+    "Settings",
+    "__version__",
+]
+
+_HOMES = {
+    "AlignedCrop": "types",
+    "Face": "types",
+    "FaceQAN": "quality",
+    "FaceQANError": "errors",
+    "Photo": "types",
+    "Pipeline": "pipeline",
+    "Record": "types",
+    "Score": "types",
+    "Settings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

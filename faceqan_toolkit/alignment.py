@@ -1,0 +1,117 @@
+"""Five landmarks to an aligned crop: a similarity transform onto the ArcFace template. Pure."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.transform import SimilarityTransform
+
+from faceqan_toolkit.errors import Unalignable
+from faceqan_toolkit.types import AlignedCrop, Face, Pixels
+
+CROP_SIZE = 112
+
+ARCFACE_TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+"""Where the five landmarks come to lie in a 112x112 crop, pixels (InsightFace's template)."""
+
+SHRINK_LIMIT = 2.0
+"""Up to here bilinear sampling sees every pixel of the photo; beyond it, pixels are averaged."""
+
+MAX_OVERSAMPLING = 32
+
+
+def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the similarity transform that maps landmarks to the template by least squares.
+
+    Args:
+        landmarks: (5, 2) x y in pixels.
+
+    Returns:
+        (2, 3) float64: scaled rotation and translation, photo to crop.
+
+    Raises:
+        Unalignable: landmarks that are not finite, coincide, or force a degenerate transform.
+
+    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns", IEEE TPAMI 1991, as scikit-image has it.
+    """
+    if not np.isfinite(landmarks).all():
+        raise Unalignable("the landmarks are not finite numbers")
+    try:
+        transform = SimilarityTransform.from_estimate(landmarks, ARCFACE_TEMPLATE)
+    except np.linalg.LinAlgError as error:
+        raise Unalignable(f"the landmarks allow no similarity transform: {error}") from error
+    if not transform:
+        raise Unalignable("the landmarks coincide")
+    matrix: NDArray[np.float64] = np.asarray(transform.params[:2], dtype=np.float64)
+    if not np.isfinite(matrix).all() or scale_of(matrix) < 1e-6:
+        raise Unalignable("the landmarks allow no similarity transform")
+    return matrix
+
+
+def scale_of(transform: NDArray[np.float64]) -> float:
+    """Return crop pixels per photo pixel of a (2, 3) similarity transform."""
+    return math.hypot(transform[0, 0], transform[1, 0])
+
+
+def footprint(transform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smallest upright box (x1, y1, x2, y2) in the photo that holds the whole crop."""
+    edge = CROP_SIZE - 0.5
+    corners = np.array([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
+    inverse = cv2.invertAffineTransform(transform)
+    points = corners @ inverse[:, :2].T + inverse[:, 2]
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def align(pixels: Pixels, face: Face, *, antialias: bool) -> AlignedCrop:
+    """Return the face warped onto the template, bilinear, black beyond the photo.
+
+    Args:
+        pixels: (H, W, 3) uint8, the photo.
+        face: its landmarks decide.
+        antialias: if the face is shrunk more than `SHRINK_LIMIT` times, sample the crop on a
+            finer grid and average, so that no pixel of the photo is skipped.
+
+    Raises:
+        Unalignable: see `estimate_transform`; or the crop would lie wholly outside the photo.
+    """
+    transform = estimate_transform(face.landmarks)
+    left, top, right, bottom = footprint(transform)
+    height, width = pixels.shape[:2]
+    # one pixel more on every side for the interpolation
+    x1, y1 = max(0, math.floor(left) - 1), max(0, math.floor(top) - 1)
+    x2, y2 = min(width, math.ceil(right) + 2), min(height, math.ceil(bottom) + 2)
+    if x1 >= x2 or y1 >= y2:
+        raise Unalignable("the landmarks lie outside the photo")
+    region = pixels[y1:y2, x1:x2]
+    to_crop = transform.copy()
+    to_crop[:, 2] += transform[:, :2] @ (x1, y1)
+
+    shrink = 1 / scale_of(transform)
+    oversampling = 1
+    if antialias and shrink > SHRINK_LIMIT:
+        oversampling = min(math.ceil(shrink), MAX_OVERSAMPLING)
+    crop = _warp(region, to_crop, oversampling)
+    return AlignedCrop(pixels=crop, face=face, transform=transform)
+
+
+def _warp(region: Pixels, to_crop: NDArray[np.float64], oversampling: int) -> Pixels:
+    """Warp onto a grid `oversampling` times as fine and average it down to the crop."""
+    fine = to_crop * oversampling
+    fine[:, 2] += (oversampling - 1) / 2  # pixel centres: u becomes n (u + 1/2) - 1/2
+    size = CROP_SIZE * oversampling
+    warped = cv2.warpAffine(region, fine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+    if oversampling > 1:
+        warped = cv2.resize(warped, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+    return np.asarray(warped, dtype=np.uint8)

@@ -1,0 +1,195 @@
+"""Faces of a photo: found by MTCNN, or read from a file of landmarks."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from facenet_pytorch import MTCNN
+from numpy.typing import NDArray
+
+from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Face, Photo, Pixels
+
+MTCNN_SMALLEST_FACE = 20
+"""Pixels, at working resolution; below it MTCNN is slow and finds faces where there are none."""
+
+
+class Detector(Protocol):
+    """Anything that finds the faces of a photo."""
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Return the photo's faces, largest first; at least one.
+
+        Raises:
+            PhotoError: there is none, or none that the settings accept.
+        """
+        ...
+
+
+class MTCNNDetector:
+    """facenet-pytorch's MTCNN with its traps closed.
+
+    Photos are reduced to `max_side` before detection. facenet-pytorch counts pixels from one and
+    cuts halves off, so its coordinates are about one pixel too large: one pixel of the working
+    resolution is subtracted, unless `one_based` asks for them as they are.
+
+    Args:
+        settings: the detection fields count.
+        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
+            an operator there.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.settings = settings
+        self.networks = MTCNN(
+            keep_all=True,
+            post_process=False,
+            device="cpu" if device.type == "mps" else device,
+        )
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Return the photo's faces, largest first; at least one.
+
+        Raises:
+            NoFace: nothing found, or nothing confident enough.
+            FaceTooSmall: all faces are below `min_face`, or the whole photo is.
+        """
+        settings = self.settings
+        height, width = photo.pixels.shape[:2]
+        if min(height, width) < settings.min_face:
+            raise FaceTooSmall(
+                f"the photo has {width}x{height} pixels, faces need {settings.min_face}"
+            )
+        found = self._find(photo.pixels, rotation=0)
+        if settings.rotate and not self._confident(found):
+            turns = [
+                self._find(np.ascontiguousarray(np.rot90(photo.pixels, turn)), rotation=90 * turn)
+                for turn in (1, 2, 3)
+            ]
+            best = max(turns, key=lambda faces: max((_confidence(f) for f in faces), default=0.0))
+            if self._confident(best):
+                found = [unrotate(face, width, height) for face in best]
+        return self._accept(found)
+
+    def _confident(self, faces: list[Face]) -> list[Face]:
+        return [face for face in faces if _confidence(face) >= self.settings.min_confidence]
+
+    def _accept(self, found: list[Face]) -> list[Face]:
+        """Return what the settings accept, largest first; equal sizes by position."""
+        confident = self._confident(found)
+        if not confident:
+            reason = "no face found"
+            if found:
+                best = max(map(_confidence, found))
+                reason += (
+                    f" with enough confidence: the best candidate has {best:.2f}, "
+                    f"--min-confidence is {self.settings.min_confidence:g}"
+                )
+            elif not self.settings.rotate:
+                reason += "; if the photo lies on its side, try --rotate"
+            raise NoFace(reason)
+        large = [face for face in confident if face.size >= self.settings.min_face]
+        if not large:
+            largest = max(face.size for face in confident)
+            raise FaceTooSmall(
+                f"the largest face has {largest:.0f} pixels, "
+                f"--min-face is {self.settings.min_face}"
+            )
+        return sorted(large, key=lambda face: (-face.size, *face.box))
+
+    def _find(self, pixels: Pixels, *, rotation: int) -> list[Face]:
+        """Return all MTCNN finds in an RGB picture, in that picture's pixels."""
+        settings = self.settings
+        height, width = pixels.shape[:2]
+        scale = 1.0
+        if settings.max_side and max(height, width) > settings.max_side:
+            scale = settings.max_side / max(height, width)
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        smallest = max(
+            settings.min_face * scale, min(MTCNN_SMALLEST_FACE, settings.min_face)
+        )
+        if min(pixels.shape[:2]) <= smallest:
+            return []  # MTCNN fails on pictures that cannot hold a face
+        self.networks.min_face_size = smallest
+        boxes, confidences, landmarks = self.networks.detect(pixels, landmarks=True)
+        if boxes is None:
+            return []
+        # working pixels to the picture's, whose pixel centres are at whole numbers
+        ratio = np.array([width / pixels.shape[1], height / pixels.shape[0]])
+        offset = 0.0 if settings.one_based else 1.0
+
+        def to_picture(points: NDArray[np.object_]) -> NDArray[np.float64]:
+            working = np.asarray(points, dtype=np.float64).reshape(-1, 2) - offset
+            return (working + 0.5) * ratio - 0.5
+
+        return [
+            Face(
+                box=to_picture(box).reshape(4),
+                landmarks=to_picture(points),
+                confidence=float(confidence),
+                rotation=rotation,
+            )
+            for box, confidence, points in zip(boxes, confidences, landmarks, strict=True)
+        ]
+
+
+def unrotate(face: Face, width: int, height: int) -> Face:
+    """Return a face in the photo's pixels that was found in the photo turned by `face.rotation`.
+
+    Args:
+        face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
+        width: of the upright photo, pixels.
+        height: of the upright photo, pixels.
+    """
+
+    def turn_back(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        turned = {
+            90: (width - 1 - y, x),
+            180: (width - 1 - x, height - 1 - y),
+            270: (y, height - 1 - x),
+        }[face.rotation]
+        return np.stack(turned, axis=1)
+
+    corners = turn_back(face.box.reshape(2, 2))
+    return Face(
+        box=np.concatenate([corners.min(axis=0), corners.max(axis=0)]),
+        landmarks=turn_back(face.landmarks),
+        confidence=face.confidence,
+        rotation=face.rotation,
+    )
+
+
+def select_faces(faces: list[Face], policy: str, photo: Pixels) -> list[tuple[int, Face]]:
+    """Return the faces a policy chooses, each with its index in `faces`.
+
+    Args:
+        faces: of one photo, largest first, at least one.
+        policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
+            of equals the larger one.
+        photo: (H, W, 3), for its centre.
+    """
+    numbered = list(enumerate(faces))
+    if policy == "all":
+        return numbered
+    if policy == "largest":
+        return numbered[:1]
+    if policy == "confident":
+        return [max(numbered, key=lambda item: (_confidence(item[1]), -item[0]))]
+    centre_x, centre_y = (photo.shape[1] - 1) / 2, (photo.shape[0] - 1) / 2
+
+    def distance(face: Face) -> float:
+        x1, y1, x2, y2 = face.box
+        return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
+
+    return [min(numbered, key=lambda item: (distance(item[1]), item[0]))]
+
+
+def _confidence(face: Face) -> float:
+    return 0.0 if face.confidence is None else face.confidence

@@ -1,0 +1,1 @@
+"""Face recognition networks, one architecture a file; `zoo` is the only wiring."""

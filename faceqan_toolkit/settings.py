@@ -1,0 +1,153 @@
+"""What a run is asked to do, and which of it decides its scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from faceqan_toolkit.errors import SettingsError
+
+ALGORITHM_VERSION = 1
+"""Raised whenever the same settings would give other scores than before."""
+
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "align-and-score": ("detection", "alignment", "quality"),
+    "detect": ("detection",),
+    "align": ("detection", "alignment"),
+    "score": ("quality",),
+}
+"""The stages each task goes through."""
+
+FACE_POLICIES = ("largest", "all", "central", "confident")
+CLAMPS = ("published", "valid")
+
+
+def _stage(stage: str, default: Any) -> Any:
+    """Return a field that matters to the scores of every run with that stage."""
+    return field(default=default, metadata={"stage": stage})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be chosen for a run; the defaults are the tool's.
+
+    Attributes:
+        task: one of `TASKS`.
+        faces: which faces of a photo count, one of `FACE_POLICIES`; sizes are of the detector's
+            box.
+        min_face: shortest side of a face's box, pixels of the photo.
+        min_confidence: of the detector, in [0, 1].
+        max_side: photos are reduced to this longer side, pixels, before detection; 0 never.
+        rotate: look for faces in the photo turned by 90, 180 and 270 degrees if it has none.
+        one_based: keep MTCNN's coordinates as facenet-pytorch gives them, about one pixel right
+            of and below the face, as if the first pixel had number one.
+        landmarks: CSV file of faces to use in place of detection.
+        antialias: average the photo's pixels where a face is shrunk more than twice.
+        model: recognition model.
+        eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`.
+        max_pixels: photos with more pixels are not decoded.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        keep_crops: write the aligned crops to the run folder.
+
+    Raises:
+        SettingsError: a value that makes no sense; the message says which and why.
+    """
+
+    task: str = "align-and-score"
+    faces: str = _stage("detection", "largest")
+    min_face: int = _stage("detection", 20)
+    min_confidence: float = _stage("detection", 0.9)
+    max_side: int = _stage("detection", 1600)
+    rotate: bool = _stage("detection", False)
+    one_based: bool = _stage("detection", False)
+    landmarks: Path | None = _stage("detection", None)
+    antialias: bool = _stage("alignment", True)
+    model: str = _stage("quality", "sface")
+    eps: float = _stage("quality", 0.001)
+    steps: int = _stage("quality", 5)
+    copies: int = _stage("quality", 10)
+    exponent: float = _stage("quality", 5.0)
+    seed: int = _stage("quality", 0)
+    clamp: str = _stage("quality", "published")
+    max_pixels: int = 200_000_000
+    device: str = "auto"
+    keep_crops: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.task in TASKS, "task", self.task, f"one of {', '.join(TASKS)}")
+        _check(self.faces in FACE_POLICIES, "faces", self.faces, f"one of {FACE_POLICIES}")
+        _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")
+        _check(0 <= self.min_confidence <= 1, "min_confidence", self.min_confidence, "in [0, 1]")
+        _check(
+            self.max_side == 0 or self.max_side >= 100,
+            "max_side",
+            self.max_side,
+            "at least 100 pixels, or 0 for the photo's own size",
+        )
+        _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        check_attack(self.eps, self.steps, self.copies, self.exponent, self.seed, self.clamp)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages its task goes through."""
+        return TASKS[self.task]
+
+    def identity(self, weights_sha256: str) -> dict[str, Any]:
+        """Return all that can change a record of such a run, and nothing else."""
+        identity: dict[str, Any] = {"algorithm": ALGORITHM_VERSION, "task": self.task}
+        for item in fields(self):
+            if item.metadata.get("stage") in self.stages:
+                identity[item.name] = getattr(self, item.name)
+        if "landmarks" in identity:
+            # which landmarks a photo had is kept with its record, so the file may grow
+            identity["landmarks"] = "detector" if self.landmarks is None else "file"
+        if "quality" in self.stages:
+            identity["weights_sha256"] = weights_sha256
+        return identity
+
+    def fingerprint(self, weights_sha256: str) -> str:
+        """Return the identity as a short text: equal if and only if scores may be compared."""
+        identity = json.dumps(self.identity(weights_sha256), sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every setting, as JSON can hold it."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }
+
+
+PUBLISHED: Mapping[str, Any] = {
+    "max_side": 0,
+    "one_based": True,
+    "antialias": False,
+    "eps": 0.001,
+    "steps": 5,
+    "copies": 10,
+    "exponent": 5.0,
+    "clamp": "published",
+}
+"""The choices of the published code, and plain MTCNN and bilinear warping before it."""
+
+
+def check_attack(
+    eps: float, steps: int, copies: int, exponent: float, seed: int, clamp: str
+) -> None:
+    """Raise SettingsError if an option of FaceQAN is out of its range."""
+    _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
+    _check(steps >= 1, "steps", steps, "at least 1")
+    _check(copies >= 1, "copies", copies, "at least 1")
+    _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
+    _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
+    _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
+
+
+def _check(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise SettingsError(f"{name.replace('_', '-')} is {value}; it must be {expected}")
