@@ -1,8 +1,7 @@
-"""Faces of a photo: found by MTCNN, or read from a file of landmarks."""
+"""Faces of a photo, found by MTCNN."""
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import cv2
@@ -11,7 +10,8 @@ import torch
 from facenet_pytorch import MTCNN
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.errors import FaceTooSmall
+from faceqan_toolkit.faces import accept_faces, best_confidence
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 
@@ -66,41 +66,15 @@ class MTCNNDetector:
                 f"the photo has {width}x{height} pixels, faces need {settings.min_face}"
             )
         found = self._find(photo.pixels, rotation=0)
-        if settings.rotate and not self._confident(found):
-            turns = [
-                self._find(np.ascontiguousarray(np.rot90(photo.pixels, turn)), rotation=90 * turn)
-                for turn in (1, 2, 3)
-            ]
-            best = max(turns, key=lambda faces: max((_confidence(f) for f in faces), default=0.0))
-            if self._confident(best):
-                found = [unrotate(face, width, height) for face in best]
-        return self._accept(found)
-
-    def _confident(self, faces: list[Face]) -> list[Face]:
-        return [face for face in faces if _confidence(face) >= self.settings.min_confidence]
-
-    def _accept(self, found: list[Face]) -> list[Face]:
-        """Return what the settings accept, largest first; equal sizes by position."""
-        confident = self._confident(found)
-        if not confident:
-            reason = "no face found"
-            if found:
-                best = max(map(_confidence, found))
-                reason += (
-                    f" with enough confidence: the best candidate has {best:.2f}, "
-                    f"--min-confidence is {self.settings.min_confidence:g}"
-                )
-            elif not self.settings.rotate:
-                reason += "; if the photo lies on its side, try --rotate"
-            raise NoFace(reason)
-        large = [face for face in confident if face.size >= self.settings.min_face]
-        if not large:
-            largest = max(face.size for face in confident)
-            raise FaceTooSmall(
-                f"the largest face has {largest:.0f} pixels, "
-                f"--min-face is {self.settings.min_face}"
+        if settings.rotate and best_confidence(found) < settings.min_confidence:
+            turned = (
+                self._find(np.ascontiguousarray(np.rot90(photo.pixels, turns)), rotation=90 * turns)
+                for turns in (1, 2, 3)
             )
-        return sorted(large, key=lambda face: (-face.size, *face.box))
+            best = max(turned, key=best_confidence)
+            if best_confidence(best) >= settings.min_confidence:
+                found = [unrotate(face, width, height) for face in best]
+        return accept_faces(found, settings)
 
     def _find(self, pixels: Pixels, *, rotation: int) -> list[Face]:
         """Return all MTCNN finds in an RGB picture, in that picture's pixels."""
@@ -111,9 +85,7 @@ class MTCNNDetector:
             scale = settings.max_side / max(height, width)
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        smallest = max(
-            settings.min_face * scale, min(MTCNN_SMALLEST_FACE, settings.min_face)
-        )
+        smallest = max(settings.min_face * scale, min(MTCNN_SMALLEST_FACE, settings.min_face))
         if min(pixels.shape[:2]) <= smallest:
             return []  # MTCNN fails on pictures that cannot hold a face
         self.networks.min_face_size = smallest
@@ -126,7 +98,8 @@ class MTCNNDetector:
 
         def to_picture(points: NDArray[np.object_]) -> NDArray[np.float64]:
             working = np.asarray(points, dtype=np.float64).reshape(-1, 2) - offset
-            return (working + 0.5) * ratio - 0.5
+            picture: NDArray[np.float64] = (working + 0.5) * ratio - 0.5
+            return picture
 
         return [
             Face(
@@ -164,32 +137,3 @@ def unrotate(face: Face, width: int, height: int) -> Face:
         confidence=face.confidence,
         rotation=face.rotation,
     )
-
-
-def select_faces(faces: list[Face], policy: str, photo: Pixels) -> list[tuple[int, Face]]:
-    """Return the faces a policy chooses, each with its index in `faces`.
-
-    Args:
-        faces: of one photo, largest first, at least one.
-        policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
-            of equals the larger one.
-        photo: (H, W, 3), for its centre.
-    """
-    numbered = list(enumerate(faces))
-    if policy == "all":
-        return numbered
-    if policy == "largest":
-        return numbered[:1]
-    if policy == "confident":
-        return [max(numbered, key=lambda item: (_confidence(item[1]), -item[0]))]
-    centre_x, centre_y = (photo.shape[1] - 1) / 2, (photo.shape[0] - 1) / 2
-
-    def distance(face: Face) -> float:
-        x1, y1, x2, y2 = face.box
-        return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
-
-    return [min(numbered, key=lambda item: (distance(item[1]), item[0]))]
-
-
-def _confidence(face: Face) -> float:
-    return 0.0 if face.confidence is None else face.confidence

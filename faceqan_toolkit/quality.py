@@ -89,7 +89,7 @@ class FaceQAN:
         check_attack(eps, steps, copies, exponent, seed, clamp)
         self.device = resolve_device(device)
         network = load_embedder(embedder) if isinstance(embedder, str) else embedder
-        self.embedder = network.to(self.device, memory_format=torch.channels_last)
+        self.embedder = network.to(self.device).to(memory_format=torch.channels_last)
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
         self.noise = draw_noise(copies, self.embedder.input_size, eps=eps, seed=seed).to(
@@ -116,10 +116,7 @@ class FaceQAN:
     def embed(self, crops: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Return (N, D) float32 embeddings of aligned crops, not normalised."""
         with torch.inference_mode():
-            blocks = [
-                self.embedder(self._tensor([crop])).cpu().numpy()
-                for crop in crops
-            ]
+            blocks = [self.embedder(self._tensor([crop])).cpu().numpy() for crop in crops]
         return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
     def _scores(self, crops: Sequence[Pixels] | Pixels) -> Iterator[Score]:
@@ -166,7 +163,7 @@ class FaceQAN:
         faces = self._tensor(padded)
         with torch.no_grad():
             embeddings = self.embedder(torch.cat([faces, faces.flip(3)]))
-        references, mirrored = embeddings.split(len(faces))
+        references, mirrored = embeddings[: len(faces)], embeddings[len(faces) :]
         symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
         norms = references.norm(dim=1).cpu().tolist()
         similarities = torch.cat(
@@ -180,7 +177,7 @@ class FaceQAN:
                     steps=self.steps,
                     bounds=self.bounds,
                 )
-                for noise in self.noise.split(self.block_copies)
+                for noise in torch.split(self.noise, self.block_copies)
             ],
             dim=2,
         )

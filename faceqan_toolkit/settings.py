@@ -65,7 +65,7 @@ class Settings:
     max_side: int = _stage("detection", 1600)
     rotate: bool = _stage("detection", False)
     one_based: bool = _stage("detection", False)
-    landmarks: Path | None = _stage("detection", None)
+    landmarks: Path | None = field(default=None, metadata={"stage": "detection"})
     antialias: bool = _stage("alignment", True)
     model: str = _stage("quality", "sface")
     eps: float = _stage("quality", 0.001)

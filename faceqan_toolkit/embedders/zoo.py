@@ -1,4 +1,4 @@
-"""The recognition models the package knows: names, weights, how to load them."""
+"""The recognition models the package knows; torch is imported when one is loaded."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from faceqan_toolkit.embedders.base import Embedder
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
     MissingWeights,
     UnknownModel,
     WrongArchitecture,
 )
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.embedders.base import Embedder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,70 @@
+"""The command line. Commands are imported when they are called, and torch when work starts."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from faceqan_toolkit import __version__
+from faceqan_toolkit.errors import FaceQANError, SettingsError
+
+COMMANDS = {
+    "align-and-score": "align_and_score",
+    "detect": "detect",
+    "align": "align",
+    "score": "score",
+    "rank": "rank",
+    "doctor": "doctor",
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names, in the order of a photo's way through them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none by that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"faceqan_toolkit.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; errors become one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from error
+        except FaceQANError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=(
+        "Exit codes: 0 all scored, 1 fatal error, 2 wrong usage, 3 done but some photos or faces "
+        "have no score, 130 interrupted."
+    ),
+)
+@click.version_option(__version__, prog_name="faceqan-toolkit")
+def cli() -> None:
+    """Raw photos in, ranked face-quality report out.
+
+    MTCNN finds the faces, five landmarks align them to 112x112 crops, FaceQAN scores how well a
+    recognition model can use them.
+
+    Start with:  faceqan-toolkit align-and-score PHOTOS -o RUN
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="faceqan-toolkit")

@@ -1,0 +1,33 @@
+"""`faceqan-toolkit align`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.command("align")
+@options.photos_argument
+@options.run_options
+@options.like_published_option
+@options.detection_options
+@options.alignment_options
+def command(
+    photos: tuple[str, ...],
+    output: Path,
+    formats: tuple[str, ...],
+    retry_failed: bool,
+    **chosen: Any,
+) -> None:
+    """Write the aligned 112x112 crops of PHOTOS to RUN/crops, their faces to RUN/faces.csv.
+
+    PHOTOS as for align-and-score.
+    """
+    from faceqan_toolkit.cli.job import run_job
+
+    settings = options.make_settings("align", **chosen)
+    run_job(settings, photos, output, formats, retry_failed=retry_failed)

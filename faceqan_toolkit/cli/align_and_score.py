@@ -1,0 +1,37 @@
+"""`faceqan-toolkit align-and-score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.command("align-and-score")
+@options.photos_argument
+@options.run_options
+@options.crops_option
+@options.like_published_option
+@options.detection_options
+@options.alignment_options
+@options.quality_options
+def command(
+    photos: tuple[str, ...],
+    output: Path,
+    formats: tuple[str, ...],
+    retry_failed: bool,
+    **chosen: Any,
+) -> None:
+    """Detect, align, score and rank the faces of raw PHOTOS.
+
+    PHOTOS are folders (searched recursively), files, glob patterns, @list.txt (a file of paths),
+    or - (paths from standard input). The same command again goes on where it stopped and takes
+    in new photos.
+    """
+    from faceqan_toolkit.cli.job import run_job
+
+    settings = options.make_settings("align-and-score", **chosen)
+    run_job(settings, photos, output, formats, retry_failed=retry_failed)

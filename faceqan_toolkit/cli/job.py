@@ -1,0 +1,104 @@
+"""One run from the command line: what is to do, do it, write results, tell."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from faceqan_toolkit.cli.progress import Progress
+from faceqan_toolkit.cli.show import print_summary
+from faceqan_toolkit.embedders.zoo import model_info
+from faceqan_toolkit.landmarks import LandmarksFile
+from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import Run, read_run
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource
+
+SOME_FAILED = 3
+
+
+def run_job(
+    settings: Settings,
+    inputs: Sequence[str],
+    output: Path,
+    formats: Sequence[str],
+    *,
+    retry_failed: bool,
+) -> None:
+    """Process photos into a run folder and exit with 0, or 3 if some have no result.
+
+    Raises:
+        FaceQANError: whatever stops the run; what was recorded until then is kept.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    weights = model_info(settings.model).sha256 if "quality" in settings.stages else ""
+    sources = list(find_photos(inputs))
+    with Run(output, settings, weights, retry_failed=retry_failed) as run:
+        todo = _todo(run, settings, sources)
+        known = len(sources) - len(todo)
+        click.echo(_plan(len(sources), known), err=True)
+        seconds = _process(run, settings, todo)
+        run.flush()
+        ranking = Ranking(run.info)
+        counts = ranking.counts()
+        files = [output / f"{ranking.name}.{file_format}" for file_format in formats]
+        for file, file_format in zip(files, formats, strict=True):
+            ranking.export(file, file_format)
+        if todo:
+            run.write_info(
+                counts,
+                {
+                    "started": started.isoformat(timespec="seconds"),
+                    "seconds": round(time.monotonic() - clock, 3),
+                    "photos": len(todo),
+                    "cores": os.cpu_count(),
+                    "seconds_by_stage": {
+                        stage: round(spent, 3) for stage, spent in seconds.items()
+                    },
+                },
+            )
+    print_summary(read_run(output), counts, files)
+    if set(counts) - {"ok"}:
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _todo(run: Run, settings: Settings, sources: list[PhotoSource]) -> list[PhotoSource]:
+    """Return the photos the run lacks."""
+    if settings.landmarks is None:
+        return [source for source in sources if run.pending(source)]
+    landmarks = LandmarksFile(settings.landmarks, settings)
+    return [source for source in sources if run.pending(source, landmarks.identify(source))]
+
+
+def _plan(photos: int, known: int) -> str:
+    text = f"{photos:,} photo{'' if photos == 1 else 's'}"
+    return f"{text}, {known:,} of them done before" if known else text
+
+
+def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> Mapping[str, float]:
+    """Run the engine over the photos, recording as it goes; return seconds by stage."""
+    if not todo:
+        return {}
+    from faceqan_toolkit.engines.local import LocalEngine
+
+    engine = LocalEngine()
+    try:
+        with Progress(len(todo)) as progress:
+            for records in engine.run(todo, settings, run.crops_folder):
+                run.append(records)
+                progress.advance(records)
+    except KeyboardInterrupt:
+        run.flush()
+        click.echo(
+            f"\nInterrupted. {progress.done:,} of {len(todo):,} photos are recorded in "
+            f"{run.folder}; the same command goes on from there.",
+            err=True,
+        )
+        raise
+    return engine.seconds

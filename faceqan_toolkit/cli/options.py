@@ -1,0 +1,138 @@
+"""Options that several commands share. Defaults come from `Settings`, their one home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.settings import CLAMPS, FACE_POLICIES, PUBLISHED, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """Return an option whose default is that of the setting it is named after."""
+    setting = next(name for name in names if name.startswith("--"))
+    setting = setting.split("/")[0].lstrip("-").replace("-", "_")
+    attributes.setdefault("default", DEFAULTS.get(setting))
+    attributes.setdefault("show_default", True)
+    return click.option(*names, **attributes)
+
+
+photos_argument = click.argument("photos", nargs=-1, required=True)
+
+run_options = _stack(
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
+        metavar="RUN", help="Run folder; an existing one is continued.",
+    ),
+    click.option(
+        "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
+        default=["csv"], show_default=True, help="Result file's format; may be repeated.",
+    ),
+    click.option(
+        "--retry-failed", is_flag=True, help="Try every photo without a score again."
+    ),
+    _option(
+        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
+    ),
+    _option(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
+    ),
+)  # fmt: skip
+
+detection_options = _stack(
+    _option(
+        "--faces", type=click.Choice(FACE_POLICIES), help="Which faces of a photo count.",
+    ),
+    _option(
+        "--min-face", type=int, metavar="PX", help="Smallest face: shorter side of its box.",
+    ),
+    _option(
+        "--min-confidence", type=float, metavar="C", help="Least confidence of the detector, 0..1.",
+    ),
+    _option(
+        "--max-side", type=int, metavar="PX",
+        help="Longer side photos are reduced to for detection; 0 keeps them as they are.",
+    ),
+    _option(
+        "--rotate/--no-rotate", help="Without a face, look again turned by 90, 180, 270 degrees.",
+    ),
+    _option(
+        "--one-based/--zero-based",
+        help="Take MTCNN's coordinates as facenet-pytorch gives them, about 1 px too large.",
+    ),
+    click.option(
+        "--landmarks", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
+        help="Take faces from this file instead of detecting them: path, ten coordinates, "
+        "confidence.",
+    ),
+)  # fmt: skip
+
+alignment_options = _stack(
+    _option(
+        "--antialias/--no-antialias",
+        help="Average pixels where a face is shrunk more than twice, or sample them plainly.",
+    ),
+)
+
+crops_option = click.option(
+    "--crops/--no-crops", "keep_crops", default=DEFAULTS["keep_crops"], show_default=True,
+    help="Keep the aligned crops in RUN/crops.",
+)  # fmt: skip
+
+like_published_option = click.option(
+    "--like-published", is_flag=True,
+    help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
+)  # fmt: skip
+
+quality_options = _stack(
+    _option("--model", metavar="NAME", help="Face recognition model."),
+    _option("-e", "--eps", type=float, help="Noise and step size; pixels are in 0..1."),
+    _option("-l", "--steps", type=int, help="Attack steps at which similarity is measured."),
+    _option("-k", "--copies", type=int, help="Noisy copies of each crop."),
+    _option("-p", "--exponent", type=float, help="Exponent of the score."),
+    _option("--seed", type=int, help="Of the noise."),
+    _option(
+        "--clamp", type=click.Choice(CLAMPS),
+        help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
+    ),
+)  # fmt: skip
+
+
+def make_settings(task: str, *, like_published: bool = False, **options: Any) -> Settings:
+    """Return the settings a command's options mean.
+
+    Raises:
+        SettingsError: a bad value, or one that contradicts `--like-published`.
+    """
+    if like_published:
+        from click.core import ParameterSource
+
+        context = click.get_current_context()
+        for name, value in PUBLISHED.items():
+            given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+            if name in options and given and options[name] != value:
+                raise SettingsError(
+                    f"--like-published sets {name.replace('_', '-')} to {value}; "
+                    "leave one of the two options out"
+                )
+            if name in options:
+                options[name] = value
+    return Settings(task=task, **options)

@@ -1,0 +1,33 @@
+"""`faceqan-toolkit score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.command("score")
+@click.argument("crops", nargs=-1, required=True)
+@options.run_options
+@options.like_published_option
+@options.quality_options
+def command(
+    crops: tuple[str, ...],
+    output: Path,
+    formats: tuple[str, ...],
+    retry_failed: bool,
+    **chosen: Any,
+) -> None:
+    """Score CROPS that are aligned already (112x112, ArcFace template) and rank them.
+
+    CROPS are given as PHOTOS are to align-and-score. Pictures of another size are resized, which
+    aligns nothing: a warning says how many were.
+    """
+    from faceqan_toolkit.cli.job import run_job
+
+    settings = options.make_settings("score", **chosen)
+    run_job(settings, crops, output, formats, retry_failed=retry_failed)

@@ -1,0 +1,28 @@
+"""What a run expects of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource, Record
+
+
+class Engine(Protocol):
+    """Runs the pipeline over photos, in this process or in many.
+
+    An engine is given settings, never a live model: every worker builds its own pipeline once.
+    """
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent so far by stage, summed over workers."""
+        ...
+
+    def run(
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
+    ) -> Iterator[list[Record]]:
+        """Yield each photo's records as soon as they are complete."""
+        ...

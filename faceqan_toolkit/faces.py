@@ -1,0 +1,71 @@
+"""Which of a photo's faces count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Face, Pixels
+
+
+def best_confidence(faces: Iterable[Face]) -> float:
+    """Return the highest confidence among faces; 0 for none, 1 for a face that has no value."""
+    return max(map(_confidence, faces), default=0.0)
+
+
+def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
+    """Return the faces that are confident and large enough, largest first, equals by position.
+
+    Raises:
+        NoFace: none is confident enough, or there is none.
+        FaceTooSmall: all confident ones are smaller than `min_face`.
+    """
+    confident = [face for face in found if _confidence(face) >= settings.min_confidence]
+    if not confident:
+        reason = "no face found"
+        if found:
+            reason += (
+                f" with enough confidence: the best candidate has {best_confidence(found):.2f}, "
+                f"--min-confidence is {settings.min_confidence:g}"
+            )
+        elif not settings.rotate:
+            reason += "; if the photo lies on its side, try --rotate"
+        raise NoFace(reason)
+    large = [face for face in confident if face.size >= settings.min_face]
+    if not large:
+        largest = max(face.size for face in confident)
+        raise FaceTooSmall(
+            f"the largest face has {largest:.0f} pixels, --min-face is {settings.min_face}"
+        )
+    return sorted(large, key=lambda face: (-face.size, *face.box))
+
+
+def select_faces(faces: list[Face], policy: str, photo: Pixels) -> list[tuple[int, Face]]:
+    """Return the faces a policy chooses, each with its index in `faces`.
+
+    Args:
+        faces: of one photo, largest first, at least one.
+        policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
+            of equals the larger one.
+        photo: (H, W, 3), for its centre.
+    """
+    numbered = list(enumerate(faces))
+    if policy == "all":
+        return numbered
+    if policy == "largest":
+        return numbered[:1]
+    if policy == "confident":
+        return [max(numbered, key=lambda item: (_confidence(item[1]), -item[0]))]
+    centre_x, centre_y = (photo.shape[1] - 1) / 2, (photo.shape[0] - 1) / 2
+
+    def distance(face: Face) -> float:
+        x1, y1, x2, y2 = face.box
+        return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
+
+    return [min(numbered, key=lambda item: (distance(item[1]), item[0]))]
+
+
+def _confidence(face: Face) -> float:
+    return 1.0 if face.confidence is None else face.confidence

@@ -1,0 +1,123 @@
+"""Faces that another detector found, read from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from faceqan_toolkit.alignment import estimate_transform, footprint
+from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.errors import NoLandmarks, SettingsError
+from faceqan_toolkit.faces import accept_faces
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
+
+Row = tuple[tuple[float, ...], float | None, tuple[float, ...] | None]
+
+
+class LandmarksFile:
+    """A detector that looks faces up instead of finding them.
+
+    The file has one row a face. With a header: `path`, the ten columns of `LANDMARK_COLUMNS`,
+    and if you like `confidence` and the box (`BOX_COLUMNS`), in any order among others: our own
+    `faces.csv` fits. Without: path, the ten numbers in that order, and perhaps the confidence.
+    Paths are those of the results (relative to the folder given), or absolute. A face without a
+    box gets the smallest upright one that holds its crop.
+
+    Args:
+        path: the CSV file, UTF-8.
+        settings: `min_face` and `min_confidence` count; a face without a confidence passes.
+
+    Raises:
+        SettingsError: it cannot be read, or a row is not as described; the line is named.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.rows: dict[str, list[Row]] = {}
+        try:
+            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+                reader = csv.reader(lines)
+                columns: dict[str, int] | None = None
+                for cells in reader:
+                    if not any(cell.strip() for cell in cells):
+                        continue
+                    if columns is None:
+                        columns, is_header = _columns(cells)
+                        if is_header:
+                            continue
+                    self._add(cells, columns, reader.line_num)
+        except (OSError, csv.Error) as error:
+            raise SettingsError(f"{path}: {error}") from error
+
+    def _add(self, cells: list[str], columns: dict[str, int], line: int) -> None:
+        def number(column: str) -> float | None:
+            index = columns.get(column)
+            text = cells[index].strip() if index is not None and index < len(cells) else ""
+            return float(unguard(text)) if text else None
+
+        where = f"{self.path}, line {line}"
+        if columns["path"] >= len(cells):
+            raise SettingsError(f"{where}: no path")
+        photo = unguard(cells[columns["path"]]).replace("\\", "/")
+        try:
+            points = [number(column) for column in LANDMARK_COLUMNS]
+            box = [number(column) for column in BOX_COLUMNS]
+            confidence = number("confidence")
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
+        landmarks = tuple(value for value in points if value is not None)
+        if not landmarks:
+            return  # a photo without a face, as our own faces.csv lists them
+        if len(landmarks) != len(points):
+            raise SettingsError(f"{where}: {len(landmarks)} of ten landmark coordinates")
+        known = tuple(value for value in box if value is not None)
+        self.rows.setdefault(photo, []).append(
+            (landmarks, confidence, known if len(known) == len(box) else None)
+        )
+
+    def _lookup(self, source: PhotoSource) -> list[Row]:
+        return self.rows.get(source.path) or self.rows.get(source.file.as_posix()) or []
+
+    def identify(self, source: PhotoSource) -> str:
+        """Return a short text that changes when the photo's rows do; empty if it has none."""
+        rows = self._lookup(source)
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Return the photo's faces, largest first; at least one.
+
+        Raises:
+            NoLandmarks: the file has no row for the photo.
+            NoFace, FaceTooSmall: its faces are not confident or large enough.
+            Unalignable: a row's landmarks cannot be aligned.
+        """
+        rows = self._lookup(photo.source)
+        if not rows:
+            raise NoLandmarks(f"{self.path.name} has no landmarks for this photo")
+        faces = []
+        for coordinates, confidence, box in rows:
+            landmarks = np.array(coordinates).reshape(5, 2)
+            corners = np.array(box) if box else footprint(estimate_transform(landmarks))
+            faces.append(Face(box=corners, landmarks=landmarks, confidence=confidence))
+        return accept_faces(faces, self.settings)
+
+
+def _columns(first: list[str]) -> tuple[dict[str, int], bool]:
+    """Return where each column stands, and whether the first row was a header.
+
+    Raises:
+        SettingsError: neither a header with all columns nor a row of numbers.
+    """
+    names = {name.strip(): index for index, name in enumerate(first)}
+    if "path" in names:
+        missing = [column for column in LANDMARK_COLUMNS if column not in names]
+        if missing:
+            raise SettingsError(f"the landmarks file lacks the columns {', '.join(missing)}")
+        return names, True
+    order = ("path", *LANDMARK_COLUMNS, "confidence")
+    return {name: index for index, name in enumerate(order)}, False

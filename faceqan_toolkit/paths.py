@@ -1,0 +1,49 @@
+"""Paths as results show them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import PurePosixPath
+
+LONGEST_NAME = 200
+"""Bytes of a crop's file name; file systems allow 255."""
+
+_UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a relative path as text for results: forward slashes, everything printable.
+
+    Bytes that are no text, control characters and the percent sign of what looks like an escape
+    are percent-encoded; `path_from_text` undoes it.
+    """
+    text = os.fspath(path).replace(os.sep, "/")
+    return _UNSAFE.sub(
+        lambda found: "".join(f"%{b:02X}" for b in found[0].encode("utf-8", "surrogateescape")),
+        text,
+    )
+
+
+def path_from_text(text: str) -> str:
+    """Return the path that `path_text` was given, with forward slashes."""
+    raw = re.sub(
+        rb"%([0-9A-Fa-f]{2})",
+        lambda found: bytes([int(found[1], 16)]),
+        text.encode("utf-8", "surrogateescape"),
+    )
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def crop_path(path: str, index: int) -> PurePosixPath:
+    """Return where a face's crop lies below `crops/`; long names are cut and hashed."""
+    parts = []
+    for part in f"{path}.{index}.png".split("/"):
+        raw = part.encode()
+        if len(raw) > LONGEST_NAME:
+            digest = hashlib.sha256(raw).hexdigest()[:16]
+            suffix = f"~{digest}.png" if part.endswith(".png") else f"~{digest}"
+            part = raw[: LONGEST_NAME - len(suffix)].decode(errors="ignore") + suffix
+        parts.append(part)
+    return PurePosixPath(*parts)

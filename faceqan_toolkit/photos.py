@@ -1,0 +1,388 @@
+"""Find photos and decode them: the only place that opens an image."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from faceqan_toolkit.errors import (
+    MissingExtra,
+    MissingPhoto,
+    NoPermission,
+    NotAFile,
+    PhotoError,
+    SettingsError,
+    TooLarge,
+    UnreadablePhoto,
+)
+from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
+
+PHOTO_EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "bmp", "dib", "tif", "tiff", "gif"),
+        *("heic", "heif", "avif"),
+    )
+)
+"""What a folder is searched for; a file given by name may have any extension."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
+
+HEIF_BRANDS = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+)
+
+
+def find_photos(
+    inputs: Iterable[str | os.PathLike[str]], *, stdin: IO[bytes] | None = None
+) -> Iterator[PhotoSource]:
+    """Yield the photos of all inputs, each once, folders sorted.
+
+    Args:
+        inputs: folders (searched recursively for `PHOTO_EXTENSIONS`), files, glob patterns,
+            `@list` (a text file of paths, one a line) or `-` (paths from standard input).
+        stdin: in place of the process's standard input.
+
+    Raises:
+        SettingsError: an input that does not exist, a pattern without a match, or two photos
+            that would have the same path in the results.
+    """
+    roots: dict[str, str] = {}
+    files: set[str] = set()
+    for source in _expand(inputs, stdin):
+        file = os.fspath(source.file)
+        if file in files:
+            continue
+        files.add(file)
+        root = roots.setdefault(source.path, source.root)
+        if root != source.root:
+            raise SettingsError(
+                f"{source.path!r} exists below {root} and below {source.root}; give a common "
+                "parent folder, so that their paths differ"
+            )
+        yield source
+
+
+def _expand(
+    inputs: Iterable[str | os.PathLike[str]], stdin: IO[bytes] | None
+) -> Iterator[PhotoSource]:
+    for given in inputs:
+        text = os.fspath(given)
+        if text == "-":
+            data = (stdin or sys.stdin.buffer).read()
+            yield from _listed(data, Path.cwd())
+        elif text.startswith("@") and not os.path.lexists(text):
+            listing = Path(text[1:])
+            try:
+                data = listing.read_bytes()
+            except OSError as error:
+                raise SettingsError(f"{text}: {error.strerror}") from error
+            yield from _listed(data, Path(listing).absolute().parent)
+        elif os.path.lexists(text):
+            yield from _existing(text)
+        elif glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
+            if not matches:
+                raise SettingsError(f"{text}: nothing matches")
+            # `**` also matches the folders on the way; what lies in them matches by itself
+            plain = [match for match in matches if not Path(match).is_dir()] or matches
+            for match in plain:
+                yield from _existing(match)
+        else:
+            raise SettingsError(f"{text}: no such file or folder")
+
+
+def _listed(data: bytes, base: Path) -> Iterator[PhotoSource]:
+    """Yield the photos of a list: lines, or texts ended by NUL if there is one (find -print0)."""
+    lines = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    for line in lines:
+        if not line.strip() or line.startswith(b"#"):
+            continue
+        text = os.fsdecode(line)
+        beside = base / text
+        # lists are written relative to themselves or to where they are used
+        yield from _existing(os.fspath(beside) if os.path.lexists(beside) else text)
+
+
+def _existing(text: str) -> Iterator[PhotoSource]:
+    """Yield a folder's photos, or the one file; a file that is gone gets its record later."""
+    path = Path(os.path.abspath(text))  # noqa: PTH100 - resolve() would follow links
+    if path.is_dir():
+        yield from _walk(path)
+        return
+    here = Path.cwd()
+    root = here if path.is_relative_to(here) else Path(path.anchor)
+    yield PhotoSource(str(root), path_text(path.relative_to(root)), path)
+
+
+def _walk(root: Path) -> Iterator[PhotoSource]:
+    """Yield the photos below a folder, by name, every real folder once."""
+    physical = {_identity(root)}
+    pending = [root]
+    while pending:  # folders that are not links have precedence over links to them
+        for entry in _entries(pending.pop())[0]:
+            if entry.is_dir(follow_symlinks=False):
+                physical.add(_identity(entry.path))
+                pending.append(Path(entry.path))
+    visited: set[tuple[int, int]] = set()
+
+    def walk(folder: Path) -> Iterator[PhotoSource]:
+        entries, readable = _entries(folder)
+        if not readable:
+            yield _below(root, folder)
+        for entry in entries:
+            path = Path(entry.path)
+            is_photo = path.suffix.lower() in PHOTO_EXTENSIONS
+            if is_photo:
+                yield _below(root, path)
+            if not _is_dir(entry):
+                continue
+            identity = _identity(path)
+            linked = entry.is_symlink()
+            if identity in visited or (linked and identity in physical):
+                continue
+            visited.add(identity)
+            yield from walk(path)
+
+    visited.add(_identity(root))
+    yield from walk(root)
+
+
+def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], bool]:
+    """Return a folder's entries by name, hidden ones left out, and whether it could be read."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError:
+        return [], False
+    return sorted(entries, key=lambda entry: entry.name), True
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # links that go in circles
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (-1, -1)
+    return found.st_dev, found.st_ino
+
+
+def _below(root: Path, path: Path) -> PhotoSource:
+    return PhotoSource(str(root), path_text(path.relative_to(root)) or ".", path)
+
+
+def decode(source: PhotoSource, *, max_pixels: int) -> Photo:
+    """Return a photo as a viewer would show it.
+
+    Args:
+        source: the file.
+        max_pixels: a photo with more is not decoded.
+
+    Raises:
+        PhotoError: it cannot be read; the class says why.
+    """
+    try:
+        found = source.file.stat()
+        # before it is opened: opening a pipe would wait for a writer
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+            raise NotAFile(f"{kind}, not a file")
+        with source.file.open("rb") as file:
+            found = os.fstat(file.fileno())
+            data = file.read()
+    except PermissionError as error:
+        raise NoPermission("no permission to read it") from error
+    except FileNotFoundError as error:
+        broken = source.file.is_symlink()
+        raise MissingPhoto("a link to nothing" if broken else "no such file") from error
+    except (OSError, ValueError) as error:
+        raise UnreadablePhoto(getattr(error, "strerror", None) or str(error)) from error
+    if not data:
+        raise UnreadablePhoto("the file is empty")
+    state = FileState(found.st_size, found.st_mtime_ns, hashlib.sha256(data).hexdigest())
+    return Photo(source, decode_bytes(data, max_pixels=max_pixels), state)
+
+
+def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
+    """Return an encoded photo as (H, W, 3) uint8 sRGB, upright; of several frames the first.
+
+    Raises:
+        UnreadablePhoto: no photo in a supported format, or a damaged one.
+        MissingExtra: HEIC or AVIF, and the extra `heif` is not installed.
+        TooLarge: more than `max_pixels`, or more than memory holds.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # people get a record
+            return _decode(data, max_pixels)
+    except PhotoError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadablePhoto(
+            "not a photo in a supported format, or damaged at its start"
+        ) from None
+    except MemoryError as error:
+        raise TooLarge("not enough memory to decode it") from error
+    except Exception as error:  # decoders raise anything on damaged files
+        raise UnreadablePhoto(f"damaged: {error or type(error).__name__}") from error
+
+
+def _decode(data: bytes, max_pixels: int) -> Pixels:
+    try:
+        image = _open(data)
+    except UnidentifiedImageError:
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _decode_tiff(data, max_pixels)
+        raise
+    _check_pixels(image.width, image.height, max_pixels)
+    profile = image.info.get("icc_profile")
+    upright = _upright(image)
+    pixels = np.array(_to_rgb(upright, profile), dtype=np.uint8)
+    if 0 in pixels.shape:
+        raise UnreadablePhoto("it has no pixels")
+    return pixels
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open with Pillow, formats of photos only; HEIC and AVIF through pillow-heif if need be."""
+    formats = [name for name in FORMATS if name in _registered()]
+    try:
+        return _open_unlimited(data, formats)
+    except UnidentifiedImageError:
+        if data[4:8] != b"ftyp" or data[8:12] not in HEIF_BRANDS:
+            raise
+    name = "AVIF" if data[8:12] in (b"avif", b"avis") else "HEIC"
+    try:
+        import pillow_heif
+    except ImportError:
+        raise MissingExtra(
+            f"{name} photos need an extra: pip install 'faceqan-toolkit[heif]'"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return _open_unlimited(data, ["HEIF"])
+
+
+def _registered() -> Iterable[str]:
+    Image.init()
+    return Image.OPEN
+
+
+_PILLOW_LIMIT = threading.Lock()
+
+
+def _open_unlimited(data: bytes, formats: list[str]) -> Image.Image:
+    """Open without Pillow's own limit in pixels, ours being checked next and before decoding.
+
+    The limit is a global of Pillow's and is put back: it is the host program's business.
+    """
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"{width}x{height} is {width * height / 1e6:.1f} megapixels, "
+            f"--max-pixels is {max_pixels:,}"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the picture turned as its EXIF orientation says; broken EXIF turns nothing."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - the pixels are good, whatever the tags are
+        return image
+
+
+def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return any mode as RGB in sRGB, transparency over white."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
+    if image.mode in ("PA", "La", "LA") or "transparency" in image.info or image.mode == "RGBa":
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    if image.mode not in ("RGB", "CMYK", "L", "LAB"):
+        image = image.convert("RGB")
+    image = _to_srgb(image, profile).convert("RGB")
+    if alpha is not None:
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=alpha)
+        return white
+    return image
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return the picture in sRGB if it carries a colour profile that fits it."""
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image  # a broken profile, or one for other channels: viewers ignore it
+    return converted if converted is not None else image
+
+
+def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
+    """Return samples of any type as 8 bits: 16-bit ones scaled, floats in [0, 1] or 0..255."""
+    if values.dtype == np.uint8:
+        return values
+    finite = np.nan_to_num(values.astype(np.float64))
+    top = finite.max(initial=0)
+    if values.dtype == np.uint16 or (np.issubdtype(values.dtype, np.integer) and top > 255):
+        finite = finite / 257
+    elif np.issubdtype(values.dtype, np.floating) and top <= 1:
+        finite = finite * 255
+    return np.rint(finite.clip(0, 255)).astype(np.uint8)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
+    """Return a TIFF that Pillow does not know, 16 bits a channel for instance, by OpenCV."""
+    import cv2
+
+    encoded = np.frombuffer(data, np.uint8)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if decoded is None:
+        raise UnreadablePhoto("not a TIFF that can be read, or damaged")
+    _check_pixels(decoded.shape[1], decoded.shape[0], max_pixels)
+    samples = _to_uint8(decoded)
+    if samples.ndim == 2:
+        return np.ascontiguousarray(np.repeat(samples[..., None], 3, axis=2))
+    if samples.shape[2] == 4:
+        alpha = samples[..., 3:].astype(np.float64) / 255
+        opaque = samples[..., :3] * alpha + 255 * (1 - alpha)
+        samples = np.rint(opaque).astype(np.uint8)
+    rgb: Pixels = np.ascontiguousarray(samples[..., ::-1])
+    return rgb

@@ -1,0 +1,298 @@
+"""Photos to records. The only place that turns what goes wrong with a photo into a record."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
+from faceqan_toolkit.paths import crop_path
+from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.prefetch import prefetch
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import (
+    BOX_COLUMNS,
+    LANDMARK_COLUMNS,
+    Face,
+    FileState,
+    Photo,
+    PhotoSource,
+    Pixels,
+    Record,
+    Score,
+)
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.detection import Detector
+
+PREPARED_AHEAD = 8
+"""Photos that may wait, decoded and aligned, for their scores."""
+
+
+class Crashed(PhotoError):
+    """Something nobody thought of went wrong with this photo; worth a bug report."""
+
+    status = "crashed"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A face that was found, with its crop if there is one.
+
+    Attributes:
+        index: of the face in its photo, by size.
+        face: None if the crop was given as such.
+        crop: (S, S, 3) uint8, RGB; None if none was wanted, or none could be made.
+        note: what a reader of the record should know.
+        failure: why there is no crop.
+    """
+
+    index: int
+    face: Face | None
+    crop: Pixels | None = None
+    note: str = ""
+    failure: PhotoError | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photo up to its crops: all that the recognition model is not needed for."""
+
+    source: PhotoSource
+    state: FileState | None = None
+    landmarks_id: str = ""
+    cuts: tuple[Cut, ...] = ()
+    failure: PhotoError | None = None
+
+
+class Pipeline:
+    """The stages of a task, loaded once, for any number of photos.
+
+    Args:
+        settings: what to do.
+        crops_folder: where to write aligned crops; None keeps them nowhere.
+
+    Attributes:
+        seconds: spent so far by stage: decode, detect, align, score, write.
+
+    Raises:
+        SettingsError: see `Settings`, `LandmarksFile` and `FaceQAN`.
+        WeightsError: the recognition model cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, crops_folder: Path | None = None):
+        self.settings = settings = settings or Settings()
+        self.crops_folder = crops_folder
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.scorer = self.landmarks = None
+        self.detector: Detector | None = None
+        if "quality" in settings.stages:
+            from faceqan_toolkit.quality import FaceQAN
+
+            self.scorer = FaceQAN(
+                settings.model,
+                eps=settings.eps,
+                steps=settings.steps,
+                copies=settings.copies,
+                exponent=settings.exponent,
+                seed=settings.seed,
+                clamp=settings.clamp,
+                device=settings.device,
+            )
+        if "detection" in settings.stages:
+            if settings.landmarks is not None:
+                from faceqan_toolkit.landmarks import LandmarksFile
+
+                self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
+            else:
+                from faceqan_toolkit.detection import MTCNNDetector
+                from faceqan_toolkit.device import resolve_device
+
+                self.detector = MTCNNDetector(settings, resolve_device(settings.device))
+
+    def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
+        """Yield the records of photos, in order, while the next ones are being prepared.
+
+        Args:
+            inputs: folders, files, glob patterns, `@lists` of paths, see `photos.find_photos`.
+
+        Raises:
+            SettingsError: an input that does not exist.
+        """
+        for records in self.records(self.prepare_ahead(find_photos(inputs))):
+            yield from records
+
+    def prepare_ahead(self, sources: Iterable[PhotoSource]) -> Iterator[Prepared]:
+        """Yield prepared photos, in order, from a thread that works ahead of its consumer."""
+        return prefetch(map(self.prepare, sources), PREPARED_AHEAD)
+
+    def prepare(self, source: PhotoSource) -> Prepared:
+        """Return a photo decoded, its faces found and aligned, or why that failed."""
+        landmarks_id = self.landmarks.identify(source) if self.landmarks else ""
+        state = None
+        try:
+            with self._timed("decode"):
+                photo = decode(source, max_pixels=self.settings.max_pixels)
+            state = photo.state
+            cuts = tuple(self._cut(photo))
+        except (PhotoError, MissingDependency) as error:
+            state = state or _state(source)
+            failure = error if isinstance(error, PhotoError) else Crashed(str(error))
+            return Prepared(source, state, landmarks_id, failure=failure)
+        except Exception as error:  # noqa: BLE001 - no photo may end a run of a million others
+            failure = Crashed(f"{type(error).__name__}: {error}")
+            return Prepared(source, state or _state(source), landmarks_id, failure=failure)
+        return Prepared(source, state, landmarks_id, cuts)
+
+    def records(self, prepared: Iterable[Prepared]) -> Iterator[list[Record]]:
+        """Yield the records of each prepared photo, in order, scored in blocks."""
+        waiting: list[Prepared] = []
+        block = self.scorer.block_faces if self.scorer else 1
+        for photo in prepared:
+            waiting.append(photo)
+            if sum(len(item.cuts) for item in waiting) >= block or len(waiting) > 4 * block:
+                yield from self._finish(waiting)
+                waiting = []
+        yield from self._finish(waiting)
+
+    def _cut(self, photo: Photo) -> Iterator[Cut]:
+        """Yield the photo's faces, cut out as far as the task goes."""
+        from faceqan_toolkit.faces import select_faces
+
+        if self.detector is None:
+            yield self._as_crop(photo.pixels)
+            return
+        with self._timed("detect"):
+            faces = self.detector.detect(photo)
+            chosen = select_faces(faces, self.settings.faces, photo.pixels)
+        for index, face in chosen:
+            if "alignment" not in self.settings.stages:
+                yield Cut(index, face)
+                continue
+            from faceqan_toolkit.alignment import align
+
+            try:
+                with self._timed("align"):
+                    crop = align(photo.pixels, face, antialias=self.settings.antialias)
+                yield Cut(index, face, crop.pixels)
+            except PhotoError as error:
+                yield Cut(index, face, failure=error)
+
+    def _as_crop(self, pixels: Pixels) -> Cut:
+        """Return a picture that is a crop already, brought to the model's size if it is not."""
+        assert self.scorer is not None  # a task without detection has only quality
+        size = self.scorer.embedder.input_size
+        height, width = pixels.shape[:2]
+        if (height, width) == (size, size):
+            return Cut(0, None, pixels)
+        smaller = max(height, width) > size
+        resized = cv2.resize(
+            pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        )
+        note = f"resized from {width}x{height}"
+        return Cut(0, None, np.asarray(resized, dtype=np.uint8), note=note)
+
+    def _finish(self, waiting: list[Prepared]) -> Iterator[list[Record]]:
+        crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
+        scores: Iterator[Score | None] = iter([None] * len(crops))
+        if self.scorer:
+            with self._timed("score"):
+                scores = iter(self.scorer.score(crops))
+        for item in waiting:
+            if item.failure:
+                yield [_record(item, failure=item.failure)]
+            else:
+                yield [
+                    self._face_record(item, cut, next(scores) if cut.crop is not None else None)
+                    for cut in item.cuts
+                ]
+
+    def _face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
+        failure, values = cut.failure, {}
+        if score is not None and self.scorer is not None:
+            if math.isfinite(score.quality):
+                values = {
+                    "quality": score.quality,
+                    "similarity_mean": score.similarity_mean,
+                    "similarity_std": score.similarity_std,
+                    "symmetry": score.symmetry,
+                    "embedding_norm": score.embedding_norm,
+                }
+            else:
+                failure = Unscorable(f"{self.settings.model} gives no usable embedding")
+        crop = ""
+        if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
+            crop = self._write_crop(photo.source.path, cut.index, cut.crop)
+        model = self.settings.model if self.scorer else ""
+        return _record(photo, cut, failure=failure, crop=crop, model=model, **values)
+
+    def _write_crop(self, path: str, index: int, crop: Pixels) -> str:
+        """Write a crop and return its path relative to the run folder."""
+        assert self.crops_folder is not None
+        name = crop_path(path, index)
+        target = self.crops_folder / name
+        with self._timed("write"):
+            _, png = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(png.tobytes())
+            except OSError as error:
+                raise RunError(
+                    f"cannot write {target}: {error.strerror}; what was recorded before is safe, "
+                    "the same command goes on from there"
+                ) from error
+        return f"{self.crops_folder.name}/{name}"
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+def _state(source: PhotoSource) -> FileState | None:
+    """Return size and time of a file that could not be read, as far as they can be known."""
+    try:
+        found = source.file.stat()
+    except (OSError, ValueError):
+        return None
+    return FileState(size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def _record(
+    photo: Prepared, cut: Cut | None = None, *, failure: PhotoError | None = None, **values: Any
+) -> Record:
+    if cut is not None and cut.face is not None:
+        face = cut.face
+        values |= dict(zip(BOX_COLUMNS, face.box.tolist(), strict=True))
+        values |= dict(zip(LANDMARK_COLUMNS, face.landmarks.ravel().tolist(), strict=True))
+        values |= {
+            "face_px": face.size,
+            "confidence": face.confidence,
+            "rotation": face.rotation,
+        }
+    state = photo.state
+    return Record(
+        path=photo.source.path,
+        root=photo.source.root,
+        face=None if cut is None else cut.index,
+        status=failure.status if failure else "ok",
+        reason=failure.reason if failure else cut.note if cut else "",
+        file_size=state.size if state else None,
+        mtime_ns=state.mtime_ns if state else None,
+        sha256=state.sha256 if state else "",
+        landmarks_id=photo.landmarks_id,
+        **values,
+    )

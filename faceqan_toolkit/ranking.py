@@ -1,0 +1,169 @@
+"""Rankings of a run: ordered, exported, counted, by DuckDB over the ledger. No torch."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from faceqan_toolkit.cells import guard_sql
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.runs import RunInfo, open_ledger, replacing
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+
+FORMATS = ("csv", "jsonl", "parquet")
+
+PARTS = ("similarity_mean", "similarity_std", "symmetry", "embedding_norm")
+PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
+WHERE_AND_WHY = ("status", "reason", "root")
+SCORED_COLUMNS = (
+    "rank", "path", "face", "quality", "percentile", *PARTS, "confidence", *PIXELS, "rotation",
+    "crop", "model", *WHERE_AND_WHY,
+)  # fmt: skip
+FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
+
+# of each photo its last attempt counts
+LATEST = """
+    SELECT * FROM ledger
+    QUALIFY dense_rank() OVER (PARTITION BY path ORDER BY attempt DESC) = 1
+"""
+RANKED = f"""
+    WITH latest AS ({LATEST})
+    SELECT
+        row_number() OVER (ORDER BY quality DESC, path, face) AS rank,
+        100 * cume_dist() OVER (ORDER BY quality) AS percentile,
+        *
+    FROM latest WHERE quality IS NOT NULL
+    UNION ALL BY NAME
+    SELECT * FROM latest WHERE quality IS NULL
+    ORDER BY rank NULLS LAST, status <> 'ok', path, face
+"""
+
+
+class Ranking:
+    """The rows of a run in order: best quality first, failures last, ties by path.
+
+    Args:
+        run: any run; one without scores is ordered by path.
+
+    Raises:
+        RunError: the ledger is damaged.
+    """
+
+    def __init__(self, run: RunInfo) -> None:
+        self.run = run
+        self.scored = run.task in ("align-and-score", "score")
+        self.columns = SCORED_COLUMNS if self.scored else FACE_COLUMNS
+        self.name = "rankings" if self.scored else "faces"
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows by status: faces for "ok", photos for most others."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                f"SELECT status, count(*) FROM ({LATEST}) GROUP BY status "
+                "ORDER BY status <> 'ok', count(*) DESC, status"
+            ).fetchall()
+        return dict(rows)
+
+    def resized(self) -> int:
+        """Return how many scored crops had to be resized first."""
+        with self._connection() as connection:
+            row = connection.execute(
+                f"SELECT count(*) FROM ({LATEST}) "
+                "WHERE status = 'ok' AND starts_with(reason, 'resized from')"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def rows(self, *, top: int | None = None, bottom: int | None = None) -> list[dict[str, Any]]:
+        """Return rows as dictionaries: all, the best `top`, the worst scored `bottom`, or both."""
+        with self._connection() as connection:
+            cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom)})")
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def export(
+        self,
+        target: Path,
+        file_format: str,
+        *,
+        top: int | None = None,
+        bottom: int | None = None,
+    ) -> None:
+        """Write rows to a file, whole or not at all; memory use does not grow with their number.
+
+        Args:
+            target: replaced if it exists.
+            file_format: one of `FORMATS`, or "pickle" for the published code's {path: quality}.
+            top: the best ones only.
+            bottom: the worst scored ones only.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            with replacing(target) as temporary:
+                if file_format == "pickle":
+                    temporary.write_bytes(pickle.dumps(self._qualities(top, bottom)))
+                else:
+                    self._copy(temporary, file_format, self._query(top, bottom))
+        except (OSError, duckdb.IOException) as error:
+            raise RunError(f"cannot write {target}: {error}") from error
+
+    def _query(self, top: int | None, bottom: int | None) -> str:
+        """Return SQL for the wanted rows, in order."""
+        columns = ", ".join(self.columns)
+        if top is None and bottom is None:
+            return f"SELECT {columns} FROM ({RANKED})"
+        kept = " OR ".join(
+            condition
+            for condition, number in (
+                (f"rank <= {top}", top),
+                (f"rank > (SELECT max(rank) FROM ranked) - {bottom}", bottom),
+            )
+            if number is not None
+        )
+        return f"WITH ranked AS ({RANKED}) SELECT {columns} FROM ranked WHERE {kept} ORDER BY rank"
+
+    def _qualities(self, top: int | None, bottom: int | None) -> dict[str, float]:
+        """Return {path: quality}; of several faces in a photo the largest one's."""
+        scored = [row for row in self.rows(top=top, bottom=bottom) if row["quality"] is not None]
+        scored.sort(key=lambda row: row["face"], reverse=True)
+        best = {row["path"]: row["quality"] for row in scored}
+        return {row["path"]: best[row["path"]] for row in reversed(scored)}
+
+    def _copy(self, target: Path, file_format: str, query: str) -> None:
+        options = {
+            "csv": "FORMAT csv, HEADER true",
+            "jsonl": "FORMAT json, ARRAY false",
+            "parquet": "FORMAT parquet",
+        }[file_format]
+        if file_format == "csv":
+            query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
+        destination = str(target).replace("'", "''")
+        with self._connection() as connection:
+            connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection that sees the run's records as the table `ledger`."""
+        with duckdb.connect() as connection:
+            connection.execute("SET temp_directory = ?", [str(self.run.folder / ".duckdb")])
+            # the order is in the query; without progress bars on people's terminals
+            connection.execute("SET enable_progress_bar = false")
+            connection.register("ledger", open_ledger(self.run))
+            yield connection
+
+
+def _cell(column: str) -> str:
+    """Return the SQL for a column as CSV shows it: fixed decimals, no runnable text."""
+    if column in ("quality", "confidence", *PARTS):
+        return f"printf('%.6f', {column}) AS {column}"
+    if column in ("percentile", *PIXELS):
+        return f"printf('%.2f', {column}) AS {column}"
+    if column in ("path", "crop", "reason", "root"):
+        return f"{guard_sql(column)} AS {column}"
+    return column

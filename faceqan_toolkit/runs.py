@@ -1,0 +1,371 @@
+"""The run folder: what was asked, the ledger of records, who may write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource, Record
+
+FLUSH_SECONDS = 30.0
+FLUSH_RECORDS = 20_000
+
+HEALABLE = frozenset(
+    {"missing_extra", "no_permission", "missing", "too_large", "timeout", "crashed"}
+)
+"""Failures that another try may not meet again: tried again whenever a run goes on."""
+
+PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",
+            "numpy", "pillow", "pyarrow", "duckdb")  # fmt: skip
+
+_ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+SCHEMA = pa.schema(
+    [(column.name, _ARROW[str(column.type).removesuffix(" | None")]) for column in fields(Record)]
+)
+"""Columns of the ledger: those of `Record`."""
+
+
+class Known(NamedTuple):
+    """What the ledger says of a photo."""
+
+    root: str
+    status: str
+    size: int | None
+    mtime_ns: int | None
+    sha256: str
+    landmarks_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as its `run.json` describes it.
+
+    Attributes:
+        folder: of the run.
+        content: of `run.json`.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """The task its records come from."""
+        return str(self.content["settings"]["task"])
+
+    @property
+    def parts(self) -> list[Path]:
+        """The ledger's files, oldest first."""
+        return sorted((self.folder / "records").glob("part-*.parquet"))
+
+
+def read_run(folder: Path) -> RunInfo:
+    """Return what a run folder says of itself.
+
+    Raises:
+        RunError: it is no run folder, or its `run.json` cannot be read.
+    """
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if "task" not in content["settings"]:
+            raise KeyError("task")
+        return RunInfo(folder, content)
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a run folder: it has no run.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
+
+
+def open_ledger(run: RunInfo) -> pads.Dataset:
+    """Return the ledger's parts as one dataset.
+
+    Raises:
+        RunError: a part is damaged; the message names it.
+    """
+    for part in run.parts:
+        try:
+            pq.read_schema(part)
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(
+                f"{part} is damaged ({error}); delete it and run again: "
+                "only its photos are scored anew"
+            ) from error
+    return pads.dataset([str(part) for part in run.parts], schema=SCHEMA, format="parquet")
+
+
+class Run:
+    """A run folder opened for writing; use it in a `with` statement.
+
+    Args:
+        folder: made if it is not there.
+        settings: must have the identity of those the folder was made with.
+        weights_sha256: of the recognition model, "" for a task without one.
+        retry_failed: try every photo without a score again, not only healable ones.
+
+    Raises:
+        RunError: other settings, another process at work, a folder that is no run's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        weights_sha256: str,
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.retry_failed = retry_failed
+        self.identity = settings.identity(weights_sha256)
+        self.fingerprint = settings.fingerprint(weights_sha256)
+        self._waiting: list[Record] = []
+        self._flushed = time.monotonic()
+        self._invocations: list[dict[str, Any]] = []
+        self._lock = FileLock(folder / ".lock")
+        fresh = not (folder / "run.json").exists()
+        try:
+            if (
+                fresh
+                and folder.is_dir()
+                and any(entry.name != ".lock" for entry in folder.iterdir())
+            ):
+                raise RunError(
+                    f"{folder} holds other files and is not a run folder; choose another"
+                )
+            (folder / "records").mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another process is writing to {folder}") from None
+        except OSError as error:
+            raise RunError(f"cannot use {folder} as a run folder: {error.strerror}") from error
+        try:
+            if fresh:
+                self.write_info({})  # the ledger is worth nothing without its settings
+            else:
+                self._continue()
+            self._known = self._read_known()
+            numbers = [int(part.stem.removeprefix("part-")) for part in self.info.parts]
+            self._next_part = max(numbers, default=-1) + 1
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as its readers see it."""
+        return RunInfo(self.folder, {"settings": self.settings.as_dict()})
+
+    @property
+    def crops_folder(self) -> Path | None:
+        """Where aligned crops go, if they are made and kept."""
+        wanted = self.settings.keep_crops and "alignment" in self.settings.stages
+        return self.folder / "crops" if wanted else None
+
+    def pending(self, source: PhotoSource, landmarks_id: str = "") -> bool:
+        """Tell whether a photo must be processed: new, changed, or worth another try.
+
+        Raises:
+            RunError: the run already has another photo by that path, from another root.
+        """
+        known = self._known.get(source.path)
+        if known is None:
+            return True
+        unchanged = known.landmarks_id == landmarks_id and self._same_file(source, known)
+        if known.root != source.root and not unchanged:
+            other = Path(known.root) / source.path
+            if other.exists():
+                raise RunError(
+                    f"{source.file} and {other} would both be {source.path!r} in {self.folder}; "
+                    "use another run folder, or give their common parent folder from the start"
+                )
+        if not unchanged:
+            return True
+        if known.status == "ok":
+            return False
+        return self.retry_failed or known.status in HEALABLE
+
+    def append(self, records: list[Record]) -> None:
+        """Take a photo's records; they reach the disk with the next part.
+
+        Raises:
+            RunError: the part cannot be written.
+        """
+        known = self._known.get(records[0].path)
+        attempt = known.attempt + 1 if known else 0
+        self._waiting += [replace(record, attempt=attempt) for record in records]
+        overdue = time.monotonic() - self._flushed >= FLUSH_SECONDS
+        if overdue or len(self._waiting) >= FLUSH_RECORDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits as a new part: under another name, to the disk, then renamed.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        self._flushed = time.monotonic()
+        if not self._waiting:
+            return
+        target = self.folder / "records" / f"part-{self._next_part:06d}.parquet"
+        rows = [record.as_dict() for record in self._waiting]
+        try:
+            with replacing(target) as temporary:
+                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {target}: {error.strerror or error}; parts written before are safe, "
+                "the same command goes on from there"
+            ) from error
+        self._next_part += 1
+        self._waiting = []
+
+    def write_info(
+        self, counts: Mapping[str, int], invocation: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write `run.json`.
+
+        Args:
+            counts: of rows by status.
+            invocation: what this process did, if anything: photos, seconds by stage.
+        """
+        if invocation:
+            self._invocations.append(dict(invocation))
+        model = self.settings.model if "quality" in self.settings.stages else None
+        content = {
+            "tool": "faceqan-toolkit",
+            "fingerprint": self.fingerprint,
+            "settings": self.settings.as_dict(),
+            "identity": self.identity,
+            "model": model and {"name": model, "sha256": self.identity["weights_sha256"]},
+            "versions": versions(),
+            "counts": dict(counts),
+            "invocations": self._invocations,
+        }
+        write_text(self.folder / "run.json", json.dumps(content, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Write what waits and let others in."""
+        try:
+            self.flush()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _continue(self) -> None:
+        """Check that the folder was made with the same identity; keep its history."""
+        content = read_run(self.folder).content
+        before = content.get("identity", {})
+        differing = [
+            f"  {name}: {before.get(name)!r} in the run, {self.identity.get(name)!r} now"
+            for name in {**before, **self.identity}
+            if before.get(name) != self.identity.get(name)
+        ]
+        if differing:
+            raise RunError(
+                f"{self.folder} was made with other settings, whose scores must not be mixed:\n"
+                + "\n".join(differing)
+                + "\nUse another run folder, or the same settings."
+            )
+        self._invocations = list(content.get("invocations", []))
+
+    def _read_known(self) -> dict[str, Known]:
+        columns = ["path", *Known._fields]
+        known: dict[str, Known] = {}
+        if not self.info.parts:
+            return known
+        for batch in open_ledger(self.info).to_batches(columns=columns):
+            for row in batch.to_pylist():
+                entry = Known(**{name: row[name] for name in Known._fields})
+                earlier = known.get(row["path"])
+                # a photo counts as failed as long as one of its faces does
+                if (
+                    earlier is None
+                    or entry.attempt > earlier.attempt
+                    or (entry.attempt == earlier.attempt and earlier.status == "ok")
+                ):
+                    known[row["path"]] = entry
+        return known
+
+    def _same_file(self, source: PhotoSource, known: Known) -> bool:
+        try:
+            state = source.file.stat()
+        except (OSError, ValueError):
+            return known.size is None
+        if state.st_size != known.size:
+            return False
+        if state.st_mtime_ns == known.mtime_ns:
+            return True
+        if not known.sha256:
+            return False
+        try:
+            return hashlib.sha256(source.file.read_bytes()).hexdigest() == known.sha256
+        except OSError:
+            return False
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path that is flushed to the disk and takes the target's name at the end.
+
+    If the body fails, the target stays as it was.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        with replacing(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those a score depends on."""
+    found = {}
+    for package in ("faceqan-toolkit", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
