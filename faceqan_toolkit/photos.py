@@ -360,7 +360,8 @@ def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
         finite = finite / 257
     elif np.issubdtype(values.dtype, np.floating) and top <= 1:
         finite = finite * 255
-    return np.rint(finite.clip(0, 255)).astype(np.uint8)
+    scaled: Pixels = np.rint(finite.clip(0, 255)).astype(np.uint8)
+    return scaled
 
 
 def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:

@@ -165,5 +165,5 @@ def _cell(column: str) -> str:
     if column in ("percentile", *PIXELS):
         return f"printf('%.2f', {column}) AS {column}"
     if column in ("path", "crop", "reason", "root"):
-        return f"{guard_sql(column)} AS {column}"
+        return f"nullif({guard_sql(column)}, '') AS {column}"
     return column

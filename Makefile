@@ -1,0 +1,31 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := demo-run
+
+.PHONY: demo test lint
+
+# Installed again only when the list of dependencies changes. --prefer-binary: a wheel of an older
+# release beats compiling a newer one.
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --prefer-binary torch torchvision
+	$(BIN)/python -m pip install --quiet --prefer-binary -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --prefer-binary -e '.[dev]'
+	touch $@
+
+# Exit code 3 is a success of the demo: two of its files are there to fail.
+demo: $(VENV)/.installed
+	$(BIN)/faceqan-toolkit align-and-score samples/raw_photos -o $(RUN) || test $$? -eq 3
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
