@@ -1,0 +1,67 @@
+"""Things several tests need."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
+
+DATA = Path(__file__).parent / "data"
+SAMPLES = Path(__file__).parents[1] / "samples" / "raw_photos"
+
+CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def read_rgb(path: Path) -> Pixels:
+    """Return a picture's pixels without the code under test."""
+    bgr = cv2.imread(str(path))
+    assert bgr is not None, path
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
+    return Photo(PhotoSource("/photos", name, Path("/photos") / name), pixels, FileState(0, 0))
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Pixels:
+    """A 512x512 photo with one face."""
+    return np.ascontiguousarray(skimage.data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def crop() -> Pixels:
+    """That face's aligned crop."""
+    return read_rgb(DATA / "astronaut.png")
+
+
+def cases() -> list[dict[str, Any]]:
+    """Return what the published code computes for the crops in tests/data."""
+    found: list[dict[str, Any]] = json.loads((DATA / "cases.json").read_text())["cases"]
+    return found
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> CommandLine:
+    """The real command line in a process of its own, in an empty folder."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=options.pop("cwd", tmp_path),
+            env=environment, timeout=300, check=False, **options,
+        )  # fmt: skip
+
+    return run
