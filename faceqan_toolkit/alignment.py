@@ -48,16 +48,17 @@ def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if not np.isfinite(landmarks).all():
         raise Unalignable("the landmarks are not finite numbers")
+    if np.ptp(landmarks, axis=0).max() < 1e-3:
+        raise Unalignable("the landmarks coincide")
     try:
         transform = SimilarityTransform.from_estimate(landmarks, ARCFACE_TEMPLATE)
     except np.linalg.LinAlgError as error:
         raise Unalignable(f"the landmarks allow no similarity transform: {error}") from error
-    if not transform:
-        raise Unalignable("the landmarks coincide")
-    matrix: NDArray[np.float64] = np.asarray(transform.params[:2], dtype=np.float64)
-    if not np.isfinite(matrix).all() or scale_of(matrix) < 1e-6:
-        raise Unalignable("the landmarks allow no similarity transform")
-    return matrix
+    if transform:
+        matrix: NDArray[np.float64] = np.asarray(transform.params[:2], dtype=np.float64)
+        if np.isfinite(matrix).all() and scale_of(matrix) >= 1e-6:
+            return matrix
+    raise Unalignable("the landmarks allow no similarity transform")
 
 
 def scale_of(transform: NDArray[np.float64]) -> float:

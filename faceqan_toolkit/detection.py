@@ -85,7 +85,7 @@ class MTCNNDetector:
             scale = settings.max_side / max(height, width)
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        smallest = max(settings.min_face * scale, min(MTCNN_SMALLEST_FACE, settings.min_face))
+        smallest = self._pyramid_start(settings.min_face * scale)
         if min(pixels.shape[:2]) <= smallest:
             return []  # MTCNN fails on pictures that cannot hold a face
         self.networks.min_face_size = smallest
@@ -110,6 +110,21 @@ class MTCNNDetector:
             )
             for box, confidence, points in zip(boxes, confidences, landmarks, strict=True)
         ]
+
+    def _pyramid_start(self, wanted: float) -> float:
+        """Return the face size of the image pyramid's finest level.
+
+        Args:
+            wanted: smallest face that counts, pixels at working resolution.
+
+        Levels too fine for any face that counts are left out; the others are the same whatever
+        `min_face` is, so it filters faces and does not move them.
+        """
+        smallest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
+        # one finer level than seems needed: the best candidate often comes from there
+        while smallest / self.networks.factor**2 <= wanted:
+            smallest /= self.networks.factor
+        return smallest
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:

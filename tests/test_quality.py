@@ -54,9 +54,7 @@ def test_a_negative_base_keeps_its_sign(exponent: float) -> None:
     assert found == -opposite < 0
 
 
-@given(
-    st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.floats(-1, 1), st.floats(0.01, 20)
-)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.floats(-1, 1), st.floats(0.01, 20))
 def test_quality_is_finite_and_bounded(values, symmetry, exponent) -> None:
     found, mean, std = aggregate(np.array([values]), symmetry, exponent)
     assert math.isfinite(found)
@@ -201,7 +199,8 @@ def test_embeddings_are_the_models() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 112, 3)), np.zeros((112, 112), np.uint8)]
+    "bad",
+    [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 112, 3)), np.zeros((112, 112), np.uint8)],
 )
 def test_crops_of_another_kind_are_refused(bad) -> None:
     with pytest.raises(SettingsError, match="112x112x3 uint8"):

@@ -1,0 +1,167 @@
+"""MTCNN with its traps closed, on real photos."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch import MTCNN
+
+from faceqan_toolkit.detection import MTCNNDetector, unrotate
+from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Face, Pixels
+from tests.conftest import SAMPLES, photo_of, read_rgb
+
+CPU = torch.device("cpu")
+
+
+def detect(pixels: Pixels, **options) -> list[Face]:
+    return MTCNNDetector(Settings(**options), CPU).detect(photo_of(pixels))
+
+
+def test_landmarks_are_where_the_face_is(astronaut: Pixels) -> None:
+    (face,) = detect(astronaut)
+    eyes, nose, mouth = face.landmarks[:2], face.landmarks[2], face.landmarks[3:]
+    # read off the photo by eye
+    np.testing.assert_allclose(eyes, [[204, 101], [246, 103]], atol=5)
+    assert eyes[:, 1].max() < nose[1] < mouth[:, 1].min()
+    assert face.box[0] < eyes[0, 0] < eyes[1, 0] < face.box[2]
+    assert face.confidence is not None
+    assert face.confidence > 0.99
+    assert face.box.dtype == face.landmarks.dtype == np.float64
+
+
+def test_one_based_coordinates_are_facenet_pytorchs(astronaut: Pixels) -> None:
+    boxes, _, landmarks = MTCNN(keep_all=True).detect(astronaut, landmarks=True)
+    (raw,) = detect(astronaut, one_based=True)
+    (face,) = detect(astronaut)
+    np.testing.assert_allclose(raw.box, boxes[0].astype(float))
+    np.testing.assert_allclose(raw.landmarks, landmarks[0].astype(float))
+    np.testing.assert_allclose(face.landmarks, raw.landmarks - 1)
+
+
+def test_a_mirrored_photo_has_its_landmarks_mirrored(astronaut: Pixels) -> None:
+    """The reason for the offset: coordinates counted from zero are unbiased under mirroring."""
+    width = astronaut.shape[1]
+
+    def bias(one_based: bool) -> float:
+        (face,) = detect(astronaut, one_based=one_based)
+        (mirrored,) = detect(np.ascontiguousarray(astronaut[:, ::-1]), one_based=one_based)
+        back = width - 1 - mirrored.landmarks[[1, 0, 2, 4, 3], 0]
+        return float((face.landmarks[:, 0] - back).mean() / 2)
+
+    assert abs(bias(False)) < abs(bias(True))
+
+
+def test_working_resolution_moves_landmarks_little(astronaut: Pixels) -> None:
+    large = cv2.resize(astronaut, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    (face,) = detect(np.asarray(large), max_side=512)
+    (expected,) = detect(astronaut)
+    eyes = np.linalg.norm(expected.landmarks[0] - expected.landmarks[1])
+    shift = np.abs((face.landmarks + 0.5) / 4 - 0.5 - expected.landmarks).max()
+    assert shift < 0.05 * eyes
+
+
+def test_max_side_decides_what_is_found(astronaut: Pixels) -> None:
+    """A face of 87 px in 2000 has 9 px at a working resolution of 200."""
+    wide = np.zeros((600, 2000, 3), np.uint8)
+    wide[:512, :512] = astronaut
+    assert detect(wide, max_side=0)
+    with pytest.raises((NoFace, FaceTooSmall)):
+        detect(wide, max_side=200)
+
+
+def test_min_face_is_exact(astronaut: Pixels) -> None:
+    (face,) = detect(astronaut)
+    assert detect(astronaut, min_face=int(face.size))
+    with pytest.raises(FaceTooSmall, match=rf"has {face.size:.0f} pixels"):
+        detect(astronaut, min_face=int(face.size) + 1)
+
+
+def test_min_face_does_not_move_what_it_keeps(astronaut: Pixels) -> None:
+    (face,) = detect(astronaut)
+    for smallest in (15, 29, 40, 60, 85):
+        (same,) = detect(astronaut, min_face=smallest)
+        if smallest >= 20:  # below, the pyramid gets finer levels
+            assert np.array_equal(same.landmarks, face.landmarks)
+        np.testing.assert_allclose(same.landmarks, face.landmarks, atol=3)
+
+
+def test_min_confidence_is_exact(astronaut: Pixels) -> None:
+    dark = read_rgb(SAMPLES / "astronaut_dark.jpg")
+    (face,) = detect(dark)
+    assert face.confidence is not None
+    assert detect(dark, min_confidence=face.confidence)
+    with pytest.raises(NoFace, match=f"best candidate has {face.confidence:.2f}"):
+        detect(dark, min_confidence=min(1.0, face.confidence + 1e-4))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_rotate_finds_a_lying_face_where_it_is(astronaut: Pixels, turns: int) -> None:
+    (upright,) = detect(astronaut)
+    lying = np.ascontiguousarray(np.rot90(astronaut, turns))
+    # MTCNN takes one of the lying faces for an upright one, with a confidence of 0.97
+    with pytest.raises(NoFace):
+        detect(lying, min_confidence=0.98)
+    (found,) = detect(lying, rotate=True, min_confidence=0.98)
+    assert found.rotation == (360 - 90 * turns) % 360
+    # the same pixels of the photo, wherever they lie now
+    x, y = upright.landmarks.T
+    side = astronaut.shape[0] - 1
+    expected = {1: (y, side - x), 2: (side - x, side - y), 3: (side - y, x)}[turns]
+    np.testing.assert_allclose(found.landmarks, np.stack(expected, axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.size, upright.size)
+
+
+def test_rotate_changes_nothing_when_a_face_is_found(astronaut: Pixels) -> None:
+    assert detect(astronaut, rotate=True)[0].rotation == 0
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_unrotate_inverts_rot90(turns: int) -> None:
+    height, width = 30, 50
+    picture = np.zeros((height, width), np.uint8)
+    picture[7, 41] = 255
+    y, x = np.argwhere(np.rot90(picture, turns))[0]
+    face = Face(
+        box=np.array([x - 1.0, y - 2.0, x + 1.0, y + 2.0]),
+        landmarks=np.tile([float(x), float(y)], (5, 1)),
+        rotation=90 * turns,
+    )
+    back = unrotate(face, width, height)
+    assert back.landmarks.tolist() == [[41, 7]] * 5
+    half = (2, 1) if turns % 2 else (1, 2)
+    assert back.box.tolist() == [41 - half[0], 7 - half[1], 41 + half[0], 7 + half[1]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (1, 500), (500, 1), (19, 19), (20, 20), (21, 21), (24, 600), (12, 12)],
+    ids=str,
+)
+@pytest.mark.parametrize("min_face", [1, 12, 20])
+def test_tiny_photos_have_no_face(shape: tuple[int, int], min_face: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    with pytest.raises((NoFace, FaceTooSmall)):
+        detect(pixels, min_face=min_face, rotate=True, max_side=100)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_plain_photos_have_no_face(value: int) -> None:
+    with pytest.raises(NoFace):
+        detect(np.full((300, 200, 3), value, np.uint8))
+
+
+def test_several_faces_largest_first() -> None:
+    faces = detect(read_rgb(SAMPLES / "two_people.jpg"))
+    assert len(faces) == 2
+    assert faces[0].size > faces[1].size
+    assert faces[0].box[0] > faces[1].box[0]  # Grace Hopper, on the right, is the larger one
+
+
+def test_repeats_are_identical(astronaut: Pixels) -> None:
+    one, other = detect(astronaut)[0], detect(astronaut)[0]
+    assert np.array_equal(one.landmarks, other.landmarks)
+    assert one.confidence == other.confidence
