@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     root: str
     status: str
-    size: int | None
+    file_size: int | None
     mtime_ns: int | None
     sha256: str
     landmarks_id: str
@@ -318,8 +318,8 @@ class Run:
         try:
             state = source.file.stat()
         except (OSError, ValueError):
-            return known.size is None
-        if state.st_size != known.size:
+            return known.file_size is None
+        if state.st_size != known.file_size:
             return False
         if state.st_mtime_ns == known.mtime_ns:
             return True

@@ -1,0 +1,365 @@
+"""The main job on the real command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from faceqan_toolkit.cells import unguard
+from tests.conftest import SAMPLES, CommandLine
+
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu")
+MAIN = "align-and-score"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of a few samples."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("astronaut.jpg", "hopper.jpg", "hopper_dark.jpg", "corrupt.jpg", "no_face.png"):
+        shutil.copy2(SAMPLES / name, folder)
+    return folder
+
+
+def test_the_main_job(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    done = command_line(MAIN, photos, "-o", "run", *QUICK, "--format", "csv", "--format", "jsonl",
+                        "--format", "parquet")  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    assert "Exit code 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = tmp_path / "run"
+    rows = read_csv(run / "rankings.csv")
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "", ""]
+    qualities = [float(row["quality"]) for row in rows[:3]]
+    assert qualities == sorted(qualities, reverse=True)
+    assert [row["percentile"] for row in rows[:3]] == ["100.00", "66.67", "33.33"]
+    assert {row["path"]: row["status"] for row in rows[3:]} == {
+        "corrupt.jpg": "unreadable",
+        "no_face.png": "no_face",
+    }
+    for row in rows[:3]:
+        assert (run / row["crop"]).is_file()
+        assert row["root"] == str(photos)
+    lines = [json.loads(line) for line in (run / "rankings.jsonl").read_text().splitlines()]
+    table = pq.read_table(run / "rankings.parquet").to_pylist()
+    assert [line["path"] for line in lines] == [row["path"] for row in rows]
+    assert [row["quality"] for row in table] == [line["quality"] for line in lines]
+    assert float(rows[0]["quality"]) == pytest.approx(lines[0]["quality"], abs=1e-6)
+    info = json.loads((run / "run.json").read_text())
+    assert info["counts"] == {"ok": 3, "no_face": 1, "unreadable": 1}
+    assert info["settings"]["copies"] == 1
+    assert info["model"]["name"] == "sface"
+    assert {"decode", "detect", "align", "score"} <= set(info["invocations"][0]["seconds_by_stage"])
+
+
+def test_all_scored_is_exit_code_0(command_line: CommandLine, tmp_path: Path) -> None:
+    done = command_line(MAIN, SAMPLES / "hopper.jpg", "-o", "run", *QUICK, "--no-crops")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "crops").exists()
+    assert "Exit code" not in done.stderr
+
+
+def test_resume_does_nothing_twice(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    assert command_line(MAIN, photos, "-o", "run", *QUICK).returncode == 3
+    ranking = (tmp_path / "run/rankings.csv").read_bytes()
+    parts = sorted((tmp_path / "run/records").iterdir())
+    again = command_line(MAIN, photos, "-o", "run", *QUICK)
+    assert again.returncode == 3
+    assert "5 of them done before" in again.stderr
+    assert (tmp_path / "run/rankings.csv").read_bytes() == ranking
+    assert sorted((tmp_path / "run/records").iterdir()) == parts
+    assert len(json.loads((tmp_path / "run/run.json").read_text())["invocations"]) == 1
+
+
+def test_resume_takes_in_new_and_changed_photos(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    assert command_line(MAIN, photos, "-o", "run", *QUICK).returncode == 3
+    shutil.copy(SAMPLES / "hopper_tiny.jpg", photos / "new.jpg")
+    shutil.copy(SAMPLES / "astronaut.jpg", photos / "corrupt.jpg")
+    done = command_line(MAIN, photos, "-o", "run", *QUICK)
+    assert "4 of them done before" in done.stderr
+    rows = {row["path"]: row for row in read_csv(tmp_path / "run/rankings.csv")}
+    assert len(rows) == 6
+    assert rows["corrupt.jpg"]["quality"] == rows["astronaut.jpg"]["quality"]
+    fresh = command_line(MAIN, photos, "-o", "fresh", *QUICK)
+    assert fresh.returncode == 3
+    run, fresh_run = tmp_path / "run", tmp_path / "fresh"
+    assert (run / "rankings.csv").read_bytes() == (fresh_run / "rankings.csv").read_bytes()
+
+
+def test_retry_failed(command_line: CommandLine, photos: Path) -> None:
+    command_line(MAIN, photos, "-o", "run", *QUICK)
+    done = command_line(MAIN, photos, "-o", "run", *QUICK, "--retry-failed")
+    assert "3 of them done before" in done.stderr
+
+
+def test_too_large_heals_with_another_limit(command_line: CommandLine, photos: Path) -> None:
+    done = command_line(MAIN, photos / "hopper.jpg", "-o", "run", *QUICK, "--max-pixels", "1000")
+    assert done.returncode == 3
+    assert "1 too_large" in done.stderr
+    done = command_line(MAIN, photos / "hopper.jpg", "-o", "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_settings_are_refused(command_line: CommandLine, photos: Path) -> None:
+    command_line(MAIN, photos / "hopper.jpg", "-o", "run", *QUICK)
+    done = command_line(MAIN, photos, "-o", "run", *QUICK, "--eps", "0.002", "--faces", "all")
+    assert done.returncode == 1
+    assert "eps: 0.001 in the run, 0.002 now" in done.stderr
+    assert "faces: 'largest' in the run, 'all' now" in done.stderr
+    assert "steps" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def start(arguments: list[str], cwd: Path, code: str = "") -> subprocess.Popen[str]:
+    program = f"{code}\nfrom faceqan_toolkit.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=cwd, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+FLUSH_ALWAYS = "import faceqan_toolkit.runs as runs; runs.FLUSH_SECONDS = 0"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder of twelve photos, two of which fail."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(12):
+        name = ("astronaut.jpg", "hopper_dark.jpg", "hopper.jpg", "no_face.png")[number % 4]
+        shutil.copy2(SAMPLES / name, folder / f"{number:02d}_{name}")
+    return folder
+
+
+def wait_for_parts(run: Path, number: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list((run / "records").glob("part-*.parquet"))) < number:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def recorded(run: Path) -> list[str]:
+    parts = sorted((run / "records").glob("part-*.parquet"))
+    return [path for part in parts for path in pq.read_table(part)["path"].to_pylist()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_kill_9_loses_nothing_that_was_written(
+    command_line: CommandLine, many: Path, tmp_path: Path
+) -> None:
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    process = start(arguments, tmp_path, FLUSH_ALWAYS)
+    wait_for_parts(tmp_path / "run", 3, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = recorded(tmp_path / "run")
+    assert 3 <= len(before) < 12
+    assert not (tmp_path / "run/rankings.csv").exists()
+
+    assert command_line(*arguments).returncode == 3
+    after = recorded(tmp_path / "run")
+    assert after[: len(before)] == before
+    assert sorted(after) == sorted(set(after)), "nothing is scored twice"
+    assert len(after) == 12
+    assert command_line(MAIN, many, "-o", "whole", *QUICK).returncode == 3
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert (run / "rankings.csv").read_bytes() == (whole / "rankings.csv").read_bytes()
+    for crop in (whole / "crops").rglob("*.png"):
+        assert (run / "crops" / crop.name).read_bytes() == crop.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+def test_ctrl_c_flushes_and_says_so(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    process = start(arguments, tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "run").glob("crops/*.png"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "Interrupted." in stderr
+    assert recorded(tmp_path / "run")
+    assert command_line(*arguments).returncode == 3
+    assert len(recorded(tmp_path / "run")) == 12
+
+
+def test_two_processes_on_one_run(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    first = start(arguments, tmp_path, FLUSH_ALWAYS)
+    wait_for_parts(tmp_path / "run", 1, first)
+    second = command_line(*arguments)
+    first.communicate()
+    assert first.returncode == 3
+    assert second.returncode == 1
+    assert "another process is writing" in second.stderr
+
+
+def test_like_published(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    done = command_line(MAIN, photos / "hopper.jpg", "-o", "run", "--like-published", "--device",
+                        "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / "run/run.json").read_text())["settings"]
+    assert (settings["antialias"], settings["one_based"], settings["max_side"]) == (False, True, 0)
+    done = command_line(MAIN, photos, "-o", "other", "--like-published", "-k", "3")
+    assert done.returncode == 2
+    assert "--like-published sets copies to 10" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names that only POSIX allows")
+def test_names_of_every_kind(command_line: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [
+        *(b"=1+1.jpg", b"-2.jpg", b"'quoted.jpg", b"a,b.jpg", b"new\nline.jpg", b"\xff.jpg"),
+        *("日本.jpg".encode(), b"100%41.jpg", b'say "hi".jpg', b"[1].jpg", b"x" * 240 + b".jpg"),
+    ]
+    for name in names:
+        shutil.copy(SAMPLES / "hopper.jpg", folder / os.fsdecode(name))
+    done = command_line(MAIN, folder, "-o", "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    from faceqan_toolkit.paths import path_from_text
+
+    rows = read_csv(tmp_path / "run/rankings.csv")
+    found = {os.fsencode(path_from_text(unguard(row["path"]))) for row in rows}
+    assert found == set(names)
+    assert not any(row["path"].startswith(("=", "-", "+", "@")) for row in rows)
+    for row in rows:
+        assert (tmp_path / "run" / unguard(row["crop"])).is_file()
+    # and its crops can be scored again
+    done = command_line("score", "run/crops", "-o", "again", *QUICK)
+    assert done.returncode == 0, done.stderr
+    again = read_csv(tmp_path / "again/rankings.csv")
+    assert {row["quality"] for row in again} == {row["quality"] for row in rows}
+
+
+def test_lists_and_standard_input(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("photos/hopper.jpg\nphotos/gone.jpg\n")
+    done = command_line("detect", "@list.txt", "-o", "run", "--device", "cpu")
+    assert done.returncode == 3
+    rows = {row["path"]: row["status"] for row in read_csv(tmp_path / "run/faces.csv")}
+    assert rows == {"photos/hopper.jpg": "ok", "photos/gone.jpg": "missing"}
+    done = command_line(
+        "detect", "-", "-o", "other", "--device", "cpu", input="photos/hopper.jpg\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.jpg", "-o", "run"], "no such file"),
+        (["nowhere/*.jpg", "-o", "run"], "nothing matches"),
+        (["photos"], "--output"),
+        (["photos", "-o", "run", "--eps", "2"], "eps is 2.0"),
+        (["photos", "-o", "run", "--model", "arcfase"], "unknown model"),
+        (["photos", "-o", "run", "--device", "toaster"], "not a device"),
+        (["photos", "-o", "run", "--landmarks", "photos/hopper.jpg"], "hopper.jpg"),
+        (["photos", "-o", "photos"], "not a run folder"),
+        (["photos", "-o", "photos/hopper.jpg"], "is a file"),
+        (["@missing.txt", "-o", "run"], "missing.txt"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_one_clear_line(
+    command_line: CommandLine, photos: Path, arguments: list[str], message: str
+) -> None:
+    done = command_line(MAIN, *arguments)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_folder(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = command_line(MAIN, "empty", "-o", "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "0 photos" in done.stderr
+    assert read_csv(tmp_path / "run/rankings.csv") == []
+
+
+def test_stages_one_by_one(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    """detect, align and score in turn end where align-and-score does."""
+    whole = command_line(MAIN, photos, "-o", "whole", *QUICK)
+    assert whole.returncode == 3
+    assert command_line("detect", photos, "-o", "faces", "--device", "cpu").returncode == 3
+    aligned = command_line("align", photos, "-o", "aligned", "--device", "cpu", "--landmarks",
+                           "faces/faces.csv")  # fmt: skip
+    assert aligned.returncode == 3, aligned.stderr
+    assert command_line("score", "aligned/crops", "-o", "scored", *QUICK).returncode == 0
+    expected = {row["path"]: row["quality"] for row in read_csv(tmp_path / "whole/rankings.csv")}
+    found = {row["path"]: row["quality"] for row in read_csv(tmp_path / "scored/rankings.csv")}
+    assert found.keys() == {f"{path}.0.png" for path, quality in expected.items() if quality}
+    for path, quality in found.items():
+        # faces.csv keeps hundredths of a pixel
+        assert float(quality) == pytest.approx(
+            float(expected[path.removesuffix(".0.png")]), abs=5e-3
+        )
+
+
+def test_score_warns_of_pictures_that_are_no_crops(command_line: CommandLine, photos: Path) -> None:
+    done = command_line("score", photos / "hopper.jpg", "-o", "run", "-e", "0.002", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "Warning: 1 crops were not of the model's size" in done.stderr
+
+
+def test_rank_prints_and_exports(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    command_line(MAIN, photos, "-o", "run", *QUICK)
+    done = command_line("rank", "run")
+    assert done.returncode == 0, done.stderr
+    assert "corrupt.jpg" in done.stdout
+    assert "hopper_dark.jpg" in done.stdout
+    top = command_line("rank", "run", "--top", "1").stdout
+    assert len(top.splitlines()) == 2
+    done = command_line("rank", "run", "--format", "pickle", "--format", "parquet", "--bottom", "2")
+    assert done.stdout.split() == [str(Path("run/results.pkl")), str(Path("run/rankings.parquet"))]
+    results = pickle.loads((tmp_path / "run/results.pkl").read_bytes())
+    ranked = read_csv(tmp_path / "run/rankings.csv")
+    assert {path: pytest.approx(quality, abs=1e-6) for path, quality in results.items()} == {
+        row["path"]: float(row["quality"]) for row in ranked[1:3]
+    }
+    assert all(np.isscalar(quality) for quality in results.values())
+    done = command_line("rank", photos)
+    assert done.returncode == 1
+    assert "no run.json" in done.stderr
+
+
+def test_doctor(command_line: CommandLine) -> None:
+    done = command_line("doctor")
+    assert done.returncode == 0, done.stderr
+    for word in ("torch", "sface", "weights verified", "heif", "device"):
+        assert word in done.stdout
+
+
+def test_help_of_every_command_shows_defaults(command_line: CommandLine) -> None:
+    text = command_line(MAIN, "--help").stdout
+    for default in ("0.001", "sface", "1600", "largest", "200000000"):
+        assert default in text
+    assert command_line("--version").stdout.startswith("faceqan-toolkit")

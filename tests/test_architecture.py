@@ -1,0 +1,101 @@
+"""Who may import whom, and what must not be imported early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import faceqan_toolkit
+
+PACKAGE = Path(faceqan_toolkit.__file__).parent
+HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich"}
+
+LAYERS = [
+    {"errors", "types", "paths", "cells", "prefetch"},
+    {"settings", "photos", "device", "alignment", "attack", "embedders.base"},
+    {"faces", "embedders.sface", "embedders.zoo", "runs"},
+    {"detection", "landmarks", "quality", "ranking"},
+    {"pipeline"},
+    {"engines.base", "engines.local"},
+    {"cli"},
+]
+"""Modules may import from their own layer and those above it in this list."""
+
+
+def imported(module: Path) -> set[str]:
+    """Return the package's modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("faceqan_toolkit"):
+            inner = (node.module or "").removeprefix("faceqan_toolkit").lstrip(".")
+            names = [inner] if inner and inner != "cli" else []
+            found |= set(names)
+    return found
+
+
+def layer(name: str) -> int:
+    head = "cli" if name.split(".")[0] == "cli" else name
+    return next(index for index, modules in enumerate(LAYERS) if head in modules)
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    }
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_one_way(name: str) -> None:
+    for other in imported(modules()[name]):
+        assert layer(other) <= layer(name), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings"])
+def test_records_need_no_torch(name: str) -> None:
+    probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
+    assert python(probe) == "False"
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.strip()
+
+
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command: str) -> None:
+    code = f"""
+import sys
+from faceqan_toolkit.cli import cli
+try:
+    cli({[*filter(None, [command]), "--help"]!r})
+except SystemExit as done:
+    assert done.code == 0, done.code
+print("HEAVY", sorted({HEAVY!r} & set(sys.modules)))
+"""
+    assert python(code).endswith("HEAVY []")
+
+
+def test_commands_here_are_all() -> None:
+    from faceqan_toolkit import cli
+
+    assert set(cli.COMMANDS) == set(filter(None, COMMANDS))
+
+
+def test_public_names() -> None:
+    assert python("import faceqan_toolkit, sys; print('torch' in sys.modules)") == "False"
+    for name in faceqan_toolkit.__all__:
+        assert getattr(faceqan_toolkit, name)
+        assert name in dir(faceqan_toolkit)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = faceqan_toolkit.nothing
