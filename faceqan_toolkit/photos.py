@@ -231,7 +231,7 @@ def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
         TooLarge: more than `max_pixels`, or more than memory holds.
     """
     try:
-        with warnings.catch_warnings():
+        with _pillow_unlimited, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # people get a record
             return _decode(data, max_pixels)
     except PhotoError:
@@ -266,7 +266,7 @@ def _open(data: bytes) -> Image.Image:
     """Open with Pillow, formats of photos only; HEIC and AVIF through pillow-heif if need be."""
     formats = [name for name in FORMATS if name in _registered()]
     try:
-        return _open_unlimited(data, formats)
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         if data[4:8] != b"ftyp" or data[8:12] not in HEIF_BRANDS:
             raise
@@ -278,7 +278,7 @@ def _open(data: bytes) -> Image.Image:
             f"{name} photos need an extra: pip install 'faceqan-toolkit[heif]'"
         ) from None
     pillow_heif.register_heif_opener()
-    return _open_unlimited(data, ["HEIF"])
+    return Image.open(io.BytesIO(data), formats=["HEIF"])
 
 
 def _registered() -> Iterable[str]:
@@ -286,20 +286,32 @@ def _registered() -> Iterable[str]:
     return Image.OPEN
 
 
-_PILLOW_LIMIT = threading.Lock()
+class _PillowUnlimited:
+    """Lifts Pillow's own limit in pixels while photos are decoded: ours was checked before.
 
-
-def _open_unlimited(data: bytes, formats: list[str]) -> Image.Image:
-    """Open without Pillow's own limit in pixels, ours being checked next and before decoding.
-
-    The limit is a global of Pillow's and is put back: it is the host program's business.
+    The limit is a global of Pillow's, looked at when it opens and, for some formats, when it
+    loads; it belongs to the host program, so the last thread to leave puts it back.
     """
-    with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(io.BytesIO(data), formats=formats)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillow_unlimited = _PillowUnlimited()
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

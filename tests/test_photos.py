@@ -1,0 +1,392 @@
+"""Finding photos in all that people give, and decoding all that they have."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from faceqan_toolkit import photos
+from faceqan_toolkit.errors import (
+    MissingExtra,
+    MissingPhoto,
+    NoPermission,
+    NotAFile,
+    PhotoError,
+    SettingsError,
+    TooLarge,
+    UnreadablePhoto,
+)
+from faceqan_toolkit.photos import decode, decode_bytes, find_photos
+from faceqan_toolkit.types import PhotoSource, Pixels
+
+LIMIT = 10_000_000
+
+
+def found(*inputs: str | Path, **options) -> list[str]:
+    return [source.path for source in find_photos(inputs, **options)]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+class TestFinding:
+    def test_folders_are_searched_in_order(self, tmp_path: Path) -> None:
+        touch(tmp_path, "b.JPG", "a.png", "sub/c.webp", "sub/deep/d.heic", "notes.txt", "e.avif")
+        assert found(tmp_path) == ["a.png", "b.JPG", "e.avif", "sub/c.webp", "sub/deep/d.heic"]
+        (source, *_) = find_photos([tmp_path])
+        assert (source.root, source.file) == (str(tmp_path), tmp_path / "a.png")
+
+    def test_hidden_ones_are_left_out(self, tmp_path: Path) -> None:
+        touch(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
+        assert found(tmp_path) == ["c.jpg"]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+    def test_links_that_loop_end(self, tmp_path: Path) -> None:
+        touch(tmp_path, "real/a.jpg")
+        (tmp_path / "real/loop").symlink_to(tmp_path)
+        (tmp_path / "self").symlink_to("self")
+        (tmp_path / "gone.jpg").symlink_to("nothing.jpg")
+        (tmp_path / "a_link").symlink_to("real")
+        assert found(tmp_path) == ["gone.jpg", "real/a.jpg"]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+    def test_linked_folders_elsewhere_are_followed_once(self, tmp_path: Path) -> None:
+        touch(tmp_path, "elsewhere/a.jpg")
+        (tmp_path / "root").mkdir()
+        for name in ("one", "two"):
+            (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere")
+        assert found(tmp_path / "root") == ["one/a.jpg"]
+
+    def test_a_folder_named_as_a_photo_is_both(self, tmp_path: Path) -> None:
+        touch(tmp_path, "x.jpg/inside.jpg")
+        assert found(tmp_path) == ["x.jpg", "x.jpg/inside.jpg"]
+
+    def test_a_folder_that_cannot_be_listed_is_not_lost(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "secret/a.jpg", "b.jpg")
+        scandir = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("secret"):
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert found(tmp_path) == ["b.jpg", "secret"]
+
+    def test_files_are_relative_to_here_or_to_the_top(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "here/a.dat", "there/b.jpg")
+        monkeypatch.chdir(tmp_path / "here")
+        assert found("a.dat") == ["a.dat"]
+        (source,) = find_photos(["../there/b.jpg"])
+        assert source.root == tmp_path.anchor
+        assert source.path == (tmp_path / "there/b.jpg").relative_to(tmp_path.anchor).as_posix()
+
+    def test_patterns(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "a/1.jpg", "a/2.png", "b/3.jpg", "a/b.jpg/4.jpg")
+        monkeypatch.chdir(tmp_path)
+        assert found("*/*.jpg") == ["a/1.jpg", "b/3.jpg"]
+        assert found("**/*.jpg") == ["a/1.jpg", "a/b.jpg/4.jpg", "b/3.jpg"]
+        assert found("a/[12].*") == ["a/1.jpg", "a/2.png"]
+        touch(tmp_path, "[12].jpg")
+        assert found("[12].jpg") == ["[12].jpg"]
+
+    @pytest.mark.parametrize("given", ["nowhere", "*.jpg", "@nowhere.txt"])
+    def test_what_is_not_there(self, tmp_path: Path, monkeypatch, given: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SettingsError, match=r"nowhere|jpg"):
+            found(given)
+
+    def test_lists(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "data/a.jpg", "data/more/b.jpg", "c.jpg")
+        (tmp_path / "data/list.txt").write_bytes(
+            b"\xef\xbb\xbfa.jpg\r\n\r\n# a comment\r\nmore\r\nc.jpg\r\ngone.jpg\r\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        assert found("@data/list.txt") == ["data/a.jpg", "b.jpg", "c.jpg", "gone.jpg"]
+
+    @pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\0b.jpg\0"])
+    def test_standard_input(self, tmp_path: Path, monkeypatch, data: bytes) -> None:
+        touch(tmp_path, "a.jpg", "b.jpg")
+        monkeypatch.chdir(tmp_path)
+        assert found("-", stdin=io.BytesIO(data)) == ["a.jpg", "b.jpg"]
+
+    def test_each_photo_once(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "a.jpg", "b.jpg")
+        monkeypatch.chdir(tmp_path)
+        assert found(tmp_path, "a.jpg", tmp_path) == ["a.jpg", "b.jpg"]
+
+    def test_the_same_path_below_two_roots(self, tmp_path: Path) -> None:
+        touch(tmp_path, "one/a.jpg", "two/a.jpg")
+        with pytest.raises(SettingsError, match="common parent"):
+            found(tmp_path / "one", tmp_path / "two")
+
+
+def encoded(image: Image.Image, file_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> Pixels:
+    pixels = decode_bytes(data, max_pixels=LIMIT)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.flags.c_contiguous
+    return pixels
+
+
+def picture(height: int = 24, width: int = 40) -> Pixels:
+    """Return smooth colours that JPEG keeps, different in every corner."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / width, 255 * y / height, 255 - 128 * x / width]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+class TestDecoding:
+    @pytest.mark.parametrize(
+        ("file_format", "tolerance"),
+        [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("WEBP", 0), ("JPEG", 8), ("AVIF", 8), ("HEIF", 8),
+         ("MPO", 8)],
+    )  # fmt: skip
+    def test_formats(self, file_format: str, tolerance: int) -> None:
+        if file_format == "HEIF":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        data = encoded(Image.fromarray(picture()), file_format, **options)
+        difference = np.abs(decoded(data).astype(int) - picture().astype(int))
+        assert difference.max() <= max(tolerance, 0) * 2
+        assert difference.mean() <= tolerance
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+    def test_exif_orientation(self, orientation: int, mode: str) -> None:
+        upright = picture()
+        stored = {
+            1: upright,
+            2: upright[:, ::-1],
+            3: upright[::-1, ::-1],
+            4: upright[::-1],
+            5: upright.transpose(1, 0, 2),
+            6: np.rot90(upright, 1),
+            7: upright[::-1, ::-1].transpose(1, 0, 2),
+            8: np.rot90(upright, -1),
+        }[orientation]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        grey = np.ascontiguousarray(stored[..., 0])
+        image = {
+            "RGB": lambda: Image.fromarray(np.ascontiguousarray(stored)),
+            "L": lambda: Image.fromarray(grey),
+            "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
+        }[mode]()
+        expected = upright if mode == "RGB" else np.repeat(upright[..., :1], 3, axis=2)
+        assert np.array_equal(decoded(encoded(image, "PNG", exif=exif)), expected)
+
+    @pytest.mark.parametrize(
+        ("image", "colour"),
+        [
+            (Image.new("L", (4, 4), 77), (77, 77, 77)),
+            (Image.new("1", (4, 4), 1), (255, 255, 255)),
+            (Image.new("LA", (4, 4), (0, 128)), (127, 127, 127)),
+            (Image.new("RGBA", (4, 4), (255, 0, 0, 0)), (255, 255, 255)),
+            (Image.new("RGBA", (4, 4), (255, 0, 0, 255)), (255, 0, 0)),
+            (Image.new("RGBA", (4, 4), (0, 0, 0, 51)), (204, 204, 204)),
+            (Image.new("I;16", (4, 4), 65535), (255, 255, 255)),
+            (Image.new("I;16", (4, 4), 257 * 100), (100, 100, 100)),
+        ],
+        ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value),
+    )
+    def test_modes_in_png(self, image: Image.Image, colour: tuple[int, int, int]) -> None:
+        pixels = decoded(encoded(image, "PNG"))
+        assert np.abs(pixels.astype(int) - colour).max() <= 1
+
+    @pytest.mark.parametrize("mode", ["CMYK", "F", "I", "LAB", "YCbCr"])
+    def test_modes_in_tiff(self, mode: str) -> None:
+        if mode in "FI":
+            image = Image.new(mode, (4, 4), 100)
+        else:
+            image = Image.new("RGB", (4, 4), (200, 100, 50))
+            image = (
+                ImageCms.profileToProfile(
+                    image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"),
+                    outputMode="LAB",
+                ) if mode == "LAB" else image.convert(mode)
+            )  # fmt: skip
+        expected = (100, 100, 100) if mode in "FI" else (200, 100, 50)
+        assert np.abs(decoded(encoded(image, "TIFF")).astype(int) - expected).max() <= 4
+
+    def test_palettes_and_their_transparency(self) -> None:
+        image = Image.new("P", (4, 2))
+        image.putpalette([255, 0, 0, 0, 0, 255])
+        image.putdata([0, 0, 1, 1, 0, 0, 1, 1])
+        assert decoded(encoded(image, "PNG"))[0].tolist() == [[255, 0, 0]] * 2 + [[0, 0, 255]] * 2
+        pixels = decoded(encoded(image, "PNG", transparency=b"\x00\xff"))
+        assert pixels[0].tolist() == [[255, 255, 255]] * 2 + [[0, 0, 255]] * 2
+        pixels = decoded(encoded(image, "GIF", transparency=1))
+        assert pixels[0].tolist() == [[255, 0, 0]] * 2 + [[255, 255, 255]] * 2
+
+    @pytest.mark.parametrize("extension", [".png", ".tiff"])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_16_bits(self, extension: str, channels: int) -> None:
+        colour = np.array([10, 100, 250, 255][:channels], np.uint16)
+        samples = np.full((5, 6, channels), colour * 257, np.uint16)
+        _, data = cv2.imencode(extension, samples)
+        expected = [10] * 3 if channels == 1 else [250, 100, 10]
+        assert np.abs(decoded(data.tobytes()).astype(int) - expected).max() <= 1
+
+    def test_colour_profiles(self) -> None:
+        image = Image.fromarray(picture())
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        same = decoded(encoded(image, "PNG", icc_profile=srgb))
+        assert np.abs(same.astype(int) - picture()).max() <= 2
+        broken = decoded(encoded(image, "PNG", icc_profile=b"no profile"))
+        assert np.array_equal(broken, picture())
+        # a profile with red and blue exchanged: its three colourants are read by tag
+        swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+        exchanged = decoded(encoded(image, "PNG", icc_profile=swapped))
+        assert np.abs(exchanged[..., ::-1].astype(int) - picture()).max() <= 6
+
+    @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
+    def test_the_first_of_several_frames(self, file_format: str) -> None:
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        assert decoded(data)[4, 4].tolist() == [255, 0, 0]
+
+    def test_heic_without_the_extra(self, monkeypatch) -> None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        data = encoded(Image.fromarray(picture()), "HEIF")
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        monkeypatch.delitem(Image.OPEN, "HEIF")
+        with pytest.raises(MissingExtra, match=r"faceqan-toolkit\[heif\]"):
+            decoded(data)
+
+    @settings(deadline=None, max_examples=150)
+    @given(st.data())
+    def test_truncated_photos(self, data: st.DataObject) -> None:
+        file_format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"]))
+        whole = encoded(Image.fromarray(picture()), file_format)
+        length = data.draw(st.integers(1, len(whole) - 1))
+        try:
+            pixels = decoded(whole[:length])
+        except UnreadablePhoto:
+            return
+        assert np.array_equal(pixels, decoded(whole)), "half a photo is no photo"
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.data())
+    def test_damaged_photos(self, data: st.DataObject) -> None:
+        file_format = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"]))
+        damaged = bytearray(encoded(Image.fromarray(picture()), file_format))
+        for _ in range(data.draw(st.integers(1, 8))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        with contextlib.suppress(PhotoError):
+            decoded(bytes(damaged))
+
+    @given(st.binary(max_size=200))
+    def test_random_bytes(self, data: bytes) -> None:
+        with pytest.raises(PhotoError):
+            decoded(data)
+
+    def test_too_many_pixels_are_not_decoded(self, monkeypatch) -> None:
+        data = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+        monkeypatch.setattr(Image.Image, "load", None)
+        with pytest.raises(TooLarge, match=r"400\.0 megapixels, --max-pixels is 1,000"):
+            decode_bytes(data, max_pixels=1000)
+
+    def test_pillows_own_limit_is_not_ours_and_stays(self, monkeypatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        for file_format in ("PNG", "GIF", "TIFF", "JPEG", "WEBP"):
+            assert decoded(encoded(Image.fromarray(picture()), file_format)).shape == (24, 40, 3)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+    def test_broken_exif_turns_nothing(self) -> None:
+        data = encoded(Image.fromarray(picture()), "PNG", exif=b"Exif\0\0II*\0garbage garbage")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert np.array_equal(decoded(data), picture())
+        assert not caught
+
+
+class TestFiles:
+    def source(self, path: Path) -> PhotoSource:
+        return PhotoSource(str(path.parent), path.name, path)
+
+    def decode(self, path: Path) -> photos.Photo:
+        return decode(self.source(path), max_pixels=LIMIT)
+
+    def test_what_is_known_of_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "wrong_extension.jpg"
+        path.write_bytes(encoded(Image.fromarray(picture()), "PNG"))
+        photo = self.decode(path)
+        assert np.array_equal(photo.pixels, picture())
+        assert photo.state.size == path.stat().st_size
+        assert photo.state.mtime_ns == path.stat().st_mtime_ns
+        assert photo.state.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    @pytest.mark.parametrize(
+        ("content", "reason"), [(b"", "empty"), (b"hello, I am text", "supported format")]
+    )
+    def test_files_that_are_no_photos(self, tmp_path: Path, content: bytes, reason: str) -> None:
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(UnreadablePhoto, match=reason):
+            self.decode(tmp_path / "a.jpg")
+
+    def test_things_that_are_no_files(self, tmp_path: Path) -> None:
+        (tmp_path / "folder.jpg").mkdir()
+        with pytest.raises(NotAFile, match="folder"):
+            self.decode(tmp_path / "folder.jpg")
+        with pytest.raises(MissingPhoto, match="no such file"):
+            self.decode(tmp_path / "gone.jpg")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes as files here")
+    def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.jpg")
+        with pytest.raises(NotAFile, match="pipe"):
+            self.decode(tmp_path / "pipe.jpg")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
+    def test_a_link_to_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").symlink_to("gone.jpg")
+        with pytest.raises(MissingPhoto, match="link to nothing"):
+            self.decode(tmp_path / "a.jpg")
+
+    def test_no_permission(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "a.jpg")
+
+        def refuse(*_args, **_options):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(NoPermission):
+            self.decode(tmp_path / "a.jpg")
+
+    def test_a_disk_that_fails(self, tmp_path: Path, monkeypatch) -> None:
+        touch(tmp_path, "a.jpg")
+
+        def fail(*_args, **_options):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Path, "open", fail)
+        with pytest.raises(UnreadablePhoto, match="Input/output error"):
+            self.decode(tmp_path / "a.jpg")
