@@ -48,6 +48,9 @@ def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if not np.isfinite(landmarks).all():
         raise Unalignable("the landmarks are not finite numbers")
+    # beyond these the arithmetic ahead leaves the range of floats
+    if np.abs(landmarks).max() > 1e7:
+        raise Unalignable("the landmarks lie outside any photo")
     if np.ptp(landmarks, axis=0).max() < 1e-3:
         raise Unalignable("the landmarks coincide")
     try:

@@ -61,8 +61,8 @@ class LandmarksFile:
             return float(unguard(text)) if text else None
 
         where = f"{self.path}, line {line}"
-        if columns["path"] >= len(cells):
-            raise SettingsError(f"{where}: no path")
+        if len(cells) <= max(columns[column] for column in ("path", *LANDMARK_COLUMNS)):
+            raise SettingsError(f"{where}: {len(cells)} cells, too few for a path and landmarks")
         photo = unguard(cells[columns["path"]]).replace("\\", "/")
         try:
             points = [number(column) for column in LANDMARK_COLUMNS]

@@ -1,0 +1,247 @@
+"""The run folder: ledger, resume, lock, and everything that may go wrong with a disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from faceqan_toolkit import runs
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import HEALABLE, SCHEMA, Run, read_run
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource, Record
+
+SETTINGS = Settings()
+
+
+def photo(folder: Path, name: str, content: bytes = b"photo") -> PhotoSource:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    return PhotoSource(str(folder), name, folder / name)
+
+
+def record(source: PhotoSource, status: str = "ok", face: int | None = 0, **values) -> Record:
+    import hashlib
+
+    data = source.file.read_bytes()
+    return Record(
+        path=source.path, root=source.root, face=face, status=status,
+        quality=0.5 if status == "ok" else None,
+        file_size=len(data), mtime_ns=source.file.stat().st_mtime_ns,
+        sha256=hashlib.sha256(data).hexdigest(), **values,
+    )  # fmt: skip
+
+
+def open_run(folder: Path, settings: Settings = SETTINGS, **options) -> Run:
+    return Run(folder, settings, "weights", **options)
+
+
+def rows(folder: Path) -> list[dict]:
+    return Ranking(read_run(folder)).rows()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> PhotoSource:
+    return photo(tmp_path / "photos", "a.jpg")
+
+
+def test_schema_has_the_records_columns() -> None:
+    assert SCHEMA.names == [field.name for field in dataclasses.fields(Record)]
+
+
+def test_records_come_back(tmp_path: Path, source: PhotoSource) -> None:
+    written = record(source, similarity_mean=0.9, confidence=None, crop="crops/a.jpg.0.png")
+    with open_run(tmp_path / "run") as run:
+        run.append([written])
+    (part,) = (tmp_path / "run/records").iterdir()
+    assert part.name == "part-000000.parquet"
+    (row,) = pq.read_table(part).to_pylist()
+    assert Record(**row) == written
+
+
+def test_parts_follow_time_and_never_split_a_photo(tmp_path: Path, monkeypatch) -> None:
+    sources = [photo(tmp_path / "photos", f"{n}.jpg") for n in range(3)]
+    monkeypatch.setattr(runs, "FLUSH_RECORDS", 3)
+    with open_run(tmp_path / "run") as run:
+        for source in sources:
+            run.append([record(source, face=0), record(source, face=1)])
+    parts = sorted((tmp_path / "run/records").iterdir())
+    assert [pq.read_table(part)["path"].to_pylist() for part in parts] == [
+        ["0.jpg", "0.jpg", "1.jpg", "1.jpg"],
+        ["2.jpg", "2.jpg"],
+    ]
+    clock = 100.0
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock)
+    with open_run(tmp_path / "run") as run:
+        run.append([record(photo(tmp_path / "photos", "3.jpg"))])
+        assert len(list((tmp_path / "run/records").iterdir())) == 2
+        clock += runs.FLUSH_SECONDS
+        run.append([record(photo(tmp_path / "photos", "4.jpg"))])
+        assert len(list((tmp_path / "run/records").iterdir())) == 3
+
+
+@pytest.mark.parametrize("status", ["ok", "no_face", "unreadable", *sorted(HEALABLE)])
+@pytest.mark.parametrize("retry", [False, True])
+def test_what_is_tried_again(tmp_path: Path, source: PhotoSource, status: str, retry: bool) -> None:
+    with open_run(tmp_path / "run") as run:
+        assert run.pending(source)
+        run.append([record(source, status)])
+    with open_run(tmp_path / "run", retry_failed=retry) as run:
+        assert run.pending(source) == (status in HEALABLE or (retry and status != "ok"))
+
+
+def test_a_photo_with_one_failed_face_counts_as_failed(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source), record(source, "unalignable", 1), record(source, face=2)])
+    with open_run(tmp_path / "run", retry_failed=True) as run:
+        assert run.pending(source)
+
+
+def test_changed_photos_are_done_again(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source, landmarks_id="one")])
+
+    def pending(landmarks_id: str = "one") -> bool:
+        with open_run(tmp_path / "run") as run:
+            return run.pending(source, landmarks_id)
+
+    assert not pending()
+    assert pending("two")
+    os.utime(source.file, ns=(1, 1))
+    assert not pending(), "touched, but the same"
+    source.file.write_bytes(b"p h o t o")
+    assert pending(), "another size"
+    source.file.write_bytes(b"other")
+    assert pending(), "the same size"
+    source.file.unlink()
+    assert pending()
+
+
+def test_the_last_attempt_counts(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source, face=0), record(source, face=1)])
+    source.file.write_bytes(b"another photo")
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source, "no_face", None)])
+    assert [(row["face"], row["status"]) for row in rows(tmp_path / "run")] == [(None, "no_face")]
+
+
+def test_another_root_with_the_same_path(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source)])
+    other = photo(tmp_path / "elsewhere", "a.jpg", b"someone else")
+    with open_run(tmp_path / "run") as run, pytest.raises(RunError, match="common parent"):
+        run.pending(other)
+    # the folder was moved
+    moved = photo(tmp_path / "moved", "a.jpg")
+    os.utime(moved.file, ns=(source.file.stat().st_mtime_ns,) * 2)
+    with open_run(tmp_path / "run") as run:
+        assert not run.pending(moved)
+    source.file.unlink()
+    with open_run(tmp_path / "run") as run:
+        assert run.pending(other)
+
+
+def test_other_settings_are_named(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"):
+        pass
+    with pytest.raises(RunError, match=r"copies: 10 in the run, 3 now"):
+        open_run(tmp_path / "run", Settings(copies=3))
+    with pytest.raises(RunError, match=r"weights_sha256: 'weights' in the run, 'other' now"):
+        Run(tmp_path / "run", SETTINGS, "other")
+    with pytest.raises(RunError, match=r"task: 'align-and-score' in the run, 'score' now"):
+        open_run(tmp_path / "run", Settings(task="score"))
+    with open_run(tmp_path / "run", Settings(device="cpu", max_pixels=5, keep_crops=False)):
+        pass
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run"), pytest.raises(RunError, match="another process"):
+        open_run(tmp_path / "run")
+    with open_run(tmp_path / "run"):
+        pass
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="not a run folder"):
+        open_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RunError, match="cannot use"):
+        open_run(tmp_path / "run")
+
+
+def test_a_damaged_part_is_named(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source)])
+    part = tmp_path / "run/records/part-000000.parquet"
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(RunError, match=r"part-000000\.parquet is damaged.*delete it"):
+        open_run(tmp_path / "run")
+    part.unlink()
+    with open_run(tmp_path / "run") as run:
+        assert run.pending(source)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {}}', '{"settings": 3}'])
+def test_a_damaged_description(tmp_path: Path, text: str) -> None:
+    with open_run(tmp_path / "run"):
+        pass
+    (tmp_path / "run/run.json").write_text(text)
+    with pytest.raises(RunError, match=r"run\.json cannot be read"):
+        read_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"run\.json"):
+        open_run(tmp_path / "run")
+
+
+def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch) -> None:
+    first, second = (photo(tmp_path / "photos", name) for name in ("a.jpg", "b.jpg"))
+    run = open_run(tmp_path / "run")
+    run.append([record(first)])
+    run.flush()
+    run.append([record(second)])
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", full)
+        with pytest.raises(
+            RunError, match="No space left on device; parts written before are safe"
+        ):
+            run.flush()
+    assert [path.name for path in (tmp_path / "run/records").iterdir()] == ["part-000000.parquet"]
+    run.close()  # the disk has room again
+    assert {row["path"] for row in rows(tmp_path / "run")} == {"a.jpg", "b.jpg"}
+
+
+def test_what_a_kill_leaves_behind_does_not_disturb(tmp_path: Path, source: PhotoSource) -> None:
+    with open_run(tmp_path / "run") as run:
+        run.append([record(source)])
+    (tmp_path / "run/records/.part-000001.parquet.77.tmp").write_bytes(b"half a part")
+    (tmp_path / "run/.run.json.77.tmp").write_bytes(b"{")
+    with open_run(tmp_path / "run") as run:
+        assert not run.pending(source)
+        run.append([record(photo(tmp_path / "photos", "b.jpg"))])
+    assert len(rows(tmp_path / "run")) == 2
+
+
+def test_run_json_keeps_its_history(tmp_path: Path) -> None:
+    for number in range(2):
+        with open_run(tmp_path / "run") as run:
+            run.write_info({"ok": number}, {"photos": number})
+    info = json.loads((tmp_path / "run/run.json").read_text())
+    assert info["invocations"] == [{"photos": 0}, {"photos": 1}]
+    assert info["counts"] == {"ok": 1}
+    assert info["fingerprint"] == SETTINGS.fingerprint("weights")
+    assert "missing" not in info["versions"].values()
