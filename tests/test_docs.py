@@ -1,0 +1,100 @@
+"""What the documents say against what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from faceqan_toolkit import cli, errors, pipeline
+from faceqan_toolkit.ranking import SCORED_COLUMNS
+from faceqan_toolkit.runs import HEALABLE
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(cli.cli)
+    return {name: cli.cli.get_command(context, name) for name in cli.COMMANDS}
+
+
+def documented_options() -> dict[str, str]:
+    table = README.split("## Options and their defaults")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `(--[\w-]+)`[^|]*\| ([^|]+?) \|", table, re.M))
+
+
+def shown_default(option: click.Option) -> str:
+    if option.secondary_opts:
+        return f"`{(option.opts if option.default else option.secondary_opts)[0].lstrip('-')}`"
+    if option.is_flag:
+        return "off"
+    default = option.default
+    if option.multiple:
+        (default,) = option.default
+    return "none" if option.name == "landmarks" else f"`{default}`"
+
+
+def test_every_option_and_default_is_in_the_readme() -> None:
+    documented = documented_options()
+    known = {}
+    for name in ("align-and-score", "detect", "align", "score"):
+        for parameter in commands()[name].params:
+            if isinstance(parameter, click.Option) and parameter.name != "output":
+                long = next(opt for opt in parameter.opts if opt.startswith("--"))
+                known[long] = shown_default(parameter)
+    assert documented == known
+
+
+def test_every_command_has_help_and_is_in_the_readme() -> None:
+    for name, command in commands().items():
+        assert command.help
+        assert f"| `{name}" in README
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def subclasses(kind: type[errors.PhotoError]) -> set[type[errors.PhotoError]]:
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
+
+
+def test_every_status_is_documented() -> None:
+    table = RESULTS.split("## Statuses")[1]
+    documented = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", table, re.M))
+    statuses = {kind.status for kind in subclasses(errors.PhotoError)}
+    assert pipeline.Crashed.status in statuses
+    assert set(documented) == statuses | {"ok"}
+    assert {name for name, again in documented.items() if again == "always"} == HEALABLE & statuses
+
+
+def test_every_column_is_documented() -> None:
+    table = RESULTS.split("## Columns")[1].split("## Statuses")[0]
+    documented = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.+?) \|", table, re.M))))
+    hidden = set(BOX_COLUMNS[1:-1]) | set(LANDMARK_COLUMNS[1:-1])
+    assert documented == set(SCORED_COLUMNS) - hidden
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.S), ids=[0, 1])
+def test_examples_run(example: str, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(compile(example, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert "None" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").iterdir())]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
+    for script in re.findall(r"`(?:benchmarks/)?(\w+\.py)`", text):
+        found = [*ROOT.glob(f"benchmarks/{script}"), *ROOT.glob(f"faceqan_toolkit/{script}")]
+        assert found or list(ROOT.glob(f"samples/{script}")), script
