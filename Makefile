@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := demo-run
 
-.PHONY: demo test lint
+.PHONY: demo test coverage lint
 
 # Installed again only when the list of dependencies changes. --prefer-binary: a wheel of an older
 # release beats compiling a newer one.
@@ -24,6 +24,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

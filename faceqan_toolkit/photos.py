@@ -125,7 +125,7 @@ def _existing(text: str) -> Iterator[PhotoSource]:
         return
     here = Path.cwd()
     root = here if path.is_relative_to(here) else Path(path.anchor)
-    yield PhotoSource(str(root), path_text(path.relative_to(root)), path)
+    yield _below(root, path)
 
 
 def _walk(root: Path) -> Iterator[PhotoSource]:
@@ -187,7 +187,7 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 
 def _below(root: Path, path: Path) -> PhotoSource:
-    return PhotoSource(str(root), path_text(path.relative_to(root)) or ".", path)
+    return PhotoSource(path_text(root), path_text(path.relative_to(root)), path)
 
 
 def decode(source: PhotoSource, *, max_pixels: int) -> Photo:

@@ -283,13 +283,15 @@ def _record(
             "confidence": face.confidence,
             "rotation": face.rotation,
         }
+    reason = failure.reason if failure else cut.note if cut else ""
     state = photo.state
     return Record(
         path=photo.source.path,
         root=photo.source.root,
         face=None if cut is None else cut.index,
         status=failure.status if failure else "ok",
-        reason=failure.reason if failure else cut.note if cut else "",
+        # an unforeseen error may quote a path that is no text
+        reason=reason.encode(errors="backslashreplace").decode(),
         file_size=state.size if state else None,
         mtime_ns=state.mtime_ns if state else None,
         sha256=state.sha256 if state else "",

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
@@ -138,6 +139,10 @@ class Run:
         self._flushed = time.monotonic()
         self._invocations: list[dict[str, Any]] = []
         self._lock = FileLock(folder / ".lock")
+        try:
+            os.fspath(folder).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"the name of {folder!r} is no text; choose another folder") from None
         fresh = not (folder / "run.json").exists()
         try:
             if (
@@ -188,7 +193,7 @@ class Run:
             return True
         unchanged = known.landmarks_id == landmarks_id and self._same_file(source, known)
         if known.root != source.root and not unchanged:
-            other = Path(known.root) / source.path
+            other = Path(path_from_text(known.root)) / path_from_text(source.path)
             if other.exists():
                 raise RunError(
                     f"{source.file} and {other} would both be {source.path!r} in {self.folder}; "

@@ -20,9 +20,9 @@ class PhotoSource:
     """A photo that was asked for and has not been opened yet.
 
     Attributes:
-        root: absolute folder its path is relative to.
+        root: absolute folder its path is relative to, as text (`paths.path_text`).
         path: text that identifies it in results: relative to `root`, forward slashes, bytes
-            that are no text percent-encoded (`photos.path_text`).
+            that are no text percent-encoded (`paths.path_text`).
         file: what to open.
     """
 

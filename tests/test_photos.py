@@ -96,6 +96,14 @@ class TestFinding:
         assert source.root == tmp_path.anchor
         assert source.path == (tmp_path / "there/b.jpg").relative_to(tmp_path.anchor).as_posix()
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="paths are any bytes on Linux only")
+    def test_roots_that_are_no_text(self, tmp_path: Path) -> None:
+        folder = tmp_path / os.fsdecode(b"\xff")
+        touch(folder, "a.jpg")
+        (source,) = find_photos([folder])
+        assert source.root == f"{tmp_path}/%FF"
+        assert source.file.read_bytes() == b"x"
+
     def test_patterns(self, tmp_path: Path, monkeypatch) -> None:
         touch(tmp_path, "a/1.jpg", "a/2.png", "b/3.jpg", "a/b.jpg/4.jpg")
         monkeypatch.chdir(tmp_path)

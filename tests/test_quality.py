@@ -116,6 +116,19 @@ def test_a_score_does_not_depend_on_company_or_order() -> None:
         assert np.array_equal(one.similarities, other.similarities)
 
 
+def test_thread_counts_agree() -> None:
+    crops = faces(2)
+    threads = torch.get_num_threads()
+    many = FaceQAN(copies=3, device="cpu").score(crops)
+    try:
+        torch.set_num_threads(1)
+        one = FaceQAN(copies=3, device="cpu").score(crops)
+    finally:
+        torch.set_num_threads(threads)
+    for first, second in zip(many, one, strict=True):
+        assert first.quality == pytest.approx(second.quality, abs=3e-3)
+
+
 def test_blocks_of_many_faces_give_the_same_scores() -> None:
     crops = faces(5)
     expected = FaceQAN(Small(), device="cpu").score(crops)

@@ -245,3 +245,9 @@ def test_run_json_keeps_its_history(tmp_path: Path) -> None:
     assert info["counts"] == {"ok": 1}
     assert info["fingerprint"] == SETTINGS.fingerprint("weights")
     assert "missing" not in info["versions"].values()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths are text on Windows")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no text"):
+        open_run(tmp_path / os.fsdecode(b"run\xff"))
