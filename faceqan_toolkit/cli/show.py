@@ -19,16 +19,12 @@ ENDS = 5
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> None:
     """Print rows on standard output, one line each."""
-    # a pipe has no width: let every row have the line it needs
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)
-    console.print(_table(rows, scored=scored))
+    _console(stderr=False).print(_table(rows, scored=scored))
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
     """Print the best and worst, the counts and where the files are, on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _console(stderr=True)
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
@@ -58,6 +54,14 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             style="yellow",
             markup=False,
         )
+
+
+def _console(*, stderr: bool) -> Console:
+    """Return a console; a pipe has no width, so every row has the line it needs."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 1000
+    return console
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
