@@ -83,13 +83,14 @@ class FaceQAN:
         device: str = "auto",
     ) -> None:
         from faceqan_toolkit.device import resolve_device
+        from faceqan_toolkit.embedders.freeze import freeze
         from faceqan_toolkit.embedders.zoo import load_embedder
         from faceqan_toolkit.settings import check_attack
 
         check_attack(eps, steps, copies, exponent, seed, clamp)
         self.device = resolve_device(device)
-        network = load_embedder(embedder) if isinstance(embedder, str) else embedder
-        self.embedder = network.to(self.device).to(memory_format=torch.channels_last)
+        self.embedder = load_embedder(embedder) if isinstance(embedder, str) else embedder
+        self._network = freeze(self.embedder).to(self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
         self.noise = draw_noise(copies, self.embedder.input_size, eps=eps, seed=seed).to(
@@ -116,7 +117,7 @@ class FaceQAN:
     def embed(self, crops: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Return (N, D) float32 embeddings of aligned crops, not normalised."""
         with torch.inference_mode():
-            blocks = [self.embedder(self._tensor([crop])).cpu().numpy() for crop in crops]
+            blocks = [self._network(self._tensor([crop])).cpu().numpy() for crop in crops]
         return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
     def _scores(self, crops: Sequence[Pixels] | Pixels) -> Iterator[Score]:
@@ -162,14 +163,14 @@ class FaceQAN:
         padded = crops + [crops[0]] * (self.block_faces - len(crops))
         faces = self._tensor(padded)
         with torch.no_grad():
-            embeddings = self.embedder(torch.cat([faces, faces.flip(3)]))
+            embeddings = self._network(torch.cat([faces, faces.flip(3)]))
         references, mirrored = embeddings[: len(faces)], embeddings[len(faces) :]
         symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
         norms = references.norm(dim=1).cpu().tolist()
         similarities = torch.cat(
             [
                 attack(
-                    self.embedder,
+                    self._network,
                     faces,
                     references,
                     noise,

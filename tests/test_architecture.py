@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch"},
-    {"settings", "photos", "device", "alignment", "attack", "embedders.base"},
+    {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
     {"faces", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},
