@@ -218,7 +218,8 @@ class Pipeline:
                 ]
 
     def _face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
-        failure, values = cut.failure, {}
+        failure = cut.failure
+        values: dict[str, Any] = {}
         if score is not None and self.scorer is not None:
             if math.isfinite(score.quality):
                 values = {
@@ -233,8 +234,9 @@ class Pipeline:
         crop = ""
         if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
             crop = self._write_crop(photo.source.path, cut.index, cut.crop)
-        model = self.settings.model if self.scorer else ""
-        return _record(photo, cut, failure=failure, crop=crop, model=model, **values)
+        if self.scorer:
+            values |= {"model": self.settings.model, "preset": self.settings.preset}
+        return _record(photo, cut, failure=failure, crop=crop, **values)
 
     def _write_crop(self, path: str, index: int, crop: Pixels) -> str:
         """Write a crop and return its path relative to the run folder."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.attack import attack, draw_noise
 from faceqan_toolkit.errors import FaceQANError, SettingsError
 from faceqan_toolkit.types import Pixels, Score
@@ -89,6 +90,8 @@ class FaceQAN:
 
         check_attack(eps, steps, copies, exponent, seed, clamp)
         self.device = resolve_device(device)
+        if self.device.type == "cpu":
+            keep_freed_buffers()
         self.embedder = load_embedder(embedder) if isinstance(embedder, str) else embedder
         self._network = freeze(self.embedder).to(self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent

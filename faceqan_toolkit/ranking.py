@@ -22,7 +22,7 @@ PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
 SCORED_COLUMNS = (
     "rank", "path", "face", "quality", "percentile", *PARTS, "confidence", *PIXELS, "rotation",
-    "crop", "model", *WHERE_AND_WHY,
+    "crop", "model", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 

@@ -25,6 +25,8 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 
 FACE_POLICIES = ("largest", "all", "central", "confident")
 CLAMPS = ("published", "valid")
+PRESETS: Mapping[str, int] = {"exact": 10, "fast": 3}
+"""Noisy copies each preset takes; "exact" is the paper's."""
 
 
 def _stage(stage: str, default: Any) -> Any:
@@ -49,7 +51,9 @@ class Settings:
         landmarks: CSV file of faces to use in place of detection.
         antialias: average the photo's pixels where a face is shrunk more than twice.
         model: recognition model.
-        eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`.
+        preset: one of `PRESETS`; "fast" trades a little agreement for speed.
+        eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`. Given as 0,
+            `copies` becomes the preset's number; others are for "exact" alone.
         max_pixels: photos with more pixels are not decoded.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         keep_crops: write the aligned crops to the run folder.
@@ -70,7 +74,8 @@ class Settings:
     model: str = _stage("quality", "sface")
     eps: float = _stage("quality", 0.001)
     steps: int = _stage("quality", 5)
-    copies: int = _stage("quality", 10)
+    preset: str = _stage("quality", "exact")
+    copies: int = _stage("quality", 0)
     exponent: float = _stage("quality", 5.0)
     seed: int = _stage("quality", 0)
     clamp: str = _stage("quality", "published")
@@ -79,6 +84,13 @@ class Settings:
     keep_crops: bool = True
 
     def __post_init__(self) -> None:
+        _check(self.preset in PRESETS, "preset", self.preset, f"one of {', '.join(PRESETS)}")
+        own = PRESETS[self.preset]
+        if self.preset != "exact":
+            _check(
+                self.copies in (0, own), "copies", self.copies, f"{own} for preset {self.preset}"
+            )
+        object.__setattr__(self, "copies", self.copies or own)
         _check(self.task in TASKS, "task", self.task, f"one of {', '.join(TASKS)}")
         _check(self.faces in FACE_POLICIES, "faces", self.faces, f"one of {FACE_POLICIES}")
         _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")
@@ -127,6 +139,7 @@ PUBLISHED: Mapping[str, Any] = {
     "max_side": 0,
     "one_based": True,
     "antialias": False,
+    "preset": "exact",
     "eps": 0.001,
     "steps": 5,
     "copies": 10,

@@ -156,6 +156,7 @@ class Record:
     rotation: int | None = None
     crop: str = ""
     model: str = ""
+    preset: str = ""
     file_size: int | None = None
     mtime_ns: int | None = None
     sha256: str = ""

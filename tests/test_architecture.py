@@ -15,7 +15,7 @@ PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich"}
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator"},
     {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
     {"faces", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},

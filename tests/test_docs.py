@@ -29,6 +29,8 @@ def documented_options() -> dict[str, str]:
 
 
 def shown_default(option: click.Option) -> str:
+    if isinstance(option.show_default, str):
+        return option.show_default
     if option.secondary_opts:
         return f"`{(option.opts if option.default else option.secondary_opts)[0].lstrip('-')}`"
     if option.is_flag:

@@ -14,6 +14,7 @@ from faceqan_toolkit.settings import PUBLISHED, TASKS, Settings
 OTHER = {
     "faces": "all", "min_face": 30, "min_confidence": 0.5, "max_side": 800, "rotate": True,
     "one_based": True, "landmarks": Path("faces.csv"), "antialias": False, "model": "other",
+    "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
     "max_pixels": 1000, "device": "cpu", "keep_crops": False,
 }  # fmt: skip
@@ -41,13 +42,22 @@ def test_weights_and_task_belong_to_it() -> None:
         ("task", "dance"), ("faces", "prettiest"), ("min_face", 0), ("min_confidence", 1.1),
         ("min_confidence", -0.1), ("min_confidence", float("nan")), ("max_side", 99),
         ("max_side", -1), ("max_pixels", 0), ("eps", 0.0), ("eps", 1.0), ("eps", float("nan")),
-        ("steps", 0), ("copies", 0), ("exponent", 0.0), ("exponent", float("inf")), ("seed", -1),
-        ("seed", 2**63), ("clamp", "none"),
+        ("steps", 0), ("copies", -1), ("preset", "slow"), ("exponent", 0.0),
+        ("exponent", float("inf")), ("seed", -1), ("seed", 2**63), ("clamp", "none"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=name.replace("_", "-")):
         Settings(**{name: value})
+
+
+def test_presets_decide_the_copies() -> None:
+    assert [Settings(preset=preset).copies for preset in ("exact", "fast")] == [10, 3]
+    assert Settings(copies=4).copies == 4
+    assert Settings(preset="fast", copies=3) == Settings(preset="fast")
+    with pytest.raises(SettingsError, match="copies is 4; it must be 3 for preset fast"):
+        Settings(preset="fast", copies=4)
+    assert Settings(preset="fast").fingerprint("w") != Settings(copies=3).fingerprint("w")
 
 
 def test_settings_are_json() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.settings import CLAMPS, FACE_POLICIES, PUBLISHED, Settings
+from faceqan_toolkit.settings import CLAMPS, FACE_POLICIES, PRESETS, PUBLISHED, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,9 +104,16 @@ like_published_option = click.option(
 
 quality_options = _stack(
     _option("--model", metavar="NAME", help="Face recognition model."),
+    _option(
+        "--preset", type=click.Choice(list(PRESETS)),
+        help="exact is the paper's; fast takes 3 copies: 3 times as fast, nearly the same ranking.",
+    ),
     _option("-e", "--eps", type=float, help="Noise and step size; pixels are in 0..1."),
     _option("-l", "--steps", type=int, help="Attack steps at which similarity is measured."),
-    _option("-k", "--copies", type=int, help="Noisy copies of each crop."),
+    _option(
+        "-k", "--copies", type=click.IntRange(min=0), help="Noisy copies of each crop.",
+        show_default="10, or the preset's",
+    ),
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
     _option("--seed", type=int, help="Of the noise."),
     _option(

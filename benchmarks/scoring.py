@@ -1,0 +1,88 @@
+"""Seconds a crop: the published code's work against ours.
+
+    python benchmarks/scoring.py CROPS [--crops 12] [--rounds 3]
+
+CROPS is a folder of aligned 112x112 faces, `RUN/crops` for instance. Baseline and every way of
+ours take turns, each in a process of its own that scores other crops every round, with torch's
+defaults; the figure is the median over rounds, the ratio that of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WAYS = ("published", "exact", "fast")
+
+
+def worker(way: str, files: list[str]) -> dict[str, float | list[float]]:
+    """Score some crops after one to warm up; return seconds a crop and the scores."""
+    import numpy as np
+    import torch
+
+    from faceqan_toolkit.photos import decode_bytes
+    from faceqan_toolkit.quality import FaceQAN
+    from faceqan_toolkit.settings import PRESETS
+
+    crops = [decode_bytes(Path(file).read_bytes(), max_pixels=10**6) for file in files]
+    if way == "published":
+        import published
+
+        from faceqan_toolkit.embedders.zoo import load_embedder
+
+        network = load_embedder("sface").requires_grad_(True)
+        tensors = [torch.from_numpy(np.stack([c])).permute(0, 3, 1, 2).float() / 255 for c in crops]
+        published.score(network, tensors[0])
+        start = time.perf_counter()
+        scores = [published.score(network, tensor) for tensor in tensors]
+    else:
+        scorer = FaceQAN("sface", copies=PRESETS[way])
+        scorer.score(crops[:1])
+        start = time.perf_counter()
+        scores = [score.quality for score in scorer.score(crops)]
+    return {"seconds": (time.perf_counter() - start) / len(crops), "scores": scores}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--crops", type=int, default=12, help="a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(worker(options.worker, json.load(sys.stdin))))
+        return
+    files = sorted(map(str, options.folder.rglob("*.png")))
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    scores: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(options.rounds):
+        chosen = [files[(number * options.crops + n) % len(files)] for n in range(options.crops)]
+        for way in WAYS:
+            done = subprocess.run(
+                [sys.executable, __file__, str(options.folder), "--worker", way],
+                input=json.dumps(chosen), capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            result = json.loads(done.stdout)
+            seconds[way].append(result["seconds"])
+            scores[way] += result["scores"]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
+    base = statistics.median(seconds["published"])
+    for way in WAYS:
+        median = statistics.median(seconds[way])
+        apart = max(abs(a - b) for a, b in zip(scores[way], scores["exact"], strict=True))
+        print(
+            f"{way:10} {median:7.3f} s a crop  {base / median:5.2f} x  "
+            f"at most {apart:.3f} from exact"
+        )
+
+
+if __name__ == "__main__":
+    main()
