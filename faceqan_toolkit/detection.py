@@ -7,11 +7,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
-from facenet_pytorch import MTCNN
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import FaceTooSmall
 from faceqan_toolkit.faces import accept_faces, best_confidence
+from faceqan_toolkit.mtcnn import FACTOR, MTCNN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 
@@ -32,7 +32,7 @@ class Detector(Protocol):
 
 
 class MTCNNDetector:
-    """facenet-pytorch's MTCNN with its traps closed.
+    """MTCNN with facenet-pytorch's networks, its traps closed.
 
     Photos are reduced to `max_side` before detection. facenet-pytorch counts pixels from one and
     cuts halves off, so its coordinates are about one pixel too large: one pixel of the working
@@ -46,11 +46,7 @@ class MTCNNDetector:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.settings = settings
-        self.networks = MTCNN(
-            keep_all=True,
-            post_process=False,
-            device="cpu" if device.type == "mps" else device,
-        )
+        self.networks = MTCNN("cpu" if device.type == "mps" else device)
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
@@ -85,18 +81,15 @@ class MTCNNDetector:
             scale = settings.max_side / max(height, width)
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        smallest = self._pyramid_start(settings.min_face * scale)
-        if min(pixels.shape[:2]) <= smallest:
-            return []  # MTCNN fails on pictures that cannot hold a face
-        self.networks.min_face_size = smallest
-        boxes, confidences, landmarks = self.networks.detect(pixels, landmarks=True)
-        if boxes is None:
-            return []
+        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        finest = float(min(MTCNN_SMALLEST_FACE, settings.min_face))
+        skipped = self._levels_to_skip(finest, settings.min_face * scale)
+        found = self.networks.detect(pixels, finest, skip_levels=skipped)
         # working pixels to the picture's, whose pixel centres are at whole numbers
         ratio = np.array([width / pixels.shape[1], height / pixels.shape[0]])
         offset = 0.0 if settings.one_based else 1.0
 
-        def to_picture(points: NDArray[np.object_]) -> NDArray[np.float64]:
+        def to_picture(points: NDArray[np.float32]) -> NDArray[np.float64]:
             working = np.asarray(points, dtype=np.float64).reshape(-1, 2) - offset
             picture: NDArray[np.float64] = (working + 0.5) * ratio - 0.5
             return picture
@@ -108,23 +101,23 @@ class MTCNNDetector:
                 confidence=float(confidence),
                 rotation=rotation,
             )
-            for box, confidence, points in zip(boxes, confidences, landmarks, strict=True)
+            for box, confidence, points in zip(
+                found.boxes, found.confidences, found.landmarks, strict=True
+            )
         ]
 
-    def _pyramid_start(self, wanted: float) -> float:
-        """Return the face size of the image pyramid's finest level.
+    def _levels_to_skip(self, finest: float, wanted: float) -> int:
+        """Return how many of the image pyramid's finest levels hold no face that counts.
 
         Args:
+            finest: face size of the finest level, pixels at working resolution.
             wanted: smallest face that counts, pixels at working resolution.
-
-        Levels too fine for any face that counts are left out; the others are the same whatever
-        `min_face` is, so it filters faces and does not move them.
         """
-        smallest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
+        skipped = 0
         # one finer level than seems needed: the best candidate often comes from there
-        while smallest / self.networks.factor**2 <= wanted:
-            smallest /= self.networks.factor
-        return smallest
+        while finest / FACTOR ** (skipped + 2) <= wanted:
+            skipped += 1
+        return skipped
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:

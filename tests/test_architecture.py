@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator"},
     {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
-    {"faces", "embedders.sface", "embedders.zoo", "runs"},
+    {"faces", "mtcnn", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},
     {"engines.base", "engines.local"},

@@ -37,9 +37,23 @@ def test_one_based_coordinates_are_facenet_pytorchs(astronaut: Pixels) -> None:
     boxes, _, landmarks = MTCNN(keep_all=True).detect(astronaut, landmarks=True)
     (raw,) = detect(astronaut, one_based=True)
     (face,) = detect(astronaut)
-    np.testing.assert_allclose(raw.box, boxes[0].astype(float))
-    np.testing.assert_allclose(raw.landmarks, landmarks[0].astype(float))
+    # the pyramid is made in another way, so the candidates differ a little
+    np.testing.assert_allclose(raw.box, boxes[0].astype(float), atol=4)
+    np.testing.assert_allclose(raw.landmarks, landmarks[0].astype(float), atol=1.5)
     np.testing.assert_allclose(face.landmarks, raw.landmarks - 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["astronaut.jpg", "hopper.jpg", "two_people.jpg", "hopper_tiny.jpg"]
+)
+def test_finds_what_facenet_pytorch_finds(name: str) -> None:
+    pixels = read_rgb(SAMPLES / name)
+    boxes, _, landmarks = MTCNN(keep_all=True).detect(pixels, landmarks=True)
+    found = detect(pixels, one_based=True)
+    assert len(found) == len(boxes)
+    for face, points in zip(found, landmarks.astype(float), strict=True):
+        eyes = np.linalg.norm(points[0] - points[1])
+        assert np.linalg.norm(face.landmarks - points, axis=1).mean() < 0.06 * eyes
 
 
 def test_a_mirrored_photo_has_its_landmarks_mirrored(astronaut: Pixels) -> None:
@@ -85,7 +99,7 @@ def test_min_face_does_not_move_what_it_keeps(astronaut: Pixels) -> None:
     for smallest in (15, 29, 40, 60, 85):
         (same,) = detect(astronaut, min_face=smallest)
         if smallest >= 20:  # below, the pyramid gets finer levels
-            assert np.array_equal(same.landmarks, face.landmarks)
+            np.testing.assert_allclose(same.landmarks, face.landmarks, atol=0.01)
         np.testing.assert_allclose(same.landmarks, face.landmarks, atol=3)
 
 

@@ -52,12 +52,12 @@ def test_values_that_make_no_sense(name: str, value: object) -> None:
 
 
 def test_presets_decide_the_copies() -> None:
-    assert [Settings(preset=preset).copies for preset in ("exact", "fast")] == [10, 3]
+    assert [Settings(preset=preset).copies for preset in ("exact", "fast")] == [10, 2]
     assert Settings(copies=4).copies == 4
-    assert Settings(preset="fast", copies=3) == Settings(preset="fast")
-    with pytest.raises(SettingsError, match="copies is 4; it must be 3 for preset fast"):
+    assert Settings(preset="fast", copies=2) == Settings(preset="fast")
+    with pytest.raises(SettingsError, match="copies is 4; it must be 2 for preset fast"):
         Settings(preset="fast", copies=4)
-    assert Settings(preset="fast").fingerprint("w") != Settings(copies=3).fingerprint("w")
+    assert Settings(preset="fast").fingerprint("w") != Settings(copies=2).fingerprint("w")
 
 
 def test_settings_are_json() -> None:
