@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import SHRINK_LIMIT, align, scale_of
-from faceqan_toolkit.detection import MTCNNDetector
-from faceqan_toolkit.device import resolve_device
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.quality import FaceQAN
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--same", action="append", default=[], help="one person's photos")
     options = parser.parse_args()
-    detector, model = MTCNNDetector(Settings(), resolve_device("cpu")), FaceQAN(device="cpu")
+    detector, model = make_detector(Settings(device="cpu")), FaceQAN(device="cpu")
 
     people = [set(group.split(",")) for group in options.same]
     embeddings: dict[str, dict[str, NDArray[np.float32]]] = {way: {} for way in WAYS}

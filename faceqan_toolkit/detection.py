@@ -1,7 +1,8 @@
-"""Faces of a photo, found by MTCNN."""
+"""Faces of a photo, found by MTCNN or YuNet."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import cv2
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall
 from faceqan_toolkit.faces import accept_faces, best_confidence
 from faceqan_toolkit.mtcnn import FACTOR, MTCNN
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import Face, Photo, Pixels
+from faceqan_toolkit.types import Detections, Face, Photo, Pixels
+from faceqan_toolkit.yunet import YuNet
 
 MTCNN_SMALLEST_FACE = 20
 """Pixels, at working resolution; below it MTCNN is slow and finds faces where there are none."""
@@ -31,22 +34,26 @@ class Detector(Protocol):
         ...
 
 
-class MTCNNDetector:
-    """MTCNN with facenet-pytorch's networks, its traps closed.
+class PhotoDetector(ABC):
+    """What detectors have in common: working resolution, turned photos, which faces count.
 
-    Photos are reduced to `max_side` before detection. facenet-pytorch counts pixels from one and
-    cuts halves off, so its coordinates are about one pixel too large: one pixel of the working
-    resolution is subtracted, unless `one_based` asks for them as they are.
+    Photos are reduced to `max_side` before detection.
 
     Args:
         settings: the detection fields count.
-        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
-            an operator there.
     """
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.networks = MTCNN("cpu" if device.type == "mps" else device)
+
+    @abstractmethod
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return all faces in a picture, in that picture's pixels, their centres whole numbers.
+
+        Args:
+            pixels: (H, W, 3) uint8, RGB, at working resolution.
+            scale: working resolution over the photo's, at most 1.
+        """
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
@@ -73,7 +80,7 @@ class MTCNNDetector:
         return accept_faces(found, settings)
 
     def _find(self, pixels: Pixels, *, rotation: int) -> list[Face]:
-        """Return all MTCNN finds in an RGB picture, in that picture's pixels."""
+        """Return all faces found in an RGB picture, in that picture's pixels."""
         settings = self.settings
         height, width = pixels.shape[:2]
         scale = 1.0
@@ -81,16 +88,12 @@ class MTCNNDetector:
             scale = settings.max_side / max(height, width)
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
-        finest = float(min(MTCNN_SMALLEST_FACE, settings.min_face))
-        skipped = self._levels_to_skip(finest, settings.min_face * scale)
-        found = self.networks.detect(pixels, finest, skip_levels=skipped)
+        found = self.search(pixels, scale)
         # working pixels to the picture's, whose pixel centres are at whole numbers
         ratio = np.array([width / pixels.shape[1], height / pixels.shape[0]])
-        offset = 0.0 if settings.one_based else 1.0
 
         def to_picture(points: NDArray[np.float32]) -> NDArray[np.float64]:
-            working = np.asarray(points, dtype=np.float64).reshape(-1, 2) - offset
+            working = np.asarray(points, dtype=np.float64).reshape(-1, 2)
             picture: NDArray[np.float64] = (working + 0.5) * ratio - 0.5
             return picture
 
@@ -106,6 +109,33 @@ class MTCNNDetector:
             )
         ]
 
+
+class MTCNNDetector(PhotoDetector):
+    """MTCNN with facenet-pytorch's networks, its traps closed.
+
+    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
+    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
+    for them as they are.
+
+    Args:
+        settings: the detection fields count.
+        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
+            an operator there.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        super().__init__(settings)
+        self.networks = MTCNN("cpu" if device.type == "mps" else device)
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what MTCNN finds."""
+        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        finest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
+        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
+        found = self.networks.detect(pixels, finest, skip_levels=skipped)
+        offset = np.float32(0 if self.settings.one_based else 1)
+        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
+
     def _levels_to_skip(self, finest: float, wanted: float) -> int:
         """Return how many of the image pyramid's finest levels hold no face that counts.
 
@@ -118,6 +148,38 @@ class MTCNNDetector:
         while finest / FACTOR ** (skipped + 2) <= wanted:
             skipped += 1
         return skipped
+
+
+class YuNetDetector(PhotoDetector):
+    """YuNet: one pass through a tiny network, always on the CPU.
+
+    Args:
+        settings: the detection fields count.
+
+    Raises:
+        WeightsError: its weights are missing or changed.
+        MissingDependency: OpenCV is too old.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.network = YuNet()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what YuNet finds."""
+        return self.network.detect(pixels)
+
+
+def make_detector(settings: Settings) -> Detector:
+    """Return the detector the settings name.
+
+    Raises:
+        SettingsError: a device this machine does not have.
+        WeightsError: its weights are missing or changed.
+    """
+    if settings.detector == "yunet":
+        return YuNetDetector(settings)
+    return MTCNNDetector(settings, resolve_device(settings.device))
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import cv2
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from faceqan_toolkit.types import Pixels
+from faceqan_toolkit.types import Detections, Pixels
 
 FACTOR = 0.709
 """Size of a pyramid's level relative to the level before it; a half in area."""
@@ -34,21 +33,6 @@ THRESHOLDS = (0.6, 0.7, 0.7)
 BATCH = 512
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What MTCNN finds in one picture, its coordinates counted from one.
-
-    Attributes:
-        boxes: (N, 4) float32, x1 y1 x2 y2; may reach beyond the picture.
-        confidences: (N,) float32 in [0, 1].
-        landmarks: (N, 5, 2) float32, x y.
-    """
-
-    boxes: Array
-    confidences: Array
-    landmarks: Array
 
 
 class MTCNN:
@@ -66,7 +50,7 @@ class MTCNN:
 
     @torch.inference_mode()
     def detect(self, pixels: Pixels, smallest: float, skip_levels: int = 0) -> Detections:
-        """Return the faces of a picture.
+        """Return the faces of a picture, their coordinates counted from one.
 
         Args:
             pixels: (H, W, 3) uint8, RGB.

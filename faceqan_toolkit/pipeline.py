@@ -115,10 +115,9 @@ class Pipeline:
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection import MTCNNDetector
-                from faceqan_toolkit.device import resolve_device
+                from faceqan_toolkit.detection import make_detector
 
-                self.detector = MTCNNDetector(settings, resolve_device(settings.device))
+                self.detector = make_detector(settings)
 
     def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
         """Yield the records of photos, in order, while the next ones are being prepared.

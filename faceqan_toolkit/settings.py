@@ -24,6 +24,11 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 """The stages each task goes through."""
 
 FACE_POLICIES = ("largest", "all", "central", "confident")
+DETECTORS: Mapping[str, Mapping[str, float]] = {
+    "mtcnn": {"min_confidence": 0.9, "max_side": 1600},
+    "yunet": {"min_confidence": 0.7, "max_side": 960},
+}
+"""What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2}
 """Noisy copies each preset takes; "exact" is the paper's."""
@@ -42,12 +47,14 @@ class Settings:
         task: one of `TASKS`.
         faces: which faces of a photo count, one of `FACE_POLICIES`; sizes are of the detector's
             box.
+        detector: one of `DETECTORS`.
         min_face: shortest side of a face's box, pixels of the photo.
-        min_confidence: of the detector, in [0, 1].
-        max_side: photos are reduced to this longer side, pixels, before detection; 0 never.
+        min_confidence: of the detector, in [0, 1]; None means the detector's own.
+        max_side: photos are reduced to this longer side, pixels, before detection; 0 never, None
+            means the detector's own.
         rotate: look for faces in the photo turned by 90, 180 and 270 degrees if it has none.
-        one_based: keep MTCNN's coordinates as facenet-pytorch gives them, about one pixel right
-            of and below the face, as if the first pixel had number one.
+        one_based: for "mtcnn", keep its coordinates as facenet-pytorch gives them, about one
+            pixel right of and below the face, as if the first pixel had number one.
         landmarks: CSV file of faces to use in place of detection.
         antialias: average the photo's pixels where a face is shrunk more than twice.
         model: recognition model.
@@ -64,9 +71,10 @@ class Settings:
 
     task: str = "align-and-score"
     faces: str = _stage("detection", "largest")
+    detector: str = _stage("detection", "mtcnn")
     min_face: int = _stage("detection", 20)
-    min_confidence: float = _stage("detection", 0.9)
-    max_side: int = _stage("detection", 1600)
+    min_confidence: float = _stage("detection", None)
+    max_side: int = _stage("detection", None)
     rotate: bool = _stage("detection", False)
     one_based: bool = _stage("detection", False)
     landmarks: Path | None = field(default=None, metadata={"stage": "detection"})
@@ -91,6 +99,17 @@ class Settings:
                 self.copies in (0, own), "copies", self.copies, f"{own} for preset {self.preset}"
             )
         object.__setattr__(self, "copies", self.copies or own)
+        _check(
+            self.detector in DETECTORS, "detector", self.detector, f"one of {', '.join(DETECTORS)}"
+        )
+        for name, value in DETECTORS[self.detector].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.detector != "mtcnn":
+            _check(not self.one_based, "one_based", True, "left out: it is MTCNN's alone")
+            _check(
+                self.landmarks is None, "landmarks", self.landmarks, "used without another detector"
+            )
         _check(self.task in TASKS, "task", self.task, f"one of {', '.join(TASKS)}")
         _check(self.faces in FACE_POLICIES, "faces", self.faces, f"one of {FACE_POLICIES}")
         _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")

@@ -84,6 +84,21 @@ class Face:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """What a detector's networks find in one picture, in that picture's pixels.
+
+    Attributes:
+        boxes: (N, 4) float32, x1 y1 x2 y2; may reach beyond the picture.
+        confidences: (N,) float32 in [0, 1].
+        landmarks: (N, 5, 2) float32, x y, in the order of `LANDMARK_NAMES`.
+    """
+
+    boxes: NDArray[np.float32]
+    confidences: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class AlignedCrop:
     """A face warped onto the recognition model's template.
 

@@ -16,8 +16,9 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator"},
+    {"weights"},
     {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
-    {"faces", "mtcnn", "embedders.sface", "embedders.zoo", "runs"},
+    {"faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},
     {"engines.base", "engines.local"},

@@ -125,6 +125,7 @@ def test_detect_makes_no_crops(tmp_path: Path) -> None:
     [
         ("faces", ("largest", "central")),
         ("faces", ("largest", "all")),
+        ("detector", ("mtcnn", "yunet")),
         ("min_face", (20, 140)),
         ("min_confidence", (0.9, 1.0)),
         ("max_side", (1600, 300)),

@@ -12,9 +12,9 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.settings import PUBLISHED, TASKS, Settings
 
 OTHER = {
-    "faces": "all", "min_face": 30, "min_confidence": 0.5, "max_side": 800, "rotate": True,
-    "one_based": True, "landmarks": Path("faces.csv"), "antialias": False, "model": "other",
-    "preset": "fast",
+    "faces": "all", "detector": "yunet", "min_face": 30, "min_confidence": 0.5, "max_side": 800,
+    "rotate": True, "one_based": True, "landmarks": Path("faces.csv"), "antialias": False,
+    "model": "other", "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
     "max_pixels": 1000, "device": "cpu", "keep_crops": False,
 }  # fmt: skip

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.errors import (
-    ChecksumMismatch,
-    MissingWeights,
-    UnknownModel,
-    WrongArchitecture,
-)
+from faceqan_toolkit.errors import UnknownModel, WrongArchitecture
+from faceqan_toolkit.weights import read_weights
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
@@ -26,7 +19,7 @@ class ModelInfo:
 
     Attributes:
         name: what `--model` takes.
-        build: reads a weights file into the network.
+        build: makes the network from a weights file's content.
         weights: the file's name.
         sha256: of that file, hexadecimal.
         licence: of the weights.
@@ -34,20 +27,20 @@ class ModelInfo:
     """
 
     name: str
-    build: Callable[[Path], Embedder]
+    build: Callable[[bytes], Embedder]
     weights: str
     sha256: str
     licence: str
     summary: str
 
 
-def _build_sface(weights: Path) -> Embedder:
-    from safetensors.torch import load_file
+def _build_sface(content: bytes) -> Embedder:
+    from safetensors.torch import load
 
     from faceqan_toolkit.embedders.sface import SFace, dequantise
 
     network = SFace()
-    network.load_state_dict(dequantise(load_file(weights)))
+    network.load_state_dict(dequantise(load(content)))
     return network
 
 
@@ -79,19 +72,6 @@ def model_info(name: str) -> ModelInfo:
         raise UnknownModel(f"unknown model {name!r}; known models: {known}") from None
 
 
-def weights_path(model: ModelInfo) -> Path:
-    """Return where a model's weights lie: inside the installed package, or in a checkout.
-
-    Raises:
-        MissingWeights: in neither.
-    """
-    package = Path(str(files("faceqan_toolkit")))
-    for folder in (package / "weights", package.parent / "weights"):
-        if (folder / model.weights).is_file():
-            return folder / model.weights
-    raise MissingWeights(f"the weights of {model.name} ({model.weights}) are not installed")
-
-
 def load_embedder(name: str) -> Embedder:
     """Return a model on the CPU, in evaluation mode, no weight asking for gradients.
 
@@ -99,19 +79,12 @@ def load_embedder(name: str) -> Embedder:
         WeightsError: unknown model, missing or changed weights, weights that do not fit.
     """
     model = model_info(name)
-    path = weights_path(model)
+    content = read_weights(model.weights, model.sha256)
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise MissingWeights(f"{path}: {error.strerror}") from error
-    if digest != model.sha256:
-        raise ChecksumMismatch(
-            f"{path} is damaged or not the weights of {name}: "
-            f"its sha256 is {digest}, expected {model.sha256}"
-        )
-    try:
-        network = model.build(path)
+        network = model.build(content)
     except (RuntimeError, KeyError) as error:
-        raise WrongArchitecture(f"{path} does not fit the network of {name}: {error}") from error
-    network.name, network.sha256 = name, digest
+        raise WrongArchitecture(
+            f"{model.weights} does not fit the network of {name}: {error}"
+        ) from error
+    network.name, network.sha256 = name, model.sha256
     return network.eval().requires_grad_(False)

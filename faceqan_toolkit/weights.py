@@ -1,0 +1,46 @@
+"""Weights that ship with the package: found and verified before anything reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
+
+
+def weights_path(file_name: str) -> Path:
+    """Return where a weights file lies: inside the installed package, or in a checkout.
+
+    Raises:
+        MissingWeights: in neither.
+    """
+    package = Path(str(files("faceqan_toolkit")))
+    for folder in (package / "weights", package.parent / "weights"):
+        if (folder / file_name).is_file():
+            return folder / file_name
+    raise MissingWeights(f"the weights {file_name} are not installed")
+
+
+def read_weights(file_name: str, sha256: str) -> bytes:
+    """Return the content of a weights file.
+
+    Args:
+        file_name: in the folder `weights`.
+        sha256: what it must have, hexadecimal.
+
+    Raises:
+        MissingWeights: it is not there, or cannot be read.
+        ChecksumMismatch: it is not the file it should be.
+    """
+    path = weights_path(file_name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingWeights(f"{path}: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise ChecksumMismatch(
+            f"{path} is damaged or another file: its sha256 is {digest}, expected {sha256}"
+        )
+    return content

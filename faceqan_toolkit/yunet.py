@@ -1,0 +1,75 @@
+"""YuNet, a small one-pass face detector, through OpenCV.
+
+Source: Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
+Research, 2023; weights of OpenCV Zoo, see weights/README.md.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from faceqan_toolkit.errors import MissingDependency
+from faceqan_toolkit.types import Detections, Pixels
+from faceqan_toolkit.weights import read_weights
+
+WEIGHTS = "yunet.onnx"
+SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
+
+LOWEST_CONFIDENCE = 0.3
+OVERLAP = 0.3
+SMALL_SIDE, LARGE_FACE = 320, 400
+"""Pixels. The network misses faces much larger than 300 pixels, so it looks at a small copy too;
+what that shows of other faces is coarser and does not count."""
+
+
+class YuNet:
+    """The network; runs on the CPU.
+
+    Raises:
+        WeightsError: its weights are missing or changed.
+        MissingDependency: OpenCV is too old to read them.
+    """
+
+    def __init__(self) -> None:
+        content = np.frombuffer(read_weights(WEIGHTS, SHA256), np.uint8)
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            self._network = cv2.FaceDetectorYN.create(
+                "onnx", content, np.empty(0, np.uint8), (320, 320), LOWEST_CONFIDENCE, OVERLAP
+            )
+        except cv2.error as error:
+            raise MissingDependency(
+                f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
+                "pip install -U opencv-python-headless"
+            ) from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+
+    def detect(self, pixels: Pixels) -> Detections:
+        """Return the faces of a picture.
+
+        Args:
+            pixels: (H, W, 3) uint8, RGB.
+        """
+        rows = self._rows(pixels)
+        ratio = SMALL_SIDE / max(pixels.shape[:2])
+        if ratio < 1:
+            small = cv2.resize(pixels, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+            large = self._rows(np.asarray(small, np.uint8))
+            large[:, :4] /= ratio
+            large[:, 4:14] = (large[:, 4:14] + 0.5) / ratio - 0.5
+            rows = np.concatenate([rows, large[large[:, 2:4].max(axis=1) > LARGE_FACE]])
+            boxes, scores = rows[:, :4].tolist(), rows[:, 14].tolist()
+            rows = rows[list(cv2.dnn.NMSBoxes(boxes, scores, LOWEST_CONFIDENCE, OVERLAP))]
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))
+
+    def _rows(self, pixels: Pixels) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """Return (N, 15) float32: x y width height, ten coordinates, confidence."""
+        height, width = pixels.shape[:2]
+        self._network.setInputSize((width, height))
+        _, found = self._network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        empty = np.empty((0, 15), np.float32)
+        return empty if found is None else np.asarray(found, np.float32)
