@@ -155,6 +155,7 @@ class Settings:
 
 
 PUBLISHED: Mapping[str, Any] = {
+    "detector": "mtcnn",
     "max_side": 0,
     "one_based": True,
     "antialias": False,
