@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvision.ops import nms
 
 from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall
@@ -16,10 +17,14 @@ from faceqan_toolkit.faces import accept_faces, best_confidence
 from faceqan_toolkit.mtcnn import FACTOR, MTCNN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
-from faceqan_toolkit.yunet import YuNet
+from faceqan_toolkit.yunet import OVERLAP, YuNet
 
 MTCNN_SMALLEST_FACE = 20
 """Pixels, at working resolution; below it MTCNN is slow and finds faces where there are none."""
+
+YUNET_SMALL_SIDE, YUNET_LARGE_FACE = 320, 400
+"""Pixels, at working resolution. YuNet misses large faces, so it looks at a small copy too; what
+that shows of other faces is coarser and does not count."""
 
 
 class Detector(Protocol):
@@ -82,25 +87,12 @@ class PhotoDetector(ABC):
     def _find(self, pixels: Pixels, *, rotation: int) -> list[Face]:
         """Return all faces found in an RGB picture, in that picture's pixels."""
         settings = self.settings
-        height, width = pixels.shape[:2]
-        scale = 1.0
-        if settings.max_side and max(height, width) > settings.max_side:
-            scale = settings.max_side / max(height, width)
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        found = self.search(pixels, scale)
-        # working pixels to the picture's, whose pixel centres are at whole numbers
-        ratio = np.array([width / pixels.shape[1], height / pixels.shape[0]])
-
-        def to_picture(points: NDArray[np.float32]) -> NDArray[np.float64]:
-            working = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-            picture: NDArray[np.float64] = (working + 0.5) * ratio - 0.5
-            return picture
-
+        working = _reduced(pixels, settings.max_side) if settings.max_side else pixels
+        found = self.search(working, max(working.shape[:2]) / max(pixels.shape[:2]))
         return [
             Face(
-                box=to_picture(box).reshape(4),
-                landmarks=to_picture(points),
+                box=_in_picture(box, working, pixels).reshape(4),
+                landmarks=_in_picture(points, working, pixels),
                 confidence=float(confidence),
                 rotation=rotation,
             )
@@ -151,7 +143,7 @@ class MTCNNDetector(PhotoDetector):
 
 
 class YuNetDetector(PhotoDetector):
-    """YuNet: one pass through a tiny network, always on the CPU.
+    """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
 
     Args:
         settings: the detection fields count.
@@ -167,7 +159,19 @@ class YuNetDetector(PhotoDetector):
 
     def search(self, pixels: Pixels, scale: float) -> Detections:
         """Return what YuNet finds."""
-        return self.network.detect(pixels)
+        found = self.network.detect(pixels)
+        small = _reduced(pixels, YUNET_SMALL_SIDE)
+        if small is pixels:
+            return found
+        second = self.network.detect(small)
+        boxes = _in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
+        points = _in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
+        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > YUNET_LARGE_FACE
+        boxes = np.concatenate([found.boxes, boxes[large]])
+        confidences = np.concatenate([found.confidences, second.confidences[large]])
+        kept = nms(torch.from_numpy(boxes), torch.from_numpy(confidences), OVERLAP).numpy()
+        landmarks = np.concatenate([found.landmarks, points[large]])
+        return Detections(boxes[kept], confidences[kept], landmarks[kept])
 
 
 def make_detector(settings: Settings) -> Detector:
@@ -180,6 +184,29 @@ def make_detector(settings: Settings) -> Detector:
     if settings.detector == "yunet":
         return YuNetDetector(settings)
     return MTCNNDetector(settings, resolve_device(settings.device))
+
+
+def _reduced(pixels: Pixels, side: int) -> Pixels:
+    """Return a picture with that longer side, or itself if it has no more."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    # a long strip keeps one pixel of its height
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _in_picture(
+    points: NDArray[np.float32], reduced: Pixels, picture: Pixels
+) -> NDArray[np.float64]:
+    """Return (N, 2) points of a reduced picture, in pixels of the picture itself."""
+    # the centres of pixels are at whole numbers
+    ratio = np.array(picture.shape[1::-1]) / reduced.shape[1::-1]
+    moved: NDArray[np.float64] = (
+        np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
+    ) * ratio - 0.5
+    return moved
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:

@@ -18,9 +18,6 @@ SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
 LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
-SMALL_SIDE, LARGE_FACE = 320, 400
-"""Pixels. The network misses faces much larger than 300 pixels, so it looks at a small copy too;
-what that shows of other faces is coarser and does not count."""
 
 
 class YuNet:
@@ -48,28 +45,15 @@ class YuNet:
             cv2.utils.logging.setLogLevel(level)
 
     def detect(self, pixels: Pixels) -> Detections:
-        """Return the faces of a picture.
+        """Return the faces of a picture; those much larger than 300 pixels are missed.
 
         Args:
             pixels: (H, W, 3) uint8, RGB.
         """
-        rows = self._rows(pixels)
-        ratio = SMALL_SIDE / max(pixels.shape[:2])
-        if ratio < 1:
-            small = cv2.resize(pixels, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-            large = self._rows(np.asarray(small, np.uint8))
-            large[:, :4] /= ratio
-            large[:, 4:14] = (large[:, 4:14] + 0.5) / ratio - 0.5
-            rows = np.concatenate([rows, large[large[:, 2:4].max(axis=1) > LARGE_FACE]])
-            boxes, scores = rows[:, :4].tolist(), rows[:, 14].tolist()
-            rows = rows[list(cv2.dnn.NMSBoxes(boxes, scores, LOWEST_CONFIDENCE, OVERLAP))]
-        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-        return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))
-
-    def _rows(self, pixels: Pixels) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """Return (N, 15) float32: x y width height, ten coordinates, confidence."""
         height, width = pixels.shape[:2]
         self._network.setInputSize((width, height))
+        # a row: x y width height, ten coordinates, confidence
         _, found = self._network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-        empty = np.empty((0, 15), np.float32)
-        return empty if found is None else np.asarray(found, np.float32)
+        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found, np.float32)
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))
