@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Embed = Callable[[Tensor], Tensor]
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From copies (B, 3, S, S) and unit vectors (B, D) to cosine similarities (B,) and their gradient
+for the copies."""
 
 
 def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
@@ -29,6 +32,19 @@ def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
     )
 
 
+def autograd_step(embed: Embed) -> Step:
+    """Return the step that torch's automatic differentiation of an embedder computes."""
+
+    def step(attacked: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        attacked = attacked.detach().requires_grad_()
+        with torch.enable_grad():
+            similarity = _similarity(embed, attacked, targets)
+        (gradient,) = torch.autograd.grad(similarity.sum(), attacked)
+        return similarity.detach(), gradient
+
+    return step
+
+
 def attack(
     embed: Embed,
     crops: Tensor,
@@ -38,6 +54,7 @@ def attack(
     eps: float,
     steps: int,
     bounds: tuple[float, float],
+    step: Step | None = None,
 ) -> Tensor:
     """Return how similar the copies' embeddings stay to their face's while they are pushed away.
 
@@ -49,6 +66,7 @@ def attack(
         eps: L-infinity length of a step, in the crops' [0, 1] units.
         steps: l.
         bounds: lowest and highest value a copy may take.
+        step: computes similarity and gradient; None means `autograd_step(embed)`.
 
     Returns:
         (N, l, k) float32 cosine similarities in [-1, 1]; row t is measured before step t.
@@ -57,17 +75,19 @@ def attack(
     the last step, after which nothing is measured, is not computed.
     """
     faces, copies = len(crops), len(noise)
+    step = step or autograd_step(embed)
     targets = F.normalize(references, dim=1).repeat_interleave(copies, dim=0)
     low, high = bounds
     attacked = (crops[:, None] + noise[None]).clamp(low, high).flatten(0, 1)
     rows = []
-    for step in range(steps):
-        last = step == steps - 1
-        attacked = attacked.detach().requires_grad_(not last)
-        with torch.set_grad_enabled(not last):
-            similarity = (F.normalize(embed(attacked), dim=1) * targets).sum(dim=1)
-        rows.append(similarity.detach().reshape(faces, copies))
-        if not last:
-            (gradient,) = torch.autograd.grad(similarity.sum(), attacked)
-            attacked = (attacked.detach() - eps * gradient.sign()).clamp(low, high)
-    return torch.stack(rows, dim=1)
+    for _ in range(steps - 1):
+        similarity, gradient = step(attacked, targets)
+        rows.append(similarity)
+        attacked = (attacked - eps * gradient.sign()).clamp(low, high)
+    with torch.no_grad():
+        rows.append(_similarity(embed, attacked, targets))
+    return torch.stack([row.reshape(faces, copies) for row in rows], dim=1)
+
+
+def _similarity(embed: Embed, attacked: Tensor, targets: Tensor) -> Tensor:
+    return (F.normalize(embed(attacked), dim=1) * targets).sum(dim=1)

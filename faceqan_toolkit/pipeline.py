@@ -108,6 +108,7 @@ class Pipeline:
                 seed=settings.seed,
                 clamp=settings.clamp,
                 device=settings.device,
+                backend=settings.backend,
             )
         if "detection" in settings.stages:
             if settings.landmarks is not None:

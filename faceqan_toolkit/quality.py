@@ -65,10 +65,17 @@ class FaceQAN:
         clamp: "published" keeps attacked crops in [-1, 1] as the published code does, "valid" in
             [0, 1].
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+        backend: what computes the attack's steps: "torch"; "openvino", an extra for CPUs; or
+            "auto", which is OpenVINO where it is installed and known to be faster.
+
+    Attributes:
+        backend: the one in use, "torch" or "openvino".
 
     Raises:
         SettingsError: an option out of its range, or a device this machine does not have.
         WeightsError: the model cannot be loaded.
+        MissingDependency: "openvino" is asked for and not installed.
+        UnsupportedOperation: "openvino" is asked for and cannot compute the model.
     """
 
     def __init__(
@@ -82,18 +89,23 @@ class FaceQAN:
         seed: int = 0,
         clamp: str = "published",
         device: str = "auto",
+        backend: str = "auto",
     ) -> None:
+        from faceqan_toolkit.backend import make_step
         from faceqan_toolkit.device import resolve_device
         from faceqan_toolkit.embedders.freeze import freeze
         from faceqan_toolkit.embedders.zoo import load_embedder
         from faceqan_toolkit.settings import check_attack
 
-        check_attack(eps, steps, copies, exponent, seed, clamp)
+        check_attack(eps, steps, copies, exponent, seed, clamp, backend)
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_buffers()
         self.embedder = load_embedder(embedder) if isinstance(embedder, str) else embedder
         self._network = freeze(self.embedder).to(self.device)
+        self.backend, self._step = make_step(
+            backend, self._network, self.embedder.input_size, self.device
+        )
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
         self.noise = draw_noise(copies, self.embedder.input_size, eps=eps, seed=seed).to(
@@ -180,6 +192,7 @@ class FaceQAN:
                     eps=self.eps,
                     steps=self.steps,
                     bounds=self.bounds,
+                    step=self._step,
                 )
                 for noise in torch.split(self.noise, self.block_copies)
             ],

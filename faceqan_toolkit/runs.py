@@ -31,7 +31,7 @@ HEALABLE = frozenset({"missing_extra", "no_permission", "missing", "too_large", 
 """Failures that another try may not meet again: tried again whenever a run goes on."""
 
 PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",
-            "numpy", "pillow", "pyarrow", "duckdb")  # fmt: skip
+            "numpy", "pillow", "pyarrow", "duckdb", "openvino")  # fmt: skip
 
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 SCHEMA = pa.schema(

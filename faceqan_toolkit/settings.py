@@ -30,6 +30,7 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 }
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
+BACKENDS = ("auto", "torch", "openvino")
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2}
 """Noisy copies each preset takes; "exact" is the paper's."""
 
@@ -63,6 +64,7 @@ class Settings:
             `copies` becomes the preset's number; others are for "exact" alone.
         max_pixels: photos with more pixels are not decoded.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        backend: one of `BACKENDS`, see `quality.FaceQAN`.
         keep_crops: write the aligned crops to the run folder.
 
     Raises:
@@ -89,6 +91,7 @@ class Settings:
     clamp: str = _stage("quality", "published")
     max_pixels: int = 200_000_000
     device: str = "auto"
+    backend: str = "auto"
     keep_crops: bool = True
 
     def __post_init__(self) -> None:
@@ -121,7 +124,15 @@ class Settings:
             "at least 100 pixels, or 0 for the photo's own size",
         )
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
-        check_attack(self.eps, self.steps, self.copies, self.exponent, self.seed, self.clamp)
+        check_attack(
+            self.eps,
+            self.steps,
+            self.copies,
+            self.exponent,
+            self.seed,
+            self.clamp,
+            self.backend,
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -170,7 +181,7 @@ PUBLISHED: Mapping[str, Any] = {
 
 
 def check_attack(
-    eps: float, steps: int, copies: int, exponent: float, seed: int, clamp: str
+    eps: float, steps: int, copies: int, exponent: float, seed: int, clamp: str, backend: str
 ) -> None:
     """Raise SettingsError if an option of FaceQAN is out of its range."""
     _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
@@ -179,6 +190,7 @@ def check_attack(
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
     _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
+    _check(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
 
 
 def _check(valid: bool, name: str, value: object, expected: str) -> None:

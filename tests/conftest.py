@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
 DATA = Path(__file__).parent / "data"
 SAMPLES = Path(__file__).parents[1] / "samples" / "raw_photos"
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs extra openvino")
+BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
 
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -12,13 +12,15 @@ import pytest
 import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
-HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich"}
+HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
+         "openvino"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator"},
     {"weights"},
     {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
-    {"faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
+    {"embedders.openvino_model", "embedders.openvino_step"},
+    {"backend", "faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},
     {"engines.base", "engines.local"},

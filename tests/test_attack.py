@@ -79,6 +79,28 @@ def test_no_wasted_passes() -> None:
     assert network.passes == [(6, True)] * 3 + [(6, False)]
 
 
+def test_another_step_takes_the_place_of_autograd() -> None:
+    seen = []
+
+    def step(attacked: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((attacked, targets))
+        return torch.full((6,), len(seen) / 10), torch.full_like(attacked, -7)
+
+    network, crops, noise = Toy(), torch.rand(2, 3, 4, 4), draw_noise(3, 4, eps=0.01, seed=5)
+    references = network(crops)
+    found = attack(
+        network, crops, references, noise, eps=0.25, steps=3, bounds=BOUNDS, step=step
+    )  # fmt: skip
+    assert [row.tolist() for row in found[0, :2]] == [pytest.approx([n / 10] * 3) for n in (1, 2)]
+    # against the gradient's sign, by eps, within bounds
+    assert torch.equal(seen[1][0], (seen[0][0] + 0.25).clamp(*BOUNDS))
+    np.testing.assert_allclose(seen[0][1][3:].norm(dim=1), 1, atol=1e-6)
+    # the last row, after which there is no step, is the embedder's own
+    last = network((seen[1][0] + 0.25).clamp(*BOUNDS))
+    expected = torch.cosine_similarity(last, references.repeat_interleave(3, dim=0))
+    np.testing.assert_allclose(found[:, 2].flatten(), expected, atol=1e-6)
+
+
 def test_similarity_falls_with_the_steps() -> None:
     found = run(Toy(), torch.rand(2, 3, 4, 4), draw_noise(3, 4, eps=0.01, seed=5))
     assert (found.diff(dim=1) < 0).all()

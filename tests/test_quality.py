@@ -16,18 +16,19 @@ from faceqan_toolkit.embedders.base import Embedder
 from faceqan_toolkit.errors import FaceQANError, SettingsError, UnknownModel
 from faceqan_toolkit.quality import FaceQAN, aggregate
 from faceqan_toolkit.types import Pixels
-from tests.conftest import DATA, cases, read_rgb
+from tests.conftest import BACKENDS, DATA, cases, needs_openvino, read_rgb
 
 
 def name(case) -> str:
     return f"{case['image']}-l{case['l']}-k{case['k']}-p{case['p']}"
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", cases(), ids=name)
-def test_parity_with_the_published_code(case) -> None:
+def test_parity_with_the_published_code(case, backend: str) -> None:
     scorer = FaceQAN(
         eps=case["eps"], steps=case["l"], copies=case["k"], exponent=case["p"], seed=case["seed"],
-        device="cpu",
+        device="cpu", backend=backend,
     )  # fmt: skip
     (score,) = scorer.score([read_rgb(DATA / case["image"])])
     assert score.similarities.shape == (case["l"], case["k"])
@@ -105,9 +106,10 @@ def test_every_option_changes_the_score(option: str, value) -> None:
     assert before.quality != after.quality
 
 
-def test_a_score_does_not_depend_on_company_or_order() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_score_does_not_depend_on_company_or_order(backend: str) -> None:
     crops = faces(5)
-    scorer = FaceQAN(steps=2, copies=2, device="cpu")
+    scorer = FaceQAN(steps=2, copies=2, device="cpu", backend=backend)
     alone = [scorer.score([crop])[0] for crop in crops]
     together = scorer.score(crops)
     backwards = scorer.score(crops[::-1])[::-1]
@@ -116,17 +118,32 @@ def test_a_score_does_not_depend_on_company_or_order() -> None:
         assert np.array_equal(one.similarities, other.similarities)
 
 
-def test_thread_counts_agree() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_thread_counts_agree(backend: str) -> None:
     crops = faces(2)
     threads = torch.get_num_threads()
-    many = FaceQAN(copies=3, device="cpu").score(crops)
+    many = FaceQAN(copies=3, device="cpu", backend=backend).score(crops)
     try:
         torch.set_num_threads(1)
-        one = FaceQAN(copies=3, device="cpu").score(crops)
+        one = FaceQAN(copies=3, device="cpu", backend=backend).score(crops)
     finally:
         torch.set_num_threads(threads)
     for first, second in zip(many, one, strict=True):
         assert first.quality == pytest.approx(second.quality, abs=3e-3)
+
+
+@needs_openvino
+def test_backends_agree() -> None:
+    crops = faces(2)
+    first, second = (
+        FaceQAN(copies=3, device="cpu", backend=name) for name in ("torch", "openvino")
+    )  # fmt: skip
+    assert (first.backend, second.backend) == ("torch", "openvino")
+    for one, other in zip(first.score(crops), second.score(crops), strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=1e-3)
+        np.testing.assert_allclose(one.similarities, other.similarities, atol=5e-3)
+        # nothing was pushed before the first row: rounding alone
+        np.testing.assert_allclose(one.similarities[0], other.similarities[0], atol=1e-5)
 
 
 def test_blocks_of_many_faces_give_the_same_scores() -> None:

@@ -16,7 +16,7 @@ OTHER = {
     "rotate": True, "one_based": True, "landmarks": Path("faces.csv"), "antialias": False,
     "model": "other", "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
-    "max_pixels": 1000, "device": "cpu", "keep_crops": False,
+    "max_pixels": 1000, "device": "cpu", "backend": "torch", "keep_crops": False,
 }  # fmt: skip
 STAGE_OF = {field.name: field.metadata.get("stage") for field in dataclasses.fields(Settings)}
 
@@ -44,6 +44,7 @@ def test_weights_and_task_belong_to_it() -> None:
         ("max_side", -1), ("max_pixels", 0), ("eps", 0.0), ("eps", 1.0), ("eps", float("nan")),
         ("steps", 0), ("copies", -1), ("preset", "slow"), ("exponent", 0.0),
         ("exponent", float("inf")), ("seed", -1), ("seed", 2**63), ("clamp", "none"),
+        ("backend", "onnx"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(name: str, value: object) -> None:

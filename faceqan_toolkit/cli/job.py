@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,7 +44,7 @@ def run_job(
         todo = _todo(run, settings, sources)
         known = len(sources) - len(todo)
         click.echo(_plan(len(sources), known), err=True)
-        seconds = _process(run, settings, todo)
+        done = _process(run, settings, todo)
         run.flush()
         ranking = Ranking(run.info)
         counts = ranking.counts()
@@ -58,9 +59,7 @@ def run_job(
                     "seconds": round(time.monotonic() - clock, 3),
                     "photos": len(todo),
                     "cores": os.cpu_count(),
-                    "seconds_by_stage": {
-                        stage: round(spent, 3) for stage, spent in seconds.items()
-                    },
+                    **done,
                 },
             )
     print_summary(read_run(output), counts, files)
@@ -81,8 +80,8 @@ def _plan(photos: int, known: int) -> str:
     return f"{text}, {known:,} of them done before" if known else text
 
 
-def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> Mapping[str, float]:
-    """Run the engine over the photos, recording as it goes; return seconds by stage."""
+def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> dict[str, Any]:
+    """Run the engine over the photos, recording as it goes; return what it tells of itself."""
     if not todo:
         return {}
     from faceqan_toolkit.engines.local import LocalEngine
@@ -101,4 +100,8 @@ def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> Mapping[s
             err=True,
         )
         raise
-    return engine.seconds
+    backend = {"backend": engine.backend} if engine.backend else {}
+    return {
+        **backend,
+        "seconds_by_stage": {stage: round(spent, 3) for stage, spent in engine.seconds.items()},
+    }

@@ -11,6 +11,7 @@ import click
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.settings import (
+    BACKENDS,
     CLAMPS,
     DETECTORS,
     FACE_POLICIES,
@@ -132,6 +133,10 @@ quality_options = _stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
+    ),
+    _option(
+        "--backend", type=click.Choice(BACKENDS),
+        help="What computes the attack: torch, or openvino (an extra) on a CPU; auto: the faster.",
     ),
 )  # fmt: skip
 

@@ -21,6 +21,11 @@ class Engine(Protocol):
         """Time spent so far by stage, summed over workers."""
         ...
 
+    @property
+    def backend(self) -> str:
+        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        ...
+
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
     ) -> Iterator[list[Record]]:

@@ -21,6 +21,12 @@ class LocalEngine:
         """Time spent so far by stage."""
         return self._pipeline.seconds if self._pipeline else {}
 
+    @property
+    def backend(self) -> str:
+        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        scorer = self._pipeline.scorer if self._pipeline else None
+        return scorer.backend if scorer else ""
+
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
     ) -> Iterator[list[Record]]:

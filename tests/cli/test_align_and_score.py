@@ -20,7 +20,7 @@ import pytest
 from faceqan_toolkit.cells import unguard
 from tests.conftest import SAMPLES, CommandLine
 
-QUICK = ("-k", "1", "-l", "1", "--device", "cpu")
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
 MAIN = "align-and-score"
 
 
@@ -69,6 +69,7 @@ def test_the_main_job(command_line: CommandLine, photos: Path, tmp_path: Path) -
     assert info["settings"]["copies"] == 1
     assert info["model"]["name"] == "sface"
     assert {"decode", "detect", "align", "score"} <= set(info["invocations"][0]["seconds_by_stage"])
+    assert info["invocations"][0]["backend"] == "torch"
 
 
 def test_all_scored_is_exit_code_0(command_line: CommandLine, tmp_path: Path) -> None:
@@ -354,7 +355,7 @@ def test_rank_prints_and_exports(command_line: CommandLine, photos: Path, tmp_pa
 def test_doctor(command_line: CommandLine) -> None:
     done = command_line("doctor")
     assert done.returncode == 0, done.stderr
-    for word in ("torch", "sface", "weights verified", "heif", "device"):
+    for word in ("torch", "sface", "weights verified", "heif", "extra       openvino", "device"):
         assert word in done.stdout
 
 
