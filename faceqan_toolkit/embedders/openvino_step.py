@@ -69,18 +69,21 @@ class OpenVINOStep:
         while len(self._requests) < len(attacked):
             self._requests.append(self._compiled.create_infer_request())
         requests = self._requests[: len(attacked)]
+        similarity, gradient = torch.empty(len(attacked)), torch.empty_like(attacked)
+        # NumPy copies in this thread; torch would wake its own threads, which get in the way
+        copies, units = attacked.numpy(), targets.numpy()
+        similarities, gradients = similarity.numpy(), gradient.numpy()
         try:
-            for request, *inputs in zip(requests, attacked, targets, strict=True):
-                for index, values in enumerate(inputs):
-                    _memory(request.get_input_tensor(index)).copy_(values[None])
+            for request, copy, unit in zip(requests, copies, units, strict=True):
+                request.get_input_tensor(0).data[0] = copy
+                request.get_input_tensor(1).data[0] = unit
                 request.start_async()
         finally:
             for request in requests:
                 request.wait()
-        similarity, gradient = torch.empty(len(attacked)), torch.empty_like(attacked)
         for index, request in enumerate(requests):
-            similarity[index] = _memory(request.get_output_tensor(0)).item()
-            gradient[index] = _memory(request.get_output_tensor(1))[0]
+            similarities[index] = request.get_output_tensor(0).data[0, 0]
+            gradients[index] = request.get_output_tensor(1).data[0]
         return similarity, gradient
 
     def _check(self, network: nn.Module, size: int) -> None:
@@ -116,8 +119,3 @@ def import_openvino() -> Any:
         del sys.modules[telemetry]
         sys.modules.update(before)
     return openvino
-
-
-def _memory(tensor: Any) -> Tensor:
-    """Return OpenVINO's own memory of an input or output, not a copy."""
-    return torch.from_numpy(tensor.data)
