@@ -34,6 +34,8 @@ from faceqan_toolkit.types import (
 
 if TYPE_CHECKING:
     from faceqan_toolkit.detection import Detector
+    from faceqan_toolkit.estimator import QualityEstimator
+    from faceqan_toolkit.landmarks import LandmarksFile
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
@@ -94,22 +96,11 @@ class Pipeline:
         self.settings = settings = settings or Settings()
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
-        self.scorer = self.landmarks = None
+        self.scorer: QualityEstimator | None = None
+        self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
         if "quality" in settings.stages:
-            from faceqan_toolkit.quality import FaceQAN
-
-            self.scorer = FaceQAN(
-                settings.model,
-                eps=settings.eps,
-                steps=settings.steps,
-                copies=settings.copies,
-                exponent=settings.exponent,
-                seed=settings.seed,
-                clamp=settings.clamp,
-                device=settings.device,
-                backend=settings.backend,
-            )
+            self.scorer = _estimator(settings)
         if "detection" in settings.stages:
             if settings.landmarks is not None:
                 from faceqan_toolkit.landmarks import LandmarksFile
@@ -176,6 +167,8 @@ class Pipeline:
             faces = self.detector.detect(photo)
             chosen = select_faces(faces, self.settings.faces, photo.pixels)
         for index, face in chosen:
+            if photo.source.faces is not None and index not in photo.source.faces:
+                continue
             if "alignment" not in self.settings.stages:
                 yield Cut(index, face)
                 continue
@@ -224,6 +217,7 @@ class Pipeline:
             if math.isfinite(score.quality):
                 values = {
                     "quality": score.quality,
+                    "quality_error": score.quality_error,
                     "similarity_mean": score.similarity_mean,
                     "similarity_std": score.similarity_std,
                     "symmetry": score.symmetry,
@@ -262,6 +256,27 @@ class Pipeline:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - start
+
+
+def _estimator(settings: Settings) -> QualityEstimator:
+    """Return what computes the scores of the settings' preset."""
+    if settings.preset == "instant":
+        from faceqan_toolkit.instant import InstantFaceQAN
+
+        return InstantFaceQAN(settings.model, device=settings.device)
+    from faceqan_toolkit.quality import FaceQAN
+
+    return FaceQAN(
+        settings.model,
+        eps=settings.eps,
+        steps=settings.steps,
+        copies=settings.copies,
+        exponent=settings.exponent,
+        seed=settings.seed,
+        clamp=settings.clamp,
+        device=settings.device,
+        backend=settings.backend,
+    )
 
 
 def _state(source: PhotoSource) -> FileState | None:

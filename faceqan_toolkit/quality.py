@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.attack import attack, draw_noise
-from faceqan_toolkit.errors import FaceQANError, SettingsError
+from faceqan_toolkit.backend import make_step
+from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.estimator import QualityEstimator, copies_that_fit, usable
+from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
 
 if TYPE_CHECKING:
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
 
 BOUNDS = {"published": (-1.0, 1.0), "valid": (0.0, 1.0)}
 """Value bounds of attacked crops: the published code's, or those an image really has."""
-
-GPU_BLOCK_COPIES = 640
-"""Noisy copies a GPU takes at once: enough to fill it, about 4 GB with a ResNet-100."""
 
 
 def aggregate(
@@ -48,12 +47,11 @@ def aggregate(
     return math.copysign(abs(base) ** exponent, base), mean, std
 
 
-class FaceQAN:
-    """Scores aligned crops with one recognition model.
+class FaceQAN(QualityEstimator):
+    """Measures the quality of aligned crops with one recognition model.
 
-    A score depends on the crop, the model and the options alone, not on the other crops: the
-    noise is drawn once from the seed and serves every face, and the model always sees blocks of
-    one shape (one face with its copies on a CPU, many faces, padded, on a GPU).
+    The noise is drawn once from the seed and serves every face. A block is one face with its
+    copies on a CPU, as many faces as memory holds on a GPU.
 
     Args:
         embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
@@ -91,43 +89,18 @@ class FaceQAN:
         device: str = "auto",
         backend: str = "auto",
     ) -> None:
-        from faceqan_toolkit.backend import make_step
-        from faceqan_toolkit.device import resolve_device
-        from faceqan_toolkit.embedders.freeze import freeze
-        from faceqan_toolkit.embedders.zoo import load_embedder
-        from faceqan_toolkit.settings import check_attack
-
         check_attack(eps, steps, copies, exponent, seed, clamp, backend)
-        self.device = resolve_device(device)
-        if self.device.type == "cpu":
-            keep_freed_buffers()
-        self.embedder = load_embedder(embedder) if isinstance(embedder, str) else embedder
-        self._network = freeze(self.embedder).to(self.device)
-        self.backend, self._step = make_step(
-            backend, self._network, self.embedder.input_size, self.device
-        )
+        super().__init__(embedder, device)
+        size = self.embedder.input_size
+        self._network = self._frozen(self.embedder)
+        self.backend, self._step = make_step(backend, self._network, size, self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
-        self.noise = draw_noise(copies, self.embedder.input_size, eps=eps, seed=seed).to(
-            self.device
-        )
-        self.block_faces = 1 if self.device.type == "cpu" else max(1, GPU_BLOCK_COPIES // copies)
+        self.noise = draw_noise(copies, size, eps=eps, seed=seed).to(self.device)
         self.block_copies = copies
-
-    def score(self, crops: Sequence[Pixels] | Pixels) -> list[Score]:
-        """Return the scores of aligned crops, in their order.
-
-        Args:
-            crops: (N, S, S, 3) uint8, RGB, S the model's input size; or a sequence of such.
-
-        Returns:
-            N scores. If the model gives a crop no usable embedding (zero or not finite), its
-            quality is NaN.
-
-        Raises:
-            SettingsError: a crop of another shape or type.
-        """
-        return list(self._scores(crops))
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            self.block_faces = max(1, copies_that_fit(free, self._network, size) // copies)
 
     def embed(self, crops: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Return (N, D) float32 embeddings of aligned crops, not normalised."""
@@ -135,53 +108,19 @@ class FaceQAN:
             blocks = [self._network(self._tensor([crop])).cpu().numpy() for crop in crops]
         return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
-    def _scores(self, crops: Sequence[Pixels] | Pixels) -> Iterator[Score]:
-        start = 0
-        while start < len(crops):
-            block = list(crops[start : start + self.block_faces])
-            try:
-                scores = self._score_block(block)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                self._shrink()
-                continue
-            yield from scores
-            start += len(block)
-
     def _shrink(self) -> None:
         """Halve what is computed at once: faces first, then the copies of one face."""
         if self.block_faces > 1:
-            self.block_faces //= 2
+            super()._shrink()
         elif self.block_copies > 1:
             self.block_copies = (self.block_copies + 1) // 2
         else:
             raise FaceQANError(f"not enough memory on {self.device} for a single copy of a face")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
-    def _tensor(self, crops: list[Pixels]) -> Tensor:
-        """Return (N, 3, S, S) float32 in [0, 1] on the device."""
-        size = self.embedder.input_size
-        for crop in crops:
-            if crop.shape != (size, size, 3) or crop.dtype != np.uint8:
-                raise SettingsError(
-                    f"aligned crops are {size}x{size}x3 uint8, got {crop.shape} {crop.dtype}"
-                )
-        pixels = torch.from_numpy(np.stack(crops)).to(self.device)
-        return (pixels.permute(0, 3, 1, 2).float() / 255).contiguous(
-            memory_format=torch.channels_last
-        )
-
-    def _score_block(self, crops: list[Pixels]) -> list[Score]:
-        # a short last block is filled up: a score must not depend on the block's shape
-        padded = crops + [crops[0]] * (self.block_faces - len(crops))
-        faces = self._tensor(padded)
+    def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.no_grad():
             embeddings = self._network(torch.cat([faces, faces.flip(3)]))
         references, mirrored = embeddings[: len(faces)], embeddings[len(faces) :]
-        symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
-        norms = references.norm(dim=1).cpu().tolist()
         similarities = torch.cat(
             [
                 attack(
@@ -198,17 +137,14 @@ class FaceQAN:
             ],
             dim=2,
         )
+        # the first wait for the device
+        symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
+        norms = references.norm(dim=1).cpu().tolist()
         return [
             self._score(*parts)
             for parts in zip(similarities.cpu().numpy(), symmetry, norms, strict=True)
-        ][: len(crops)]
+        ]
 
     def _score(self, similarities: NDArray[np.float32], symmetry: float, norm: float) -> Score:
         quality, mean, std = aggregate(similarities, symmetry, self.exponent)
-        usable = math.isfinite(norm) and norm > 0
-        return Score(quality if usable else math.nan, mean, std, symmetry, norm, similarities)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell torch's several ways to say so: its CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        return Score(quality if usable(norm) else math.nan, norm, mean, std, symmetry, similarities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import duckdb
 
 from faceqan_toolkit.cells import guard_sql
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.runs import RunInfo, open_ledger, replacing
-from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, PhotoSource, Record
 
 FORMATS = ("csv", "jsonl", "parquet")
 
-PARTS = ("similarity_mean", "similarity_std", "symmetry", "embedding_norm")
+PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
 SCORED_COLUMNS = (
@@ -42,6 +44,58 @@ RANKED = f"""
     SELECT * FROM latest WHERE quality IS NULL
     ORDER BY rank NULLS LAST, status <> 'ok', path, face
 """
+# Predicted scores, those that were measured since included, of the photos as they are; of each
+# how far its rank may be off: the share of the faces within its error.
+PREDICTED = f"""
+    WITH latest AS ({LATEST}), predicted AS (
+        SELECT path, face, sha256, quality, quality_error FROM ledger
+        WHERE preset = 'instant' AND quality IS NOT NULL
+        QUALIFY row_number() OVER (PARTITION BY path, face ORDER BY attempt DESC) = 1
+    )
+    SELECT
+        path, face, latest.preset = 'exact' AS measured, predicted.quality AS prediction,
+        predicted.quality_error AS error,
+        count(*) OVER (
+            ORDER BY predicted.quality
+            RANGE BETWEEN predicted.quality_error PRECEDING AND predicted.quality_error FOLLOWING
+        ) AS within
+    FROM latest JOIN predicted USING (path, face, sha256) WHERE latest.quality IS NOT NULL
+"""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A photo with faces whose predicted scores are to be replaced by measured ones.
+
+    Attributes:
+        faces: indices of those faces.
+        records: of all its faces, as they are.
+    """
+
+    faces: frozenset[int]
+    records: tuple[Record, ...]
+
+    @property
+    def source(self) -> PhotoSource:
+        """The photo, of which only those faces are wanted."""
+        root, path = self.records[0].root, self.records[0].path
+        file = Path(path_from_text(root)) / path_from_text(path)
+        return PhotoSource(root, path, file, self.faces)
+
+    def resolved(self, measured: list[Record]) -> list[Record]:
+        """Return all records, measured ones in their places; nothing if one of them is missing.
+
+        Args:
+            measured: of the wanted faces; others, or of a photo that has changed since, are none.
+        """
+        new = {
+            record.face: record
+            for record in measured
+            if record.status == "ok" and record.sha256 == self.records[0].sha256
+        }
+        if set(new) != self.faces:
+            return []
+        return [new.get(record.face, record) for record in self.records]
 
 
 class Ranking:
@@ -84,6 +138,42 @@ class Ranking:
             cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom)})")
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def uncertain(self, share: float, at: float | None = None) -> list[Doubt]:
+        """Return the photos with faces that are to be measured, by path.
+
+        Args:
+            share: of the faces with a predicted score, in [0, 1]: those least certain of their
+                rank; those measured before count.
+            at: a quality; those least certain on which side of it they are.
+        """
+        doubt = "-within" if at is None else f"abs(prediction - {float(at)!r}) / error"
+        query = f"""
+            WITH chosen AS (
+                SELECT path, face FROM (
+                    SELECT *, row_number() OVER (ORDER BY {doubt}, path, face) AS place,
+                        count(*) OVER () AS total
+                    FROM ({PREDICTED})
+                ) WHERE place <= round({float(share)!r} * total) AND NOT measured
+            )
+            SELECT latest.*, chosen.face IS NOT NULL AS wanted
+            FROM ({LATEST}) AS latest LEFT JOIN chosen USING (path, face)
+            WHERE path IN (SELECT path FROM chosen) ORDER BY path, face
+        """
+        with self._connection() as connection:
+            cursor = connection.execute(query)
+            names = [column[0] for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        photos: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            photos.setdefault(row["path"], []).append(row)
+        return [
+            Doubt(
+                faces=frozenset(row["face"] for row in rows if row.pop("wanted")),
+                records=tuple(Record(**row) for row in rows),
+            )
+            for rows in photos.values()
+        ]
 
     def export(
         self,

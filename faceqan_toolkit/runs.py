@@ -52,6 +52,10 @@ class Known(NamedTuple):
     attempt: int
 
 
+def _known(row: Mapping[str, Any]) -> Known:
+    return Known(**{name: row[name] for name in Known._fields})
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """A run as its `run.json` describes it.
@@ -115,7 +119,7 @@ class Run:
     Args:
         folder: made if it is not there.
         settings: must have the identity of those the folder was made with.
-        weights_sha256: of the recognition model, "" for a task without one.
+        weights_sha256: of the recognition model (`zoo.weights_of`), "" for a task without one.
         retry_failed: try every photo without a score again, not only healable ones.
 
     Raises:
@@ -135,6 +139,7 @@ class Run:
         self.retry_failed = retry_failed
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
+        self._known: dict[str, Known] = {}
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
         self._invocations: list[dict[str, Any]] = []
@@ -164,7 +169,7 @@ class Run:
                 self.write_info({})  # the ledger is worth nothing without its settings
             else:
                 self._continue()
-            self._known = self._read_known()
+            self._read_known()
             numbers = [int(part.stem.removeprefix("part-")) for part in self.info.parts]
             self._next_part = max(numbers, default=-1) + 1
         except BaseException:
@@ -206,14 +211,17 @@ class Run:
         return self.retry_failed or known.status in HEALABLE
 
     def append(self, records: list[Record]) -> None:
-        """Take a photo's records; they reach the disk with the next part.
+        """Take all records of a photo, in place of earlier ones; the next part has them.
 
         Raises:
             RunError: the part cannot be written.
         """
         known = self._known.get(records[0].path)
         attempt = known.attempt + 1 if known else 0
-        self._waiting += [replace(record, attempt=attempt) for record in records]
+        records = [replace(record, attempt=attempt) for record in records]
+        self._waiting += records
+        for record in records:
+            self._note(record.path, _known(record.as_dict()))
         overdue = time.monotonic() - self._flushed >= FLUSH_SECONDS
         if overdue or len(self._waiting) >= FLUSH_RECORDS:
             self.flush()
@@ -251,13 +259,17 @@ class Run:
         """
         if invocation:
             self._invocations.append(dict(invocation))
-        model = self.settings.model if "quality" in self.settings.stages else None
+        model = None
+        if "quality" in self.settings.stages:
+            weights, _, head = self.identity["weights_sha256"].partition("+")
+            model = {"name": self.settings.model, "sha256": weights}
+            model |= {"head_sha256": head} if head else {}
         content = {
             "tool": "faceqan-toolkit",
             "fingerprint": self.fingerprint,
             "settings": self.settings.as_dict(),
             "identity": self.identity,
-            "model": model and {"name": model, "sha256": self.identity["weights_sha256"]},
+            "model": model,
             "versions": versions(),
             "counts": dict(counts),
             "invocations": self._invocations,
@@ -299,23 +311,23 @@ class Run:
             )
         self._invocations = list(content.get("invocations", []))
 
-    def _read_known(self) -> dict[str, Known]:
+    def _read_known(self) -> None:
         columns = ["path", *Known._fields]
-        known: dict[str, Known] = {}
         if not self.info.parts:
-            return known
+            return
         for batch in open_ledger(self.info).to_batches(columns=columns):
             for row in batch.to_pylist():
-                entry = Known(**{name: row[name] for name in Known._fields})
-                earlier = known.get(row["path"])
-                # a photo counts as failed as long as one of its faces does
-                if (
-                    earlier is None
-                    or entry.attempt > earlier.attempt
-                    or (entry.attempt == earlier.attempt and earlier.status == "ok")
-                ):
-                    known[row["path"]] = entry
-        return known
+                self._note(row["path"], _known(row))
+
+    def _note(self, path: str, entry: Known) -> None:
+        earlier = self._known.get(path)
+        # a photo counts as failed as long as one of its faces does
+        if (
+            earlier is None
+            or entry.attempt > earlier.attempt
+            or (entry.attempt == earlier.attempt and earlier.status == "ok")
+        ):
+            self._known[path] = entry
 
     def _same_file(self, source: PhotoSource, known: Known) -> bool:
         try:

@@ -31,8 +31,8 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 BACKENDS = ("auto", "torch", "openvino")
-PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2}
-"""Noisy copies each preset takes; "exact" is the paper's."""
+PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
+"""Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
 
 
 def _stage(stage: str, default: Any) -> Any:
@@ -59,9 +59,13 @@ class Settings:
         landmarks: CSV file of faces to use in place of detection.
         antialias: average the photo's pixels where a face is shrunk more than twice.
         model: recognition model.
-        preset: one of `PRESETS`; "fast" trades a little agreement for speed.
+        preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
         eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`. Given as 0,
-            `copies` becomes the preset's number; others are for "exact" alone.
+            `copies` becomes the preset's number; others are for "exact" alone. "instant" takes
+            none of them.
+        refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
+            measured as "exact" does.
+        refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
         max_pixels: photos with more pixels are not decoded.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
@@ -92,6 +96,8 @@ class Settings:
     max_pixels: int = 200_000_000
     device: str = "auto"
     backend: str = "auto"
+    refine: float = 0.0
+    refine_at: float | None = None
     keep_crops: bool = True
 
     def __post_init__(self) -> None:
@@ -102,6 +108,7 @@ class Settings:
                 self.copies in (0, own), "copies", self.copies, f"{own} for preset {self.preset}"
             )
         object.__setattr__(self, "copies", self.copies or own)
+        self._check_instant()
         _check(
             self.detector in DETECTORS, "detector", self.detector, f"one of {', '.join(DETECTORS)}"
         )
@@ -133,6 +140,23 @@ class Settings:
             self.clamp,
             self.backend,
         )
+
+    def _check_instant(self) -> None:
+        """Refuse what "instant" would ignore, and what only "instant" understands."""
+        if self.preset == "instant":
+            for name in ("eps", "steps", "exponent", "seed", "clamp"):
+                own = type(self).__dataclass_fields__[name].default
+                expected = f"{own} for preset instant, which predicts the default scores"
+                _check(getattr(self, name) == own, name, getattr(self, name), expected)
+            if not self.refine:
+                expected = "auto for preset instant without --refine: there is no attack"
+                _check(self.backend == "auto", "backend", self.backend, expected)
+        else:
+            _check(not self.refine, "refine", self.refine, "left out without preset instant")
+        _check(0 <= self.refine <= 1, "refine", self.refine, "a share in [0, 1]")
+        if self.refine_at is not None:
+            _check(math.isfinite(self.refine_at), "refine_at", self.refine_at, "finite")
+            _check(self.refine > 0, "refine_at", self.refine_at, "used with --refine")
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -24,11 +24,13 @@ class PhotoSource:
         path: text that identifies it in results: relative to `root`, forward slashes, bytes
             that are no text percent-encoded (`paths.path_text`).
         file: what to open.
+        faces: indices of the faces that are wanted; None means all the settings accept.
     """
 
     root: str
     path: str
     file: Path
+    faces: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,23 @@ class Score:
 
     Attributes:
         quality: F of the paper; at most 1, higher is better, negative only if symmetry is.
+        embedding_norm: Euclidean length of the crop's embedding, in the model's own units.
         similarity_mean: mean of all l x k cosine similarities to the crop's own embedding.
         similarity_std: their population standard deviation.
         symmetry: cosine between the embeddings of the crop and of its mirror image.
-        embedding_norm: Euclidean length of the crop's embedding, in the model's own units.
         similarities: (l, k) float32; row t is measured before step t is applied.
+        quality_error: of a predicted score, how far it is expected to be from the measured one.
+
+    A measured score has all parts and no error; a predicted one has the error and no parts.
     """
 
     quality: float
-    similarity_mean: float
-    similarity_std: float
-    symmetry: float
     embedding_norm: float
-    similarities: NDArray[np.float32]
+    similarity_mean: float | None = None
+    similarity_std: float | None = None
+    symmetry: float | None = None
+    similarities: NDArray[np.float32] | None = None
+    quality_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ class Record:
     status: str
     reason: str = ""
     quality: float | None = None
+    quality_error: float | None = None
     similarity_mean: float | None = None
     similarity_std: float | None = None
     symmetry: float | None = None

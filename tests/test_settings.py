@@ -16,16 +16,20 @@ OTHER = {
     "rotate": True, "one_based": True, "landmarks": Path("faces.csv"), "antialias": False,
     "model": "other", "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
-    "max_pixels": 1000, "device": "cpu", "backend": "torch", "keep_crops": False,
+    "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu", "backend": "torch",
+    "keep_crops": False,
 }  # fmt: skip
+NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
+"""Settings that mean nothing without others."""
 STAGE_OF = {field.name: field.metadata.get("stage") for field in dataclasses.fields(Settings)}
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", [name for name in STAGE_OF if name != "task"])
 def test_the_fingerprint_is_what_decides_scores(task: str, name: str) -> None:
-    before = Settings(task=task).fingerprint("w")
-    after = Settings(task=task, **{name: OTHER[name]}).fingerprint("w")
+    others = {"task": task, **NEEDED.get(name, {})}
+    before = Settings(**others).fingerprint("w")
+    after = Settings(**others, **{name: OTHER[name]}).fingerprint("w")
     assert (before != after) == (STAGE_OF[name] in TASKS[task])
 
 
@@ -53,12 +57,38 @@ def test_values_that_make_no_sense(name: str, value: object) -> None:
 
 
 def test_presets_decide_the_copies() -> None:
-    assert [Settings(preset=preset).copies for preset in ("exact", "fast")] == [10, 2]
+    copies = [Settings(preset=preset).copies for preset in ("exact", "fast", "instant")]
+    assert copies == [10, 2, 10]
     assert Settings(copies=4).copies == 4
     assert Settings(preset="fast", copies=2) == Settings(preset="fast")
     with pytest.raises(SettingsError, match="copies is 4; it must be 2 for preset fast"):
         Settings(preset="fast", copies=4)
     assert Settings(preset="fast").fingerprint("w") != Settings(copies=2).fingerprint("w")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("eps", 0.002), ("steps", 4), ("copies", 2), ("exponent", 2.0), ("seed", 1),
+     ("clamp", "valid"), ("backend", "torch")],
+)  # fmt: skip
+def test_instant_refuses_what_it_would_ignore(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is .*preset instant"):
+        Settings(preset="instant", **{name: value})
+
+
+def test_a_backend_is_for_what_is_refined() -> None:
+    assert Settings(preset="instant", refine=0.1, backend="torch").backend == "torch"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"refine": 0.1}, {"preset": "instant", "refine": 1.1}, {"preset": "instant", "refine": -0.1},
+     {"preset": "instant", "refine": float("nan")}, {"preset": "instant", "refine_at": 0.5},
+     {"preset": "instant", "refine": 0.1, "refine_at": float("inf")}],
+)  # fmt: skip
+def test_refine_out_of_place(options) -> None:
+    with pytest.raises(SettingsError, match="refine"):
+        Settings(**options)
 
 
 def test_settings_are_json() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import click
 
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
-from faceqan_toolkit.embedders.zoo import model_info
+from faceqan_toolkit.embedders.zoo import weights_of
 from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import PhotoSource
+from faceqan_toolkit.types import PhotoSource, Record
 
 SOME_FAILED = 3
 
@@ -38,7 +39,7 @@ def run_job(
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    weights = model_info(settings.model).sha256 if "quality" in settings.stages else ""
+    weights = weights_of(settings.model, settings.preset) if "quality" in settings.stages else ""
     sources = list(find_photos(inputs))
     with Run(output, settings, weights, retry_failed=retry_failed) as run:
         todo = _todo(run, settings, sources)
@@ -47,11 +48,12 @@ def run_job(
         done = _process(run, settings, todo)
         run.flush()
         ranking = Ranking(run.info)
+        refined = _refine(run, settings, ranking) if settings.refine else {}
         counts = ranking.counts()
         files = [output / f"{ranking.name}.{file_format}" for file_format in formats]
         for file, file_format in zip(files, formats, strict=True):
             ranking.export(file, file_format)
-        if todo:
+        if todo or refined:
             run.write_info(
                 counts,
                 {
@@ -60,6 +62,7 @@ def run_job(
                     "photos": len(todo),
                     "cores": os.cpu_count(),
                     **done,
+                    **({"refined": refined} if refined else {}),
                 },
             )
     print_summary(read_run(output), counts, files)
@@ -80,8 +83,39 @@ def _plan(photos: int, known: int) -> str:
     return f"{text}, {known:,} of them done before" if known else text
 
 
-def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> dict[str, Any]:
-    """Run the engine over the photos, recording as it goes; return what it tells of itself."""
+def _refine(run: Run, settings: Settings, ranking: Ranking) -> dict[str, Any]:
+    """Measure the faces whose predicted scores are least certain."""
+    doubts = ranking.uncertain(settings.refine, settings.refine_at)
+    if not doubts:
+        return {}
+    faces = sum(len(doubt.faces) for doubt in doubts)
+    click.echo(f"Refining: {faces:,} face{'' if faces == 1 else 's'}", err=True)
+    by_path = {doubt.records[0].path: doubt for doubt in doubts}
+
+    def resolve(measured: list[Record]) -> list[Record]:
+        return by_path[measured[0].path].resolved(measured) if measured else []
+
+    exact = replace(settings, preset="exact", refine=0.0, refine_at=None)
+    done = _process(run, exact, [doubt.source for doubt in doubts], resolve)
+    run.flush()
+    return {"faces": faces, **done}
+
+
+def _process(
+    run: Run,
+    settings: Settings,
+    todo: list[PhotoSource],
+    resolve: Callable[[list[Record]], list[Record]] = lambda records: records,
+) -> dict[str, Any]:
+    """Run the engine over the photos, recording as it goes; return what it tells of itself.
+
+    Args:
+        run: takes the records.
+        settings: for the engine.
+        todo: the photos.
+        resolve: makes of what the engine yields for a photo what is recorded; nothing keeps what
+            the run has.
+    """
     if not todo:
         return {}
     from faceqan_toolkit.engines.local import LocalEngine
@@ -89,8 +123,11 @@ def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> dict[str,
     engine = LocalEngine()
     try:
         with Progress(len(todo)) as progress:
-            for records in engine.run(todo, settings, run.crops_folder):
-                run.append(records)
+            found = engine.run(todo, settings, run.crops_folder)
+            progress.loaded()
+            for records in found:
+                if resolved := resolve(records):
+                    run.append(resolved)
                 progress.advance(records)
     except KeyboardInterrupt:
         run.flush()
@@ -103,5 +140,7 @@ def _process(run: Run, settings: Settings, todo: list[PhotoSource]) -> dict[str,
     backend = {"backend": engine.backend} if engine.backend else {}
     return {
         **backend,
+        # without loading, from the first photo to the last
+        "processing_seconds": round(progress.seconds, 3),
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in engine.seconds.items()},
     }

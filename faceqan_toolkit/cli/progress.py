@@ -64,9 +64,12 @@ class Progress:
     ) -> None:
         self._bar.stop()
         if kind is None:
-            seconds = time.monotonic() - self._started
-            print_line = f"{self.done:,} photos in {_duration(seconds)} ({self._rate()})"
+            print_line = f"{self.done:,} photos in {_duration(self.seconds)} ({self._rate()})"
             self._console.print(print_line, highlight=False, soft_wrap=True)
+
+    def loaded(self) -> None:
+        """Begin to count the time: networks are loaded, photos follow."""
+        self._started = time.monotonic()
 
     def advance(self, records: list[Record]) -> None:
         """Count one photo, given its records."""
@@ -78,14 +81,19 @@ class Progress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= LOG_SECONDS:
             self._logged = now
-            left = (now - self._started) / self.done * (self.total - self.done)
+            left = self.seconds / self.done * (self.total - self.done)
             line = f"{self.done:,}/{self.total:,} photos, {self._rate()}, {_duration(left)} left"
             self._console.print(
                 f"{line}, {failures}" if failures else line, highlight=False, soft_wrap=True
             )
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first photo was begun."""
+        return time.monotonic() - self._started
+
     def _rate(self) -> str:
-        rate = self.done / max(1e-9, time.monotonic() - self._started)
+        rate = self.done / max(1e-9, self.seconds)
         return f"{rate:.1f} photos/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/photo"
 
 

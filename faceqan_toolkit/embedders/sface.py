@@ -70,7 +70,17 @@ class SFace(Embedder):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Map (N, 3, 112, 112) crops in [0, 1] to (N, 128) embeddings."""
-        features = self.bn(self.blocks(self.stem((crops * 255 - 127.5) / 128)))
+        return self.embed(self.bn(self.feature_maps(crops)[-1]))
+
+    def feature_maps(self, crops: Tensor) -> list[Tensor]:
+        """Return the (N, C, H, W) output of the stem and of every block, in order."""
+        maps = [self.stem((crops * 255 - 127.5) / 128)]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map (N, 1024, 7, 7) normalised features to (N, 128) embeddings."""
         embeddings: Tensor = self.embedding_bn(self.fc(features.flatten(1)))
         return embeddings
 

@@ -6,11 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.errors import UnknownModel, WrongArchitecture
+from faceqan_toolkit.errors import SettingsError, UnknownModel, WrongArchitecture
 from faceqan_toolkit.weights import read_weights
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """A head that predicts scores from a model's own features, for `--preset instant`.
+
+    Attributes:
+        weights: the file's name.
+        sha256: of that file, hexadecimal.
+    """
+
+    weights: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,7 @@ class ModelInfo:
         sha256: of that file, hexadecimal.
         licence: of the weights.
         summary: one line for people.
+        head: None if the model has none.
     """
 
     name: str
@@ -32,6 +46,7 @@ class ModelInfo:
     sha256: str
     licence: str
     summary: str
+    head: HeadInfo | None = None
 
 
 def _build_sface(content: bytes) -> Embedder:
@@ -54,6 +69,10 @@ MODELS = {
             sha256="146df921b4a5df8efc3edee933b2f09538cab34d91d46b5f0093f7ba16865f65",
             licence="Apache-2.0",
             summary="SFace, MobileNet-like, 128-d, built in",
+            head=HeadInfo(
+                weights="sface_instant.safetensors",
+                sha256="24bd8efe69490b7fb6ad0149fc962365243ad44347e6763eace684c2c7493fad",
+            ),
         ),
     )
 }
@@ -70,6 +89,34 @@ def model_info(name: str) -> ModelInfo:
     except KeyError:
         known = ", ".join(sorted(MODELS))
         raise UnknownModel(f"unknown model {name!r}; known models: {known}") from None
+
+
+def head_of(name: str) -> HeadInfo:
+    """Return a model's head for `--preset instant`.
+
+    Raises:
+        UnknownModel: no model goes by that name.
+        SettingsError: it has no head.
+    """
+    head = model_info(name).head
+    if head is None:
+        have = ", ".join(model.name for model in MODELS.values() if model.head)
+        raise SettingsError(
+            f"--preset instant needs a model with a head of its own ({have}), {name} has none; "
+            "use --preset fast"
+        )
+    return head
+
+
+def weights_of(name: str, preset: str) -> str:
+    """Return the sha256 of the weights that a model's scores come from, the head's after a plus.
+
+    Raises:
+        UnknownModel: no model goes by that name.
+        SettingsError: preset "instant", and the model has no head.
+    """
+    weights = model_info(name).sha256
+    return f"{weights}+{head_of(name).sha256}" if preset == "instant" else weights
 
 
 def load_embedder(name: str) -> Embedder:

@@ -27,6 +27,7 @@ from faceqan_toolkit.types import Face, Photo, Pixels
 
 TRAINING_FACES, SELECTION_FACES, REPORT_PAIRS = 1350, 200, 155
 PHOTO_VARIANTS = 6
+SPLITS = ("report", "select", "train")
 SAME_PERSON = 0.35
 """Cosine above which a face in a photo may be somebody of folds 4 or 5: errs on the safe side."""
 
@@ -39,6 +40,7 @@ class Item:
         key: hash of the name and the variant; no name can be read from it.
         split: "train", "select" or "report".
         kind: "clean" or how it was damaged.
+        image: hash of the image's name; all variants of a crop share it.
         person: hash of the person's name.
         crop: (112, 112, 3) uint8, RGB.
     """
@@ -46,6 +48,7 @@ class Item:
     key: str
     split: str
     kind: str
+    image: str
     person: str
     crop: Pixels
 
@@ -110,8 +113,8 @@ def variants(photo: Photo, face: Face, crop: Pixels, name: str, number: int) -> 
     return chosen
 
 
-def items(lfw: Path, photos: Path) -> Iterator[Item]:
-    """Yield all crops, report and selection first."""
+def items(lfw: Path, photos: Path, splits: tuple[str, ...] = SPLITS) -> Iterator[Item]:
+    """Yield the crops of some splits, report and selection first."""
     settings = Settings(task="align", device="cpu")
     detector = make_detector(settings)
     network = FaceQAN("sface", device="cpu")
@@ -131,15 +134,15 @@ def items(lfw: Path, photos: Path) -> Iterator[Item]:
         return embedding / np.linalg.norm(embedding)
 
     images = split_images(lfw)
-    for split in ("report", "select", "train"):
+    for split in splits:
         for path in images[split]:
             for photo, face, crop in faces(path, "central"):
                 if split != "train":
                     held_out.append(embed(crop))
                 for number, (kind, made) in enumerate(variants(photo, face, crop, path.name, 2)):
                     key = digest(f"{path.name} {number}")
-                    yield Item(key, split, kind, digest(path.parent.name), made)
-    for path in sorted(photos.iterdir()):
+                    yield Item(key, split, kind, digest(path.name), digest(path.parent.name), made)
+    for path in sorted(photos.iterdir()) if "train" in splits else ():
         for index, (photo, face, crop) in enumerate(faces(path, "all")):
             if (np.stack(held_out) @ embed(crop)).max() > SAME_PERSON:
                 print(f"left out: resembles a held-out person {path.name}", file=sys.stderr)
@@ -148,4 +151,5 @@ def items(lfw: Path, photos: Path) -> Iterator[Item]:
             for number, (kind, made) in enumerate(
                 variants(photo, face, crop, name, PHOTO_VARIANTS)
             ):
-                yield Item(digest(f"{name} {number}"), "train", kind, digest(name), made)
+                whose = digest(name)
+                yield Item(digest(f"{name} {number}"), "train", kind, whose, whose, made)
