@@ -17,13 +17,18 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator"},
     {"weights"},
-    {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
-    {"faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
+    {
+        "settings", "photos", "device", "alignment", "attack",
+        "embedders.preprocessing", "embedders.base", "embedders.freeze",
+        "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
+    },
+    {"embedders.sface", "embedders.architectures"},
+    {"faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},
     {"engines.base", "engines.local"},
     {"cli"},
-]
+]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""
 
 

@@ -19,7 +19,9 @@ def freeze(network: nn.Module) -> nn.Module:
     """
     try:
         # in double precision, so that folded weights are rounded once
-        traced = fuse(deepcopy(network).eval().requires_grad_(False).double())
+        copied = deepcopy(network).eval().requires_grad_(False).double()
+        _give_weights(copied)
+        traced = fuse(copied, inplace=True)
     except Exception:  # noqa: BLE001 - tracing runs the network's own code on stand-ins
         frozen = deepcopy(network).eval()
     else:
@@ -28,6 +30,16 @@ def freeze(network: nn.Module) -> nn.Module:
         frozen = traced.float()
     _replace_prelu(frozen)
     return frozen.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _give_weights(network: nn.Module) -> None:
+    """Give batch norms without weights those that change nothing: `fuse` asks for them."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and not norm.affine:
+            assert norm.running_mean is not None
+            norm.weight = nn.Parameter(torch.ones_like(norm.running_mean), requires_grad=False)
+            norm.bias = nn.Parameter(torch.zeros_like(norm.running_mean), requires_grad=False)
+            norm.affine = True
 
 
 def _fold_before_linear(traced: fx.GraphModule) -> None:
