@@ -215,6 +215,8 @@ def _read_safetensors(content: bytes) -> Mapping[str, Any]:
 
 
 def _read_pickle(content: bytes) -> Any:
+    if not content.startswith((b"PK", b"\x80")):
+        raise DamagedWeights("no checkpoint: neither safetensors nor written by torch.save")
     try:
         try:
             return _load_weights_only(content)

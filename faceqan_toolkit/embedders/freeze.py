@@ -13,10 +13,10 @@ from torch.fx.experimental.optimization import fuse
 def freeze(network: nn.Module) -> nn.Module:
     """Return a copy for which only gradients with respect to the input are ever wanted.
 
-    Batch norms are folded into the layers beside them (one before a padded convolution leaves an
-    addition behind, which costs the backward pass nothing), PReLU's backward leaves out its weight's
-    gradient (44 % of the time of an attack on SFace), and weights are channels_last. A network
-    that torch.fx cannot trace keeps its layers.
+    Batch norms are folded into the layers beside them; one before a padded convolution leaves an
+    addition behind, which costs the backward pass nothing. PReLU's backward leaves out its
+    weight's gradient (44 % of the time of an attack on SFace), and weights are channels_last. A
+    network that torch.fx cannot trace keeps its layers.
     """
     try:
         # in double precision, so that folded weights are rounded once
@@ -72,9 +72,9 @@ def _fold_before_padding(traced: fx.GraphModule) -> None:
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
         conv = modules.get(str(node.target))
-        source = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(conv, nn.Conv2d) or conv.groups > 1:
             continue
+        source = node.args[0]
         norm = modules.get(str(source.target)) if source.op == "call_module" else None
         if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
             scale, shift = _affine(norm)
