@@ -1,11 +1,13 @@
 """Seconds a crop: the published code's work against ours.
 
-    python benchmarks/scoring.py CROPS [--crops 12] [--rounds 3]
+    python benchmarks/scoring.py CROPS [--crops 12] [--rounds 3] [--model iresnet100]
 
 CROPS is a folder of aligned 112x112 faces, `RUN/crops` for instance. Baseline and every way of
 ours (a preset and the backend of its steps) take turns, each in a process of its own that scores
 other crops every round, with torch's defaults; the figure is the median over rounds, the ratio
 that of one run. Loading and compiling the model are not counted, `starts` tells how long they take.
+Models other than the built-in one (iresnet100, ir101, adaface50, ...) have random weights, which
+take as long as any.
 """
 
 from __future__ import annotations
@@ -19,15 +21,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-WAYS = ("published", "exact torch", "exact openvino", "fast torch", "fast openvino")
+if TYPE_CHECKING:
+    from faceqan_toolkit.embedders.base import Embedder
+
+WAYS = (
+    "published", "exact torch", "exact openvino", "fast torch", "fast openvino", "instant torch",
+)  # fmt: skip
 
 
-def worker(way: str, files: list[str]) -> dict[str, float | list[float]]:
+def load(model: str) -> Embedder:
+    """Return the built-in model, or an architecture such as "iresnet100" with random weights."""
+    import torch
+
+    from faceqan_toolkit.embedders.architectures import build, official
+    from faceqan_toolkit.embedders.zoo import load_embedder
+
+    if model == "sface":
+        return load_embedder(model)
+    torch.manual_seed(0)
+    family = model.rstrip("0123456789")
+    return build(official(family, int(model.removeprefix(family))))
+
+
+def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[float]]:
     """Score some crops after one to warm up; return seconds a crop and the scores."""
     import numpy as np
     import torch
 
+    from faceqan_toolkit.instant import InstantFaceQAN
     from faceqan_toolkit.photos import decode_bytes
     from faceqan_toolkit.quality import FaceQAN
     from faceqan_toolkit.settings import PRESETS
@@ -36,9 +59,7 @@ def worker(way: str, files: list[str]) -> dict[str, float | list[float]]:
     if way == "published":
         import published
 
-        from faceqan_toolkit.embedders.zoo import load_embedder
-
-        network = load_embedder("sface").requires_grad_(True)
+        network = load(model).requires_grad_(True)
         tensors = [torch.from_numpy(np.stack([c])).permute(0, 3, 1, 2).float() / 255 for c in crops]
         published.score(network, tensors[0])
         ready, start = 0.0, time.perf_counter()
@@ -46,7 +67,10 @@ def worker(way: str, files: list[str]) -> dict[str, float | list[float]]:
     else:
         preset, backend = way.split()
         start = time.perf_counter()
-        scorer = FaceQAN("sface", copies=PRESETS[preset], backend=backend, device="cpu")
+        if preset == "instant":
+            scorer = InstantFaceQAN(load(model), device="cpu")
+        else:
+            scorer = FaceQAN(load(model), copies=PRESETS[preset], backend=backend, device="cpu")
         ready = time.perf_counter() - start
         scorer.score(crops[:1])
         start = time.perf_counter()
@@ -61,10 +85,11 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=12, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
+    parser.add_argument("--model", default="sface")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(worker(options.worker, json.load(sys.stdin))))
+        print(json.dumps(worker(options.worker, options.model, json.load(sys.stdin))))
         return
     files = sorted(map(str, options.folder.rglob("*.png")))
     seconds: dict[str, list[float]] = {way: [] for way in options.ways}
@@ -74,7 +99,10 @@ def main() -> None:
         chosen = [files[(number * options.crops + n) % len(files)] for n in range(options.crops)]
         for way in options.ways:
             done = subprocess.run(
-                [sys.executable, __file__, str(options.folder), "--worker", way],
+                [
+                    sys.executable, __file__, str(options.folder),
+                    "--worker", way, "--model", options.model,
+                ],
                 input=json.dumps(chosen), capture_output=True, text=True, check=True,
             )  # fmt: skip
             result = json.loads(done.stdout)

@@ -113,5 +113,13 @@ class ChecksumMismatch(WeightsError):
     """The weights file is not the one that was expected."""
 
 
+class DamagedWeights(WeightsError):
+    """The weights file is empty, cut off, no checkpoint, or holds NaN or infinite numbers."""
+
+
+class UnsafeCheckpoint(WeightsError):
+    """The weights file is a program: reading it would run code that came with it."""
+
+
 class WrongArchitecture(WeightsError):
     """The weights do not fit the network."""

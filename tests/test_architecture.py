@@ -18,15 +18,20 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator"},
     {"weights"},
-    {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
+    {
+        "settings", "photos", "device", "alignment", "attack",
+        "embedders.preprocessing", "embedders.base", "embedders.freeze",
+        "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
+    },
     {"embedders.openvino_model", "embedders.openvino_step"},
-    {"backend", "faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
+    {"embedders.sface", "embedders.architectures"},
+    {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
     {"pipeline"},
     {"engines.base", "engines.local"},
     {"cli"},
-]
+]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from faceqan_toolkit.embedders.preprocessing import Normalise, Preprocessing
+
 
 class Embedder(nn.Module):
     """A network that maps aligned crops to embeddings and owns its preprocessing.
@@ -25,4 +27,25 @@ class Embedder(nn.Module):
     def __call__(self, crops: Tensor) -> Tensor:
         """Return the embeddings of a batch of crops."""
         embeddings: Tensor = super().__call__(crops)
+        return embeddings
+
+
+class BackboneEmbedder(Embedder):
+    """A published network as its authors wrote it, behind the preprocessing it was trained with.
+
+    Args:
+        backbone: maps (N, 3, S, S) normalised crops to (N, D) embeddings, not normalised.
+        preprocessing: what makes such crops from RGB in [0, 1].
+    """
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.input_size = preprocessing.input_size
+        self.normalise = Normalise(preprocessing)
+        self.backbone = backbone
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map (N, 3, S, S) crops, RGB in [0, 1], to (N, D) embeddings."""
+        embeddings: Tensor = self.backbone(self.normalise(crops))
         return embeddings

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from faceqan_toolkit.embedders.freeze import FrozenPReLU
+from faceqan_toolkit.embedders.freeze import FrozenPReLU, Shift
 from faceqan_toolkit.errors import FaceQANError
 
 Value = Any
@@ -205,6 +205,9 @@ class _Rules:
 
         return bent(x), (bent,)
 
+    def shift(self, module: Shift, x: Value) -> Ruled:
+        return self.ops.add(x, self.constant(module.amount)), (_same,)
+
     def batch_norm(self, module: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> Ruled:
         if module.running_mean is None or module.running_var is None:
             raise UnsupportedOperation("a batch norm that keeps no statistics")
@@ -294,6 +297,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., Ruled]] = {
     nn.BatchNorm1d: _Rules.batch_norm,
     nn.BatchNorm2d: _Rules.batch_norm,
     FrozenPReLU: _Rules.prelu,
+    Shift: _Rules.shift,
     nn.MaxPool2d: _Rules.picking_pool,
     nn.Flatten: _Rules.flatten_module,
     nn.Dropout: _Rules.nothing,

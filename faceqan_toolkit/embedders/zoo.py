@@ -71,7 +71,7 @@ MODELS = {
             summary="SFace, MobileNet-like, 128-d, built in",
             head=HeadInfo(
                 weights="sface_instant.safetensors",
-                sha256="24bd8efe69490b7fb6ad0149fc962365243ad44347e6763eace684c2c7493fad",
+                sha256="d5e4e082f13c483e4b4933f1b17e951e7a6e8462545684c4498c69e9acffdf80",
             ),
         ),
     )

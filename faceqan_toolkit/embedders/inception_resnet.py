@@ -1,0 +1,18 @@
+"""FaceNet: facenet-pytorch's Inception-ResNet v1, its embeddings kept at their length."""
+
+from __future__ import annotations
+
+from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1
+from torch import nn
+
+
+class InceptionResnet(InceptionResnetV1):  # type: ignore[misc]
+    """The network without preprocessing; nothing is downloaded.
+
+    Maps (N, 3, 160, 160) normalised crops to (N, 512) embeddings, not normalised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(pretrained=None)
+        # it normalises embeddings unless it classifies: a classifier that does nothing
+        self.classify, self.logits = True, nn.Identity()
