@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
+from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall
 from faceqan_toolkit.faces import accept_faces, best_confidence
@@ -118,6 +119,8 @@ class MTCNNDetector(PhotoDetector):
     def __init__(self, settings: Settings, device: torch.device) -> None:
         super().__init__(settings)
         self.networks = MTCNN("cpu" if device.type == "mps" else device)
+        if self.networks.device.type == "cpu":
+            keep_freed_buffers()
 
     def search(self, pixels: Pixels, scale: float) -> Detections:
         """Return what MTCNN finds."""

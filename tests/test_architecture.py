@@ -15,9 +15,10 @@ PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich"}
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
     {"weights"},
-    {"settings", "photos", "device", "alignment", "attack", "embedders.base", "embedders.freeze"},
+    {"settings", "photos", "device", "alignment", "proposals", "attack"}
+    | {"embedders.base", "embedders.freeze"},
     {"faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},

@@ -1,0 +1,144 @@
+"""P-Net, the first of MTCNN's networks, which looks at whole pictures: stripe by stripe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from facenet_pytorch.models.mtcnn import PNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from faceqan_toolkit.types import Pixels
+
+CELL, STRIDE = 12, 2
+"""Pixels that decide about one place, and from one place to the next."""
+
+CHANNELS = 16
+"""What processors compute at once; the first layer's ten maps are filled up with zeros."""
+
+
+class Stripe(NamedTuple):
+    """A part of a picture.
+
+    Attributes:
+        first: row of places that its first row of places is in the picture.
+        pixels: (H, W, 3) uint8, RGB, all that its places see.
+    """
+
+    first: int
+    pixels: Pixels
+
+
+class Proposals(NamedTuple):
+    """Places that look like faces.
+
+    Attributes:
+        places: (N, 2) int64, column and row; a place sees `CELL` pixels from `STRIDE` times it on.
+        scores: (N,) float32 in [0, 1].
+        offsets: (N, 4) float32, of the box's corners, in units of its sides.
+    """
+
+    places: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+
+class ProposalNet(nn.Module):
+    """facenet-pytorch's P-Net with the same results, less work and bounded memory.
+
+    Its maps are filled up to whole vectors of the processor; the larger of two scores' share
+    comes from their difference; offsets are computed where a face may be, nowhere else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        source = PNet()
+        self.conv1 = _filled(source.conv1, 3, CHANNELS)
+        self.slopes1 = nn.Parameter(F.pad(source.prelu1.weight, (0, CHANNELS - 10)))
+        self.conv2 = _filled(source.conv2, CHANNELS, 16)
+        self.slopes2 = source.prelu2.weight
+        self.conv3 = source.conv3
+        self.slopes3 = source.prelu3.weight
+        weight, bias = source.conv4_1.weight.flatten(1), source.conv4_1.bias
+        self.margin_weight = nn.Parameter(weight[1:] - weight[:1])
+        self.margin_bias = nn.Parameter(bias[1:] - bias[:1])
+        self.offset_weight = nn.Parameter(source.conv4_2.weight.flatten(1))
+        self.offset_bias = source.conv4_2.bias
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def propose(self, pixels: Pixels, threshold: float) -> Proposals:
+        """Return the places of a picture, or of a stripe, whose score reaches a threshold."""
+        features = self.features(pixels)
+        margin = F.linear(features, self.margin_weight, self.margin_bias)[..., 0]
+        y, x = torch.nonzero(margin >= math.log(threshold / (1 - threshold)), as_tuple=True)
+        offsets = F.linear(features[y, x], self.offset_weight, self.offset_bias)
+        return Proposals(
+            torch.stack([x, y], dim=1).cpu().numpy(),
+            torch.sigmoid(margin[y, x]).cpu().numpy(),
+            offsets.cpu().numpy(),
+        )
+
+    def features(self, pixels: Pixels) -> Tensor:
+        """Return (h, w, 32) float32, what the network knows of each place of a picture."""
+        height, width = pixels.shape[:2]
+        # Pooling takes two by two and makes do with one at an odd edge; two equal ones do as well.
+        odd_rows, odd_columns = height % 2, width % 2
+        picture = torch.from_numpy(pixels).to(self.margin_bias.device)
+        picture = F.pad(picture, (0, 0, 0, odd_columns, 0, odd_rows))
+        maps = self.conv1(normalised(picture[None]))
+        maps = torch.prelu(maps, self.slopes1)
+        if odd_rows:
+            maps[:, :, -1] = maps[:, :, -2]
+        if odd_columns:
+            maps[..., -1] = maps[..., -2]
+        # torch's own pooling takes twice as long: it also notes where each maximum was
+        rows = maps[0].permute(1, 2, 0)
+        taller = torch.maximum(rows[::2], rows[1::2])
+        pairs = taller.view(len(taller), -1, 2 * CHANNELS)
+        pooled = torch.maximum(pairs[..., :CHANNELS], pairs[..., CHANNELS:])
+        maps = torch.prelu(self.conv2(pooled.permute(2, 0, 1)[None]), self.slopes2)
+        maps = torch.prelu(self.conv3(maps), self.slopes3)
+        return maps[0].permute(1, 2, 0)
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """Return (N, H, W, 3) uint8 pictures as MTCNN's networks take them.
+
+    Returns:
+        (N, 3, H, W) float32 in [-1, 1], channels last in memory.
+    """
+    return (pictures.permute(0, 3, 1, 2).float() - 127.5) * 0.0078125
+
+
+def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
+    """Yield a picture in stripes whose places together are those of the picture, each once.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        limit: of a stripe's pixels; but it has twice the height of a cell at least.
+    """
+    height, width = pixels.shape[:2]
+    places = (height - CELL + 1) // STRIDE + 1
+    rows = max(CELL, limit // (STRIDE * width))
+    for first in range(0, places, rows):
+        top, last = STRIDE * first, first + rows
+        # the last one reaches to the end: pooling makes do with half a cell there
+        bottom = height if last >= places else STRIDE * (last - 1) + CELL
+        yield Stripe(first, pixels[top:bottom])
+
+
+def _filled(conv: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
+    """Return a convolution that takes and gives more maps, all zero and ignored."""
+    assert conv.bias is not None
+    filled = nn.Conv2d(inputs, outputs, conv.kernel_size)  # type: ignore[arg-type]
+    more = outputs - conv.out_channels
+    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, inputs - conv.in_channels, 0, more))
+    filled.weight = nn.Parameter(weight)
+    filled.bias = nn.Parameter(F.pad(conv.bias, (0, more)))
+    return filled
