@@ -37,11 +37,8 @@ their network takes: rounding to whole pixels moves them by 0.7 % at most."""
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 
-CPU_BATCH, GPU_BATCH = 64, 512
-"""Candidates judged at once: what stays in a processor's cache, or fills a GPU."""
-
-CPU_STRIPE, GPU_STRIPE = 1 << 16, 1 << 22
-"""Pixels P-Net looks at at once, for the same reasons; 2 ** 16 need about 13 MB."""
+CPU_PIXELS, GPU_PIXELS = 1 << 16, 1 << 20
+"""Pixels a network looks at at once: what stays in a processor's cache, or fills a GPU."""
 
 Array = NDArray[np.float32]
 
@@ -80,7 +77,7 @@ class MTCNN:
         )  # fmt: skip
         on_cpu = self.device.type == "cpu"
         self._map = serial_workers().map if on_cpu else map
-        self._batch, self._stripe = (CPU_BATCH, CPU_STRIPE) if on_cpu else (GPU_BATCH, GPU_STRIPE)
+        self._pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
 
     def detect(self, pixels: Pixels, smallest: float, skip_levels: int = 0) -> Detections:
         """Return the faces of a picture, their coordinates counted from one.
@@ -111,7 +108,7 @@ class MTCNN:
             levels = islice(_pyramid(halves, smallest), skip_levels, None)
             for level, (scale, picture) in enumerate(levels):
                 scales.append(scale)
-                for first, stripe in stripes(picture, self._stripe):
+                for first, stripe in stripes(picture, self._pixels):
                     yield level, first, stripe
 
         def search(piece: tuple[int, int, Pixels]) -> tuple[int, Array]:
@@ -137,11 +134,13 @@ class MTCNN:
     ) -> Judgement:
         """Return what a network says of all candidates that lie in the picture."""
 
+        batch = self._pixels // (2 * size**2)  # their maps are more than P-Net's
+
         def judge(start: int) -> Judgement:
-            some = boxes[start : start + self._batch]
+            some = boxes[start : start + batch]
             return self._judge(network, halves, some, size, threshold)
 
-        judged = [NOTHING, *self._map(judge, range(0, len(boxes), self._batch))]
+        judged = [NOTHING, *self._map(judge, range(0, len(boxes), batch))]
         return Judgement(*(np.concatenate(parts) for parts in zip(*judged, strict=True)))
 
     @torch.inference_mode()

@@ -18,9 +18,6 @@ from faceqan_toolkit.types import Pixels
 CELL, STRIDE = 12, 2
 """Pixels that decide about one place, and from one place to the next."""
 
-CHANNELS = 16
-"""What processors compute at once; the first layer's ten maps are filled up with zeros."""
-
 
 class Stripe(NamedTuple):
     """A part of a picture.
@@ -51,19 +48,16 @@ class Proposals(NamedTuple):
 class ProposalNet(nn.Module):
     """facenet-pytorch's P-Net with the same results, less work and bounded memory.
 
-    Its maps are filled up to whole vectors of the processor; the larger of two scores' share
-    comes from their difference; offsets are computed where a face may be, nowhere else.
+    A score's share of two comes from their difference; offsets are computed where a face may be,
+    nowhere else; activation and pooling of the first layer go over memory as it lies.
     """
 
     def __init__(self) -> None:
         super().__init__()
         source = PNet()
-        self.conv1 = _filled(source.conv1, 3, CHANNELS)
-        self.slopes1 = nn.Parameter(F.pad(source.prelu1.weight, (0, CHANNELS - 10)))
-        self.conv2 = _filled(source.conv2, CHANNELS, 16)
-        self.slopes2 = source.prelu2.weight
-        self.conv3 = source.conv3
-        self.slopes3 = source.prelu3.weight
+        self.conv1, self.slopes1 = source.conv1, source.prelu1.weight
+        self.conv2, self.slopes2 = source.conv2, source.prelu2.weight
+        self.conv3, self.slopes3 = source.conv3, source.prelu3.weight
         weight, bias = source.conv4_1.weight.flatten(1), source.conv4_1.bias
         self.margin_weight = nn.Parameter(weight[1:] - weight[:1])
         self.margin_bias = nn.Parameter(bias[1:] - bias[:1])
@@ -91,18 +85,21 @@ class ProposalNet(nn.Module):
         odd_rows, odd_columns = height % 2, width % 2
         picture = torch.from_numpy(pixels).to(self.margin_bias.device)
         picture = F.pad(picture, (0, 0, 0, odd_columns, 0, odd_rows))
-        maps = self.conv1(normalised(picture[None]))
-        maps = torch.prelu(maps, self.slopes1)
+        maps = self.conv1(normalised(picture[None]))[0].permute(1, 2, 0)
+        rows, columns, channels = maps.shape
+        # ten channels are no whole vector of the processor, a row of them is many
+        flat = torch.prelu(maps.reshape(rows, -1), self.slopes1.repeat(columns))
+        maps = flat.view(rows, columns, channels)
         if odd_rows:
-            maps[:, :, -1] = maps[:, :, -2]
+            maps[-1] = maps[-2]
         if odd_columns:
-            maps[..., -1] = maps[..., -2]
-        # torch's own pooling takes twice as long: it also notes where each maximum was
-        rows = maps[0].permute(1, 2, 0)
-        taller = torch.maximum(rows[::2], rows[1::2])
-        pairs = taller.view(len(taller), -1, 2 * CHANNELS)
-        pooled = torch.maximum(pairs[..., :CHANNELS], pairs[..., CHANNELS:])
-        maps = torch.prelu(self.conv2(pooled.permute(2, 0, 1)[None]), self.slopes2)
+            maps[:, -1] = maps[:, -2]
+        # torch's own pooling takes three times as long: it also notes where each maximum was
+        taller = torch.maximum(maps[::2], maps[1::2])
+        pairs = taller.view(rows // 2, columns // 2, 2 * channels)
+        pooled = torch.maximum(pairs[..., :channels], pairs[..., channels:])
+        maps = pooled.permute(2, 0, 1)[None]
+        maps = torch.prelu(self.conv2(maps), self.slopes2)
         maps = torch.prelu(self.conv3(maps), self.slopes3)
         return maps[0].permute(1, 2, 0)
 
@@ -131,14 +128,3 @@ def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
         # the last one reaches to the end: pooling makes do with half a cell there
         bottom = height if last >= places else STRIDE * (last - 1) + CELL
         yield Stripe(first, pixels[top:bottom])
-
-
-def _filled(conv: nn.Conv2d, inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a convolution that takes and gives more maps, all zero and ignored."""
-    assert conv.bias is not None
-    filled = nn.Conv2d(inputs, outputs, conv.kernel_size)  # type: ignore[arg-type]
-    more = outputs - conv.out_channels
-    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, inputs - conv.in_channels, 0, more))
-    filled.weight = nn.Parameter(weight)
-    filled.bias = nn.Parameter(F.pad(conv.bias, (0, more)))
-    return filled
