@@ -15,7 +15,7 @@ from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall
 from faceqan_toolkit.faces import accept_faces, best_confidence
-from faceqan_toolkit.mtcnn import FACTOR, MTCNN
+from faceqan_toolkit.mtcnn import FACTOR, MTCNN, halved
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 from faceqan_toolkit.yunet import OVERLAP, YuNet
@@ -197,6 +197,9 @@ def _reduced(pixels: Pixels, side: int) -> Pixels:
         return pixels
     # a long strip keeps one pixel of its height
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # halving is several times as quick as other reductions, and bilinear sampling then sees all
+    while min(pixels.shape[:2]) > 1 and max(pixels.shape[:2]) >= 2 * side:
+        pixels = halved(pixels)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 

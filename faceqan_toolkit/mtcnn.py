@@ -160,15 +160,19 @@ class MTCNN:
         )
 
 
+def halved(pixels: Pixels) -> Pixels:
+    """Return a picture of at least 2x2 pixels at half its size, an odd last row left out."""
+    height, width = (side // 2 for side in pixels.shape[:2])
+    # of an even size halving is exact, and quick
+    even = pixels[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _halves(pixels: Pixels) -> list[Pixels]:
     """Return a picture and its copies of half the size, a quarter, and so on."""
     halves = [pixels]
     while min(halves[-1].shape[:2]) >= 2 * CELL:
-        height, width = (side // 2 for side in halves[-1].shape[:2])
-        # an odd last row is left out: halving is exact then, and quick
-        even = halves[-1][: 2 * height, : 2 * width]
-        half = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
-        halves.append(np.asarray(half, np.uint8))
+        halves.append(halved(halves[-1]))
     return halves
 
 
