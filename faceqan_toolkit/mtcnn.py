@@ -31,6 +31,10 @@ from faceqan_toolkit.workers import serial_workers
 FACTOR = 0.709
 """Size of a pyramid's level relative to the level before it; a half in area."""
 
+BILINEAR_LIMIT = 1.5
+"""Where more pixels than that, along a side, become one, levels are averaged: bilinear sampling,
+several times as quick, would skip some, and the smallest faces with them."""
+
 ENOUGH = 3
 """Candidates are cut from a copy of the picture where they have this many times the pixels that
 their network takes: rounding to whole pixels moves them by 0.7 % at most."""
@@ -182,9 +186,10 @@ def _pyramid(halves: list[Pixels], smallest: float) -> Iterator[tuple[float, Pix
     scale = CELL / smallest
     while min(height, width) * scale >= CELL:
         size = (int(width * scale + 1), int(height * scale + 1))
-        # bilinear sampling sees every pixel of a copy that is at most twice as large
-        source = halves[max(0, int(-math.log2(scale)))]
-        level = cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
+        halvings = max(0, int(-math.log2(scale)))
+        shrink = 1 / (scale * 2**halvings)
+        how = cv2.INTER_AREA if shrink > BILINEAR_LIMIT else cv2.INTER_LINEAR
+        level = cv2.resize(halves[halvings], size, interpolation=how)
         yield scale, np.asarray(level, np.uint8)
         scale *= FACTOR
 
