@@ -10,13 +10,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
 
 from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall
 from faceqan_toolkit.faces import accept_faces, best_confidence
-from faceqan_toolkit.mtcnn import FACTOR, MTCNN, halved
+from faceqan_toolkit.mtcnn import FACTOR, MTCNN, best, halved
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 from faceqan_toolkit.yunet import OVERLAP, YuNet
@@ -171,7 +170,7 @@ class YuNetDetector(PhotoDetector):
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > YUNET_LARGE_FACE
         boxes = np.concatenate([found.boxes, boxes[large]])
         confidences = np.concatenate([found.confidences, second.confidences[large]])
-        kept = nms(torch.from_numpy(boxes), torch.from_numpy(confidences), OVERLAP).numpy()
+        kept = best(boxes, confidences, OVERLAP)
         landmarks = np.concatenate([found.landmarks, points[large]])
         return Detections(boxes[kept], confidences[kept], landmarks[kept])
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, RNet
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
-from torchvision.ops import nms
+from torch import Tensor
 
+from faceqan_toolkit.facenet_weights import load_weights
 from faceqan_toolkit.proposals import CELL, STRIDE, ProposalNet, normalised, stripes
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.workers import serial_workers
@@ -64,6 +64,56 @@ class Judgement(NamedTuple):
 NOTHING = Judgement(*(np.empty((0, columns), np.float32) for columns in (5, 4, 10)))
 
 
+class JudgingNet:
+    """R-Net or O-Net: looks at candidates one by one.
+
+    Args:
+        network: "rnet" or "onet".
+        size: side of the candidates it takes, pixels.
+        pools: what each convolution is followed by: maxima of so many pixels squared, or 0.
+        device: where it runs.
+    """
+
+    def __init__(
+        self, network: str, *, size: int, pools: tuple[int, ...], device: torch.device | str = "cpu"
+    ) -> None:
+        self.size = size
+        self._pools = pools
+        self._weights = load_weights(network, device)
+        last = len(pools) + 2
+        self._heads = [f"dense{last}_{head}" for head in (1, 2, 3)]
+
+    def __call__(self, pictures: Tensor) -> list[Tensor]:
+        """Return what it says of pictures.
+
+        Args:
+            pictures: (N, 3, size, size), see `proposals.normalised`.
+
+        Returns:
+            (N,) scores in [0, 1], (N, 4) offsets and, from O-Net, (N, 10) landmarks.
+        """
+        maps = pictures
+        for layer, pool in enumerate(self._pools, 1):
+            maps = self._activate(layer, F.conv2d(maps, *self._layer(f"conv{layer}")))
+            if pool:
+                maps = F.max_pool2d(maps, pool, stride=2, ceil_mode=True)
+        dense = len(self._pools) + 1
+        flat = maps.permute(0, 3, 2, 1).flatten(1)  # the weights count columns first
+        features = self._activate(dense, F.linear(flat, *self._layer(f"dense{dense}")))
+        scores, *rest = (
+            F.linear(features, *self._layer(head))
+            for head in self._heads
+            if f"{head}.weight" in self._weights
+        )
+        return [scores.softmax(dim=1)[:, 1], *rest]
+
+    def _layer(self, name: str) -> tuple[Tensor, Tensor]:
+        return self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+
+    def _activate(self, layer: int, maps: Tensor) -> Tensor:
+        return torch.prelu(maps, self._weights[f"prelu{layer}.weight"])
+
+
 class MTCNN:
     """The cascade: proposals from a pyramid, refined twice.
 
@@ -73,12 +123,9 @@ class MTCNN:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self._proposal = ProposalNet().to(self.device)
-        self._refinement, self._output = (
-            network().eval().requires_grad_(False)
-            .to(self.device, memory_format=torch.channels_last)
-            for network in (RNet, ONet)
-        )  # fmt: skip
+        self._proposal = ProposalNet(self.device)
+        self._refinement = JudgingNet("rnet", size=24, pools=(3, 3, 0), device=self.device)
+        self._output = JudgingNet("onet", size=48, pools=(3, 3, 2, 0), device=self.device)
         on_cpu = self.device.type == "cpu"
         self._map = serial_workers().map if on_cpu else map
         self._pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
@@ -93,10 +140,10 @@ class MTCNN:
         """
         halves = _halves(pixels)
         boxes = self._propose(halves, smallest, skip_levels)
-        boxes, offsets, _ = self._judge_all(self._refinement, halves, boxes, 24, THRESHOLDS[1])
-        kept = _best(boxes, 0.7)
+        boxes, offsets, _ = self._judge_all(self._refinement, halves, boxes, THRESHOLDS[1])
+        kept = best(boxes[:, :4], boxes[:, 4], 0.7)
         boxes = _squared(_moved(boxes[kept], offsets[kept], extent=1))
-        boxes, offsets, points = self._judge_all(self._output, halves, boxes, 48, THRESHOLDS[2])
+        boxes, offsets, points = self._judge_all(self._output, halves, boxes, THRESHOLDS[2])
         sides = boxes[:, 2:4] - boxes[:, :2] + 1
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
         landmarks = landmarks + boxes[:, None, :2] - 1
@@ -129,36 +176,38 @@ class MTCNN:
             np.concatenate([candidates for level, candidates in found if level == number])
             for number in range(max(1, len(scales)))
         ]
-        candidates = np.concatenate([level[_best(level, 0.5)] for level in by_level])
-        candidates = candidates[_best(candidates, 0.7)]
+        candidates = np.concatenate(
+            [level[best(level[:, :4], level[:, 4], 0.5)] for level in by_level]
+        )
+        candidates = candidates[best(candidates[:, :4], candidates[:, 4], 0.7)]
         return _squared(_moved(candidates[:, :5], candidates[:, 5:], extent=0))
 
     def _judge_all(
-        self, network: nn.Module, halves: list[Pixels], boxes: Array, size: int, threshold: float
+        self, network: JudgingNet, halves: list[Pixels], boxes: Array, threshold: float
     ) -> Judgement:
         """Return what a network says of all candidates that lie in the picture."""
 
-        batch = self._pixels // (2 * size**2)  # their maps are more than P-Net's
+        batch = self._pixels // (2 * network.size**2)  # their maps are more than P-Net's
 
         def judge(start: int) -> Judgement:
             some = boxes[start : start + batch]
-            return self._judge(network, halves, some, size, threshold)
+            return self._judge(network, halves, some, threshold)
 
         judged = [NOTHING, *self._map(judge, range(0, len(boxes), batch))]
         return Judgement(*(np.concatenate(parts) for parts in zip(*judged, strict=True)))
 
     @torch.inference_mode()
     def _judge(
-        self, network: nn.Module, halves: list[Pixels], boxes: Array, size: int, threshold: float
+        self, network: JudgingNet, halves: list[Pixels], boxes: Array, threshold: float
     ) -> Judgement:
-        kept, cuts = _cut(halves, boxes, size)
+        kept, cuts = _cut(halves, boxes, network.size)
         if not cuts:
             return NOTHING
         batch = normalised(torch.from_numpy(np.stack(cuts)).to(self.device))
-        offsets, *landmarks, scores = (part.cpu().numpy() for part in network(batch))
-        accepted = scores[:, 1] > threshold
+        scores, offsets, *landmarks = (part.cpu().numpy() for part in network(batch))
+        accepted = scores > threshold
         return Judgement(
-            np.column_stack([boxes[kept, :4], scores[:, 1]])[accepted],
+            np.column_stack([boxes[kept, :4], scores])[accepted],
             offsets[accepted],
             landmarks[0][accepted] if landmarks else NOTHING.points,
         )
@@ -212,11 +261,17 @@ def _cut(halves: list[Pixels], boxes: Array, size: int) -> tuple[list[int], list
     return kept, cuts
 
 
-def _best(candidates: Array, overlap: float) -> NDArray[np.int64]:
-    """Return which candidates non-maximum suppression keeps, best first."""
-    boxes, scores = torch.from_numpy(candidates[:, :4]), torch.from_numpy(candidates[:, 4])
-    kept: NDArray[np.int64] = nms(boxes, scores, overlap).numpy()
-    return kept
+def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
+    """Return which boxes non-maximum suppression keeps, best first.
+
+    Args:
+        boxes: (N, 4) corners.
+        scores: (N,), above 0.
+        overlap: intersection over union from which on only the better one is kept.
+    """
+    corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
+    kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
+    return np.asarray(kept, dtype=np.int64)
 
 
 def _moved(boxes: Array, offsets: Array, *, extent: int) -> Array:

@@ -284,11 +284,10 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     _check_pixels(width, height, max_pixels)
     reduction = _reduce(image, at_least)
     profile = image.info.get("icc_profile")
-    upright = _upright(image)
-    pixels = np.array(_to_rgb(upright, profile), dtype=np.uint8)
+    turned = _turn_upright(image)
+    pixels = np.array(_to_rgb(image, profile), dtype=np.uint8)
     if 0 in pixels.shape:
         raise UnreadablePhoto("it has no pixels")
-    turned = upright is not image and _lies(image)
     return _Decoded(pixels, reduction, (height, width) if turned else (width, height))
 
 
@@ -362,18 +361,19 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the picture turned as its EXIF orientation says; broken EXIF turns nothing."""
+def _turn_upright(image: Image.Image) -> bool:
+    """Turn a picture as its EXIF orientation says; broken EXIF turns nothing.
+
+    Returns:
+        Whether width and height changed places.
+    """
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
     except Exception:  # noqa: BLE001 - the pixels are good, whatever the tags are
-        return image
-
-
-def _lies(image: Image.Image) -> bool:
-    """Tell whether the EXIF orientation exchanges width and height."""
-    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return False
+    return orientation in (5, 6, 7, 8)
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from facenet_pytorch.models.mtcnn import PNet
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from faceqan_toolkit.facenet_weights import load_weights
 from faceqan_toolkit.types import Pixels
 
 CELL, STRIDE = 12, 2
@@ -45,33 +45,30 @@ class Proposals(NamedTuple):
     offsets: NDArray[np.float32]
 
 
-class ProposalNet(nn.Module):
+class ProposalNet:
     """facenet-pytorch's P-Net with the same results, less work and bounded memory.
 
     A score's share of two comes from their difference; offsets are computed where a face may be,
     nowhere else; activation and pooling of the first layer go over memory as it lies.
+
+    Args:
+        device: where it runs.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        source = PNet()
-        self.conv1, self.slopes1 = source.conv1, source.prelu1.weight
-        self.conv2, self.slopes2 = source.conv2, source.prelu2.weight
-        self.conv3, self.slopes3 = source.conv3, source.prelu3.weight
-        weight, bias = source.conv4_1.weight.flatten(1), source.conv4_1.bias
-        self.margin_weight = nn.Parameter(weight[1:] - weight[:1])
-        self.margin_bias = nn.Parameter(bias[1:] - bias[:1])
-        self.offset_weight = nn.Parameter(source.conv4_2.weight.flatten(1))
-        self.offset_bias = source.conv4_2.bias
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = device
+        self._weights = weights = load_weights("pnet", device)
+        scores, biases = weights["conv4_1.weight"].flatten(1), weights["conv4_1.bias"]
+        self._margin = scores[1:] - scores[:1], biases[1:] - biases[:1]
+        self._offsets = weights["conv4_2.weight"].flatten(1), weights["conv4_2.bias"]
 
     @torch.inference_mode()
     def propose(self, pixels: Pixels, threshold: float) -> Proposals:
         """Return the places of a picture, or of a stripe, whose score reaches a threshold."""
         features = self.features(pixels)
-        margin = F.linear(features, self.margin_weight, self.margin_bias)[..., 0]
+        margin = F.linear(features, *self._margin)[..., 0]
         y, x = torch.nonzero(margin >= math.log(threshold / (1 - threshold)), as_tuple=True)
-        offsets = F.linear(features[y, x], self.offset_weight, self.offset_bias)
+        offsets = F.linear(features[y, x], *self._offsets)
         return Proposals(
             torch.stack([x, y], dim=1).cpu().numpy(),
             torch.sigmoid(margin[y, x]).cpu().numpy(),
@@ -83,12 +80,12 @@ class ProposalNet(nn.Module):
         height, width = pixels.shape[:2]
         # Pooling takes two by two and makes do with one at an odd edge; two equal ones do as well.
         odd_rows, odd_columns = height % 2, width % 2
-        picture = torch.from_numpy(pixels).to(self.margin_bias.device)
+        picture = torch.from_numpy(pixels).to(self.device)
         picture = F.pad(picture, (0, 0, 0, odd_columns, 0, odd_rows))
-        maps = self.conv1(normalised(picture[None]))[0].permute(1, 2, 0)
+        maps = self._convolve(1, normalised(picture[None]))[0].permute(1, 2, 0)
         rows, columns, channels = maps.shape
         # ten channels are no whole vector of the processor, a row of them is many
-        flat = torch.prelu(maps.reshape(rows, -1), self.slopes1.repeat(columns))
+        flat = torch.prelu(maps.reshape(rows, -1), self._weights["prelu1.weight"].repeat(columns))
         maps = flat.view(rows, columns, channels)
         if odd_rows:
             maps[-1] = maps[-2]
@@ -99,9 +96,13 @@ class ProposalNet(nn.Module):
         pairs = taller.view(rows // 2, columns // 2, 2 * channels)
         pooled = torch.maximum(pairs[..., :channels], pairs[..., channels:])
         maps = pooled.permute(2, 0, 1)[None]
-        maps = torch.prelu(self.conv2(maps), self.slopes2)
-        maps = torch.prelu(self.conv3(maps), self.slopes3)
+        for layer in (2, 3):
+            maps = torch.prelu(self._convolve(layer, maps), self._weights[f"prelu{layer}.weight"])
         return maps[0].permute(1, 2, 0)
+
+    def _convolve(self, layer: int, maps: Tensor) -> Tensor:
+        weights = self._weights
+        return F.conv2d(maps, weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"])
 
 
 def normalised(pictures: Tensor) -> Tensor:

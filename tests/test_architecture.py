@@ -17,8 +17,9 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
     {"weights"},
-    {"settings", "photos", "device", "alignment", "proposals", "attack"}
+    {"settings", "photos", "device", "alignment", "facenet_weights", "attack"}
     | {"embedders.base", "embedders.freeze"},
+    {"proposals"},
     {"faces", "mtcnn", "yunet", "embedders.sface", "embedders.zoo", "runs"},
     {"detection", "landmarks", "quality", "ranking"},
     {"pipeline"},

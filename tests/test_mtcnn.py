@@ -5,8 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
+from facenet_pytorch.models.mtcnn import ONet, RNet
+from torchvision.ops import nms
 
-from faceqan_toolkit.mtcnn import FACTOR, _cut, _halves, _pyramid
+from faceqan_toolkit.mtcnn import FACTOR, MTCNN, _cut, _halves, _pyramid, best
 from faceqan_toolkit.types import Pixels
 
 
@@ -64,3 +67,26 @@ def test_cuts_at_the_edges(smooth: Pixels) -> None:
     assert kept == [3, 4, 5]
     whole = cv2.resize(smooth, (24, 24), interpolation=cv2.INTER_AREA)
     assert np.abs(cuts[2].astype(float) - whole).mean() < 3
+
+
+def test_the_judging_networks_are_facenet_pytorchs() -> None:
+    ours = MTCNN()
+    for network, theirs in ((ours._refinement, RNet()), (ours._output, ONet())):
+        pictures = torch.rand(7, 3, network.size, network.size) * 2 - 1
+        with torch.inference_mode():
+            scores, *rest = network(pictures)
+            *expected, both = theirs(pictures)
+        torch.testing.assert_close(scores, both[:, 1], atol=1e-5, rtol=1e-5)
+        for one, other in zip(rest, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_suppression_is_torchvisions(count: int) -> None:
+    rng = np.random.default_rng(count)
+    corners = rng.uniform(-50, 500, (count, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(0, 150, (count, 2))]).astype(np.float32)
+    scores = rng.uniform(0.3, 1, count).astype(np.float32)
+    for overlap in (0.3, 0.5, 0.7):
+        expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap)
+        assert best(boxes, scores, overlap).tolist() == expected.tolist()

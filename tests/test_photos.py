@@ -208,6 +208,15 @@ class TestDecoding:
         expected = upright if mode == "RGB" else np.repeat(upright[..., :1], 3, axis=2)
         assert np.array_equal(decoded(encoded(image, "PNG", exif=exif)), expected)
 
+    @pytest.mark.parametrize("file_format", ["JPEG", "MPO", "WEBP", "TIFF", "AVIF"])
+    def test_exif_orientation_in_other_formats(self, file_format: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        lying = Image.fromarray(np.ascontiguousarray(np.rot90(picture())))
+        pixels = decoded(encoded(lying, file_format, exif=exif))
+        assert pixels.shape == (24, 40, 3)
+        assert np.abs(pixels.astype(int) - picture()).mean() < 8
+
     @pytest.mark.parametrize(
         ("image", "colour"),
         [
