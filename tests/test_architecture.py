@@ -65,6 +65,17 @@ def test_records_need_no_torch(name: str) -> None:
     assert python(probe) == "False"
 
 
+def test_scoring_needs_no_torchvision() -> None:
+    """Importing it, and facenet-pytorch with it, takes as long as all of torch."""
+    code = """
+import sys
+from faceqan_toolkit import Pipeline, Settings
+Pipeline(Settings(device="cpu"))
+print({"torch", "torchvision", "facenet_pytorch"} & set(sys.modules))
+"""
+    assert python(code) == "{'torch'}"
+
+
 def python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
