@@ -78,7 +78,16 @@ def footprint(transform: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
-def align(pixels: Pixels, face: Face, *, antialias: bool) -> AlignedCrop:
+def detail_survives(face: Face, reduction: int) -> bool:
+    """Tell whether a photo reduced so many times still holds all that the face's crop can show.
+
+    Raises:
+        Unalignable: see `estimate_transform`.
+    """
+    return 1 / scale_of(estimate_transform(face.landmarks)) >= SHRINK_LIMIT * reduction
+
+
+def align(pixels: Pixels, face: Face, *, antialias: bool, reduction: int = 1) -> AlignedCrop:
     """Return the face warped onto the template, bilinear, black beyond the photo.
 
     Args:
@@ -86,12 +95,17 @@ def align(pixels: Pixels, face: Face, *, antialias: bool) -> AlignedCrop:
         face: its landmarks decide.
         antialias: if the face is shrunk more than `SHRINK_LIMIT` times, sample the crop on a
             finer grid and average, so that no pixel of the photo is skipped.
+        reduction: how many times `pixels` are reduced against the photo the face is a part of.
 
     Raises:
         Unalignable: see `estimate_transform`; or the crop would lie wholly outside the photo.
     """
     transform = estimate_transform(face.landmarks)
-    left, top, right, bottom = footprint(transform)
+    # pixel u covers those of the photo about n (u + 1/2) - 1/2
+    reduced = transform.copy()
+    reduced[:, 2] += transform[:, :2].sum(axis=1) * (reduction - 1) / 2
+    reduced[:, :2] *= reduction
+    left, top, right, bottom = footprint(reduced)
     height, width = pixels.shape[:2]
     # one pixel more on every side for the interpolation
     x1, y1 = max(0, math.floor(left) - 1), max(0, math.floor(top) - 1)
@@ -99,10 +113,10 @@ def align(pixels: Pixels, face: Face, *, antialias: bool) -> AlignedCrop:
     if x1 >= x2 or y1 >= y2:
         raise Unalignable("the landmarks lie outside the photo")
     region = pixels[y1:y2, x1:x2]
-    to_crop = transform.copy()
-    to_crop[:, 2] += transform[:, :2] @ (x1, y1)
+    to_crop = reduced.copy()
+    to_crop[:, 2] += reduced[:, :2] @ (x1, y1)
 
-    shrink = 1 / scale_of(transform)
+    shrink = 1 / scale_of(reduced)
     oversampling = 1
     if antialias and shrink > SHRINK_LIMIT:
         oversampling = min(math.ceil(shrink), MAX_OVERSAMPLING)

@@ -12,9 +12,9 @@ LARGEST_BUFFER = 1 << 30
 def keep_freed_buffers() -> bool:
     """Let the process keep freed memory for its next buffers; return whether that was possible.
 
-    An attack makes and drops the same large buffers hundreds of times; glibc gives each back to
-    the system and every new one costs page faults, about a tenth of the time. The process keeps
-    its peak until it ends. Other C libraries are left as they are.
+    Networks make and drop the same large buffers hundreds of times; glibc gives each back to the
+    system and every new one costs page faults, about a tenth of the time. The process keeps its
+    peak until it ends. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return False

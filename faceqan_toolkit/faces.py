@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import Face, Pixels
+from faceqan_toolkit.types import Face
 
 
 def best_confidence(faces: Iterable[Face]) -> float:
@@ -42,14 +42,14 @@ def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
     return sorted(large, key=lambda face: (-face.size, *face.box))
 
 
-def select_faces(faces: list[Face], policy: str, photo: Pixels) -> list[tuple[int, Face]]:
+def select_faces(faces: list[Face], policy: str, size: tuple[int, int]) -> list[tuple[int, Face]]:
     """Return the faces a policy chooses, each with its index in `faces`.
 
     Args:
         faces: of one photo, largest first, at least one.
         policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
             of equals the larger one.
-        photo: (H, W, 3), for its centre.
+        size: width and height of the photo, for its centre.
     """
     numbered = list(enumerate(faces))
     if policy == "all":
@@ -58,7 +58,7 @@ def select_faces(faces: list[Face], policy: str, photo: Pixels) -> list[tuple[in
         return numbered[:1]
     if policy == "confident":
         return [max(numbered, key=lambda item: (_confidence(item[1]), -item[0]))]
-    centre_x, centre_y = (photo.shape[1] - 1) / 2, (photo.shape[0] - 1) / 2
+    centre_x, centre_y = ((side - 1) / 2 for side in size)
 
     def distance(face: Face) -> float:
         x1, y1, x2, y2 = face.box

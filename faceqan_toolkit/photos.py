@@ -12,10 +12,10 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from faceqan_toolkit.errors import (
     MissingExtra,
@@ -190,12 +190,15 @@ def _below(root: Path, path: Path) -> PhotoSource:
     return PhotoSource(path_text(root), path_text(path.relative_to(root)), path)
 
 
-def decode(source: PhotoSource, *, max_pixels: int) -> Photo:
+def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     """Return a photo as a viewer would show it.
 
     Args:
         source: the file.
         max_pixels: a photo with more is not decoded.
+        at_least: pixels its longer side must keep. A JPEG with twice, four or eight times as many
+            is decoded at a half, a quarter or an eighth, for a fraction of the time and memory;
+            0 decodes in full.
 
     Raises:
         PhotoError: it cannot be read; the class says why.
@@ -219,7 +222,20 @@ def decode(source: PhotoSource, *, max_pixels: int) -> Photo:
     if not data:
         raise UnreadablePhoto("the file is empty")
     state = FileState(found.st_size, found.st_mtime_ns, hashlib.sha256(data).hexdigest())
-    return Photo(source, decode_bytes(data, max_pixels=max_pixels), state)
+    decoded = _decode_safely(data, max_pixels, at_least)
+    if decoded.reduction == 1:
+        return Photo(source, decoded.pixels, state)
+    return Photo(source, decoded.pixels, state, decoded.reduction, decoded.full_size, data)
+
+
+def decode_full(photo: Photo) -> Photo:
+    """Return a photo that was decoded smaller, in its own size.
+
+    Raises:
+        UnreadablePhoto, TooLarge: see `decode_bytes`.
+    """
+    width, height = photo.size
+    return Photo(photo.source, decode_bytes(photo.encoded, max_pixels=width * height), photo.state)
 
 
 def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
@@ -230,10 +246,21 @@ def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
         MissingExtra: HEIC or AVIF, and the extra `heif` is not installed.
         TooLarge: more than `max_pixels`, or more than memory holds.
     """
+    return _decode_safely(data, max_pixels, 0).pixels
+
+
+class _Decoded(NamedTuple):
+    pixels: Pixels
+    reduction: int = 1
+    full_size: tuple[int, int] | None = None
+
+
+def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
+    """Decode; whatever goes wrong becomes a PhotoError."""
     try:
         with _pillow_unlimited, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # people get a record
-            return _decode(data, max_pixels)
+            return _decode(data, max_pixels, at_least)
     except PhotoError:
         raise
     except UnidentifiedImageError:
@@ -246,20 +273,32 @@ def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
         raise UnreadablePhoto(f"damaged: {error or type(error).__name__}") from error
 
 
-def _decode(data: bytes, max_pixels: int) -> Pixels:
+def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     try:
         image = _open(data)
     except UnidentifiedImageError:
         if data[:4] in (b"II*\0", b"MM\0*"):
-            return _decode_tiff(data, max_pixels)
+            return _Decoded(_decode_tiff(data, max_pixels))
         raise
-    _check_pixels(image.width, image.height, max_pixels)
+    width, height = image.size
+    _check_pixels(width, height, max_pixels)
+    reduction = _reduce(image, at_least)
     profile = image.info.get("icc_profile")
-    upright = _upright(image)
-    pixels = np.array(_to_rgb(upright, profile), dtype=np.uint8)
+    turned = _turn_upright(image)
+    pixels = np.array(_to_rgb(image, profile), dtype=np.uint8)
     if 0 in pixels.shape:
         raise UnreadablePhoto("it has no pixels")
-    return pixels
+    return _Decoded(pixels, reduction, (height, width) if turned else (width, height))
+
+
+def _reduce(image: Image.Image, at_least: int) -> int:
+    """Have a JPEG decoded smaller, if it may be; return how many times."""
+    longer = max(image.size)
+    if image.format not in ("JPEG", "MPO") or not 0 < at_least <= longer // 2:
+        return 1
+    width, height = (max(1, side * at_least // longer) for side in image.size)
+    image.draft(None, (width, height))  # the smallest that is not below this size
+    return round(longer / max(image.size))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -322,13 +361,19 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the picture turned as its EXIF orientation says; broken EXIF turns nothing."""
+def _turn_upright(image: Image.Image) -> bool:
+    """Turn a picture as its EXIF orientation says; broken EXIF turns nothing.
+
+    Returns:
+        Whether width and height changed places.
+    """
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
     except Exception:  # noqa: BLE001 - the pixels are good, whatever the tags are
-        return image
+        return False
+    return orientation in (5, 6, 7, 8)
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:

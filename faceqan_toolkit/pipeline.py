@@ -17,7 +17,7 @@ import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
 from faceqan_toolkit.paths import crop_path
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.photos import decode, decode_full, find_photos
 from faceqan_toolkit.prefetch import prefetch
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
@@ -99,6 +99,7 @@ class Pipeline:
         self.scorer: QualityEstimator | None = None
         self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
+        self._decode_at_least = 0
         if "quality" in settings.stages:
             self.scorer = _estimator(settings)
         if "detection" in settings.stages:
@@ -110,6 +111,9 @@ class Pipeline:
                 from faceqan_toolkit.detection import make_detector
 
                 self.detector = make_detector(settings)
+                # plain sampling takes single pixels of the full photo, whatever a crop's size
+                if settings.antialias or "alignment" not in settings.stages:
+                    self._decode_at_least = settings.max_side
 
     def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
         """Yield the records of photos, in order, while the next ones are being prepared.
@@ -133,7 +137,11 @@ class Pipeline:
         state = None
         try:
             with self._timed("decode"):
-                photo = decode(source, max_pixels=self.settings.max_pixels)
+                photo = decode(
+                    source,
+                    max_pixels=self.settings.max_pixels,
+                    at_least=self._decode_at_least,
+                )
             state = photo.state
             cuts = tuple(self._cut(photo))
         except (PhotoError, MissingDependency) as error:
@@ -165,18 +173,29 @@ class Pipeline:
             return
         with self._timed("detect"):
             faces = self.detector.detect(photo)
-            chosen = select_faces(faces, self.settings.faces, photo.pixels)
+            chosen = select_faces(faces, self.settings.faces, photo.size)
+        full: Photo | None = None
         for index, face in chosen:
             if photo.source.faces is not None and index not in photo.source.faces:
                 continue
             if "alignment" not in self.settings.stages:
                 yield Cut(index, face)
                 continue
-            from faceqan_toolkit.alignment import align
+            from faceqan_toolkit.alignment import align, detail_survives
 
             try:
+                cut_from = photo
+                # which one a face is cut from does not depend on the photo's other faces
+                if photo.reduction > 1 and not detail_survives(face, photo.reduction):
+                    with self._timed("decode"):
+                        cut_from = full = full or decode_full(photo)
                 with self._timed("align"):
-                    crop = align(photo.pixels, face, antialias=self.settings.antialias)
+                    crop = align(
+                        cut_from.pixels,
+                        face,
+                        antialias=self.settings.antialias,
+                        reduction=cut_from.reduction,
+                    )
                 yield Cut(index, face, crop.pixels)
             except PhotoError as error:
                 yield Cut(index, face, failure=error)

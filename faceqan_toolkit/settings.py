@@ -12,7 +12,7 @@ from typing import Any
 
 from faceqan_toolkit.errors import SettingsError
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised whenever the same settings would give other scores than before."""
 
 TASKS: Mapping[str, tuple[str, ...]] = {

@@ -56,11 +56,24 @@ class Photo:
         source: where it came from.
         pixels: (H, W, 3) uint8, sRGB.
         state: the file as it was when read.
+        reduction: how many pixels of the photo, along a side, went into one of `pixels`: 1, or
+            2, 4, 8 for a JPEG that was decoded smaller.
+        full_size: width and height of the photo, if `pixels` are reduced.
+        encoded: the file's content, if `pixels` are reduced.
     """
 
     source: PhotoSource
     pixels: Pixels
     state: FileState
+    reduction: int = 1
+    full_size: tuple[int, int] | None = None
+    encoded: bytes = b""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo, pixels."""
+        height, width = self.pixels.shape[:2]
+        return self.full_size or (width, height)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.alignment import (
     ARCFACE_TEMPLATE,
     align,
+    detail_survives,
     estimate_transform,
     footprint,
     scale_of,
@@ -171,3 +172,19 @@ def test_any_landmarks_give_a_crop_or_a_reason(values, antialias) -> None:
 def test_collinear_landmarks_align(astronaut: Pixels) -> None:
     landmarks = np.array([[100, 100], [120, 110], [140, 120], [160, 130], [180, 140]], float)
     assert align(astronaut, face_at(landmarks), antialias=True).pixels.any()
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_a_reduced_photo_gives_the_same_crop(astronaut: Pixels, reduction: int) -> None:
+    crop_of_small = face_at(placed(0.75, 0.2, 130, 40))
+    expected = align(astronaut, crop_of_small, antialias=True).pixels
+    # the photo is `astronaut` enlarged, so reduced it is `astronaut` again
+    large = face_at((crop_of_small.landmarks + 0.5) * reduction - 0.5)
+    crop = align(astronaut, large, antialias=True, reduction=reduction)
+    assert np.abs(crop.pixels.astype(int) - expected).max() <= 1
+    np.testing.assert_allclose(crop.transform, estimate_transform(large.landmarks))
+
+
+def test_whether_detail_survives() -> None:
+    face = face_at(placed(5, 0.2, 130, 40))  # shrunk five times
+    assert [detail_survives(face, reduction) for reduction in (1, 2, 4)] == [True, True, False]

@@ -16,15 +16,15 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
     {"weights"},
     {
-        "settings", "photos", "device", "alignment", "attack",
+        "settings", "photos", "device", "alignment", "attack", "facenet_weights",
         "embedders.preprocessing", "embedders.base", "embedders.freeze",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
     {"embedders.openvino_model", "embedders.openvino_step"},
-    {"embedders.sface", "embedders.architectures"},
+    {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
@@ -69,6 +69,17 @@ def test_imports_go_one_way(name: str) -> None:
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
+
+
+def test_scoring_needs_no_torchvision() -> None:
+    """Importing it, and facenet-pytorch with it, takes as long as all of torch."""
+    code = """
+import sys
+from faceqan_toolkit import Pipeline, Settings
+Pipeline(Settings(device="cpu"))
+print({"torch", "torchvision", "facenet_pytorch"} & set(sys.modules))
+"""
+    assert python(code) == "{'torch'}"
 
 
 def python(code: str) -> str:

@@ -12,7 +12,7 @@ from faceqan_toolkit.faces import accept_faces, select_faces
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face
 
-PHOTO = np.zeros((200, 300, 3), np.uint8)
+PHOTO = (300, 200)
 
 
 def face(x: float, y: float, size: float, confidence: float | None = 0.99) -> Face:

@@ -208,6 +208,15 @@ class TestDecoding:
         expected = upright if mode == "RGB" else np.repeat(upright[..., :1], 3, axis=2)
         assert np.array_equal(decoded(encoded(image, "PNG", exif=exif)), expected)
 
+    @pytest.mark.parametrize("file_format", ["JPEG", "MPO", "WEBP", "TIFF", "AVIF"])
+    def test_exif_orientation_in_other_formats(self, file_format: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        lying = Image.fromarray(np.ascontiguousarray(np.rot90(picture())))
+        pixels = decoded(encoded(lying, file_format, exif=exif))
+        assert pixels.shape == (24, 40, 3)
+        assert np.abs(pixels.astype(int) - picture()).mean() < 8
+
     @pytest.mark.parametrize(
         ("image", "colour"),
         [
@@ -334,6 +343,77 @@ class TestDecoding:
             warnings.simplefilter("always")
             assert np.array_equal(decoded(data), picture())
         assert not caught
+
+
+class TestReducedDecoding:
+    """JPEGs decoded at a half, a quarter, an eighth."""
+
+    def decode(self, tmp_path: Path, data: bytes, **options) -> photos.Photo:
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(data)
+        source = PhotoSource(str(tmp_path), path.name, path)
+        return decode(source, **{"max_pixels": LIMIT, **options})
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+    def test_what_is_shown_is_the_same(self, tmp_path: Path, orientation: int, mode: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(picture(401, 640)).convert(mode)
+        data = encoded(image, "JPEG", exif=exif, quality=95)
+        full = self.decode(tmp_path, data)
+        assert (full.reduction, full.size) == (1, full.pixels.shape[1::-1])
+        for at_least, reduction in ((320, 2), (161, 2), (160, 4), (80, 8), (10, 8)):
+            photo = self.decode(tmp_path, data, at_least=at_least)
+            assert photo.reduction == reduction
+            assert photo.size == full.size
+            expected = cv2.resize(
+                full.pixels[: full.size[1] // 8 * 8, : full.size[0] // 8 * 8],
+                None, fx=1 / reduction, fy=1 / reduction, interpolation=cv2.INTER_AREA,
+            )  # fmt: skip
+            # a picture that was turned has its odd row at the other end
+            height, width = expected.shape[:2]
+            assert 0 <= photo.pixels.shape[0] - height <= 1
+            difference = photo.pixels[:height, :width].astype(int) - expected
+            assert np.abs(difference).max() <= 6
+            again = photos.decode_full(photo)
+            assert again.reduction == 1
+            assert np.array_equal(again.pixels, full.pixels)
+
+    def test_colour_profiles(self, tmp_path: Path) -> None:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+        data = encoded(Image.new("RGB", (640, 400), (250, 10, 60)), "JPEG", icc_profile=swapped)
+        photo = self.decode(tmp_path, data, at_least=100)
+        assert photo.reduction == 4
+        assert np.abs(photo.pixels.astype(int) - (60, 10, 250)).max() < 12
+
+    def test_mpo(self, tmp_path: Path) -> None:
+        frames = [Image.new("RGB", (640, 400), colour) for colour in ("red", "blue")]
+        data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+        photo = self.decode(tmp_path, data, at_least=320)
+        assert photo.reduction == 2
+        assert photo.size == (640, 400)
+        assert photo.pixels[100, 100, 0] > 250 > 5 > photo.pixels[100, 100, 2]
+
+    @pytest.mark.parametrize(
+        ("file_format", "at_least"), [("PNG", 100), ("WEBP", 100), ("JPEG", 321), ("JPEG", 0)]
+    )
+    def test_what_is_decoded_in_full(self, tmp_path: Path, file_format: str, at_least: int) -> None:
+        data = encoded(Image.fromarray(picture(400, 640)), file_format)
+        photo = self.decode(tmp_path, data, at_least=at_least)
+        assert (photo.reduction, photo.pixels.shape) == (1, (400, 640, 3))
+        assert photo.encoded == b""
+
+    def test_limits_hold_for_the_whole_photo(self, tmp_path: Path) -> None:
+        data = encoded(Image.fromarray(picture(400, 640)), "JPEG")
+        with pytest.raises(TooLarge, match="640x400"):
+            self.decode(tmp_path, data, at_least=80, max_pixels=640 * 400 - 1)
+
+    def test_truncated(self, tmp_path: Path) -> None:
+        data = encoded(Image.fromarray(picture(400, 640)), "JPEG")
+        with pytest.raises(UnreadablePhoto):
+            self.decode(tmp_path, data[: len(data) // 2], at_least=80)
 
 
 class TestFiles:

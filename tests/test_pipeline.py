@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings
+from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from tests.conftest import SAMPLES, read_rgb
@@ -159,6 +159,93 @@ def test_antialiasing_changes_crops_of_large_faces(tmp_path: Path) -> None:
         Pipeline(Settings(antialias=value, **QUICK)).run([tmp_path]) for value in (True, False)
     )
     assert next(one).quality != next(other).quality
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """One picture of 3600 pixels, a large face and a small one, as JPEG and as PNG."""
+    folder = tmp_path_factory.mktemp("large")
+    hopper = Image.open(SAMPLES / "hopper.jpg").convert("RGB")
+    large = hopper.resize((hopper.width * 6, hopper.height * 6), Image.Resampling.BICUBIC)
+    wide = Image.new("RGB", (3600, 3600), "grey")
+    wide.paste(large, (0, 0))
+    astronaut = Image.open(SAMPLES / "astronaut.jpg").convert("RGB").crop((100, 0, 400, 300))
+    wide.paste(astronaut.resize((600, 600)), (3000, 3000))
+    wide.save(folder / "photo.jpg", quality=95)
+    # the same pixels without a way to decode them smaller
+    Image.open(folder / "photo.jpg").save(folder / "photo.png")
+    return folder
+
+
+class TestReducedJPEGs:
+    """Large JPEGs are decoded smaller where nothing is lost by it."""
+
+    def crops(self, folder: Path, name: str, **options) -> tuple[list[Record], list[np.ndarray]]:
+        pipeline = Pipeline(
+            Settings(**{"task": "align", "faces": "all", "device": "cpu", **options}),
+            crops_folder=folder / "crops",
+        )
+        records = list(pipeline.run([folder / name]))
+        return records, [read_rgb(folder / record.crop) for record in records]
+
+    def test_the_same_faces_in_pixels_of_the_full_photo(self, folder: Path) -> None:
+        of_jpeg, of_png = (self.crops(folder, f"photo.{kind}")[0] for kind in ("jpg", "png"))
+        assert [record.status for record in of_jpeg] == ["ok", "ok"]
+        for one, other in zip(of_jpeg, of_png, strict=True):
+            apart = [
+                abs(getattr(one, column) - getattr(other, column)) for column in LANDMARK_COLUMNS
+            ]
+            assert max(apart) < 0.03 * other.face_px
+        assert of_png[0].face_px > 900
+        assert of_png[1].face_px < 200
+
+    def test_large_faces_score_the_same(self, folder: Path) -> None:
+        table = folder / "faces.csv"
+        (found, _), (crop, _) = self.crops(folder, "photo.jpg")
+        numbers = ",".join(repr(getattr(found, column)) for column in LANDMARK_COLUMNS)
+        table.write_text(f"{found.path},{numbers},0.97\n")
+        # a landmarks file looks at no picture, so it has the photo decoded in full
+        _, (in_full,) = self.crops(folder, "photo.jpg", landmarks=table)
+        assert not np.array_equal(crop, in_full)
+        model = FaceQAN(**QUICK)
+        one, other = model.embed([crop, in_full])
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
+
+    def test_small_faces_are_cut_from_the_full_photo(self, folder: Path, monkeypatch) -> None:
+        _, (large, small) = self.crops(folder, "photo.jpg")
+        monkeypatch.setattr(alignment, "detail_survives", lambda *_: False)
+        _, (large_in_full, small_in_full) = self.crops(folder, "photo.jpg")
+        assert np.array_equal(small, small_in_full)
+        assert not np.array_equal(large, large_in_full)
+
+    @pytest.mark.parametrize(
+        "options", [{"antialias": False}, {"max_side": 0}, {"max_side": 1801}], ids=str
+    )
+    def test_what_needs_every_pixel_gets_them(self, folder: Path, options) -> None:
+        options |= {"faces": "largest"}
+        (_, of_jpeg), (_, of_png) = (
+            self.crops(folder, f"photo.{kind}", **options) for kind in ("jpg", "png")
+        )
+        assert np.array_equal(of_jpeg, of_png)
+
+    def test_turned_photos(self, folder: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        lying = Image.open(folder / "photo.jpg").crop((0, 0, 3600, 3000))
+        lying.rotate(90, expand=True).save(folder / "tagged.jpg", exif=exif, quality=95)
+        lying.rotate(90, expand=True).save(folder / "untagged.jpg", quality=95)
+        lying.save(folder / "upright.jpg", quality=95)
+        options = {"task": "detect", "faces": "largest", "rotate": True, "min_confidence": 0.995}
+        upright, tagged, untagged = (
+            next(Pipeline(Settings(device="cpu", **options)).run([folder / f"{name}.jpg"]))
+            for name in ("upright", "tagged", "untagged")
+        )
+        assert untagged.rotation == 270
+        for column in LANDMARK_COLUMNS:
+            assert getattr(tagged, column) == pytest.approx(getattr(upright, column), abs=15)
+        # what was at the right is at the top, counted from the full photo's edge
+        assert untagged.left_eye_y == pytest.approx(3600 - 1 - upright.left_eye_x, abs=15)
+        assert untagged.left_eye_x == pytest.approx(upright.left_eye_y, abs=15)
 
 
 def test_landmarks_from_a_file_replace_detection(tmp_path: Path) -> None:

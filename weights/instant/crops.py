@@ -124,7 +124,7 @@ def items(lfw: Path, photos: Path, splits: tuple[str, ...] = SPLITS) -> Iterator
         try:
             for source in find_photos([path]):
                 photo = decode(source, max_pixels=settings.max_pixels)
-                for _, face in select_faces(detector.detect(photo), policy, photo.pixels):
+                for _, face in select_faces(detector.detect(photo), policy, photo.size):
                     yield photo, face, align(photo.pixels, face, antialias=True).pixels
         except PhotoError as error:
             print(f"left out: {error.status} {digest(path.name)}", file=sys.stderr)
