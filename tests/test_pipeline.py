@@ -282,7 +282,7 @@ def test_an_unexpected_error_costs_one_photo(monkeypatch) -> None:
 
 def test_a_useless_embedding_is_a_record(monkeypatch) -> None:
     pipeline = Pipeline(Settings(**QUICK))
-    monkeypatch.setattr(pipeline.scorer, "_network", lambda crops: crops.flatten(1)[:, :8] * 0)
+    monkeypatch.setattr(pipeline.scorer, "_network", lambda crops: crops.flatten(1)[:, :128] * 0)
     (record,) = pipeline.run([SAMPLES / "hopper.jpg"])
     assert record.status == "unscorable"
     assert record.quality is None
