@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings
+from faceqan_toolkit.embedders.base import Embedder
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from tests.conftest import SAMPLES, read_rgb
@@ -193,9 +195,14 @@ def test_an_unexpected_error_costs_one_photo(monkeypatch) -> None:
     assert records[0].sha256
 
 
-def test_a_useless_embedding_is_a_record(monkeypatch) -> None:
+class Useless(Embedder):
+    def forward(self, crops: Tensor) -> Tensor:
+        return crops.flatten(1)[:, :8] * 0
+
+
+def test_a_useless_embedding_is_a_record() -> None:
     pipeline = Pipeline(Settings(**QUICK))
-    monkeypatch.setattr(pipeline.scorer, "_network", lambda crops: crops.flatten(1)[:, :8] * 0)
+    pipeline.scorer = FaceQAN(Useless(), copies=1, device="cpu")
     (record,) = pipeline.run([SAMPLES / "hopper.jpg"])
     assert record.status == "unscorable"
     assert record.quality is None
