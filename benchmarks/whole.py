@@ -100,7 +100,8 @@ def ours(folder: Path, work: Path, options: list[str]) -> dict[str, object]:
 
 def row(name: str, photos: int, result: dict, base: dict) -> str:
     cells = [f"{name:16}", f"{photos / result['seconds']:9.2f}"]
-    cells.append(f"{base['seconds'] / result['seconds']:7.1f} x")
+    quicker = base["seconds"] / base["photos"] / (result["seconds"] / photos)
+    cells.append(f"{quicker:7.1f} x")
     for stage in STAGES:
         spent = result["stages"].get(stage, 0.0)
         cells.append(f"{1000 * spent / photos:8.1f}")
@@ -133,7 +134,7 @@ def main() -> None:
         once = copies(1)
         command = [sys.executable, __file__, "--baseline"]
         peak, text = measured(command, json.dumps(sorted(map(str, once.iterdir()))))
-        base = {**json.loads(text), "peak": peak}
+        base = {**json.loads(text), "peak": peak, "photos": len(files)}
         print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
         print(f"{len(files)} photos; milliseconds a photo by stage, peak memory in MB")
         print(f"{'':16}  photos/s    ratio {' '.join(f'{s:>8}' for s in STAGES)}     peak  faces")
