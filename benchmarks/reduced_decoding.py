@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from faceqan_toolkit.alignment import align, detail_survives
+from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
 from faceqan_toolkit.detection import MTCNNDetector, make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import decode, find_photos
@@ -60,7 +60,7 @@ def measure_crops(
             continue
         for face in faces:
             for reduction in (2, 4, 8):
-                if not detail_survives(face, reduction):
+                if not detail_survives(estimate_transform(face.landmarks), reduction):
                     continue
                 photo = decode(jpeg, max_pixels=UNLIMITED, at_least=max(full.size) // reduction)
                 assert photo.reduction == reduction

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.embedders.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.embedders.preprocessing import Preprocessing
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality import FaceQAN
@@ -20,11 +22,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlignedCrop",
+    "BackboneEmbedder",
+    "Embedder",
     "Face",
     "FaceQAN",
     "FaceQANError",
     "Photo",
     "Pipeline",
+    "Preprocessing",
     "Record",
     "Score",
     "Settings",
@@ -33,10 +38,13 @@ __all__ = [
 
 _HOMES = {
     "AlignedCrop": "types",
+    "BackboneEmbedder": "embedders.base",
+    "Embedder": "embedders.base",
     "Face": "types",
     "FaceQAN": "quality",
     "FaceQANError": "errors",
     "Photo": "types",
+    "Preprocessing": "embedders.preprocessing",
     "Pipeline": "pipeline",
     "Record": "types",
     "Score": "types",

@@ -1,19 +1,20 @@
-"""Five landmarks to an aligned crop: a similarity transform onto the ArcFace template. Pure."""
+"""A face to the crop that a recognition model was trained on: its alignment template. Pure."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
 
-from faceqan_toolkit.errors import Unalignable
+from faceqan_toolkit.errors import SettingsError, Unalignable
+from faceqan_toolkit.settings import TEMPLATES
 from faceqan_toolkit.types import AlignedCrop, Face, Pixels
 
-CROP_SIZE = 112
-
+ARCFACE_SIZE = 112
 ARCFACE_TEMPLATE = np.array(
     [
         [38.2946, 51.6963],
@@ -31,11 +32,66 @@ SHRINK_LIMIT = 2.0
 MAX_OVERSAMPLING = 32
 
 
-def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Template:
+    """Where a face comes to lie in its crop.
+
+    Attributes:
+        name: "arcface" (the five landmarks by a similarity transform; InsightFace's template) or
+            "box" (the detector's box, cut at the photo's edges and stretched to a square, as
+            facenet-pytorch cuts faces).
+        size: S, side of the crop, pixels.
+
+    Raises:
+        SettingsError: another name, or a size that is no crop's.
+    """
+
+    name: str = "arcface"
+    size: int = ARCFACE_SIZE
+
+    def __post_init__(self) -> None:
+        if self.name not in TEMPLATES:
+            raise SettingsError(f"template is {self.name}; it must be one of {TEMPLATES}")
+        if not 16 <= self.size <= 1024:
+            raise SettingsError(f"crop-size is {self.size}; it must be 16 to 1024 pixels")
+
+    def transform(self, face: Face, photo_size: tuple[int, int]) -> NDArray[np.float64]:
+        """Return the (2, 3) transform from photo to crop coordinates.
+
+        Args:
+            face: its landmarks or its box decide.
+            photo_size: width and height of the photo, pixels.
+
+        Raises:
+            Unalignable: see `estimate_transform`; or the box has no area inside the photo.
+        """
+        if self.name == "arcface":
+            return estimate_transform(face.landmarks, self.size)
+        width, height = photo_size
+        left, top = np.maximum(face.box[:2], -0.5)
+        right, bottom = np.minimum(face.box[2:], (width - 0.5, height - 0.5))
+        if not (right - left >= 1 and bottom - top >= 1):
+            raise Unalignable("the face's box has no area inside the photo")
+        across, down = self.size / (right - left), self.size / (bottom - top)
+        transform = np.array([[across, 0, -0.5 - left * across], [0, down, -0.5 - top * down]])
+        for _ in range(face.rotation // 90):  # the face is upright in a photo turned so often
+            x, y = transform
+            transform = np.array([y, -x])
+            transform[1, 2] += self.size - 1
+        return transform
+
+
+ARCFACE = Template()
+
+
+def estimate_transform(
+    landmarks: NDArray[np.float64], size: int = ARCFACE_SIZE
+) -> NDArray[np.float64]:
     """Return the similarity transform that maps landmarks to the template by least squares.
 
     Args:
         landmarks: (5, 2) x y in pixels.
+        size: side of the crop, pixels; the template grows with it.
 
     Returns:
         (2, 3) float64: scaled rotation and translation, photo to crop.
@@ -53,8 +109,9 @@ def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
         raise Unalignable("the landmarks lie outside any photo")
     if np.ptp(landmarks, axis=0).max() < 1e-3:
         raise Unalignable("the landmarks coincide")
+    template = ARCFACE_TEMPLATE * (size / ARCFACE_SIZE)
     try:
-        transform = SimilarityTransform.from_estimate(landmarks, ARCFACE_TEMPLATE)
+        transform = SimilarityTransform.from_estimate(landmarks, template)
     except np.linalg.LinAlgError as error:
         raise Unalignable(f"the landmarks allow no similarity transform: {error}") from error
     if transform:
@@ -65,48 +122,54 @@ def estimate_transform(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def scale_of(transform: NDArray[np.float64]) -> float:
-    """Return crop pixels per photo pixel of a (2, 3) similarity transform."""
-    return math.hypot(transform[0, 0], transform[1, 0])
+    """Return crop pixels per photo pixel of a (2, 3) transform, where it shrinks most."""
+    return float(np.hypot(transform[0, :2], transform[1, :2]).min())
 
 
-def footprint(transform: NDArray[np.float64]) -> NDArray[np.float64]:
+def footprint(transform: NDArray[np.float64], size: int = ARCFACE_SIZE) -> NDArray[np.float64]:
     """Return the smallest upright box (x1, y1, x2, y2) in the photo that holds the whole crop."""
-    edge = CROP_SIZE - 0.5
+    edge = size - 0.5
     corners = np.array([[-0.5, -0.5], [edge, -0.5], [edge, edge], [-0.5, edge]])
     inverse = cv2.invertAffineTransform(transform)
     points = corners @ inverse[:, :2].T + inverse[:, 2]
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
-def detail_survives(face: Face, reduction: int) -> bool:
-    """Tell whether a photo reduced so many times still holds all that the face's crop can show.
-
-    Raises:
-        Unalignable: see `estimate_transform`.
-    """
-    return 1 / scale_of(estimate_transform(face.landmarks)) >= SHRINK_LIMIT * reduction
+def detail_survives(transform: NDArray[np.float64], reduction: int) -> bool:
+    """Tell whether a photo reduced so many times still holds all that a face's crop can show."""
+    return 1 / scale_of(transform) >= SHRINK_LIMIT * reduction
 
 
-def align(pixels: Pixels, face: Face, *, antialias: bool, reduction: int = 1) -> AlignedCrop:
-    """Return the face warped onto the template, bilinear, black beyond the photo.
+def align(
+    pixels: Pixels,
+    face: Face,
+    *,
+    antialias: bool,
+    template: Template = ARCFACE,
+    reduction: int = 1,
+    photo_size: tuple[int, int] | None = None,
+) -> AlignedCrop:
+    """Return the face warped onto a template, bilinear, black beyond the photo.
 
     Args:
         pixels: (H, W, 3) uint8, the photo.
-        face: its landmarks decide.
+        face: its landmarks, or its box, decide.
         antialias: if the face is shrunk more than `SHRINK_LIMIT` times, sample the crop on a
             finer grid and average, so that no pixel of the photo is skipped.
+        template: of the crop.
         reduction: how many times `pixels` are reduced against the photo the face is a part of.
+        photo_size: width and height of that photo; None if `pixels` are not reduced.
 
     Raises:
-        Unalignable: see `estimate_transform`; or the crop would lie wholly outside the photo.
+        Unalignable: see `Template.transform`; or the crop would lie wholly outside the photo.
     """
-    transform = estimate_transform(face.landmarks)
+    height, width = pixels.shape[:2]
+    transform = template.transform(face, photo_size or (width * reduction, height * reduction))
     # pixel u covers those of the photo about n (u + 1/2) - 1/2
     reduced = transform.copy()
     reduced[:, 2] += transform[:, :2].sum(axis=1) * (reduction - 1) / 2
     reduced[:, :2] *= reduction
-    left, top, right, bottom = footprint(reduced)
-    height, width = pixels.shape[:2]
+    left, top, right, bottom = footprint(reduced, template.size)
     # one pixel more on every side for the interpolation
     x1, y1 = max(0, math.floor(left) - 1), max(0, math.floor(top) - 1)
     x2, y2 = min(width, math.ceil(right) + 2), min(height, math.ceil(bottom) + 2)
@@ -120,16 +183,18 @@ def align(pixels: Pixels, face: Face, *, antialias: bool, reduction: int = 1) ->
     oversampling = 1
     if antialias and shrink > SHRINK_LIMIT:
         oversampling = min(math.ceil(shrink), MAX_OVERSAMPLING)
-    crop = _warp(region, to_crop, oversampling)
+    crop = _warp(region, to_crop, template.size, oversampling)
     return AlignedCrop(pixels=crop, face=face, transform=transform)
 
 
-def _warp(region: Pixels, to_crop: NDArray[np.float64], oversampling: int) -> Pixels:
+def _warp(region: Pixels, to_crop: NDArray[np.float64], size: int, oversampling: int) -> Pixels:
     """Warp onto a grid `oversampling` times as fine and average it down to the crop."""
     fine = to_crop * oversampling
     fine[:, 2] += (oversampling - 1) / 2  # pixel centres: u becomes n (u + 1/2) - 1/2
-    size = CROP_SIZE * oversampling
-    warped = cv2.warpAffine(region, fine, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
+    fine_size = size * oversampling
+    warped = cv2.warpAffine(
+        region, fine, (fine_size, fine_size), flags=cv2.INTER_LINEAR, borderValue=0
+    )
     if oversampling > 1:
-        warped = cv2.resize(warped, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+        warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(warped, dtype=np.uint8)

@@ -36,7 +36,7 @@ class QualityEstimator(ABC):
     model always sees blocks of one shape; a short last block is filled up.
 
     Args:
-        embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
+        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Attributes:

@@ -33,6 +33,7 @@ from faceqan_toolkit.types import (
 )
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.alignment import Template
     from faceqan_toolkit.detection import Detector
     from faceqan_toolkit.estimator import QualityEstimator
     from faceqan_toolkit.landmarks import LandmarksFile
@@ -102,6 +103,8 @@ class Pipeline:
         self._decode_at_least = 0
         if "quality" in settings.stages:
             self.scorer = _estimator(settings)
+        if "alignment" in settings.stages:
+            self.template = self._template()
         if "detection" in settings.stages:
             if settings.landmarks is not None:
                 from faceqan_toolkit.landmarks import LandmarksFile
@@ -164,6 +167,14 @@ class Pipeline:
                 waiting = []
         yield from self._finish(waiting)
 
+    def _template(self) -> Template:
+        """Return how crops are cut: as the model wants them, or as asked for without a model."""
+        from faceqan_toolkit.alignment import Template
+
+        if self.scorer is None:
+            return Template(self.settings.template, self.settings.crop_size)
+        return Template(self.scorer.embedder.template, self.scorer.embedder.input_size)
+
     def _cut(self, photo: Photo) -> Iterator[Cut]:
         """Yield the photo's faces, cut out as far as the task goes."""
         from faceqan_toolkit.faces import select_faces
@@ -186,7 +197,9 @@ class Pipeline:
             try:
                 cut_from = photo
                 # which one a face is cut from does not depend on the photo's other faces
-                if photo.reduction > 1 and not detail_survives(face, photo.reduction):
+                if photo.reduction > 1 and not detail_survives(
+                    self.template.transform(face, photo.size), photo.reduction
+                ):
                     with self._timed("decode"):
                         cut_from = full = full or decode_full(photo)
                 with self._timed("align"):
@@ -194,7 +207,9 @@ class Pipeline:
                         cut_from.pixels,
                         face,
                         antialias=self.settings.antialias,
+                        template=self.template,
                         reduction=cut_from.reduction,
+                        photo_size=cut_from.size,
                     )
                 yield Cut(index, face, crop.pixels)
             except PhotoError as error:
@@ -243,12 +258,12 @@ class Pipeline:
                     "embedding_norm": score.embedding_norm,
                 }
             else:
-                failure = Unscorable(f"{self.settings.model} gives no usable embedding")
+                failure = Unscorable(f"{self.scorer.embedder.name} gives no usable embedding")
         crop = ""
         if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
             crop = self._write_crop(photo.source.path, cut.index, cut.crop)
         if self.scorer:
-            values |= {"model": self.settings.model, "preset": self.settings.preset}
+            values |= {"model": self.scorer.embedder.name, "preset": self.settings.preset}
         return _record(photo, cut, failure=failure, crop=crop, **values)
 
     def _write_crop(self, path: str, index: int, crop: Pixels) -> str:
@@ -279,14 +294,17 @@ class Pipeline:
 
 def _estimator(settings: Settings) -> QualityEstimator:
     """Return what computes the scores of the settings' preset."""
+    from faceqan_toolkit.embedders.zoo import load_embedder
+
+    embedder = load_embedder(settings.model, settings.model_options)
     if settings.preset == "instant":
         from faceqan_toolkit.instant import InstantFaceQAN
 
-        return InstantFaceQAN(settings.model, device=settings.device)
+        return InstantFaceQAN(embedder, device=settings.device)
     from faceqan_toolkit.quality import FaceQAN
 
     return FaceQAN(
-        settings.model,
+        embedder,
         eps=settings.eps,
         steps=settings.steps,
         copies=settings.copies,

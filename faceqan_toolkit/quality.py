@@ -54,7 +54,7 @@ class FaceQAN(QualityEstimator):
     copies on a CPU, as many faces as memory holds on a GPU.
 
     Args:
-        embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
+        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
         eps: noise and step size in [0, 1] units of the crop; 0.001 is a quarter of a grey level.
         steps: l, how often the similarity is measured.
         copies: k, noisy copies of each crop.

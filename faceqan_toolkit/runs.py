@@ -119,7 +119,8 @@ class Run:
     Args:
         folder: made if it is not there.
         settings: must have the identity of those the folder was made with.
-        weights_sha256: of the recognition model (`zoo.weights_of`), "" for a task without one.
+        weights_sha256: of the recognition model (`FoundModel.weights`), "" for a task without one.
+        model: what `run.json` says of it besides.
         retry_failed: try every photo without a score again, not only healable ones.
 
     Raises:
@@ -131,11 +132,13 @@ class Run:
         folder: Path,
         settings: Settings,
         weights_sha256: str,
+        model: Mapping[str, Any] | None = None,
         *,
         retry_failed: bool = False,
     ) -> None:
         self.folder = folder
         self.settings = settings
+        self.model = dict(model or {})
         self.retry_failed = retry_failed
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
@@ -262,7 +265,7 @@ class Run:
         model = None
         if "quality" in self.settings.stages:
             weights, _, head = self.identity["weights_sha256"].partition("+")
-            model = {"name": self.settings.model, "sha256": weights}
+            model = {"name": self.settings.model, **self.model, "sha256": weights}
             model |= {"head_sha256": head} if head else {}
         content = {
             "tool": "faceqan-toolkit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,10 +19,10 @@ ALGORITHM_VERSION = 2
 TASKS: Mapping[str, tuple[str, ...]] = {
     "align-and-score": ("detection", "alignment", "quality"),
     "detect": ("detection",),
-    "align": ("detection", "alignment"),
+    "align": ("detection", "alignment", "template"),
     "score": ("quality",),
 }
-"""The stages each task goes through."""
+"""The stages each task goes through; where a model scores, the template is the model's."""
 
 FACE_POLICIES = ("largest", "all", "central", "confident")
 DETECTORS: Mapping[str, Mapping[str, float]] = {
@@ -30,6 +31,7 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 }
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
+TEMPLATES = ("arcface", "box")
 BACKENDS = ("auto", "torch", "openvino")
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 """Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
@@ -38,6 +40,46 @@ PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 def _stage(stage: str, default: Any) -> Any:
     """Return a field that matters to the scores of every run with that stage."""
     return field(default=default, metadata={"stage": stage})
+
+
+def is_model_name(model: str) -> bool:
+    """Tell a model's name from a path, which has a dot or a slash, and from module:factory."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", model) is not None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the tensors of a weights file cannot tell; None leaves it to the family's default.
+
+    Attributes:
+        channels: order the network wants, "RGB" or "BGR".
+        mean, std: subtracted from and divided into pixels in 0..255.
+        eps: of every batch norm.
+
+    Raises:
+        SettingsError: a value that makes no sense.
+    """
+
+    channels: str | None = None
+    mean: float | None = None
+    std: float | None = None
+    eps: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.channels in (None, "RGB", "BGR"), "channels", self.channels, "RGB or BGR")
+        if self.mean is not None:
+            _check(math.isfinite(self.mean), "pixel_mean", self.mean, "finite")
+        if self.std is not None:
+            _check(self.std > 0 and math.isfinite(self.std), "pixel_std", self.std, "above 0")
+        if self.eps is not None:
+            _check(0 < self.eps < 1, "norm_eps", self.eps, "between 0 and 1")
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The command line's names of those that are given."""
+        names = {"channels": self.channels, "pixel-mean": self.mean, "pixel-std": self.std,
+                 "norm-eps": self.eps}  # fmt: skip
+        return tuple(name for name, value in names.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -58,7 +100,10 @@ class Settings:
             pixel right of and below the face, as if the first pixel had number one.
         landmarks: CSV file of faces to use in place of detection.
         antialias: average the photo's pixels where a face is shrunk more than twice.
-        model: recognition model.
+        template, crop_size: of the crops that "align" writes, see `alignment.Template`.
+        model: recognition model: a name, a weights file, or "package.module:factory".
+        channels, pixel_mean, pixel_std, norm_eps: what the model's weights file does not tell,
+            see `ModelOptions`.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
         eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`. Given as 0,
             `copies` becomes the preset's number; others are for "exact" alone. "instant" takes
@@ -85,7 +130,13 @@ class Settings:
     one_based: bool = _stage("detection", False)
     landmarks: Path | None = field(default=None, metadata={"stage": "detection"})
     antialias: bool = _stage("alignment", True)
+    template: str = _stage("template", "arcface")
+    crop_size: int = _stage("template", 112)
     model: str = _stage("quality", "sface")
+    channels: str | None = field(default=None, metadata={"stage": "quality"})
+    pixel_mean: float | None = field(default=None, metadata={"stage": "quality"})
+    pixel_std: float | None = field(default=None, metadata={"stage": "quality"})
+    norm_eps: float | None = field(default=None, metadata={"stage": "quality"})
     eps: float = _stage("quality", 0.001)
     steps: int = _stage("quality", 5)
     preset: str = _stage("quality", "exact")
@@ -130,6 +181,9 @@ class Settings:
             self.max_side,
             "at least 100 pixels, or 0 for the photo's own size",
         )
+        _check(self.template in TEMPLATES, "template", self.template, f"one of {TEMPLATES}")
+        _check(16 <= self.crop_size <= 1024, "crop_size", self.crop_size, "16 to 1024 pixels")
+        _ = self.model_options
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         check_attack(
             self.eps,
@@ -159,6 +213,11 @@ class Settings:
             _check(self.refine > 0, "refine_at", self.refine_at, "used with --refine")
 
     @property
+    def model_options(self) -> ModelOptions:
+        """What is said of the model besides its weights."""
+        return ModelOptions(self.channels, self.pixel_mean, self.pixel_std, self.norm_eps)
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The stages its task goes through."""
         return TASKS[self.task]
@@ -169,11 +228,13 @@ class Settings:
         for item in fields(self):
             if item.metadata.get("stage") in self.stages:
                 identity[item.name] = getattr(self, item.name)
+        if "quality" in self.stages:
+            # a file goes by its content, whatever it is called
+            identity["model"] = self.model if is_model_name(self.model) else "not by name"
+            identity["weights_sha256"] = weights_sha256
         if "landmarks" in identity:
             # which landmarks a photo had is kept with its record, so the file may grow
             identity["landmarks"] = "detector" if self.landmarks is None else "file"
-        if "quality" in self.stages:
-            identity["weights_sha256"] = weights_sha256
         return identity
 
     def fingerprint(self, weights_sha256: str) -> str:

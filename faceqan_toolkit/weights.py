@@ -9,6 +9,12 @@ from pathlib import Path
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
 
 
+def checkout_weights() -> Path | None:
+    """Return the folder `weights` of a checkout; None if the package is installed elsewhere."""
+    folder = Path(str(files("faceqan_toolkit"))).parent / "weights"
+    return folder if (folder / "README.md").is_file() else None
+
+
 def weights_path(file_name: str) -> Path:
     """Return where a weights file lies: inside the installed package, or in a checkout.
 

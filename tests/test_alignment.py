@@ -6,19 +6,22 @@ import cv2
 import numpy as np
 import pytest
 import skimage.transform
+from facenet_pytorch.models.utils.detect_face import extract_face
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from faceqan_toolkit.alignment import (
     ARCFACE_TEMPLATE,
+    Template,
     align,
     detail_survives,
     estimate_transform,
     footprint,
     scale_of,
 )
-from faceqan_toolkit.errors import Unalignable
+from faceqan_toolkit.errors import SettingsError, Unalignable
 from faceqan_toolkit.types import Face, Pixels
 
 
@@ -187,4 +190,65 @@ def test_a_reduced_photo_gives_the_same_crop(astronaut: Pixels, reduction: int) 
 
 def test_whether_detail_survives() -> None:
     face = face_at(placed(5, 0.2, 130, 40))  # shrunk five times
-    assert [detail_survives(face, reduction) for reduction in (1, 2, 4)] == [True, True, False]
+    transform = estimate_transform(face.landmarks)
+    assert [detail_survives(transform, reduction) for reduction in (1, 2, 4)] == [True, True, False]
+
+
+def test_the_template_grows_with_the_crop(astronaut: Pixels) -> None:
+    face = face_at(placed(2, 0.1, 150, 60))
+    small = align(astronaut, face, antialias=True)
+    large = align(astronaut, face, antialias=True, template=Template("arcface", 224))
+    assert large.pixels.shape == (224, 224, 3)
+    np.testing.assert_allclose(large.transform, 2 * small.transform)
+
+
+def boxed(*box: float, rotation: int = 0) -> Face:
+    return Face(box=np.array(box), landmarks=np.zeros((5, 2)), rotation=rotation)
+
+
+@pytest.mark.parametrize("box", [(170.0, 60.0, 290.0, 210.0), (-40.0, 30.0, 200.0, 560.0)])
+def test_box_crops_are_facenet_pytorchs(astronaut: Pixels, box: tuple[float, ...]) -> None:
+    """Theirs counts pixels' edges, ours their centres."""
+    ours = boxed(*(np.array(box) - 0.5))
+    crop = align(astronaut, ours, antialias=True, template=Template("box", 160)).pixels
+    expected = extract_face(Image.fromarray(astronaut), np.array(box)).permute(1, 2, 0).numpy()
+    inner = np.s_[8:-8, 8:-8]
+    # where the photo is shrunk the two average it differently
+    assert np.abs(crop[inner].astype(float) - expected[inner]).mean() < 2
+    moved = np.roll(expected, 1, axis=1)
+    assert np.abs(crop[inner].astype(float) - moved[inner]).mean() > 4
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_box_found_in_a_turned_photo_is_cut_upright(astronaut: Pixels, turns: int) -> None:
+    upright = align(
+        astronaut, boxed(170, 60, 290, 210), antialias=True, template=Template("box", 96)
+    )
+    # the photo lies on its side; the detector found the face after turning it back
+    lying = np.ascontiguousarray(np.rot90(astronaut, -turns))
+    corners = np.array([[170.0, 60.0], [290.0, 210.0]])
+    for _ in range(turns):  # a quarter clockwise: x' = height - 1 - y, y' = x
+        corners = np.stack([511 - corners[:, 1], corners[:, 0]], axis=1)
+    box = (*corners.min(axis=0), *corners.max(axis=0))
+    face = boxed(*box, rotation=90 * turns)
+    crop = align(lying, face, antialias=True, template=Template("box", 96))
+    assert np.abs(crop.pixels.astype(int) - upright.pixels).max() <= 2
+
+
+def test_boxes_outside_the_photo_and_templates_nobody_knows(astronaut: Pixels) -> None:
+    with pytest.raises(Unalignable, match="no area inside"):
+        align(astronaut, boxed(600, 0, 700, 90), antialias=True, template=Template("box", 160))
+    with pytest.raises(SettingsError, match="template"):
+        Template("dlib")
+    with pytest.raises(SettingsError, match="crop-size"):
+        Template("box", 4)
+
+
+def test_a_reduced_photo_gives_the_same_box_crop(astronaut: Pixels) -> None:
+    template = Template("box", 64)
+    expected = align(astronaut, boxed(100, 40, 399, 299), antialias=True, template=template)
+    large = boxed(*((np.array([100, 40, 399, 299]) + 0.5) * 4 - 0.5))
+    crop = align(
+        astronaut, large, antialias=True, template=template, reduction=4, photo_size=(2048, 2048)
+    )
+    assert np.abs(crop.pixels.astype(int) - expected.pixels).max() <= 1

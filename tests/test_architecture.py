@@ -17,15 +17,17 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
-    {"weights"},
+    {"weights", "settings"},
     {
-        "settings", "photos", "device", "alignment", "attack", "facenet_weights",
-        "embedders.preprocessing", "embedders.base", "embedders.freeze",
+        "photos", "device", "alignment", "attack", "facenet_weights",
+        "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
     {"embedders.openvino_model", "embedders.openvino_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
-    {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
+    {"embedders.checkpoints", "runs"},
+    {"embedders.files", "embedders.factories", "embedders.installed"},
+    {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
     {"pipeline"},
@@ -38,11 +40,13 @@ LAYERS = [
 def imported(module: Path) -> set[str]:
     """Return the package's modules that a module imports, anywhere in it."""
     found = set()
+    known = set(modules())
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("faceqan_toolkit"):
             inner = (node.module or "").removeprefix("faceqan_toolkit").lstrip(".")
-            names = [inner] if inner and inner != "cli" else []
-            found |= set(names)
+            # a module, or a package whose modules or names are imported
+            submodules = {".".join(filter(None, (inner, name.name))) for name in node.names}
+            found |= {inner} & known or submodules & known
     return found
 
 
@@ -89,7 +93,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "doctor"]
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "models", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,7 +99,7 @@ def test_the_scale_keeps_the_order_and_has_no_ties() -> None:
 def test_the_head_is_small_and_names_its_model() -> None:
     assert weights_path(HEAD).stat().st_size < 2_000_000
     with safe_open(weights_path(HEAD), "numpy") as file:
-        assert file.metadata()["model_sha256"] == zoo.model_info("sface").sha256
+        assert file.metadata()["model_sha256"] == zoo.find_model("sface").sha256
 
 
 @pytest.mark.parametrize(("raw", "norm"), [(0.5, 0.0), (0.5, math.inf), (math.nan, 1.0)])
@@ -109,16 +108,16 @@ def test_a_useless_embedding_gives_nan(estimator: InstantFaceQAN, raw: float, no
 
 
 def test_a_model_without_a_head_is_refused(monkeypatch) -> None:
-    monkeypatch.setitem(zoo.MODELS, "sface", replace(zoo.MODELS["sface"], head=None))
+    monkeypatch.setattr(zoo, "HEADS", {})
     with pytest.raises(SettingsError, match="sface has none"):
         InstantFaceQAN(device="cpu")
     with pytest.raises(SettingsError, match="sface has none"):
-        zoo.weights_of("sface", "instant")
-    assert zoo.weights_of("sface", "exact") == zoo.model_info("sface").sha256
+        zoo.find_model("sface").weights("instant")
+    assert zoo.find_model("sface").weights("exact") == zoo.find_model("sface").sha256
 
 
 def test_a_changed_head_is_refused(monkeypatch) -> None:
     head = zoo.HeadInfo(HEAD, "0" * 64)
-    monkeypatch.setitem(zoo.MODELS, "sface", replace(zoo.MODELS["sface"], head=head))
+    monkeypatch.setitem(zoo.HEADS, "sface", head)
     with pytest.raises(ChecksumMismatch, match=HEAD):
         InstantFaceQAN(device="cpu")

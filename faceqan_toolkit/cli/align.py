@@ -16,6 +16,7 @@ from faceqan_toolkit.cli import options
 @options.like_published_option
 @options.detection_options
 @options.alignment_options
+@options.template_options
 def command(
     photos: tuple[str, ...],
     output: Path,
@@ -23,7 +24,7 @@ def command(
     retry_failed: bool,
     **chosen: Any,
 ) -> None:
-    """Write the aligned 112x112 crops of PHOTOS to RUN/crops, their faces to RUN/faces.csv.
+    """Write the aligned crops of PHOTOS to RUN/crops, their faces to RUN/faces.csv.
 
     PHOTOS as for align-and-score.
     """

@@ -14,10 +14,13 @@ def command() -> None:
     """Tell what this machine can run: device, versions, models, extras."""
     import torch
 
+    from faceqan_toolkit import yunet
     from faceqan_toolkit.device import resolve_device
-    from faceqan_toolkit.embedders.zoo import MODELS, load_embedder
+    from faceqan_toolkit.embedders import installed
+    from faceqan_toolkit.embedders.zoo import BUILT_IN, HEADS, find_model
     from faceqan_toolkit.errors import WeightsError
     from faceqan_toolkit.runs import versions
+    from faceqan_toolkit.weights import read_weights
 
     click.echo(f"python      {sys.version.split()[0]} on {platform.platform()}")
     for package, number in versions().items():
@@ -27,13 +30,23 @@ def command() -> None:
     click.echo(f"device      {device} (--device auto); CUDA: {', '.join(gpus) or 'no GPU seen'}")
     click.echo(f"threads     {torch.get_num_threads()}")
     broken = False
-    for model in MODELS.values():
+    for name in (BUILT_IN, *installed.names()):
         try:
-            load_embedder(model.name)
+            embedder = find_model(name).load()
+            state = f"{embedder.title}; weights verified"
+        except WeightsError as error:
+            state, broken = str(error), True
+        click.echo(f"model       {name}: {state}")
+    for what, weights, sha256 in (
+        *((f"head of {name}", head.weights, head.sha256) for name, head in HEADS.items()),
+        ("detector yunet", yunet.WEIGHTS, yunet.SHA256),
+    ):
+        try:
+            read_weights(weights, sha256)
             state = "weights verified"
         except WeightsError as error:
             state, broken = str(error), True
-        click.echo(f"model       {model.name}: {model.summary}, {model.licence}; {state}")
+        click.echo(f"weights     {what}: {state}")
     heif = "installed" if find_spec("pillow_heif") else "missing; faceqan-toolkit[heif] adds HEIC"
     click.echo(f"extra       heif: {heif}")
     openvino = "missing; faceqan-toolkit[openvino] scores faster on x86-64 CPUs"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
+from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
-from faceqan_toolkit.embedders.zoo import weights_of
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.ranking import Ranking
@@ -39,9 +40,9 @@ def run_job(
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    weights = weights_of(settings.model, settings.preset) if "quality" in settings.stages else ""
+    weights, model = _model(settings)
     sources = list(find_photos(inputs))
-    with Run(output, settings, weights, retry_failed=retry_failed) as run:
+    with Run(output, settings, weights, model, retry_failed=retry_failed) as run:
         todo = _todo(run, settings, sources)
         known = len(sources) - len(todo)
         click.echo(_plan(len(sources), known), err=True)
@@ -68,6 +69,34 @@ def run_job(
     print_summary(read_run(output), counts, files)
     if set(counts) - {"ok"}:
         raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """Return the checksum of what scores come from and what `run.json` says of the model.
+
+    Whatever is wrong with a model is found here, before there is a run folder.
+    """
+    if "quality" not in settings.stages:
+        return "", {}
+    found = find_model(settings.model, settings.model_options)
+    weights = found.weights(settings.preset)
+    if found.entry is not None:
+        if found.entry.notice:
+            click.echo(f"Note: {found.entry.notice}", err=True)
+        return weights, {"name": found.name, **asdict(found.entry)}
+    embedder = found.load()
+    click.echo(f"{found.name}: {embedder.title}", err=True)
+    if embedder.assumed:
+        click.echo(assumed_text(embedder.assumed), err=True)
+    return weights, {
+        "name": found.name,
+        "title": embedder.title,
+        "family": embedder.family,
+        "input_size": embedder.input_size,
+        "template": embedder.template,
+        "preprocessing": str(getattr(embedder, "preprocessing", "")),
+        "assumed": list(embedder.assumed),
+    }
 
 
 def _todo(run: Run, settings: Settings, sources: list[PhotoSource]) -> list[PhotoSource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from faceqan_toolkit.settings import (
     FACE_POLICIES,
     PRESETS,
     PUBLISHED,
+    TEMPLATES,
     Settings,
 )
 
@@ -106,6 +107,14 @@ alignment_options = _stack(
     ),
 )
 
+template_options = _stack(
+    _option(
+        "--template", type=click.Choice(TEMPLATES),
+        help="arcface: five landmarks to InsightFace's places; box: the face's box, as FaceNet's.",
+    ),
+    _option("--crop-size", type=int, metavar="PX", help="Side of the crops."),
+)  # fmt: skip
+
 crops_option = click.option(
     "--crops/--no-crops", "keep_crops", default=DEFAULTS["keep_crops"], show_default=True,
     help="Keep the aligned crops in RUN/crops.",
@@ -116,8 +125,32 @@ like_published_option = click.option(
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
 )  # fmt: skip
 
+model_options = _stack(
+    _option(
+        "--channels", type=click.Choice(["RGB", "BGR"]), show_default="the network's own",
+        help="Colour order a weights file wants.",
+    ),
+    _option(
+        "--pixel-mean", type=float, metavar="M", show_default="the network's own",
+        help="Subtracted from pixels, 0..255.",
+    ),
+    _option(
+        "--pixel-std", type=float, metavar="S", show_default="the network's own",
+        help="Pixels are divided by it after that.",
+    ),
+    _option(
+        "--norm-eps", type=float, metavar="E", show_default="the network's own",
+        help="Of every batch norm.",
+    ),
+)  # fmt: skip
+
 quality_options = _stack(
-    _option("--model", metavar="NAME", help="Face recognition model."),
+    _option(
+        "--model", metavar="MODEL",
+        help="Face recognition model: a name (see `models list`), a weights file, or "
+        "package.module:factory.",
+    ),
+    model_options,
     _option(
         "--preset", type=click.Choice(list(PRESETS)),
         help="exact is the paper's; fast takes 2 copies: nearly the same ranking, 4 times as fast; "
@@ -148,6 +181,14 @@ quality_options = _stack(
         help="What computes the attack: torch, or openvino (an extra) on a CPU; auto: the faster.",
     ),
 )  # fmt: skip
+
+
+def assumed_text(assumed: Sequence[str]) -> str:
+    """Return what people are told of a weights file that does not tell all."""
+    return (
+        f"No weights file tells these, so the network's usual ones are taken: {', '.join(assumed)}."
+        " Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
+    )
 
 
 def make_settings(task: str, *, like_published: bool = False, **options: Any) -> Settings:

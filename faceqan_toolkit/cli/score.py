@@ -22,7 +22,9 @@ def command(
     retry_failed: bool,
     **chosen: Any,
 ) -> None:
-    """Score CROPS that are aligned already (112x112, ArcFace template) and rank them.
+    """Score CROPS that are aligned already and rank them.
+
+    They must be cut as the model wants them (`models show`): 112x112, ArcFace template, mostly.
 
     CROPS are given as PHOTOS are to align-and-score. Pictures of another size are resized, which
     aligns nothing: a warning says how many were.

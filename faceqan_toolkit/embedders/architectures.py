@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,7 +15,8 @@ from faceqan_toolkit.embedders.ir import IR
 from faceqan_toolkit.embedders.iresnet import BLOCKS as IRESNET_BLOCKS
 from faceqan_toolkit.embedders.iresnet import IResNet
 from faceqan_toolkit.embedders.preprocessing import Preprocessing
-from faceqan_toolkit.errors import WrongArchitecture
+from faceqan_toolkit.errors import SettingsError, WrongArchitecture
+from faceqan_toolkit.settings import ModelOptions
 
 State = Mapping[str, Tensor]
 
@@ -114,6 +115,17 @@ class Architecture:
         return ", ".join([*parts, f"{self.embedding_size}-d"])
 
     @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What no checkpoint tells and the family's default stands for, in words."""
+        told = {
+            "channels": self.preprocessing.channels,
+            "mean": f"pixel mean {self.preprocessing.mean}",
+            "std": f"pixel std {self.preprocessing.std}",
+            "eps": f"batch norm eps {self.eps:g}",
+        }
+        return tuple(told[name] for name in self.assumed)
+
+    @property
     def layout(self) -> tuple[object, ...]:
         """What decides the tensors' names and shapes; MagFace's are those of any IResNet."""
         family = "iresnet" if self.family == "magface" else self.family
@@ -131,6 +143,24 @@ def official(
         family, depth, embedding_size, squeeze_excitation, output_affine,
         own.eps, own.preprocessing, own.assumed,
     )  # fmt: skip
+
+
+def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
+    """Return an architecture with what options say in place of what was assumed."""
+    if options.eps is not None and "eps" not in architecture.assumed:
+        raise SettingsError(f"norm-eps is fixed for {architecture.title}")
+    own = architecture.preprocessing
+    return replace(
+        architecture,
+        eps=options.eps or architecture.eps,
+        preprocessing=replace(
+            own,
+            channels=options.channels or own.channels,
+            mean=own.mean if options.mean is None else options.mean,
+            std=options.std or own.std,
+        ),
+        assumed=tuple(name for name in architecture.assumed if getattr(options, name) is None),
+    )
 
 
 def identify(state: State, prefix: str = "") -> Architecture:

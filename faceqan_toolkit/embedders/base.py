@@ -17,12 +17,20 @@ class Embedder(nn.Module):
     Attributes:
         name: what settings and records call it.
         sha256: of the weights it was loaded from, hexadecimal.
+        family: of architectures, such as "iresnet"; "" if it belongs to none.
+        title: one line for people.
         input_size: S, pixels.
+        template: how crops are cut, see `alignment.Template`.
+        assumed: what nothing told and the family's default stands for, in words.
     """
 
     name: str = ""
     sha256: str = ""
+    family: str = ""
+    title: str = ""
     input_size: int = 112
+    template: str = "arcface"
+    assumed: tuple[str, ...] = ()
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Return the embeddings of a batch of crops."""
@@ -36,12 +44,15 @@ class BackboneEmbedder(Embedder):
     Args:
         backbone: maps (N, 3, S, S) normalised crops to (N, D) embeddings, not normalised.
         preprocessing: what makes such crops from RGB in [0, 1].
+
+    The constructor of a model of your own: a factory that `--model package.module:factory` names
+    returns one.
     """
 
     def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.preprocessing = preprocessing
-        self.input_size = preprocessing.input_size
+        self.input_size, self.template = preprocessing.input_size, preprocessing.template
         self.normalise = Normalise(preprocessing)
         self.backbone = backbone
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from faceqan_toolkit.embedders.architectures import (
     FAMILIES,
     Architecture,
+    adjust,
     build_backbone,
     identify,
 )
@@ -29,6 +30,9 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
+from faceqan_toolkit.settings import ModelOptions
+
+AS_TRAINED = ModelOptions()
 
 NESTING = 4
 """Dictionaries inside dictionaries are searched this deep."""
@@ -73,7 +77,9 @@ class Loaded:
     architecture: Architecture
 
 
-def load_file(path: Path, architecture: Architecture | None = None) -> Loaded:
+def load_file(
+    path: Path, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
+) -> Loaded:
     """Return the model in a weights file, checked; see `load_network`.
 
     Raises:
@@ -85,18 +91,21 @@ def load_file(path: Path, architecture: Architecture | None = None) -> Loaded:
     except OSError as error:
         raise MissingWeights(f"{path}: {error.strerror}") from error
     try:
-        return load_network(content, architecture)
+        return load_network(content, architecture, options)
     except WeightsError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def load_network(content: bytes, architecture: Architecture | None = None) -> Loaded:
+def load_network(
+    content: bytes, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
+) -> Loaded:
     """Return the model that a weights file's content holds.
 
     Args:
         content: of a `.pth`, `.pt`, `.ckpt` or `.safetensors` file, in any official wrapping.
         architecture: what it must be, eps and preprocessing included; None takes what the
             tensors' names and shapes tell and the family's own for the rest.
+        options: what to take in place of the family's own.
 
     Returns:
         The model on the CPU in evaluation mode, float32, no weight asking for gradients, and
@@ -110,7 +119,7 @@ def load_network(content: bytes, architecture: Architecture | None = None) -> Lo
     found = strip(read_state_dict(content))
     looks = identify(found.state, found.prefix)
     if architecture is None:
-        architecture = looks
+        architecture = adjust(looks, options)
     elif architecture.layout != looks.layout:
         raise WrongArchitecture(f"looks like {looks.title}; expected {architecture.title}")
     backbone = build_backbone(architecture, "meta")
@@ -118,6 +127,8 @@ def load_network(content: bytes, architecture: Architecture | None = None) -> Lo
     backbone.load_state_dict(fitted, assign=True)
     embedder = BackboneEmbedder(backbone, architecture.preprocessing)
     embedder.name, embedder.sha256 = architecture.name, hashlib.sha256(content).hexdigest()
+    embedder.family, embedder.title = architecture.family, architecture.title
+    embedder.assumed = architecture.assumptions
     embedder.eval().requires_grad_(False)
     check_embeddings(embedder, architecture.embedding_size)
     return Loaded(embedder, architecture)
@@ -171,6 +182,20 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
     raise WrongArchitecture(
         f"no known network among its {tensors} tensors ({_listed(names)}); known are {known}"
     )
+
+
+def embedding_size(embedder: Embedder) -> int:
+    """Return how many numbers a model's embeddings have.
+
+    Raises:
+        WrongArchitecture: it gives no row of numbers for a crop.
+    """
+    size = embedder.input_size
+    with torch.inference_mode():
+        embedding = embedder(torch.zeros(1, 3, size, size))
+    if embedding.ndim != 2 or len(embedding) != 1 or not embedding.numel():
+        raise WrongArchitecture(f"a crop gives an embedding of shape {tuple(embedding.shape)}")
+    return embedding.shape[1]
 
 
 def check_embeddings(embedder: Embedder, embedding_size: int) -> None:

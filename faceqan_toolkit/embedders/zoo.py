@@ -1,16 +1,26 @@
-"""The recognition models the package knows; torch is imported when one is loaded."""
+"""From what `--model` says to a network; torch is imported when one is loaded."""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.errors import SettingsError, UnknownModel, WrongArchitecture
+from faceqan_toolkit.embedders import factories, installed
+from faceqan_toolkit.embedders.registry import Entry, entries
+from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
+from faceqan_toolkit.settings import ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
+
+AS_TRAINED = ModelOptions()
+BUILT_IN = "sface"
 
 
 @dataclass(frozen=True)
@@ -26,112 +36,167 @@ class HeadInfo:
     sha256: str
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """A recognition model that can be loaded by name.
-
-    Attributes:
-        name: what `--model` takes.
-        build: makes the network from a weights file's content.
-        weights: the file's name.
-        sha256: of that file, hexadecimal.
-        licence: of the weights.
-        summary: one line for people.
-        head: None if the model has none.
-    """
-
-    name: str
-    build: Callable[[bytes], Embedder]
-    weights: str
-    sha256: str
-    licence: str
-    summary: str
-    head: HeadInfo | None = None
-
-
-def _build_sface(content: bytes) -> Embedder:
-    from safetensors.torch import load
-
-    from faceqan_toolkit.embedders.sface import SFace, dequantise
-
-    network = SFace()
-    network.load_state_dict(dequantise(load(content)))
-    return network
-
-
-MODELS = {
-    model.name: model
-    for model in (
-        ModelInfo(
-            name="sface",
-            build=_build_sface,
-            weights="sface.safetensors",
-            sha256="146df921b4a5df8efc3edee933b2f09538cab34d91d46b5f0093f7ba16865f65",
-            licence="Apache-2.0",
-            summary="SFace, MobileNet-like, 128-d, built in",
-            head=HeadInfo(
-                weights="sface_instant.safetensors",
-                sha256="d5e4e082f13c483e4b4933f1b17e951e7a6e8462545684c4498c69e9acffdf80",
-            ),
-        ),
+HEADS = {
+    "sface": HeadInfo(
+        weights="sface_instant.safetensors",
+        sha256="d5e4e082f13c483e4b4933f1b17e951e7a6e8462545684c4498c69e9acffdf80",
     )
 }
 
 
-def model_info(name: str) -> ModelInfo:
-    """Return what is known of a model.
+@dataclass(frozen=True)
+class FoundModel:
+    """A recognition model that is known to be there, and how to load it.
+
+    Attributes:
+        name: what records say.
+        sha256: of its weights, hexadecimal.
+        load: returns the network on the CPU, in evaluation mode, no weight asking for gradients.
+        entry: what is known of it; None for a file or a factory.
+    """
+
+    name: str
+    sha256: str
+    load: Callable[[], Embedder]
+    entry: Entry | None = None
+
+    def weights(self, preset: str) -> str:
+        """Return the sha256 of what its scores come from, the head's after a plus.
+
+        Raises:
+            SettingsError: preset "instant", and the model has no head.
+        """
+        return f"{self.sha256}+{head_of(self.name).sha256}" if preset == "instant" else self.sha256
+
+
+def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
+    """Return the model that a name, a weights file's path or "package.module:factory" means.
+
+    Args:
+        model: a name has neither dot nor slash.
+        options: for a file, what its tensors do not tell.
 
     Raises:
         UnknownModel: no model goes by that name.
+        MissingWeights: its weights, or the file, are not there.
+        WeightsError: a factory that cannot be used.
+        SettingsError: options for a model whose preprocessing is known.
     """
-    try:
-        return MODELS[name]
-    except KeyError:
-        known = ", ".join(sorted(MODELS))
-        raise UnknownModel(f"unknown model {name!r}; known models: {known}") from None
+    if not is_model_name(model):
+        if Path(model).is_file() or not factories.is_factory(model):
+            return _from_file(Path(model), options)
+        _refuse(options, model, "its factory decides")
+        return _from_factory(model, model)
+    _refuse(options, model, "its entry decides")
+    if model == BUILT_IN:
+        entry = entries()[model]
+        return FoundModel(model, entry.sha256, _load_sface, entry)
+    found = installed.find(model)
+    if found is not None:
+        entry = found.entry
+        return FoundModel(model, found.sha256, lambda: _load_installed(found), entry)
+    if model in entries():
+        entry = entries()[model]
+        raise MissingWeights(
+            f"{model} is known, but its weights are not here. Get {entry.file} from "
+            f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
+        )
+    if model in (offered := factories.offered()):
+        return _from_factory(model, offered[model])
+    known = [*entries(), *installed.names(), *offered]
+    near = get_close_matches(model, known, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UnknownModel(
+        f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, "
+        f"a file needs its path, such as ./{model}"
+    )
+
+
+def load_embedder(model: str, options: ModelOptions = AS_TRAINED) -> Embedder:
+    """Return a model on the CPU, in evaluation mode, no weight asking for gradients.
+
+    Args:
+        model, options: see `find_model`.
+
+    Raises:
+        WeightsError: unknown model, missing or changed weights, weights that do not fit.
+        SettingsError: see `find_model`.
+    """
+    return find_model(model, options).load()
 
 
 def head_of(name: str) -> HeadInfo:
     """Return a model's head for `--preset instant`.
 
     Raises:
-        UnknownModel: no model goes by that name.
         SettingsError: it has no head.
     """
-    head = model_info(name).head
-    if head is None:
-        have = ", ".join(model.name for model in MODELS.values() if model.head)
+    if name not in HEADS:
         raise SettingsError(
-            f"--preset instant needs a model with a head of its own ({have}), {name} has none; "
-            "use --preset fast"
+            f"--preset instant needs a model with a head of its own ({', '.join(HEADS)}), "
+            f"{name} has none; use --preset fast"
         )
-    return head
+    return HEADS[name]
 
 
-def weights_of(name: str, preset: str) -> str:
-    """Return the sha256 of the weights that a model's scores come from, the head's after a plus.
-
-    Raises:
-        UnknownModel: no model goes by that name.
-        SettingsError: preset "instant", and the model has no head.
-    """
-    weights = model_info(name).sha256
-    return f"{weights}+{head_of(name).sha256}" if preset == "instant" else weights
+def _refuse(options: ModelOptions, model: str, why: str) -> None:
+    if options.given:
+        named = " and ".join(f"--{name}" for name in options.given)
+        raise SettingsError(f"{named} cannot be given for {model}: {why}")
 
 
-def load_embedder(name: str) -> Embedder:
-    """Return a model on the CPU, in evaluation mode, no weight asking for gradients.
+def _load_sface() -> Embedder:
+    from safetensors.torch import load
 
-    Raises:
-        WeightsError: unknown model, missing or changed weights, weights that do not fit.
-    """
-    model = model_info(name)
-    content = read_weights(model.weights, model.sha256)
+    from faceqan_toolkit.embedders.sface import SFace, dequantise
+
+    entry = entries()[BUILT_IN]
+    content = read_weights(entry.file, entry.sha256)
+    network = SFace()
     try:
-        network = model.build(content)
+        network.load_state_dict(dequantise(load(content)))
     except (RuntimeError, KeyError) as error:
         raise WrongArchitecture(
-            f"{model.weights} does not fit the network of {name}: {error}"
+            f"{entry.file} does not fit the network of {entry.name}: {error}"
         ) from error
-    network.name, network.sha256 = name, model.sha256
+    network.name, network.sha256 = entry.name, entry.sha256
+    network.family, network.title = entry.family, entry.title
     return network.eval().requires_grad_(False)
+
+
+def _load_installed(found: installed.Installed) -> Embedder:
+    from faceqan_toolkit.embedders.files import load_weights
+
+    embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder
+    embedder.name, embedder.title = found.entry.name, found.entry.title
+    embedder.sha256, embedder.assumed = found.sha256, ()
+    return embedder
+
+
+def _from_file(path: Path, options: ModelOptions) -> FoundModel:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise MissingWeights(f"--model {path}: {error.strerror}") from error
+    sha256 = digest.hexdigest()
+    # two files of one name are two models
+    name = f"{path.name}@{sha256[:8]}"
+
+    def load() -> Embedder:
+        from faceqan_toolkit.embedders.files import load_weights
+
+        content = installed.read(path, sha256)
+        embedder = load_weights(content, options=options, where=str(path)).embedder
+        embedder.name, embedder.sha256 = name, sha256
+        return embedder
+
+    return FoundModel(name, sha256, load)
+
+
+def _from_factory(name: str, factory: str) -> FoundModel:
+    embedder = factories.build(factory)
+    embedder.name = re.sub(r"\s", "", name)
+    return FoundModel(embedder.name, embedder.sha256, lambda: embedder)

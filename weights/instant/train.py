@@ -23,7 +23,7 @@ from safetensors.torch import save
 from scipy.stats import spearmanr
 
 from faceqan_toolkit.embedders.freeze import freeze
-from faceqan_toolkit.embedders.zoo import load_embedder, model_info
+from faceqan_toolkit.embedders.zoo import find_model, load_embedder
 from faceqan_toolkit.instant import PooledFeatures
 
 Array = NDArray[np.float64]
@@ -156,7 +156,7 @@ def main() -> None:
     }  # fmt: skip
     content = save(
         {name: torch.from_numpy(value).float() for name, value in tensors.items()},
-        metadata={"model": "sface", "model_sha256": model_info("sface").sha256},
+        metadata={"model": "sface", "model_sha256": find_model("sface").sha256},
     )
     TARGET.write_bytes(content)
     print(f"{TARGET.name}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}")

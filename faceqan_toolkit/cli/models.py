@@ -1,0 +1,153 @@
+"""`faceqan-toolkit models`: which recognition models there are, and yours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.group("models")
+def command() -> None:
+    """List, show, add, verify and remove face recognition models."""
+
+
+@command.command("list")
+def list_models() -> None:
+    """Print every model that --model knows by name, and whether its weights are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from faceqan_toolkit.embedders import factories, installed
+    from faceqan_toolkit.embedders.registry import entries
+
+    added = set(installed.names())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "weights", "what", "trained on", "commercial use"):
+        table.add_column(column)
+    for entry in entries().values():
+        state = "built in" if entry.source == "built in" else "not here"
+        state = "added" if entry.name in added else state
+        table.add_row(entry.name, state, entry.title, entry.trained_on, entry.commercial)
+    for name in sorted(added - set(entries())):
+        found = installed.find(name)
+        if found is not None:
+            table.add_row(name, "added", found.entry.title, "", found.entry.commercial)
+    for name, factory in factories.offered().items():
+        table.add_row(name, "offered", factory, "", "unclear")
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 1000
+    console.print(table)
+
+
+@command.command("show")
+@click.argument("name")
+def show(name: str) -> None:
+    """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
+    from faceqan_toolkit.embedders import installed
+    from faceqan_toolkit.embedders.registry import entries
+    from faceqan_toolkit.embedders.zoo import HEADS
+    from faceqan_toolkit.errors import UnknownModel
+
+    found = installed.find(name)
+    entry = found.entry if found else entries().get(name)
+    if entry is None:
+        raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
+    weights = "not here" if entry.source != "built in" else f"built in, sha256 {entry.sha256}"
+    if found:
+        weights = f"{found.path}, sha256 {found.sha256}, made from {found.original[0]}"
+    depth = f" {entry.depth}" if entry.depth else ""
+    lines = {
+        "name": entry.name,
+        "what": entry.title,
+        "network": f"{entry.family}{depth}, {entry.embedding_size}-d embeddings",
+        "crops": f"{entry.input_size}x{entry.input_size}, template {entry.template}",
+        "input": f"{entry.channels}, (pixel - {entry.mean:g}) / {entry.std:g}",
+        "trained on": entry.trained_on,
+        "paper": entry.paper,
+        "licence": entry.licence,
+        "commercial use": entry.commercial,
+        "get it from": f"{entry.source}{', ' if entry.file else ''}{entry.file}",
+        "weights": weights,
+        "--preset instant": "yes" if name in HEADS else "no, it has no head",
+    }
+    if entry.sha256 and entry.source != "built in":
+        lines["published sha256"] = entry.sha256
+    for label, text in lines.items():
+        click.echo(f"{label + ':':<18}{text}")
+
+
+@command.command("add")
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@options.model_options
+@click.option("--licence", default="", help="Of the weights, in words; for a model of your own.")
+@click.option(
+    "--here", is_flag=True, help="Keep it in this checkout's weights/added, not in your own folder."
+)
+def add(
+    name: str,
+    file: Path,
+    channels: str | None,
+    pixel_mean: float | None,
+    pixel_std: float | None,
+    norm_eps: float | None,
+    licence: str,
+    here: bool,
+) -> None:
+    """Verify FILE (.pth, .pt, .ckpt, .safetensors, .onnx) and keep it as model NAME.
+
+    NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
+    """
+    from faceqan_toolkit.embedders import adding, installed
+    from faceqan_toolkit.errors import SettingsError
+    from faceqan_toolkit.settings import ModelOptions
+
+    folder = installed.checkout_folder() if here else installed.user_folder()
+    if folder is None:
+        raise SettingsError("--here needs the package to run from a checkout of its repository")
+    given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
+    model, embedder = adding.add(name, file, folder, given, licence)
+    click.echo(f"{name}: {embedder.title}, verified")
+    if embedder.assumed:
+        click.echo(options.assumed_text(embedder.assumed), err=True)
+    click.echo(f"weights  {model.path}")
+    click.echo(f"sha256   {model.sha256}")
+    click.echo(f"licence  {model.entry.licence}; commercial use: {model.entry.commercial}")
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
+    from faceqan_toolkit.embedders import installed
+    from faceqan_toolkit.embedders.zoo import BUILT_IN, load_embedder
+    from faceqan_toolkit.errors import WeightsError
+
+    broken = False
+    for name in names or (BUILT_IN, *installed.names()):
+        try:
+            embedder = load_embedder(name)
+            click.echo(f"{name}: verified, sha256 {embedder.sha256}")
+        except WeightsError as error:
+            broken = True
+            click.echo(f"{name}: {error}")
+    if broken:
+        raise click.exceptions.Exit(1)
+
+
+@command.command("remove")
+@click.argument("name")
+def remove(name: str) -> None:
+    """Delete a model that was added."""
+    from faceqan_toolkit.embedders import adding, installed
+    from faceqan_toolkit.errors import UnknownModel
+
+    found = installed.find(name)
+    if found is None:
+        raise UnknownModel(f"no model was added by the name {name!r}")
+    adding.remove(found)
+    click.echo(f"removed {found.path}")

@@ -1,0 +1,131 @@
+"""Models that users added: converted, with their checksum, in a folder of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from faceqan_toolkit.embedders.registry import Entry, entries
+from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeights
+from faceqan_toolkit.weights import checkout_weights
+
+FOLDER_VARIABLE = "FACEQAN_TOOLKIT_MODELS"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A model's weights as they were added.
+
+    Attributes:
+        entry: what the model is.
+        path: its weights.
+        sha256: of that file when it was added, hexadecimal.
+        original: name and sha256 of the file it was made from.
+    """
+
+    entry: Entry
+    path: Path
+    sha256: str
+    original: tuple[str, str]
+
+    @property
+    def card(self) -> Path:
+        """The file that describes it."""
+        return self.path.with_suffix(".json")
+
+    def read(self) -> bytes:
+        """Return the weights' content.
+
+        Raises:
+            MissingWeights: the file is gone, or cannot be read.
+            ChecksumMismatch: it has changed since it was added.
+        """
+        return read(self.path, self.sha256)
+
+    def describe(self) -> str:
+        """Return the content of its card."""
+        name, sha256 = self.original
+        card = {
+            "weights": self.path.name,
+            "sha256": self.sha256,
+            "made_from": {"name": name, "sha256": sha256},
+            "model": asdict(self.entry),
+        }
+        return json.dumps(card, indent=2) + "\n"
+
+
+def read(path: Path, sha256: str) -> bytes:
+    """Return a weights file's content.
+
+    Raises:
+        MissingWeights: it is gone, or cannot be read.
+        ChecksumMismatch: it is not the file it was.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingWeights(f"{path}: {error.strerror}") from error
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise ChecksumMismatch(f"{path} has changed: its sha256 is {digest}, expected {sha256}")
+    return content
+
+
+def user_folder() -> Path:
+    """Return where a user's models are kept: FACEQAN_TOOLKIT_MODELS, or the user's data folder."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else user_data_path("faceqan-toolkit", False) / "models"
+
+
+def checkout_folder() -> Path | None:
+    """Return where a checkout's models are kept; None if the package does not run from one."""
+    weights = checkout_weights()
+    return weights / "added" if weights else None
+
+
+def find(name: str) -> Installed | None:
+    """Return an added model, or None if there is none by that name.
+
+    Raises:
+        DamagedWeights: its card cannot be read.
+    """
+    for folder in filter(None, (user_folder(), checkout_folder())):
+        card = folder / f"{name}.json"
+        if card.is_file():
+            return _read_card(card)
+    return None
+
+
+def names() -> list[str]:
+    """Return the names of all added models."""
+    folders = filter(None, (user_folder(), checkout_folder()))
+    return sorted({card.stem for folder in folders for card in folder.glob("*.json")})
+
+
+def _read_card(path: Path) -> Installed:
+    with _readable(path):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        entry = Entry(**card["model"])
+        # what the package knows of a model now counts, not what it knew when it was added
+        entry = entries().get(entry.name, entry)
+        made_from = card["made_from"]
+        return Installed(
+            entry=entry,
+            path=path.with_name(Path(card["weights"]).name),
+            sha256=card["sha256"],
+            original=(made_from["name"], made_from["sha256"]),
+        )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedWeights(f"{path} cannot be read: {error}; add the model again") from error
