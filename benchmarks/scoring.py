@@ -6,8 +6,8 @@ CROPS is a folder of aligned 112x112 faces, `RUN/crops` for instance. Baseline a
 ours (a preset and the backend of its steps) take turns, each in a process of its own that scores
 other crops every round, with torch's defaults; the figure is the median over rounds, the ratio
 that of one run. Loading and compiling the model are not counted, `starts` tells how long they take.
-Models other than the built-in one (iresnet100, ir101, adaface50, ...) have random weights, which
-take as long as any.
+Models other than the built-in one (registered names, or architectures such as iresnet100) have
+random weights, which take as long as any; `--every-model` takes one of each registered network.
 """
 
 from __future__ import annotations
@@ -32,15 +32,23 @@ WAYS = (
 
 
 def load(model: str) -> Embedder:
-    """Return the built-in model, or an architecture such as "iresnet100" with random weights."""
+    """Return the built-in model, or another network with random weights.
+
+    Args:
+        model: "sface", a registered model's name, or an architecture such as "iresnet100".
+    """
     import torch
 
     from faceqan_toolkit.embedders.architectures import build, official
+    from faceqan_toolkit.embedders.files import architecture_of
+    from faceqan_toolkit.embedders.registry import entries
     from faceqan_toolkit.embedders.zoo import load_embedder
 
     if model == "sface":
         return load_embedder(model)
     torch.manual_seed(0)
+    if model in entries():
+        return build(architecture_of(entries()[model]))
     family = model.rstrip("0123456789")
     return build(official(family, int(model.removeprefix(family))))
 
@@ -86,22 +94,44 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
     parser.add_argument("--model", default="sface")
+    parser.add_argument("--every-model", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(worker(options.worker, options.model, json.load(sys.stdin))))
         return
-    files = sorted(map(str, options.folder.rglob("*.png")))
-    seconds: dict[str, list[float]] = {way: [] for way in options.ways}
-    ready: dict[str, list[float]] = {way: [] for way in options.ways}
-    scores: dict[str, list[float]] = {way: [] for way in options.ways}
-    for number in range(options.rounds):
-        chosen = [files[(number * options.crops + n) % len(files)] for n in range(options.crops)]
-        for way in options.ways:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
+    for model in networks() if options.every_model else [options.model]:
+        ways = [way for way in options.ways if model == "sface" or not way.startswith("instant")]
+        compare(model, ways, options.folder, options.crops, options.rounds)
+
+
+def networks() -> list[str]:
+    """Return one registered model of each network; graphs of their own have no random weights."""
+    from faceqan_toolkit.embedders.registry import entries
+
+    of_network = {
+        (entry.family, entry.depth): name
+        for name, entry in reversed(entries().items())
+        if entry.family != "onnx"
+    }
+    return list(reversed(of_network.values()))
+
+
+def compare(model: str, ways: list[str], folder: Path, crops: int, rounds: int) -> None:
+    """Print the ways' times, and their ratios to the first."""
+    print(model)
+    files = sorted(map(str, folder.rglob("*.png")))
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    ready: dict[str, list[float]] = {way: [] for way in ways}
+    scores: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds):
+        chosen = [files[(number * crops + n) % len(files)] for n in range(crops)]
+        for way in ways:
             done = subprocess.run(
                 [
-                    sys.executable, __file__, str(options.folder),
-                    "--worker", way, "--model", options.model,
+                    sys.executable, __file__, str(folder),
+                    "--worker", way, "--model", model,
                 ],
                 input=json.dumps(chosen), capture_output=True, text=True, check=True,
             )  # fmt: skip
@@ -109,15 +139,14 @@ def main() -> None:
             seconds[way].append(result["seconds"])
             ready[way].append(result["ready"])
             scores[way] += result["scores"]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
-    first = options.ways[0]
-    for way in options.ways:
+    first = ways[0]
+    for way in ways:
         median = statistics.median(seconds[way])
         ratios = [base / own for base, own in zip(seconds[first], seconds[way], strict=True)]
-        apart = max(abs(a - b) for a, b in zip(scores[way], scores[options.ways[1]], strict=True))
+        apart = max(abs(a - b) for a, b in zip(scores[way], scores[ways[1]], strict=True))
         print(
             f"{way:15} {median:7.3f} s a crop  {statistics.median(ratios):5.2f} x {first}  "
-            f"at most {apart:.4f} from {options.ways[1]}  "
+            f"at most {apart:.4f} from {ways[1]}  "
             f"starts in {statistics.median(ready[way]):.1f} s"
         )
 

@@ -12,9 +12,11 @@ from faceqan_toolkit import cli, errors, pipeline
 from faceqan_toolkit.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs import HEALABLE
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+from tests.conftest import DATA, read_rgb
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODELS = (ROOT / "docs/models.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 
@@ -79,6 +81,18 @@ def test_every_column_is_documented() -> None:
     documented = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.+?) \|", table, re.M))))
     hidden = set(BOX_COLUMNS[1:-1]) | set(LANDMARK_COLUMNS[1:-1])
     assert documented == set(SCORED_COLUMNS) - hidden
+
+
+def test_the_factory_of_the_models_page(tmp_path: Path, monkeypatch) -> None:
+    from faceqan_toolkit import FaceQAN
+
+    (example,) = re.findall(r"```python\n(.*?)```", MODELS, re.S)
+    (tmp_path / "mymodel.py").write_text(example, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    score = FaceQAN("mymodel:make", copies=2, device="cpu").score(
+        [read_rgb(DATA / "astronaut.png")]
+    )
+    assert 0 < score[0].quality <= 1
 
 
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.S), ids=[0, 1])
