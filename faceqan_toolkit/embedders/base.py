@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from faceqan_toolkit.embedders.preprocessing import Normalise, Preprocessing
@@ -18,16 +20,23 @@ class Embedder(nn.Module):
         name: what settings and records call it.
         sha256: of the weights it was loaded from, hexadecimal.
         input_size: S, pixels.
+        family: of networks that share a layout and were trained alike, such as "magface"; empty
+            if it is not known.
     """
 
     name: str = ""
     sha256: str = ""
+    family: str = ""
     input_size: int = 112
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Return the embeddings of a batch of crops."""
         embeddings: Tensor = super().__call__(crops)
         return embeddings
+
+    def stages(self) -> Sequence[nn.Module]:
+        """Return the modules whose outputs, (N, C, H, W), end the network's stages; or none."""
+        return ()
 
 
 class BackboneEmbedder(Embedder):
@@ -49,3 +58,9 @@ class BackboneEmbedder(Embedder):
         """Map (N, 3, S, S) crops, RGB in [0, 1], to (N, D) embeddings."""
         embeddings: Tensor = self.backbone(self.normalise(crops))
         return embeddings
+
+    def stages(self) -> Sequence[nn.Module]:
+        """Return those of the backbone."""
+        known = getattr(self.backbone, "stages", None)
+        stages: Sequence[nn.Module] = known() if known else ()
+        return stages

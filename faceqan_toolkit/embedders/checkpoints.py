@@ -118,6 +118,7 @@ def load_network(content: bytes, architecture: Architecture | None = None) -> Lo
     backbone.load_state_dict(fitted, assign=True)
     embedder = BackboneEmbedder(backbone, architecture.preprocessing)
     embedder.name, embedder.sha256 = architecture.name, hashlib.sha256(content).hexdigest()
+    embedder.family = architecture.family
     embedder.eval().requires_grad_(False)
     check_embeddings(embedder, architecture.embedding_size)
     return Loaded(embedder, architecture)
