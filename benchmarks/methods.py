@@ -4,11 +4,12 @@
 
 CROPS is a folder of aligned faces, `RUN/crops` for instance. The published FaceQAN code's work,
 ours in its presets and the other measures take turns, each in a process of its own that scores
-other crops every round, with torch's defaults; seconds are the median over rounds, ratios those of
-one run. Loading the model is not counted. Ranks are compared by Spearman's correlation, on the
-crops as they are and on those with a damaged copy of each (blur, downsampling, noise, darkness,
-occlusion in turn). Models other than the built-in one have random weights: their seconds are right,
-their ranks say nothing.
+other crops every round, with torch's defaults. Seconds and processor seconds (which other programs
+disturb less) are medians over rounds, ratios those of one run. Loading the model is not counted.
+
+Ranks are compared by Spearman's correlation, on the crops as they are and on those with a damaged
+copy of each (blur, downsampling, noise, darkness, occlusion in turn). Models other than the
+built-in one have random weights: their seconds are right, their ranks say nothing.
 """
 
 from __future__ import annotations
@@ -59,11 +60,13 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
             return [one.quality for one in scorer.score(crops)]
 
     score(crops[:1])
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     clean = score(crops)
-    seconds = (time.perf_counter() - start) / len(crops)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - spent
     worse = score([damaged(crop, number % 5) for number, crop in enumerate(crops)])
-    return {"seconds": seconds, "clean": clean, "damaged": worse}
+    return {
+        "seconds": seconds / len(crops), "cpu": cpu / len(crops), "clean": clean, "damaged": worse
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -84,6 +87,7 @@ def main() -> None:
     # the instant preset's head is the built-in model's
     ways = [way for way in options.ways if way != "instant" or options.model == "sface"]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
     clean: dict[str, list[float]] = {way: [] for way in ways}
     mixed: dict[str, list[float]] = {way: [] for way in ways}
     lower = dict.fromkeys(ways, 0)
@@ -99,6 +103,7 @@ def main() -> None:
             )  # fmt: skip
             result = json.loads(done.stdout)
             seconds[way].append(result["seconds"])
+            cpu[way].append(result["cpu"])
             clean[way] += result["clean"]
             mixed[way] += result["clean"] + result["damaged"]
             pairs = zip(result["clean"], result["damaged"], strict=True)
@@ -106,10 +111,13 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
     first, total = ways[0], len(clean[ways[0]])
     for way in ways:
-        ratios = [base / own for base, own in zip(seconds[first], seconds[way], strict=True)]
+        ratio, cpu_ratio = (
+            statistics.median(base / own for base, own in zip(both[first], both[way], strict=True))
+            for both in (seconds, cpu)
+        )
         print(
-            f"{way:10} {statistics.median(seconds[way]):8.4f} s a crop  "
-            f"{statistics.median(ratios):7.2f} x {first}  "
+            f"{way:10} {statistics.median(seconds[way]):8.4f} s a crop {ratio:7.2f} x {first}  "
+            f"processor {statistics.median(cpu[way]):8.4f} s {cpu_ratio:7.2f} x  "
             f"damage lowers {lower[way]} of {total}"
         )
     for title, scores in (("clean", clean), ("clean and damaged", mixed)):
