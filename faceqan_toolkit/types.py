@@ -133,7 +133,8 @@ class Score:
     """A quality score with the parts that explain it.
 
     Attributes:
-        quality: F of the paper; at most 1, higher is better, negative only if symmetry is.
+        quality: higher is better. FaceQAN's is F of the paper, at most 1, negative only if
+            symmetry is; other methods have ranges of their own.
         embedding_norm: Euclidean length of the crop's embedding, in the model's own units.
         similarity_mean: mean of all l x k cosine similarities to the crop's own embedding.
         similarity_std: their population standard deviation.
@@ -141,7 +142,8 @@ class Score:
         similarities: (l, k) float32; row t is measured before step t is applied.
         quality_error: of a predicted score, how far it is expected to be from the measured one.
 
-    A measured score has all parts and no error; a predicted one has the error and no parts.
+    A measured score has all parts and no error; a predicted one has the error and no parts;
+    another method's has neither.
     """
 
     quality: float

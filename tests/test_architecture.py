@@ -16,7 +16,8 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
+     "methods"},
     {"weights", "settings"},
     {
         "photos", "device", "alignment", "attack", "facenet_weights",
@@ -29,7 +30,8 @@ LAYERS = [
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
     {"detection", "landmarks", "estimator", "ranking"},
-    {"quality", "instant"},
+    {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
+    {"estimators"},
     {"pipeline"},
     {"engines.base", "engines.local"},
     {"cli"},
@@ -69,7 +71,10 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings"])
+NO_TORCH = ["ranking", "runs", "cells", "types", "errors", "settings", "methods", "estimators"]
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"

@@ -224,7 +224,7 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
 def build(architecture: Architecture) -> BackboneEmbedder:
     """Return the model, weights random, in evaluation mode."""
     embedder = BackboneEmbedder(build_backbone(architecture), architecture.preprocessing)
-    embedder.name = architecture.name
+    embedder.name, embedder.family = architecture.name, architecture.family
     return embedder.eval()
 
 

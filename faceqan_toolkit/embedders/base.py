@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from faceqan_toolkit.embedders.preprocessing import Normalise, Preprocessing
@@ -37,6 +39,10 @@ class Embedder(nn.Module):
         embeddings: Tensor = super().__call__(crops)
         return embeddings
 
+    def stages(self) -> Sequence[nn.Module]:
+        """Return the modules whose outputs, (N, C, H, W), end the network's stages; or none."""
+        return ()
+
 
 class BackboneEmbedder(Embedder):
     """A published network as its authors wrote it, behind the preprocessing it was trained with.
@@ -60,3 +66,9 @@ class BackboneEmbedder(Embedder):
         """Map (N, 3, S, S) crops, RGB in [0, 1], to (N, D) embeddings."""
         embeddings: Tensor = self.backbone(self.normalise(crops))
         return embeddings
+
+    def stages(self) -> Sequence[nn.Module]:
+        """Return those of the backbone."""
+        known = getattr(self.backbone, "stages", None)
+        stages: Sequence[nn.Module] = known() if known else ()
+        return stages

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -30,8 +32,17 @@ def freeze(network: nn.Module) -> nn.Module:
         _fold_before_linear(traced)
         _fold_before_padding(traced)
         frozen = traced.float()
-    _replace_prelu(frozen)
-    return frozen.requires_grad_(False).to(memory_format=torch.channels_last)
+    return _without_weight_gradients(frozen)
+
+
+def frozen_copy(network: Network) -> Network:
+    """Return a copy as `freeze` does, with every layer where it was: no batch norm is folded."""
+    return _without_weight_gradients(deepcopy(network).eval())
+
+
+def _without_weight_gradients(network: Network) -> Network:
+    _replace_prelu(network)
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _give_weights(network: nn.Module) -> None:

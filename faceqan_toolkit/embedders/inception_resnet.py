@@ -16,3 +16,7 @@ class InceptionResnet(InceptionResnetV1):  # type: ignore[misc]
         super().__init__(pretrained=None)
         # it normalises embeddings unless it classifies: a classifier that does nothing
         self.classify, self.logits = True, nn.Identity()
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Return the stem and what follows it before each reduction: 17, 17, 8 and 3 pixels."""
+        return self.conv2d_4b, self.repeat_1, self.repeat_2, self.repeat_3

@@ -9,6 +9,8 @@ Source: CurricularFace `backbone/model_irse.py`, InsightFace_Pytorch `model.py` 
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from torch import Tensor, nn
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 101: (3, 13, 30, 3)}
@@ -120,8 +122,13 @@ class IR(nn.Module):
                 )  # fmt: skip
                 inputs = outputs
         self.body = nn.Sequential(*blocks)
+        self._ends = tuple(accumulate(BLOCKS[depth]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 3, 112, 112) normalised crops to (N, D) embeddings, not normalised."""
         embeddings: Tensor = self.output_layer(self.body(self.input_layer(x)))
         return embeddings
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Return the last block of each of its four stages: 56, 28, 14 and 7 pixels."""
+        return tuple(self.body[end - 1] for end in self._ends)

@@ -76,6 +76,10 @@ class IResNet(nn.Module):
         embeddings: Tensor = self.features(self.fc(self.bn2(x).flatten(1)))
         return embeddings
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Return its four stages: 56, 28, 14 and 7 pixels."""
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
 
 def _stage(inputs: int, outputs: int, blocks: int, eps: float) -> nn.Sequential:
     """Return a stage whose first block halves the picture."""

@@ -15,6 +15,8 @@ BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
     (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
 )  # fmt: skip
+STAGE_ENDS = (2, 4, 10, 12)
+"""The last block at each of 56, 28, 14 and 7 pixels."""
 EMBEDDING_SIZE = 128
 
 
@@ -71,6 +73,10 @@ class SFace(Embedder):
     def forward(self, crops: Tensor) -> Tensor:
         """Map (N, 3, 112, 112) crops in [0, 1] to (N, 128) embeddings."""
         return self.embed(self.bn(self.feature_maps(crops)[-1]))
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Return the last block of each of its four stages: 56, 28, 14 and 7 pixels."""
+        return tuple(self.blocks[end] for end in STAGE_ENDS)
 
     def feature_maps(self, crops: Tensor) -> list[Tensor]:
         """Return the (N, C, H, W) output of the stem and of every block, in order."""

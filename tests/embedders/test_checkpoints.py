@@ -92,6 +92,7 @@ def test_magface_is_told_by_its_wrapping(state: State, prefix: str) -> None:
     loaded = load_network(saved({"state_dict": named(prefix, state)}))
     magface = "features" in prefix
     assert loaded.architecture.family == ("magface" if magface else "iresnet")
+    assert loaded.embedder.family == loaded.architecture.family
     assert loaded.architecture.eps == (2e-5 if magface else 1e-5)
     norms = [one for one in loaded.embedder.modules() if isinstance(one, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {loaded.architecture.eps}

@@ -1,0 +1,76 @@
+"""The length of a crop's embedding as its quality."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.estimator import QualityEstimator, usable
+from faceqan_toolkit.types import Score
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.embedders.base import Embedder
+
+CPU_BLOCK_FACES, GPU_BLOCK_FACES = 4, 256
+
+
+class EmbeddingNorm(QualityEstimator):
+    """Takes the Euclidean length of the embedding for the quality.
+
+    Losses that only look at an embedding's direction still leave short embeddings to faces the
+    network is unsure of. How well that works depends on the model; `MagFace` trains for it. The
+    scale is the model's own: above 0, higher is better.
+
+    Costs one forward pass a crop.
+
+    Args:
+        embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        SettingsError: a device this machine does not have.
+        WeightsError: the model cannot be loaded.
+    """
+
+    def __init__(self, embedder: Embedder | str = "sface", *, device: str = "auto") -> None:
+        super().__init__(embedder, device)
+        self._network = self._frozen(self.embedder)
+        self.block_faces = CPU_BLOCK_FACES if self.device.type == "cpu" else GPU_BLOCK_FACES
+
+    def _score_block(self, faces: Tensor) -> list[Score]:
+        with torch.inference_mode():
+            norms = self._network(faces).norm(dim=1).cpu().tolist()
+        return [Score(norm if usable(norm) else math.nan, norm) for norm in norms]
+
+
+class MagFace(EmbeddingNorm):
+    """Takes the length of the embedding of a network that was trained to make it the quality.
+
+    MagFace's loss has a margin that grows with the length, and a price on short embeddings: faces
+    that are easy to recognise get long ones. It asks for lengths between 10 and 110.
+
+    Costs one forward pass a crop.
+
+    Args:
+        embedder: a model of MagFace's family, or its name.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        SettingsError: the model is none of MagFace's; a device this machine does not have.
+        WeightsError: the model cannot be loaded.
+
+    Source: Meng, Zhao, Huang, Zhou, "MagFace: A Universal Representation for Face Recognition and
+    Quality Assessment", CVPR 2021.
+    """
+
+    def __init__(self, embedder: Embedder | str, *, device: str = "auto") -> None:
+        super().__init__(embedder, device=device)
+        if self.embedder.family != "magface":
+            raise SettingsError(
+                f"the method magface needs a model trained by MagFace, and {self.embedder.name} is "
+                "none; use the method norm for the length of its embeddings"
+            )
