@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import SettingsError
 
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 32_768
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,16 @@ class Templates:
         sums = np.zeros((len(self), embeddings.shape[1]), np.float64)
         samples = self.sample[rows]
         for start in range(0, len(embeddings), ROWS_AT_ONCE):
-            block = np.asarray(embeddings[start : start + ROWS_AT_ONCE])
+            block = np.asarray(embeddings[start : start + ROWS_AT_ONCE], np.float32)
             here = (samples >= start) & (samples < start + len(block))
             parts = csr_array(
-                (share[here], (self.template[rows[here]], samples[here] - start)),
+                (
+                    share[here].astype(np.float32),
+                    (self.template[rows[here]], samples[here] - start),
+                ),
                 shape=(len(self), len(block)),
             )
-            sums += parts @ np.where(found[start : start + len(block), None], block, 0)
+            sums += parts @ np.where(found[start : start + len(block), None], block, np.float32(0))
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
             return (sums / np.where(lengths > 0, lengths, np.nan)).astype(np.float32)

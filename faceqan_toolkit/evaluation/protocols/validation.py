@@ -135,17 +135,17 @@ def _check_pairs(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
         np.flatnonzero(alike & ~pairs.mated & ~selves),
         lambda row: "a non-mated pair, but other pairs say it is one person",
     )
+    del alike
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])
-    if not len(same):
-        return
-    earlier = dict(zip(order[same + 1].tolist(), order[same].tolist(), strict=True))
-    later = order[same + 1]
-    differ = pairs.mated[later] != pairs.mated[order[same]]
+    del keys
+    earlier, later = order[same], order[same + 1]
+    del order
+    differ = pairs.mated[later] != pairs.mated[earlier]
 
     def told(row: int) -> str:
-        before = earlier[row]
+        before = int(earlier[np.flatnonzero(later == row)[0]])
         swapped = "" if first[row] == first[before] else ", the other way round"
         file, line = pairs.where(before)
         return f"the pair of {file}, line {line}, again{swapped}"
