@@ -42,6 +42,7 @@ _ARRAY_NAMES = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",  # how Python 3 writes bytes for Python 2
+    ("__builtin__", "bytes"): "bytes",  # and empty ones
     **{
         (f"numpy.{core}.{module}", name): name
         for core in ("core", "_core")
@@ -219,6 +220,7 @@ def _made(called: Any, arguments: Any) -> Any:
     makers: dict[str, Callable[..., Any]] = {
         "dtype": _make_dtype,
         "encode": _make_bytes,
+        "bytes": bytes if arguments == () else _make_nothing,
         "scalar": _make_scalar,
         "_reconstruct": _make_empty,
         "_frombuffer": _make_array,
@@ -241,6 +243,10 @@ def _make_bytes(text: Any, encoding: Any) -> bytes:
     if _text(encoding) not in ("latin1", "latin-1") or not isinstance(text, str):
         raise _Malformed("text in an unknown encoding")
     return text.encode("latin-1")
+
+
+def _make_nothing(*arguments: Any) -> None:
+    raise _Malformed("bytes of something")
 
 
 def _make_scalar(dtype: Any, raw: Any) -> Any:
