@@ -223,18 +223,25 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
             log.add("unreadable_list", getattr(error, "strerror", None) or str(error), name)
         else:
             message = f"not '{' '.join(columns)}' with a space between"
-            log.add("malformed_row", f"{message}; nothing after it was read", name, line)
+            log.add("malformed_row", f"{message}; reading stopped there", name, line)
         return
     if rows != OFFICIAL_ROWS[name]:
         message = f"{rows} rows; the official list has {OFFICIAL_ROWS[name]}"
         log.add("official_count", message, name)
 
 
+def _int32(cell: bytes) -> int:
+    value = int(cell)
+    if not -(2**31) <= value < 2**31:
+        raise ValueError("too large")
+    return value
+
+
 def _bad_line(file: Path, columns: dict[str, pa.DataType]) -> int | None:
     """Return the number of the first line that is not as it should be."""
     readers: dict[pa.DataType, Callable[[bytes], object]] = {
         _NAME: bytes.decode,
-        _NUMBER: int,
+        _NUMBER: _int32,
         _REAL: float,
     }
     makers = [readers[kind] for kind in columns.values()]
