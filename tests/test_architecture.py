@@ -80,6 +80,13 @@ def test_records_need_no_torch(name: str) -> None:
     assert python(probe) == "False"
 
 
+@pytest.mark.parametrize("name", ["protocols.validation", "protocols.registry", "agreement"])
+def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
+    module = f"faceqan_toolkit.evaluation.{name}"
+    probe = f"import {module}, sys; print({{'torch', 'cv2'}} & set(sys.modules))"
+    assert python(probe) == "set()"
+
+
 def test_scoring_needs_no_torchvision() -> None:
     """Importing it, and facenet-pytorch with it, takes as long as all of torch."""
     code = """
