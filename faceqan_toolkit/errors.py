@@ -123,3 +123,15 @@ class UnsafeCheckpoint(WeightsError):
 
 class WrongArchitecture(WeightsError):
     """The weights do not fit the network."""
+
+
+class ProtocolError(FaceQANError):
+    """A data set's lists are not there, or not as its protocol says."""
+
+
+class ScoresError(FaceQANError):
+    """A file of scores or embeddings cannot be used."""
+
+
+class RefusedPickle(FaceQANError):
+    """A pickle is damaged, or holds more than plain data; nothing in it was run."""

@@ -32,6 +32,15 @@ LAYERS = [
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
+    {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
+     "evaluation.protocols.templates"},
+    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy"},
+    {
+        "evaluation.protocols.lfw", "evaluation.protocols.cfp", "evaluation.protocols.pairs",
+        "evaluation.protocols.insightface_bin", "evaluation.protocols.folders",
+        "evaluation.protocols.ijbc", "evaluation.embeddings", "evaluation.agreement",
+    },
+    {"evaluation.protocols.validation", "evaluation.protocols.registry"},
     {"pipeline"},
     {"engines.base", "engines.local"},
     {"cli"},
@@ -78,6 +87,13 @@ NO_TORCH = ["ranking", "runs", "cells", "types", "errors", "settings", "methods"
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
+
+
+@pytest.mark.parametrize("name", ["protocols.validation", "protocols.registry", "agreement"])
+def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
+    module = f"faceqan_toolkit.evaluation.{name}"
+    probe = f"import {module}, sys; print({{'torch', 'cv2'}} & set(sys.modules))"
+    assert python(probe) == "set()"
 
 
 def test_scoring_needs_no_torchvision() -> None:

@@ -1,0 +1,1 @@
+"""Does a quality score predict recognition errors? Protocols, scores, curves."""

@@ -1,0 +1,108 @@
+"""Do two tools rank the same photos alike?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.errors import ScoresError
+from faceqan_toolkit.evaluation.matching import Match
+from faceqan_toolkit.evaluation.scores import ScoreTable
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two sets of scores over the samples that both have.
+
+    Attributes:
+        names: of the two.
+        paths: (N,) as the first has them.
+        first: (N,) float64 scores.
+        second: (N,) float64 scores.
+        first_percentile: (N,) in (0, 100]; equal scores share their mean.
+        second_percentile: the same.
+        spearman: rank correlation in [-1, 1]; None if either is constant or N is below 2.
+        pearson: linear correlation, the same.
+        without: how many samples of each have no score (NaN).
+        match: how the second's paths were matched with the first's.
+    """
+
+    names: tuple[str, str]
+    paths: tuple[str, ...]
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    first_percentile: NDArray[np.float64]
+    second_percentile: NDArray[np.float64]
+    spearman: float | None
+    pearson: float | None
+    without: tuple[int, int]
+    match: Match
+
+    def movers(self, number: int = 20) -> list[dict[str, Any]]:
+        """Return the samples whose percentile differs most, largest difference first."""
+        moved = self.second_percentile - self.first_percentile
+        return [
+            {
+                "path": self.paths[row],
+                "first": float(self.first[row]),
+                "second": float(self.second[row]),
+                "first_percentile": float(self.first_percentile[row]),
+                "second_percentile": float(self.second_percentile[row]),
+                "moved": float(moved[row]),
+            }
+            for row in np.argsort(-np.abs(moved), kind="stable")[:number].tolist()
+        ]
+
+    def as_dict(self, movers: int = 20) -> dict[str, Any]:
+        """Return the summary as plain values, for JSON; the scatter is `first`, `second`."""
+        return {
+            "names": list(self.names),
+            "common": len(self.paths),
+            "spearman": self.spearman,
+            "pearson": self.pearson,
+            "without_score": list(self.without),
+            "only_in_first": len(self.match.missing),
+            "only_in_second": len(self.match.unused),
+            "ambiguous": len(self.match.ambiguous),
+            "matched_by": self.match.rules,
+            "movers": self.movers(movers),
+        }
+
+
+def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
+    """Compare two sets of scores over the samples that both have.
+
+    Raises:
+        ScoresError: they have none in common.
+    """
+    from scipy.stats import rankdata
+
+    values, match = second.match(first.paths)
+    both = ~(np.isnan(first.values) | np.isnan(values))
+    if not both.any():
+        raise ScoresError(f"{first.name} and {second.name} have no scored photo in common")
+    a, b = first.values[both], values[both]
+    ranks = [rankdata(scores) for scores in (a, b)]
+    matched = match.index >= 0
+    return Agreement(
+        names=(first.name, second.name),
+        paths=tuple(path for path, kept in zip(first.paths, both, strict=True) if kept),
+        first=a,
+        second=b,
+        first_percentile=100 * ranks[0] / len(a),
+        second_percentile=100 * ranks[1] / len(a),
+        spearman=_correlation(*ranks),
+        pearson=_correlation(a, b),
+        without=(int(np.isnan(first.values).sum()), int(np.isnan(values[matched]).sum())),
+        match=match,
+    )
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    """Return Pearson's correlation, None where it is not defined."""
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / spread, -1, 1)) if spread > 0 else None

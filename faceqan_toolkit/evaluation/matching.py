@@ -1,0 +1,183 @@
+"""Whose score is this? Paths that one tool wrote, matched with those of another."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.photos import PHOTO_EXTENSIONS
+
+RULES = ("exact", "end", "end without extension", "folder and name")
+"""How paths are matched, strictest first.
+
+- exact: the same relative path.
+- end: one of the two is the end of the other, whole folders and names.
+- end without extension: the same, extensions of photos left out; a crop of ours
+  (`a.jpg.0.png`) is the photo's.
+- folder and name: the name without extension and the folder it lies in are the same, whatever
+  stands before; not for names of digits alone, which say nothing.
+"""
+
+Parts = tuple[str, ...]
+Key = Callable[[Parts], Parts | None]
+
+_EXTENSION = "|".join(sorted(extension.lstrip(".") for extension in PHOTO_EXTENSIONS))
+_CROP = re.compile(rf"^(.+\.(?:{_EXTENSION}))\.0\.png$", re.IGNORECASE)
+_PHOTO = re.compile(rf"^(.+)\.(?:{_EXTENSION})$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which of the given paths belongs to which of the wanted ones.
+
+    Attributes:
+        index: (N,) int64, for each wanted path the place among the given ones, or -1.
+        rules: how many were matched by each of `RULES`.
+        missing: wanted paths that no given one fits.
+        ambiguous: wanted paths that several given ones fit, or that share one; not matched.
+        unused: given paths that were not matched.
+    """
+
+    index: NDArray[np.int64]
+    rules: dict[str, int]
+    missing: tuple[str, ...]
+    ambiguous: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def lines(self, examples: int = 5) -> list[str]:
+        """Return a summary for people: what matched how, and what did not."""
+        matched = ", ".join(f"{count:,} by {rule}" for rule, count in self.rules.items() if count)
+        shown = [f"{sum(self.rules.values()):,} of {len(self.index):,} matched ({matched})"]
+        if not matched:
+            shown = [f"none of {len(self.index):,} matched"]
+        for what, paths in (
+            ("without one", self.missing),
+            ("not clear which", self.ambiguous),
+            ("not used", self.unused),
+        ):
+            if paths:
+                more = f", and {len(paths) - examples:,} more" if len(paths) > examples else ""
+                shown.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
+        return shown
+
+
+def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
+    """Match paths one to one, by the strictest of `RULES` that fits; never by a guess.
+
+    Rules are tried in order, each on what those before left over. Under each a pair counts only
+    if neither of the two could be matched with any other; what could is ambiguous and stays
+    unmatched under the rules that follow.
+
+    Args:
+        wanted: each path once; slashes of both kinds.
+        given: the same.
+    """
+    left = {place: _parts(path) for place, path in enumerate(wanted)}
+    free = {place: _parts(path) for place, path in enumerate(given)}
+    index = np.full(len(wanted), -1, np.int64)
+    counts = dict.fromkeys(RULES, 0)
+    ambiguous: set[int] = set()
+    for rule in RULES:
+        pairs, doubtful, contested = _one_to_one(left, free, _views(rule, left, free))
+        for place, found in pairs:
+            index[place] = found
+            del left[place], free[found]
+        counts[rule] = len(pairs)
+        ambiguous |= doubtful
+        for place in doubtful:
+            del left[place]
+        for place in contested:
+            del free[place]
+    taken = set(index.tolist())
+    return Match(
+        index,
+        counts,
+        tuple(path for place, path in enumerate(wanted) if place in left),
+        tuple(path for place, path in enumerate(wanted) if place in ambiguous),
+        tuple(path for place, path in enumerate(given) if place not in taken),
+    )
+
+
+def _one_to_one(
+    left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
+) -> tuple[list[tuple[int, int]], set[int], set[int]]:
+    """Return pairs that are each other's only choice; and who on either side has several."""
+    only: dict[int, int] = {}
+    suitors: Counter[int] = Counter()
+    doubtful: set[int] = set()
+    contested: set[int] = set()
+    for wanted_key, given_key in views:
+        groups: dict[Parts, list[int]] = defaultdict(list)
+        for place, parts in free.items():
+            key = given_key(parts)
+            if key is not None:
+                groups[key].append(place)
+        met: set[Parts] = set()
+        for place, parts in left.items():
+            key = wanted_key(parts)
+            found = groups.get(key) if key is not None else None
+            if key is None or not found:
+                continue
+            if len(found) == 1:
+                suitors[found[0]] += 1
+                if only.setdefault(place, found[0]) != found[0]:
+                    doubtful.add(place)
+                    contested |= {only[place], found[0]}
+            else:
+                doubtful.add(place)
+                met.add(key)
+        for key in met:
+            contested.update(groups[key])
+    pairs = []
+    for place, found_one in only.items():
+        if suitors[found_one] > 1 or found_one in contested:
+            doubtful.add(place)
+        if place in doubtful:
+            contested.add(found_one)
+    pairs = [(place, found) for place, found in only.items() if place not in doubtful]
+    return pairs, doubtful, contested
+
+
+def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:
+    """Yield the ways to look at both sides, so that equal keys mean a match by the rule."""
+    if rule == "exact":
+        yield (lambda parts: parts), (lambda parts: parts)
+    elif rule == "folder and name":
+        yield _folder_and_name, _folder_and_name
+    else:
+        shown: Callable[[Parts], Parts] = _bare if rule.endswith("extension") else tuple
+        for depth in sorted({len(parts) for parts in left.values()}):
+            yield _whole(depth, shown), _tail(depth, shown)
+        for depth in sorted({len(parts) for parts in free.values()}):
+            yield _tail(depth + 1, shown, drop=1), _whole(depth, shown)
+
+
+def _whole(depth: int, shown: Callable[[Parts], Parts]) -> Key:
+    return lambda parts: shown(parts) if len(parts) == depth else None
+
+
+def _tail(depth: int, shown: Callable[[Parts], Parts], drop: int = 0) -> Key:
+    """Return a key for paths at least so deep: their end, `drop` parts shorter than that."""
+    return lambda parts: shown(parts[drop - depth :]) if len(parts) >= depth else None
+
+
+def _folder_and_name(parts: Parts) -> Parts | None:
+    bare = _bare(parts)[-2:]
+    return bare if len(bare) == 2 and not bare[1].isdigit() else None
+
+
+def _bare(parts: Parts) -> Parts:
+    """Return a path without the extension of a photo."""
+    *folders, name = parts or ("",)
+    crop = _CROP.match(name)
+    photo = _PHOTO.match(crop[1] if crop else name)
+    return (*folders, photo[1] if photo else name)
+
+
+def _parts(path: str) -> Parts:
+    return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))

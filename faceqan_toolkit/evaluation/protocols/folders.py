@@ -1,0 +1,117 @@
+"""A folder of folders, one a person: all mated pairs, and non-mated ones drawn or all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.protocols.base import BLOCK, Comparisons, Index, Protocol
+from faceqan_toolkit.evaluation.protocols.issues import IssueLog
+from faceqan_toolkit.photos import find_photos
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Pairs that need not be held: sample i with each of `start[i]` to `stop[i]` - 1.
+
+    Attributes:
+        start: (N,) int64, above i.
+        stop: (N,) int64, not below `start`.
+        mated: whether all of them are.
+        chosen: (C,) int64, growing: which of the pairs, counted row by row; None means all.
+    """
+
+    start: Index
+    stop: Index
+    mated: bool
+    chosen: Index | None = None
+
+    @property
+    def total(self) -> int:
+        """How many there are to choose from."""
+        return int((self.stop - self.start).sum())
+
+    def __len__(self) -> int:
+        return self.total if self.chosen is None else len(self.chosen)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+        """Yield the pairs in order, `size` at a time."""
+        before = np.concatenate([[0], np.cumsum(self.stop - self.start)])
+        for begin in range(0, len(self), size):
+            end = min(begin + size, len(self))
+            place = (
+                np.arange(begin, end) if self.chosen is None else self.chosen[begin:end]
+            ).astype(np.int64)
+            first = np.searchsorted(before, place, "right") - 1
+            second = self.start[first] + place - before[first]
+            yield Comparisons(first, second, np.full(len(first), self.mated))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sets of pairs, one after the other; none stands in a file."""
+
+    parts: tuple[RowPairs, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+        """Yield all comparisons in order, at most `size` at a time."""
+        for part in self.parts:
+            yield from part.blocks(size)
+
+    def where(self, index: int) -> tuple[str, int | None]:
+        """Return nothing: these pairs stand in no file."""
+        return "", None
+
+
+def read_folders(
+    root: Path, *, non_mated: int | Literal["all"] | None = None, seed: int = 0
+) -> Protocol:
+    """Return comparisons between the photos below a folder of people.
+
+    Args:
+        root: each folder in it is a person; photos may lie deeper.
+        non_mated: how many pairs of different people, drawn without repetition; "all"; or None:
+            as many as there are mated ones. If there are fewer, all are taken.
+        seed: of the draw.
+
+    Raises:
+        SettingsError: `root` does not exist, or a negative number.
+    """
+    root, log = Path(root), IssueLog()
+    if isinstance(non_mated, int) and non_mated < 0:
+        raise SettingsError(f"the number of non-mated pairs must not be negative: {non_mated}")
+    if not root.is_dir():
+        raise SettingsError(f"{root}: no such folder")
+    people: dict[str, list[str]] = {}
+    for source in find_photos([root]):
+        person, slash, _ = source.path.partition("/")
+        if slash:
+            people.setdefault(person, []).append(source.path)
+        else:
+            log.add("no_identity", "a photo in no person's folder is left out", source.path)
+    sizes = np.array([len(photos) for photos in people.values()], np.int64)
+    identities = np.repeat(np.arange(len(sizes)), sizes)
+    ends = np.cumsum(sizes)[identities]
+    here = np.arange(len(identities), dtype=np.int64)
+    mated = RowPairs(here + 1, ends, True)
+    others = RowPairs(ends, np.full(len(ends), len(ends)), False)
+    wanted = others.total if non_mated == "all" else len(mated) if non_mated is None else non_mated
+    if wanted < others.total:
+        draw = np.random.default_rng(seed).choice(others.total, wanted, replace=False)
+        others = RowPairs(others.start, others.stop, False, np.sort(draw).astype(np.int64))
+    return Protocol(
+        "folders",
+        root,
+        tuple(path for photos in people.values() for path in photos),
+        identities.astype(np.int64),
+        Joined((mated, others)),
+        log=log,
+    )

@@ -1,0 +1,345 @@
+"""Quality scores that other tools wrote, in the formats the field uses."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
+from faceqan_toolkit.evaluation.matching import Match, match_paths
+from faceqan_toolkit.evaluation.plain_pickle import load_plain
+from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.runs import open_ledger, read_run
+
+PATH_COLUMNS = ("path", "image", "image_path", "img_path", "image_name", "filename", "file", "name")
+QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
+"""Names of columns that are understood, in lower case; others must be given by name."""
+
+LARGEST = 4 << 30
+"""Bytes of a file, unpacked."""
+
+Row = tuple[str, int, float]
+"""Path as `paths.path_text` gives it, index of the face, quality or NaN."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What a file says: a quality for each path.
+
+    Attributes:
+        name: the method's, as figures show it.
+        format: what the file was read as.
+        paths: (R,) each once, in the file's order.
+        values: (R,) float64, higher is better; NaN if the tool could give none.
+        duplicates: paths that stood there several times with equal values.
+        conflicting: paths that stood there with different values; they are left out.
+        other_faces: how many rows were of a photo's further faces and did not count.
+    """
+
+    name: str
+    format: str
+    paths: tuple[str, ...]
+    values: NDArray[np.float64]
+    duplicates: tuple[str, ...] = ()
+    conflicting: tuple[str, ...] = ()
+    other_faces: int = 0
+
+    def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
+        """Return the scores of some samples.
+
+        Args:
+            wanted: (N,) paths, `Protocol.paths` for instance.
+
+        Returns:
+            (N,) float64, NaN for a sample without score; and how paths were matched.
+        """
+        match = match_paths(wanted, self.paths)
+        return np.append(self.values, np.nan)[match.index], match
+
+
+def read_scores(
+    file: Path,
+    name: str = "",
+    *,
+    path_column: str | None = None,
+    quality_column: str | None = None,
+) -> ScoreTable:
+    """Return the scores in a file; its format is told by its content.
+
+    Understood are, packed with gzip or not: CSV with a header (ours, or with columns that are
+    named like `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and
+    score without one, OFIQ's CSV, parquet, text with `path score` lines (CR-FIQA), the pickle of
+    the published FaceQAN code; and a run folder.
+
+    Of our own results with several faces in a photo the first with a quality counts: the largest.
+    OFIQ's score of -1 is none.
+
+    Args:
+        file: the file or run folder.
+        name: see `ScoreTable`; the file's own if empty.
+        path_column: of a table, if it is not to be guessed.
+        quality_column: the same.
+
+    Raises:
+        ScoresError: it cannot be read, or is not clear; the message tells file and line.
+    """
+    file = Path(file)
+    try:
+        if file.is_dir():
+            kind, rows = "run", list(_run_rows(file))
+        else:
+            kind, rows = _rows(_unpacked(file), path_column, quality_column)
+    except (RefusedPickle, RunError) as error:
+        raise ScoresError(f"{file}: {error}") from error
+    except (OSError, EOFError, zlib.error, csv.Error, ValueError, pa.ArrowException) as error:
+        raise ScoresError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    except MemoryError as error:
+        raise ScoresError(f"{file}: too large for this machine's memory") from error
+    except ScoresError as error:
+        raise ScoresError(f"{file}, {error}") from error
+    if not rows:
+        raise ScoresError(f"{file} has no scores")
+    return _table(name or file.name, kind, rows)
+
+
+def _unpacked(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        if not packed:
+            return opened.read()
+        with gzip.open(opened) as unpacked:
+            data = unpacked.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError("unpacks to more than 4 GiB")
+    return data
+
+
+def _rows(
+    data: bytes, path_column: str | None, quality_column: str | None
+) -> tuple[str, list[Row]]:
+    """Return the format and the rows of a file's content."""
+    if data.startswith(b"PAR1"):
+        return "parquet", list(_parquet_rows(data, path_column, quality_column))
+    if data.startswith(b"\x80"):
+        return "pickle", list(_pickle_rows(data))
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError("a zip or .npz file holds no scores; embeddings are another option")
+    if b"\0" in data[:4096]:
+        raise ValueError("neither text nor parquet nor a pickle")
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
+    if not (path_column or quality_column) and _is_text_row(first):
+        return "text", list(_text_rows(text))
+    return _csv_rows(text, first, path_column, quality_column)
+
+
+def _is_text_row(line: str) -> bool:
+    head, *last = line.rsplit(" ", 1)
+    return bool(last) and _number(last[0]) is not None and head.strip()[-1:] not in (*",;\t", "")
+
+
+def _text_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of `path score` lines; the path may have spaces."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        cells = line.rsplit(None, 1)
+        if not cells:
+            continue
+        value = _number(cells[1]) if len(cells) == 2 else None
+        if value is None:
+            raise ScoresError(f"line {number}: not a path, a space and a number")
+        yield path_text(cells[0].strip().replace("\\", "/")), 0, value
+
+
+def _csv_rows(
+    text: str, first: str, path_column: str | None, quality_column: str | None
+) -> tuple[str, list[Row]]:
+    delimiter = max(",;\t", key=first.count)
+    if not first.count(delimiter):
+        raise ValueError("the first line has neither columns nor a path and a number")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
+    header = [cell.strip() for cell in cells]
+    if len(header) == 2 and _number(header[1]) is not None and not (path_column or quality_column):
+        everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return "csv without header", list(_cells_rows(everything, 2, 0, 1))
+    path, quality = _columns(header, path_column, quality_column)
+    if {"rank", "path", "face", "quality"} <= set(header):
+        face = header.index("face")
+        return "rankings", list(
+            _cells_rows(reader, len(header), path, quality, face=face, guarded=True)
+        )
+    if delimiter == ";" and "Filename" in header:
+        wanted = header[quality].removesuffix(".scalar") + ".scalar"
+        scalar = header.index(wanted) if wanted in header else None
+        if header[-1] == "":
+            header.pop()  # OFIQ ends its header, not its rows, with a semicolon
+        return "ofiq", list(_cells_rows(reader, len(header), path, quality, scalar=scalar))
+    return "csv", list(_cells_rows(reader, len(header), path, quality))
+
+
+def _cells_rows(
+    reader: Any,
+    width: int,
+    path: int,
+    quality: int,
+    *,
+    face: int | None = None,
+    scalar: int | None = None,
+    guarded: bool = False,
+) -> Iterator[Row]:
+    for cells in reader:
+        where = f"line {reader.line_num}"
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != width and not (len(cells) == width + 1 and cells[-1] == ""):
+            raise ScoresError(f"{where}: {len(cells)} cells, not {width}")
+        text = cells[quality].strip()
+        value = _number(text) if text else math.nan
+        if value is None:
+            raise ScoresError(f"{where}: {text[:50]!r} is no number")
+        if scalar is not None and _number(cells[scalar]) == -1:
+            value = math.nan
+        if guarded:
+            shown = unguard(cells[path])
+        else:
+            shown = path_text(cells[path].strip().replace("\\", "/"))
+        if not shown:
+            raise ScoresError(f"{where}: the path is missing")
+        index = cells[face].strip() if face is not None else ""
+        if index and not (index.isascii() and index.isdigit() and len(index) < 9):
+            raise ScoresError(f"{where}: {index[:50]!r} is no face's number")
+        yield shown, int(index or 0), value
+
+
+def _parquet_rows(
+    data: bytes, path_column: str | None, quality_column: str | None
+) -> Iterator[Row]:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    names = file.schema_arrow.names
+    path, quality = _columns(names, path_column, quality_column)
+    ours = {"rank", "path", "face", "quality"} <= set(names)
+    wanted = [names[path], names[quality], *(["face"] if ours else [])]
+    for batch in file.iter_batches(columns=wanted):
+        faces = batch.column("face").to_pylist() if ours else [0] * len(batch)
+        for shown, value, face in zip(
+            batch.column(names[path]).to_pylist(),
+            batch.column(names[quality]).to_pylist(),
+            faces,
+            strict=True,
+        ):
+            if not isinstance(shown, str) or not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{names[path]} must be text and {names[quality]} numbers")
+            number = math.nan if value is None else _number(value)
+            if number is None:
+                raise ValueError(f"{shown}: the score is infinite")
+            yield (shown if ours else path_text(shown.replace("\\", "/"))), face or 0, number
+
+
+def _pickle_rows(data: bytes) -> Iterator[Row]:
+    content = load_plain(data)
+    if not isinstance(content, dict):
+        raise ValueError("the pickle holds no dictionary of path and score")
+    for path, value in content.items():
+        shown = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
+        number = _number(value) if isinstance(value, (int, float)) else None
+        if not isinstance(shown, str) or number is None:
+            raise ValueError("the pickle is no dictionary of path and score")
+        yield path_text(shown.replace("\\", "/")), 0, number
+
+
+def _run_rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows of a run: of each photo those of its last attempt."""
+    run = read_run(folder)
+    if not run.parts:
+        return
+    columns = ["path", "face", "quality", "attempt"]
+    latest: dict[str, tuple[int, list[Row]]] = {}
+    for batch in open_ledger(run).to_batches(columns=columns):
+        for path, face, quality, attempt in zip(
+            *(batch.column(column).to_pylist() for column in columns), strict=True
+        ):
+            row = (path, face or 0, math.nan if quality is None else quality)
+            before = latest.get(path)
+            if before is None or attempt > before[0]:
+                latest[path] = (attempt, [row])
+            elif attempt == before[0]:
+                before[1].append(row)
+    for _, rows in latest.values():
+        yield from rows
+
+
+def _columns(
+    names: Sequence[str], path_column: str | None, quality_column: str | None
+) -> tuple[int, int]:
+    """Return where path and quality stand."""
+    places = []
+    for what, wanted, known in (
+        ("path", path_column, PATH_COLUMNS),
+        ("quality", quality_column, QUALITY_COLUMNS),
+    ):
+        fitting = [
+            place
+            for place, name in enumerate(names)
+            if (name == wanted if wanted else name.strip().lower() in known)
+        ]
+        if len(fitting) != 1:
+            there = ", ".join(names)[:300]
+            problem = f"no column {wanted!r}" if wanted else f"which column is the {what}?"
+            raise ValueError(f"{problem} There are: {there}")
+        places.append(fitting[0])
+    return places[0], places[1]
+
+
+def _number(value: str | float) -> float | None:
+    """Return a number or NaN; None for what is neither, infinity included."""
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isinf(number) else number
+
+
+def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
+    """Return one value a path: of its first face that has one."""
+    found: dict[str, tuple[int, float]] = {}
+    duplicates: dict[str, None] = {}
+    conflicting: dict[str, None] = {}
+    other_faces = 0
+    for path, face, value in rows:
+        if path not in found:
+            found[path] = (face, value)
+            continue
+        known_face, known = found[path]
+        if face != known_face:
+            other_faces += 1
+            if not math.isnan(value) and (face < known_face or math.isnan(known)):
+                found[path] = (face, value)
+        elif known == value or (math.isnan(known) and math.isnan(value)):
+            duplicates[path] = None
+        else:
+            conflicting[path] = None
+    for path in conflicting:
+        del found[path]
+    return ScoreTable(
+        name,
+        kind,
+        tuple(found),
+        np.array([value for _, value in found.values()], np.float64),
+        tuple(path for path in duplicates if path not in conflicting),
+        tuple(conflicting),
+        other_faces,
+    )

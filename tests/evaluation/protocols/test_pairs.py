@@ -1,0 +1,104 @@
+"""Anybody's own pairs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faceqan_toolkit.errors import FaceQANError, ProtocolError
+from faceqan_toolkit.evaluation.protocols.registry import read_protocol
+from faceqan_toolkit.evaluation.protocols.validation import validate
+from tests.evaluation.protocols.test_lfw import read_pairs
+from tests.evaluation.protocols.trees import Pair, pairs_csv, photo
+
+PAIRS: list[Pair] = [
+    ("a/1.jpg", "a/2.jpg", True),
+    ("b, c/1.jpg", "a/1.jpg", False),
+    ("b, c/1.jpg", "b, c/ä.jpg", True),
+    ("d.jpg", "a/2.jpg", False),
+]
+
+
+@pytest.mark.parametrize("columns", [("a", "b", "label"), ("label", "b", "a")])
+def test_columns_in_any_order(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    pairs_csv(tmp_path / "list.csv", PAIRS, columns)
+    for first, second, _ in PAIRS:
+        photo(tmp_path / "root" / first)
+        photo(tmp_path / "root" / second)
+    protocol = read_protocol("pairs", tmp_path / "root", pairs=tmp_path / "list.csv")
+    assert read_pairs(protocol) == PAIRS
+    assert protocol.folds is None
+    people = dict(zip(protocol.paths, protocol.identities.tolist(), strict=True))
+    assert people["a/1.jpg"] == people["a/2.jpg"]
+    assert len(set(people.values())) == 3
+    assert validate(protocol).issue_counts == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "line"),
+    [
+        ("a,b,2", "malformed_row", 3),
+        ("a,b,", "malformed_row", 3),
+        ("a,b,true", "malformed_row", 3),
+        ("a,b", "malformed_row", 3),
+        ("a,b,1,x", "malformed_row", 3),
+        (",b,1", "malformed_row", 3),
+        ("/a,b,1", "malformed_row", 3),
+        ("C:\\a,b,1", "malformed_row", 3),
+        ("../a,b,1", "malformed_row", 3),
+        ("x/../../a,b,1", "malformed_row", 3),
+        ("p.jpg,q.jpg,0", "contradicting_label", 3),
+        ("q.jpg,p.jpg,0", "contradicting_label", 3),
+        ("p.jpg,p.jpg,0", "contradicting_label", 3),
+        ("q.jpg,./p.jpg,1", "duplicate_pair", 3),
+        ("p.jpg,p.jpg,1", "self_pair", 3),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, row: str, kind: str, line: int) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(f"a,b,label\np.jpg,q.jpg,1\n{row}\n")
+    report = validate(read_protocol("pairs", tmp_path, pairs=file, strict=False))
+    assert [issue.line for issue in report.issues if issue.kind == kind] == [line]
+
+
+def test_people_that_contradict_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("a,b,label\np,q,1\nq,r,1\np,r,0\n")
+    report = validate(read_protocol("pairs", tmp_path, pairs=file))
+    (issue,) = (issue for issue in report.issues if issue.kind == "contradicting_identity")
+    assert issue.line == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\nx,y\n", "a,b,label,more\n", "x,y,1\n", 'a,b,label\n"x,y,1\n']
+)
+def test_lists_that_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(text)
+    with pytest.raises(ProtocolError, match=r"list\.csv"):
+        read_protocol("pairs", tmp_path, pairs=file)
+    with pytest.raises(ProtocolError, match="no such file"):
+        read_protocol("pairs", tmp_path, pairs=tmp_path / "nothing.csv")
+
+
+CELLS = st.one_of(st.sampled_from(["a.jpg", "b.jpg", "1", "0", "..", '"', ""]), st.text(max_size=4))
+
+
+@given(st.lists(st.lists(CELLS, min_size=1, max_size=4).map(",".join), max_size=6), st.booleans())
+def test_any_list_is_read_or_refused(lines: list[str], with_header: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "list.csv"
+        text = "\n".join(["a,b,label"] * with_header + lines)
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+        report = validate(read_protocol("pairs", Path(folder), pairs=file, strict=False))
+        shown = "\n".join(report.lines())
+        assert shown.encode().decode().splitlines() == report.lines()
+        try:
+            protocol = read_protocol("pairs", Path(folder), pairs=file)
+        except FaceQANError:
+            return
+        assert len(protocol.pairs) <= len(lines)

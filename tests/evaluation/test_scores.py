@@ -1,0 +1,228 @@
+"""Scores in other tools' formats."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faceqan_toolkit.errors import FaceQANError, ScoresError
+from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import Run, read_run
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Record
+
+OFIQ = "Filename;UnifiedQualityScore;HeadSize;UnifiedQualityScore.scalar;HeadSize.scalar;\n"
+
+
+def read(folder: Path, content: str | bytes, **options: str) -> ScoreTable:
+    file = folder / "scores"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_scores(file, **options)
+
+
+def as_dict(table: ScoreTable) -> dict[str, float]:
+    return dict(zip(table.paths, table.values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("csv", "image,quality\na/1.jpg,0.25\nb c/2.jpg,-0.5\n"),  # the authors' for XQLFW
+        ("csv", "\ufeffQuality,Path\r\n0.25,a/1.jpg\r\n\r\n-0.5,b c/2.jpg\r\n"),
+        ("csv", "note;path;score\nx;a/1.jpg;0.25\ny;b c/2.jpg;-0.5"),
+        ("csv", 'filename\tscore\na/1.jpg\t0.25\n"b c/2.jpg"\t-0.5\n'),
+        ("csv without header", "a/1.jpg,0.25\nb c/2.jpg,-0.5\n"),
+        ("text", "a/1.jpg 0.25\nb c/2.jpg -0.5\n"),  # CR-FIQA's
+        ("text", "\na\\1.jpg   2.5e-1\r\nb c\\2.jpg -0.5\r\n"),
+        ("ofiq", OFIQ + "a/1.jpg;0.25;3;40;50\nb c/2.jpg;-0.5;1;2;3\n"),
+        ("ofiq", OFIQ + '"a/1.jpg";0.25;3;40;50;\n"b c/2.jpg";-0.5;1;2;3;\n'),
+    ],
+)
+def test_texts(tmp_path: Path, kind: str, text: str, packed: bool) -> None:
+    data = text.encode()
+    table = read(tmp_path, gzip.compress(data) if packed else data)
+    assert as_dict(table) == {"a/1.jpg": 0.25, "b c/2.jpg": -0.5}
+    assert table.format == kind
+    assert table.name == "scores"
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    text = "id,path,fiqa,quality\nx,a,1,2\n"
+    assert as_dict(read(tmp_path, text, quality_column="fiqa")) == {"a": 1}
+    assert as_dict(read(tmp_path, text, path_column="id")) == {"x": 2}
+    assert as_dict(read(tmp_path, OFIQ + "a;1;2;3;4\n", quality_column="HeadSize.scalar")) == {
+        "a": 4
+    }
+
+
+def test_no_score(tmp_path: Path) -> None:
+    table = read(tmp_path, OFIQ + "a;0.000000;0;-1;-1\nb;22.5;1;47;9\n")
+    assert math.isnan(table.values[0])
+    assert table.values[1] == 22.5
+    assert np.isnan(read(tmp_path, "path,quality\na,\nb,nan\n").values).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,quality\na,0.5\nb,x\n", "line 3: 'x' is no number"),
+        ("path,quality\na,0.5,7\n", "line 2: 3 cells, not 2"),
+        ("path,quality\n,0.5\n", "line 2: the path is missing"),
+        ("path,quality\na,inf\n", "line 2: 'inf' is no number"),
+        ("a 0.5\nb\n", "line 2: not a path, a space and a number"),
+        ("path,quality,score\na,1,2\n", "which column is the quality"),
+        ("who,what\na,1\n", "which column is the path. There are: who, what"),
+        ("path,quality\n", "no scores"),
+        ("", "neither"),
+        ("hello\n", "neither"),
+        (b"PK\x03\x04rest", "npz"),
+        (b"\x89PNG\r\n\0\0", "neither text"),
+        (b"\x1f\x8bnot gzip", "."),
+        (b"PAR1 not parquet PAR1", "."),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(ScoresError, match=message):
+        read(tmp_path, text)
+
+
+def test_missing_file_and_column(tmp_path: Path) -> None:
+    with pytest.raises(ScoresError, match="No such file"):
+        read_scores(tmp_path / "nothing")
+    with pytest.raises(ScoresError, match="not a run folder"):
+        read_scores(tmp_path)
+    with pytest.raises(ScoresError, match="no column 'x'"):
+        read(tmp_path, "path,quality\na,1\n", quality_column="x")
+
+
+def test_duplicates_are_named(tmp_path: Path) -> None:
+    table = read(tmp_path, "b 2\na 1\na 1\nc 1\nc 2\nc 1\n")  # CR-FIQA's have such lines
+    assert as_dict(table) == {"b": 2, "a": 1}
+    assert table.duplicates == ("a",)
+    assert table.conflicting == ("c",)
+    values, match = table.match(["a", "c", "x/b"])
+    np.testing.assert_array_equal(values, [1, np.nan, 2])
+    assert match.missing == ("c",)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_the_published_pickle(tmp_path: Path, protocol: int) -> None:
+    content = {"/data/a b/1.jpg": np.float64(0.25), "/data/2.jpg": 0.5}
+    table = read(tmp_path, pickle.dumps(content, protocol))
+    assert table.format == "pickle"
+    assert as_dict(table) == content
+
+
+@pytest.mark.parametrize("content", [[1], {"a": "b"}, {1: 2.0}, {"a": [1.0]}, {"a": math.inf}])
+def test_other_pickles(tmp_path: Path, content: object) -> None:
+    with pytest.raises(ScoresError, match="dictionary"):
+        read(tmp_path, pickle.dumps(content))
+
+
+def test_a_dangerous_pickle(tmp_path: Path) -> None:
+    class Command:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    with pytest.raises(ScoresError, match="refused"):
+        read(tmp_path, pickle.dumps({"a": Command()}))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_parquet(tmp_path: Path) -> None:
+    file = tmp_path / "scores.parquet"
+    pq.write_table(
+        pa.table({"image": ["a", "b\\c"], "score": pa.array([1, None], pa.int8())}), file
+    )
+    table = read_scores(file, "method")
+    assert (table.name, table.format, table.paths) == ("method", "parquet", ("a", "b/c"))
+    np.testing.assert_array_equal(table.values, [1, np.nan])
+    pq.write_table(pa.table({"image": [1], "score": [1.0]}), file)
+    with pytest.raises(ScoresError, match="image must be text"):
+        read_scores(file)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with two attempts, several faces, no face, and names that need care."""
+    records = [
+        [Record("'=a.jpg", "/p", 0, "ok", quality=0.5)],
+        [Record("group.jpg", "/p", 0, "unscorable"),
+         Record("group.jpg", "/p", 1, "ok", quality=0.3),
+         Record("group.jpg", "/p", 2, "ok", quality=0.9)],
+        [Record("none.jpg", "/p", None, "no_face")],
+        [Record("'=a.jpg", "/p", 0, "ok", quality=0.25)],
+        [Record("50%25.jpg", "/p", 0, "ok", quality=0.1)],
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    with Run(folder, Settings(task="score"), "0" * 64) as opened:
+        for photo in records:
+            opened.append(photo)
+        opened.write_info({})
+    return folder
+
+
+EXPECTED = {"'=a.jpg": 0.25, "group.jpg": 0.3, "50%25.jpg": 0.1}
+
+
+@pytest.mark.parametrize("kind", ["run", "csv", "parquet"])
+def test_our_own_results(run: Path, tmp_path: Path, kind: str) -> None:
+    file = run
+    if kind != "run":
+        file = tmp_path / "rankings"
+        Ranking(read_run(run)).export(file, kind)
+    table = read_scores(file)
+    scores = as_dict(table)
+    assert math.isnan(scores.pop("none.jpg"))
+    assert scores == EXPECTED
+    assert table.other_faces == 2
+    assert table.conflicting == ()
+
+
+def test_our_own_pickle(run: Path, tmp_path: Path) -> None:
+    Ranking(read_run(run)).export(tmp_path / "results.pkl", "pickle")
+    table = read_scores(tmp_path / "results.pkl")
+    assert table.format == "pickle"
+    assert set(table.values.tolist()) == set(EXPECTED.values())
+
+
+LINES = st.lists(
+    st.lists(
+        st.one_of(st.sampled_from(["path", "quality", "face", "rank", "Filename", "0.5", "-1", '"',
+                                   "UnifiedQualityScore", "a/b.jpg", "", "\0", "nan", "1e999"]),
+                  st.text(max_size=5)),
+        min_size=1, max_size=5,
+    ), max_size=5,
+)  # fmt: skip
+
+
+@given(LINES, st.sampled_from([",", ";", "\t", " "]))
+def test_any_table_is_read_or_refused(lines: list[list[str]], delimiter: str) -> None:
+    text = "\n".join(delimiter.join(cells) for cells in lines)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            table = read(Path(folder), text.encode("utf-8", "surrogatepass"))
+        except FaceQANError:
+            return
+        assert len(table.paths) == len(set(table.paths)) == len(table.values)
+
+
+@given(st.one_of(st.binary(max_size=50),
+                 st.tuples(st.sampled_from([b"PAR1", b"\x80\x04", b"\x1f\x8b\x08"]),
+                           st.binary(max_size=50)).map(b"".join)))  # fmt: skip
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(FaceQANError):
+        read(Path(folder), data)
