@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
+from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode, decode_full, find_photos
 from faceqan_toolkit.prefetch import prefetch
@@ -23,6 +24,7 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
+    AlignedCrop,
     Face,
     FileState,
     Photo,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from faceqan_toolkit.detection import Detector
     from faceqan_toolkit.estimator import QualityEstimator
     from faceqan_toolkit.landmarks import LandmarksFile
+    from faceqan_toolkit.measures import Measures
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
@@ -56,6 +59,7 @@ class Cut:
         face: None if the crop was given as such.
         crop: (S, S, 3) uint8, RGB; None if none was wanted, or none could be made.
         note: what a reader of the record should know.
+        measures: of the crop, if hints are wanted.
         failure: why there is no crop.
     """
 
@@ -63,6 +67,7 @@ class Cut:
     face: Face | None
     crop: Pixels | None = None
     note: str = ""
+    measures: Measures | None = None
     failure: PhotoError | None = None
 
 
@@ -85,7 +90,7 @@ class Pipeline:
         crops_folder: where to write aligned crops; None keeps them nowhere.
 
     Attributes:
-        seconds: spent so far by stage: decode, detect, align, score, write.
+        seconds: spent so far by stage: decode, detect, align, measure, score, write.
 
     Raises:
         SettingsError: see `Settings`, `LandmarksFile` and `FaceQAN`.
@@ -169,7 +174,7 @@ class Pipeline:
         from faceqan_toolkit.faces import select_faces
 
         if self.detector is None:
-            yield self._as_crop(photo.pixels)
+            yield self._as_crop(photo)
             return
         with self._timed("detect"):
             faces = self.detector.detect(photo)
@@ -196,23 +201,39 @@ class Pipeline:
                         antialias=self.settings.antialias,
                         reduction=cut_from.reduction,
                     )
-                yield Cut(index, face, crop.pixels)
+                measures = self._measure(crop.pixels, cut_from, crop)
+                yield Cut(index, face, crop.pixels, measures=measures)
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
-    def _as_crop(self, pixels: Pixels) -> Cut:
+    def _measure(
+        self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None
+    ) -> Measures | None:
+        """Return what hints are made of, if they are wanted."""
+        if not self.settings.hints or "quality" not in self.settings.stages:
+            return None
+        from faceqan_toolkit.measures import measure
+
+        with self._timed("measure"):
+            return measure(crop, photo, aligned)
+
+    def _as_crop(self, photo: Photo) -> Cut:
         """Return a picture that is a crop already, brought to the model's size if it is not."""
         assert self.scorer is not None  # a task without detection has only quality
         size = self.scorer.embedder.input_size
+        pixels = photo.pixels
         height, width = pixels.shape[:2]
         if (height, width) == (size, size):
-            return Cut(0, None, pixels)
+            return Cut(0, None, pixels, measures=self._measure(pixels, photo, None))
         smaller = max(height, width) > size
-        resized = cv2.resize(
-            pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        resized = np.asarray(
+            cv2.resize(
+                pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            ),
+            dtype=np.uint8,
         )
         note = f"resized from {width}x{height}"
-        return Cut(0, None, np.asarray(resized, dtype=np.uint8), note=note)
+        return Cut(0, None, resized, note, self._measure(resized, photo, None))
 
     def _finish(self, waiting: list[Prepared]) -> Iterator[list[Record]]:
         crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
@@ -225,11 +246,12 @@ class Pipeline:
                 yield [_record(item, failure=item.failure)]
             else:
                 yield [
-                    self._face_record(item, cut, next(scores) if cut.crop is not None else None)
+                    self.face_record(item, cut, next(scores) if cut.crop is not None else None)
                     for cut in item.cuts
                 ]
 
-    def _face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
+    def face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
+        """Return the record of a face, writing its crop if there is a folder for it."""
         failure = cut.failure
         values: dict[str, Any] = {}
         if score is not None and self.scorer is not None:
@@ -249,6 +271,10 @@ class Pipeline:
             crop = self._write_crop(photo.source.path, cut.index, cut.crop)
         if self.scorer:
             values |= {"model": self.settings.model, "preset": self.settings.preset}
+        if cut.measures is not None:
+            values |= asdict(cut.measures)
+            known = values | {"confidence": cut.face.confidence if cut.face else None}
+            values["hints"] = "; ".join(find_hints(known, self.settings.model))
         return _record(photo, cut, failure=failure, crop=crop, **values)
 
     def _write_crop(self, path: str, index: int, crop: Pixels) -> str:

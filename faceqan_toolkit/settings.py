@@ -70,6 +70,8 @@ class Settings:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
         keep_crops: write the aligned crops to the run folder.
+        hints: measure what may be wrong with each face and say it in words, beside the score, which
+            does not change.
 
     Raises:
         SettingsError: a value that makes no sense; the message says which and why.
@@ -99,6 +101,7 @@ class Settings:
     refine: float = 0.0
     refine_at: float | None = None
     keep_crops: bool = True
+    hints: bool = True
 
     def __post_init__(self) -> None:
         _check(self.preset in PRESETS, "preset", self.preset, f"one of {', '.join(PRESETS)}")
