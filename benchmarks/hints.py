@@ -5,8 +5,8 @@
 ROOT of `--lfw` holds `images/NAME/NAME_0001.jpg`, that of `--photos` any photos. Photos are damaged
 as a whole, then detected, aligned and measured as `align-and-score` does it; what the damage hides
 from the detector is counted apart. People are split by a hash of their name: `--fit` shows the half
-that chose the thresholds, without it the other half is shown. The photos of `--photos` chose
-nothing. Pieces without a face are given as crops, since a detector shows none.
+that chose the thresholds, without it the other half is shown. The photos of `--photos` chose only
+the threshold of noise. Pieces without a face are given as crops, since a detector shows none.
 """
 
 from __future__ import annotations
@@ -100,11 +100,12 @@ def enlarged(subject: Subject, eyes: float, rng: Generator) -> Pixels:
 
 
 def noise(subject: Subject, deviation: float, rng: Generator) -> Pixels:
+    """Add noise whose grain is a pixel of the crop, or of the photo where that is larger."""
     height, width = subject.pixels.shape[:2]
-    grain = max(1, round(subject.eyes / CROP_EYES))
-    values = rng.normal(0, deviation, (height // grain + 1, width // grain + 1, 3))
-    values = values.repeat(grain, axis=0).repeat(grain, axis=1)[:height, :width]
-    return to_pixels(subject.pixels + values)
+    grain = max(1.0, subject.eyes / CROP_EYES)
+    values = rng.normal(0, 1, (round(height / grain), round(width / grain), 3))
+    values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+    return to_pixels(subject.pixels + deviation * values / values.std())
 
 
 def exposure(subject: Subject, gain: float, rng: Generator) -> Pixels:

@@ -294,7 +294,7 @@ def _chart(
         dot = (x - radius, y - radius, x + radius, y + radius)
         lines.ellipse(dot, fill=fill, outline=ACCENT, width=2 * FINER)
     page.paste(fine.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.LANCZOS), box)
-    legend = "mean of the copies, its spread, single copies; the hollow point is not scored"
+    legend = "line: mean of the copies; band: its spread; thin: each copy; hollow: not scored"
     draw.text((inner[0], top + height - 2), legend, MUTED, _font(13), anchor="lt")
 
 

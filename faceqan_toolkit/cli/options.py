@@ -45,6 +45,15 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
+machine_options = _stack(
+    _option(
+        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
+    ),
+    _option(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
+    ),
+)  # fmt: skip
+
 run_options = _stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
@@ -57,12 +66,7 @@ run_options = _stack(
     click.option(
         "--retry-failed", is_flag=True, help="Try every photo without a score again."
     ),
-    _option(
-        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
-    ),
-    _option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
-    ),
+    machine_options,
 )  # fmt: skip
 
 detection_options = _stack(
@@ -110,6 +114,10 @@ crops_option = click.option(
     "--crops/--no-crops", "keep_crops", default=DEFAULTS["keep_crops"], show_default=True,
     help="Keep the aligned crops in RUN/crops.",
 )  # fmt: skip
+
+hints_option = _option(
+    "--hints/--no-hints", help="Measure what may be wrong with each face, beside its score.",
+)
 
 like_published_option = click.option(
     "--like-published", is_flag=True,
