@@ -261,7 +261,10 @@ def row_of(
     (embedding,) = scorer.embed([crop])
     confidence = aligned.face.confidence if aligned else None
     norm = float(np.linalg.norm(embedding))
-    return asdict(measure(crop, photo, aligned)) | {"embedding_norm": norm, "confidence": confidence}
+    return asdict(measure(crop, photo, aligned)) | {
+        "embedding_norm": norm,
+        "confidence": confidence,
+    }
 
 
 def examine(
@@ -316,7 +319,8 @@ def place(subject: Subject) -> NDArray[np.float64]:
 
 
 def report(
-    title: str, results: Iterator[tuple[str, str, frozenset[str], list[dict[str, float | None]], int]]
+    title: str,
+    results: Iterator[tuple[str, str, frozenset[str], list[dict[str, float | None]], int]],
 ) -> None:
     """Print a table of how often the right hint fired, and what else did."""
     print(f"\n### {title}\n")

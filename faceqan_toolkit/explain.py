@@ -67,8 +67,10 @@ class Explainer:
             )
         self.settings = replace(settings, hints=True)
         self.pipeline = Pipeline(self.settings)
-        assert isinstance(self.pipeline.scorer, FaceQAN)
-        self.scorer = self.pipeline.scorer
+        scorer = self.pipeline.scorer
+        if not isinstance(scorer, FaceQAN):
+            raise SettingsError(f"{settings.task} attacks nothing that could be explained")
+        self.scorer = scorer
 
     def explain(self, source: PhotoSource) -> Iterator[Explanation]:
         """Yield an explanation of each face that counts, or one of why there is none."""
@@ -95,8 +97,11 @@ def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
     """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
     row = record.as_dict()
+    left_out = ("hints", "crop", "attempt", "landmarks_id")
     found: dict[str, Any] = {
-        **{name: value for name, value in row.items() if name not in ("hints", "crop", "attempt")},
+        **{
+            name: value for name, value in row.items() if value is not None and name not in left_out
+        },
         "hints": [
             {"hint": hint, "why": describe(hint, row)}
             for hint in filter(None, (record.hints or "").split("; "))
@@ -108,8 +113,8 @@ def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
         },
         "weights_sha256": weights_of(settings.model, settings.preset),
     }
-    if explanation.trace is not None:
-        trace = explanation.trace
+    trace = explanation.trace
+    if trace is not None and not explanation.failed:
         rows = trace.score.similarities
         assert rows is not None
         found["curve"] = [
@@ -131,10 +136,11 @@ def write_explanation(explanation: Explanation, explainer: Explainer, folder: Pa
     name = crop_path(record.path, "failed" if record.face is None else record.face)
     content = as_dict(explanation, explainer)
     written = []
-    if explanation.trace is not None and not explanation.failed:
+    crop, trace = explanation.crop, explanation.trace
+    if crop is not None and trace is not None and not explanation.failed:
         picture = _inside(folder, name)
-        _save(draw_face(explanation.record, explanation.photo, explanation.crop, explanation.trace,
-                        eps=explainer.settings.eps), picture)  # fmt: skip
+        eps = explainer.settings.eps
+        _save(draw_face(record, explanation.photo, crop, trace, eps=eps), picture)
         content["picture"] = name.name
         written.append(picture)
     target = _inside(folder, name.with_suffix(".json"))
@@ -268,4 +274,3 @@ def _save(picture: Image.Image, target: Path) -> None:
             picture.save(temporary, format="PNG")
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror or error}") from error
-

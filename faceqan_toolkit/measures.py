@@ -142,7 +142,7 @@ def luminance(pixels: Pixels) -> FloatImage:
     linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
     weighted = 255 * np.outer((0.2126, 0.7152, 0.0722), linear).astype(np.float32)
     red, green, blue = (weighted[n][pixels[..., n]] for n in range(3))
-    return red + green + blue
+    return np.asarray(red + green + blue, np.float32)
 
 
 def light(crop: Pixels) -> tuple[float, float, float, float]:

@@ -28,6 +28,7 @@ TILE = 112
 """Pixels of a crop's side on a contact sheet: its own."""
 
 COLUMNS = 4
+SHEET_WIDTH = 2 * MARGIN + COLUMNS * 3 * TILE + (COLUMNS - 1) * GAP
 FINER = 3
 """Lines are drawn so many times as large, then reduced: smooth."""
 
@@ -83,7 +84,7 @@ def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
 
 
 def draw_face(
-    record: Record, photo: Photo | None, crop: Pixels | None, trace: Trace, *, eps: float
+    record: Record, photo: Photo | None, crop: Pixels, trace: Trace, *, eps: float
 ) -> Image.Image:
     """Return the picture that explains one face's score.
 
@@ -94,17 +95,18 @@ def draw_face(
         trace: of the attack on it.
         eps: of the attack.
     """
-    assert crop is not None
     page = Image.new("RGB", (WIDTH, 900), PAPER)
     draw = ImageDraw.Draw(page)
     _header(draw, record)
     lefts = [MARGIN + n * (PANEL + GAP) for n in range(4)]
     noise, factor = noise_picture(trace)
-    steps, copies = (trace.score.similarities.shape if trace.score.similarities is not None
-                     else (0, 0))  # fmt: skip
-    shown = _marked_photo(photo, record) if record.left_eye_x is not None else None
+    assert trace.score.similarities is not None
+    steps, copies = trace.score.similarities.shape
+    shown = None
+    if photo is not None and record.face_px is not None:
+        shown = _marked_photo(photo, record)
     panels = (
-        (shown or Image.fromarray(photo.pixels if photo else crop), "Photo", _found(record)),
+        (shown or Image.fromarray(crop), "Photo", _found(record)),
         (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
         (
             _enlarged(noise, smooth=False),
@@ -139,20 +141,20 @@ def contact_sheet(
         sections: a heading and its faces, in order; one without faces is left out.
         eps: of the attack.
     """
-    cell, height = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS, TILE + 88
+    cell, height, right = 3 * TILE, TILE + 88, SHEET_WIDTH - MARGIN
     filled = [(heading, tiles) for heading, tiles in sections if tiles]
     rows = sum(-(-len(tiles) // COLUMNS) for _, tiles in filled)
-    page = Image.new("RGB", (WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
+    page = Image.new("RGB", (SHEET_WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    _text(draw, (MARGIN, 30), title, 26, width=WIDTH - 2 * MARGIN)
+    _text(draw, (MARGIN, 30), title, 26, width=right - MARGIN)
     legend = (
         f"{subtitle}. Each face: aligned crop; noise of the attack (eps {eps:g}, amplified); where "
         "it moves the embedding most."
     )
-    _text(draw, (MARGIN, 68), legend, 15, MUTED, width=WIDTH - 2 * MARGIN)
+    _text(draw, (MARGIN, 68), legend, 15, MUTED, width=right - MARGIN)
     y = 108
     for heading, tiles in filled:
-        draw.line((MARGIN, y, WIDTH - MARGIN, y), LINE)
+        draw.line((MARGIN, y, right, y), LINE)
         _text(draw, (MARGIN, y + 12), heading, 20)
         y += 48
         for number, tile in enumerate(tiles):
@@ -203,10 +205,8 @@ def _found(record: Record) -> str:
     return found if record.confidence is None else f"{found}, confidence {record.confidence:.3f}"
 
 
-def _marked_photo(photo: Photo | None, record: Record) -> Image.Image | None:
+def _marked_photo(photo: Photo, record: Record) -> Image.Image:
     """Return a photo with the face's box and landmarks, as large as its panel."""
-    if photo is None:
-        return None
     width, height = photo.size
     scale = PANEL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -245,9 +245,7 @@ def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
     page.paste(picture, (x, y))
 
 
-def _chart(
-    page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace
-) -> None:
+def _chart(page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace) -> None:
     """Draw the copies' similarity over the steps, their mean and spread."""
     assert trace.score.similarities is not None
     rows = np.vstack([trace.score.similarities, trace.after[None]]).astype(np.float64)

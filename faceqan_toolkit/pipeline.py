@@ -206,9 +206,7 @@ class Pipeline:
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
-    def _measure(
-        self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None
-    ) -> Measures | None:
+    def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
         """Return what hints are made of, if they are wanted."""
         if not self.settings.hints or "quality" not in self.settings.stages:
             return None

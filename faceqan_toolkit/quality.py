@@ -132,9 +132,8 @@ class FaceQAN(QualityEstimator):
     def trace(self, crop: Pixels) -> Trace:
         """Score one crop and keep what its attack did.
 
-        Takes one step more than `score`, which measures nothing after the last one. On a CPU the
-        score is `score`'s own to the last bit; on a GPU, where that takes many faces at once, to
-        rounding.
+        The score is `score`'s own. The attack is then done again and watched, one step further:
+        nothing is scored after the last one.
 
         Args:
             crop: (S, S, 3) uint8, RGB, aligned.
@@ -142,13 +141,14 @@ class FaceQAN(QualityEstimator):
         Raises:
             SettingsError: a crop of another shape or type.
         """
+        (score,) = self.score([crop])
         faces = self._tensor([crop])
         noise = torch.zeros_like(faces[0])
         sensitivity = torch.zeros_like(faces[0, 0])
         parts = []
         with full_precision(self.device):
             with torch.no_grad():
-                references, mirrored = self._network(torch.cat([faces, faces.flip(3)])).split(1)
+                references = self._network(faces)
             for block in torch.split(self.noise, self.block_copies):
                 copies = faces
 
@@ -159,14 +159,12 @@ class FaceQAN(QualityEstimator):
 
                 parts.append(self._attack(faces, references, block, self.steps + 1, observe))
                 noise += (copies - faces).sum(dim=0)
-        similarities = torch.cat(parts, dim=2)[0].cpu().numpy()
-        symmetry = float(F.cosine_similarity(references, mirrored, dim=1))
-        copies_in_all = len(self.noise)
+        number = len(self.noise)
         return Trace(
-            score=self._score(similarities[:-1], symmetry, float(references.norm(dim=1))),
-            after=similarities[-1],
-            noise=(noise / copies_in_all).permute(1, 2, 0).cpu().numpy(),
-            sensitivity=(sensitivity / copies_in_all).cpu().numpy(),
+            score=score,
+            after=torch.cat(parts, dim=2)[0, -1].cpu().numpy(),
+            noise=(noise / number).permute(1, 2, 0).cpu().numpy(),
+            sensitivity=(sensitivity / number).cpu().numpy(),
         )
 
     def _shrink(self) -> None:

@@ -16,20 +16,20 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "hints"},
     {"weights"},
     {
         "settings", "photos", "device", "alignment", "attack", "facenet_weights",
         "embedders.preprocessing", "embedders.base", "embedders.freeze",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
-    {"embedders.openvino_model", "embedders.openvino_step"},
+    {"measures", "embedders.openvino_model", "embedders.openvino_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
-    {"pipeline"},
-    {"engines.base", "engines.local"},
+    {"pipeline", "pictures"},
+    {"explain", "engines.base", "engines.local"},
     {"cli"},
 ]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""
@@ -65,7 +65,9 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings"])
+@pytest.mark.parametrize(
+    "name", ["ranking", "runs", "cells", "types", "errors", "settings", "hints"]
+)
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
@@ -89,7 +91,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "doctor"]
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "explain", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -19,16 +19,18 @@ ENDS = 12
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
     metavar="DIR", help="Folder to write to; files of an earlier explanation are replaced.",
 )  # fmt: skip
-@click.option("--worst", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12")
-@click.option("--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12")
+@click.option(
+    "--worst", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+)
+@click.option(
+    "--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+)
 @options.machine_options
 @options.like_published_option
 @options.detection_options
 @options.alignment_options
 @options.quality_options
-@click.pass_context
 def command(
-    context: click.Context,
     photos: tuple[str, ...],
     output: Path,
     worst: int | None,
@@ -42,7 +44,7 @@ def command(
     them.
     """
     if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
-        _refuse_settings(context)
+        _refuse_settings()
         _explain_run(Path(photos[0]), output, worst, best, chosen["device"])
         return
     if worst is not None or best is not None:
@@ -50,10 +52,11 @@ def command(
     _explain_photos(photos, output, options.make_settings("align-and-score", **chosen))
 
 
-def _refuse_settings(context: click.Context) -> None:
+def _refuse_settings() -> None:
     """Refuse what a run has decided already."""
     from click.core import ParameterSource
 
+    context = click.get_current_context()
     for name in context.params:
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if given and name not in ("photos", "output", "worst", "best", "device"):

@@ -116,7 +116,8 @@ crops_option = click.option(
 )  # fmt: skip
 
 hints_option = _option(
-    "--hints/--no-hints", help="Measure what may be wrong with each face, beside its score.",
+    "--hints/--no-hints",
+    help="Measure what may be wrong with each face, beside its score.",
 )
 
 like_published_option = click.option(
