@@ -52,9 +52,8 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
             ]
             return [published.score(network, tensor) for tensor in tensors]
     else:
-        preset = way in ("exact", "fast", "instant")
-        settings = Settings(device="cpu", preset=way if preset else "exact")
-        scorer = make_estimator("faceqan" if preset else way, settings, network)
+        chosen = {"preset": way} if way in ("exact", "fast", "instant") else {"method": way}
+        scorer = make_estimator(Settings(device="cpu", **chosen), network)
 
         def score(crops: list[Pixels]) -> list[float]:
             return [one.quality for one in scorer.score(crops)]

@@ -12,6 +12,8 @@ Embed = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From copies (B, 3, S, S) and unit vectors (B, D) to cosine similarities (B,) and their gradient
 for the copies."""
+Observe = Callable[[Tensor, Tensor], None]
+"""Is shown the gradient (B, 3, S, S) of a step and the copies after it."""
 
 
 def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
@@ -55,6 +57,7 @@ def attack(
     steps: int,
     bounds: tuple[float, float],
     step: Step | None = None,
+    observe: Observe | None = None,
 ) -> Tensor:
     """Return how similar the copies' embeddings stay to their face's while they are pushed away.
 
@@ -67,6 +70,7 @@ def attack(
         steps: l.
         bounds: lowest and highest value a copy may take.
         step: computes similarity and gradient; None means `autograd_step(embed)`.
+        observe: is called after each of the l - 1 steps; changes nothing.
 
     Returns:
         (N, l, k) float32 cosine similarities in [-1, 1]; row t is measured before step t.
@@ -84,6 +88,8 @@ def attack(
         similarity, gradient = step(attacked, targets)
         rows.append(similarity)
         attacked = (attacked - eps * gradient.sign()).clamp(low, high)
+        if observe is not None:
+            observe(gradient, attacked)
     with torch.no_grad():
         rows.append(_similarity(embed, attacked, targets))
     return torch.stack([row.reshape(faces, copies) for row in rows], dim=1)

@@ -98,7 +98,7 @@ class QualityEstimator(ABC):
             try:
                 # a short last block is filled up: a score must not depend on the block's shape
                 padded = block + [block[0]] * (self.block_faces - len(block))
-                with _full_precision(self.device):
+                with full_precision(self.device):
                     scores = self._score_block(self._tensor(padded))
             except RuntimeError as error:
                 if not _out_of_memory(error):
@@ -167,7 +167,7 @@ def feature_map_bytes(network: nn.Module, size: int) -> int:
     return max(1, total)
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Keep float32 what it says: cuDNN rounds inputs to 10 bits unless told otherwise."""
     if device.type != "cuda":
         return nullcontext()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.methods import METHODS
 from faceqan_toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,24 +11,19 @@ if TYPE_CHECKING:
     from faceqan_toolkit.estimator import QualityEstimator
 
 
-def make_estimator(
-    method: str, settings: Settings, embedder: Embedder | str | None = None
-) -> QualityEstimator:
+def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
     """Return what scores aligned crops.
 
     Args:
-        method: one of `METHODS`.
-        settings: the method's options and the device.
-        embedder: the recognition model, or its name; None means the settings' model.
+        settings: the method, its options and the device.
+        embedder: the recognition model.
 
     Raises:
-        SettingsError: no such method, a setting it would ignore is not at its default, it cannot
-            work with the model, or a device this machine does not have.
-        WeightsError: the model cannot be loaded.
+        SettingsError: the method cannot work with the model, or a device this machine does not
+            have.
+        WeightsError: the head for preset "instant" cannot be loaded.
     """
-    check_method(method, settings)
-    embedder = settings.model if embedder is None else embedder
-    device = settings.device
+    method, device = settings.method, settings.device
     if method == "serfiq":
         from faceqan_toolkit.serfiq import SERFIQ
 
@@ -60,21 +53,3 @@ def make_estimator(
         device=device,
         backend=settings.backend,
     )
-
-
-def check_method(method: str, settings: Settings) -> None:
-    """Refuse a method nobody knows, and settings it would ignore.
-
-    Raises:
-        SettingsError: the message says which.
-    """
-    if method not in METHODS:
-        raise SettingsError(f"method is {method}; it must be one of {', '.join(METHODS)}")
-    default = Settings()
-    for name in METHODS["faceqan"]:
-        value, own = getattr(settings, name), getattr(default, name)
-        if name not in METHODS[method] and value != own:
-            raise SettingsError(
-                f"{name.replace('_', '-')} is {value}, which the method {method} would ignore; "
-                "leave it out"
-            )

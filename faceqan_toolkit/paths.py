@@ -36,8 +36,13 @@ def path_from_text(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def crop_path(path: str, index: int) -> PurePosixPath:
-    """Return where a face's crop lies below `crops/`; long names are cut and hashed."""
+def crop_path(path: str, index: int | str) -> PurePosixPath:
+    """Return where a face's crop lies below `crops/`; long names are cut and hashed.
+
+    Args:
+        path: of the photo, as results show it.
+        index: of the face, or another word for what is kept of the photo.
+    """
     parts = []
     for part in f"{path}.{index}.png".split("/"):
         raw = part.encode()

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
+from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode, decode_full, find_photos
 from faceqan_toolkit.prefetch import prefetch
@@ -23,6 +24,7 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
+    AlignedCrop,
     Face,
     FileState,
     Photo,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from faceqan_toolkit.detection import Detector
     from faceqan_toolkit.estimator import QualityEstimator
     from faceqan_toolkit.landmarks import LandmarksFile
+    from faceqan_toolkit.measures import Measures
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
@@ -57,6 +60,7 @@ class Cut:
         face: None if the crop was given as such.
         crop: (S, S, 3) uint8, RGB; None if none was wanted, or none could be made.
         note: what a reader of the record should know.
+        measures: of the crop, if hints are wanted.
         failure: why there is no crop.
     """
 
@@ -64,6 +68,7 @@ class Cut:
     face: Face | None
     crop: Pixels | None = None
     note: str = ""
+    measures: Measures | None = None
     failure: PhotoError | None = None
 
 
@@ -86,7 +91,7 @@ class Pipeline:
         crops_folder: where to write aligned crops; None keeps them nowhere.
 
     Attributes:
-        seconds: spent so far by stage: decode, detect, align, score, write.
+        seconds: spent so far by stage: decode, detect, align, measure, score, write.
 
     Raises:
         SettingsError: see `Settings`, `LandmarksFile` and `FaceQAN`.
@@ -180,7 +185,7 @@ class Pipeline:
         from faceqan_toolkit.faces import select_faces
 
         if self.detector is None:
-            yield self._as_crop(photo.pixels)
+            yield self._as_crop(photo)
             return
         with self._timed("detect"):
             faces = self.detector.detect(photo)
@@ -211,23 +216,51 @@ class Pipeline:
                         reduction=cut_from.reduction,
                         photo_size=cut_from.size,
                     )
-                yield Cut(index, face, crop.pixels)
+                measures = self._measure_face(cut_from, crop)
+                yield Cut(index, face, crop.pixels, measures=measures)
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
-    def _as_crop(self, pixels: Pixels) -> Cut:
+    def _measure_face(self, photo: Photo, crop: AlignedCrop) -> Measures | None:
+        """Return the measures of a face, taken where ArcFace's template puts it."""
+        from faceqan_toolkit.alignment import ARCFACE, align
+
+        if self.template != ARCFACE:
+            crop = align(
+                photo.pixels,
+                crop.face,
+                antialias=self.settings.antialias,
+                reduction=photo.reduction,
+                photo_size=photo.size,
+            )
+        return self._measure(crop.pixels, photo, crop)
+
+    def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
+        """Return what hints are made of, if they are wanted."""
+        if not self.settings.hints or "quality" not in self.settings.stages:
+            return None
+        from faceqan_toolkit.measures import measure
+
+        with self._timed("measure"):
+            return measure(crop, photo, aligned)
+
+    def _as_crop(self, photo: Photo) -> Cut:
         """Return a picture that is a crop already, brought to the model's size if it is not."""
         assert self.scorer is not None  # a task without detection has only quality
         size = self.scorer.embedder.input_size
+        pixels = photo.pixels
         height, width = pixels.shape[:2]
         if (height, width) == (size, size):
-            return Cut(0, None, pixels)
+            return Cut(0, None, pixels, measures=self._measure(pixels, photo, None))
         smaller = max(height, width) > size
-        resized = cv2.resize(
-            pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        resized = np.asarray(
+            cv2.resize(
+                pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            ),
+            dtype=np.uint8,
         )
         note = f"resized from {width}x{height}"
-        return Cut(0, None, np.asarray(resized, dtype=np.uint8), note=note)
+        return Cut(0, None, resized, note, self._measure(resized, photo, None))
 
     def _finish(self, waiting: list[Prepared]) -> Iterator[list[Record]]:
         crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
@@ -240,11 +273,12 @@ class Pipeline:
                 yield [_record(item, failure=item.failure)]
             else:
                 yield [
-                    self._face_record(item, cut, next(scores) if cut.crop is not None else None)
+                    self.face_record(item, cut, next(scores) if cut.crop is not None else None)
                     for cut in item.cuts
                 ]
 
-    def _face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
+    def face_record(self, photo: Prepared, cut: Cut, score: Score | None) -> Record:
+        """Return the record of a face, writing its crop if there is a folder for it."""
         failure = cut.failure
         values: dict[str, Any] = {}
         if score is not None and self.scorer is not None:
@@ -263,7 +297,16 @@ class Pipeline:
         if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
             crop = self._write_crop(photo.source.path, cut.index, cut.crop)
         if self.scorer:
-            values |= {"model": self.scorer.embedder.name, "preset": self.settings.preset}
+            settings = self.settings
+            values |= {
+                "model": self.scorer.embedder.name,
+                "method": settings.method,
+                "preset": settings.preset if settings.method == "faceqan" else "",
+            }
+        if cut.measures is not None:
+            values |= asdict(cut.measures)
+            known = values | {"confidence": cut.face.confidence if cut.face else None}
+            values["hints"] = "; ".join(find_hints(known, values.get("model", "")))
         return _record(photo, cut, failure=failure, crop=crop, **values)
 
     def _write_crop(self, path: str, index: int, crop: Pixels) -> str:
@@ -293,27 +336,11 @@ class Pipeline:
 
 
 def _estimator(settings: Settings) -> QualityEstimator:
-    """Return what computes the scores of the settings' preset."""
+    """Return what computes the scores that the settings ask for."""
     from faceqan_toolkit.embedders.zoo import load_embedder
+    from faceqan_toolkit.estimators import make_estimator
 
-    embedder = load_embedder(settings.model, settings.model_options)
-    if settings.preset == "instant":
-        from faceqan_toolkit.instant import InstantFaceQAN
-
-        return InstantFaceQAN(embedder, device=settings.device)
-    from faceqan_toolkit.quality import FaceQAN
-
-    return FaceQAN(
-        embedder,
-        eps=settings.eps,
-        steps=settings.steps,
-        copies=settings.copies,
-        exponent=settings.exponent,
-        seed=settings.seed,
-        clamp=settings.clamp,
-        device=settings.device,
-        backend=settings.backend,
-    )
+    return make_estimator(settings, load_embedder(settings.model, settings.model_options))
 
 
 def _state(source: PhotoSource) -> FileState | None:

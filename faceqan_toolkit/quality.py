@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from faceqan_toolkit.attack import attack, draw_noise
+from faceqan_toolkit.attack import Observe, attack, draw_noise
 from faceqan_toolkit.backend import make_step
 from faceqan_toolkit.errors import FaceQANError
-from faceqan_toolkit.estimator import QualityEstimator, copies_that_fit, usable
+from faceqan_toolkit.estimator import QualityEstimator, copies_that_fit, full_precision, usable
 from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
 
@@ -45,6 +46,26 @@ def aggregate(
     mean, std = float(values.mean()), float(values.std())
     base = (1 + mean) / 2 * min(max(1 - std, 0.0), 1.0) * symmetry
     return math.copysign(abs(base) ** exponent, base), mean, std
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an attack did to one crop.
+
+    Attributes:
+        score: of the crop.
+        after: (k,) float32 similarities after the last step, which the score leaves out.
+        noise: (S, S, 3) float32, RGB: what l steps added to the crop, mean over the copies, signed,
+            in the crop's [0, 1] units.
+        sensitivity: (S, S) float32, 0 or more: by how much each pixel's noise lowered the
+            similarity to first order, eps * |gradient| summed over colours and steps, mean over
+            the copies.
+    """
+
+    score: Score
+    after: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    sensitivity: NDArray[np.float32]
 
 
 class FaceQAN(QualityEstimator):
@@ -108,6 +129,44 @@ class FaceQAN(QualityEstimator):
             blocks = [self._network(self._tensor([crop])).cpu().numpy() for crop in crops]
         return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
+    def trace(self, crop: Pixels) -> Trace:
+        """Score one crop and keep what its attack did.
+
+        The score is `score`'s own. The attack is then done again and watched, one step further:
+        nothing is scored after the last one.
+
+        Args:
+            crop: (S, S, 3) uint8, RGB, aligned.
+
+        Raises:
+            SettingsError: a crop of another shape or type.
+        """
+        (score,) = self.score([crop])
+        faces = self._tensor([crop])
+        noise = torch.zeros_like(faces[0])
+        sensitivity = torch.zeros_like(faces[0, 0])
+        parts = []
+        with full_precision(self.device):
+            with torch.no_grad():
+                references = self._network(faces)
+            for block in torch.split(self.noise, self.block_copies):
+                copies = faces
+
+                def observe(gradient: Tensor, attacked: Tensor) -> None:
+                    nonlocal copies
+                    copies = attacked
+                    sensitivity.add_(gradient.abs().sum(dim=(0, 1)), alpha=self.eps)
+
+                parts.append(self._attack(faces, references, block, self.steps + 1, observe))
+                noise += (copies - faces).sum(dim=0)
+        number = len(self.noise)
+        return Trace(
+            score=score,
+            after=torch.cat(parts, dim=2)[0, -1].cpu().numpy(),
+            noise=(noise / number).permute(1, 2, 0).cpu().numpy(),
+            sensitivity=(sensitivity / number).cpu().numpy(),
+        )
+
     def _shrink(self) -> None:
         """Halve what is computed at once: faces first, then the copies of one face."""
         if self.block_faces > 1:
@@ -123,16 +182,7 @@ class FaceQAN(QualityEstimator):
         references, mirrored = embeddings[: len(faces)], embeddings[len(faces) :]
         similarities = torch.cat(
             [
-                attack(
-                    self._network,
-                    faces,
-                    references,
-                    noise,
-                    eps=self.eps,
-                    steps=self.steps,
-                    bounds=self.bounds,
-                    step=self._step,
-                )
+                self._attack(faces, references, noise, self.steps)
                 for noise in torch.split(self.noise, self.block_copies)
             ],
             dim=2,
@@ -144,6 +194,26 @@ class FaceQAN(QualityEstimator):
             self._score(*parts)
             for parts in zip(similarities.cpu().numpy(), symmetry, norms, strict=True)
         ]
+
+    def _attack(
+        self,
+        faces: Tensor,
+        references: Tensor,
+        noise: Tensor,
+        steps: int,
+        observe: Observe | None = None,
+    ) -> Tensor:
+        return attack(
+            self._network,
+            faces,
+            references,
+            noise,
+            eps=self.eps,
+            steps=steps,
+            bounds=self.bounds,
+            step=self._step,
+            observe=observe,
+        )
 
     def _score(self, similarities: NDArray[np.float32], symmetry: float, norm: float) -> Score:
         quality, mean, std = aggregate(similarities, symmetry, self.exponent)

@@ -15,7 +15,13 @@ from faceqan_toolkit.cells import guard_sql
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.runs import RunInfo, open_ledger, replacing
-from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, PhotoSource, Record
+from faceqan_toolkit.types import (
+    BOX_COLUMNS,
+    LANDMARK_COLUMNS,
+    MEASURE_COLUMNS,
+    PhotoSource,
+    Record,
+)
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -23,8 +29,8 @@ PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embe
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
 SCORED_COLUMNS = (
-    "rank", "path", "face", "quality", "percentile", *PARTS, "confidence", *PIXELS, "rotation",
-    "crop", "model", "preset", *WHERE_AND_WHY,
+    "rank", "path", "face", "quality", "percentile", "hints", *PARTS, "confidence", *PIXELS,
+    "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 
@@ -252,8 +258,10 @@ def _cell(column: str) -> str:
     """Return the SQL for a column as CSV shows it: fixed decimals, no runnable text."""
     if column in ("quality", "confidence", *PARTS):
         return f"printf('%.6f', {column}) AS {column}"
+    if column in MEASURE_COLUMNS:
+        return f"printf('%.4f', {column}) AS {column}"
     if column in ("percentile", *PIXELS):
         return f"printf('%.2f', {column}) AS {column}"
-    if column in ("path", "crop", "reason", "root"):
+    if column in ("path", "crop", "reason", "root", "hints"):
         return f"nullif({guard_sql(column)}, '') AS {column}"
     return column

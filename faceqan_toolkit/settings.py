@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.methods import METHODS
 
 ALGORITHM_VERSION = 2
 """Raised whenever the same settings would give other scores than before."""
@@ -102,6 +103,8 @@ class Settings:
         antialias: average the photo's pixels where a face is shrunk more than twice.
         template, crop_size: of the crops that "align" writes, see `alignment.Template`.
         model: recognition model: a name, a weights file, or "package.module:factory".
+        method: of quality, one of `methods.METHODS`; other methods than FaceQAN take few of the
+            settings below.
         channels, pixel_mean, pixel_std, norm_eps: what the model's weights file does not tell,
             see `ModelOptions`.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
@@ -115,6 +118,8 @@ class Settings:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
         keep_crops: write the aligned crops to the run folder.
+        hints: measure what may be wrong with each face and say it in words, beside the score, which
+            does not change.
 
     Raises:
         SettingsError: a value that makes no sense; the message says which and why.
@@ -137,6 +142,7 @@ class Settings:
     pixel_mean: float | None = field(default=None, metadata={"stage": "quality"})
     pixel_std: float | None = field(default=None, metadata={"stage": "quality"})
     norm_eps: float | None = field(default=None, metadata={"stage": "quality"})
+    method: str = _stage("quality", "faceqan")
     eps: float = _stage("quality", 0.001)
     steps: int = _stage("quality", 5)
     preset: str = _stage("quality", "exact")
@@ -150,8 +156,10 @@ class Settings:
     refine: float = 0.0
     refine_at: float | None = None
     keep_crops: bool = True
+    hints: bool = True
 
     def __post_init__(self) -> None:
+        self._check_method()
         _check(self.preset in PRESETS, "preset", self.preset, f"one of {', '.join(PRESETS)}")
         own = PRESETS[self.preset]
         if self.preset != "exact":
@@ -194,6 +202,15 @@ class Settings:
             self.clamp,
             self.backend,
         )
+
+    def _check_method(self) -> None:
+        """Refuse a method nobody knows, and settings it would ignore."""
+        _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        for name in METHODS["faceqan"]:
+            value, own = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if name not in METHODS[self.method] and value != own:
+                expected = f"left out: method {self.method} would ignore it"
+                _check(False, name, value, expected)
 
     def _check_instant(self) -> None:
         """Refuse what "instant" would ignore, and what only "instant" understands."""

@@ -193,7 +193,23 @@ class Record:
     rotation: int | None = None
     crop: str = ""
     model: str = ""
+    method: str = ""
     preset: str = ""
+    sharpness: float | None = None
+    noise: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    underexposed: float | None = None
+    overexposed: float | None = None
+    face_pattern: float | None = None
+    weakest_part: float | None = None
+    flattest_part: float | None = None
+    eye_distance: float | None = None
+    yaw: float | None = None
+    roll: float | None = None
+    cut_off: float | None = None
+    blockiness: float | None = None
+    hints: str | None = None
     file_size: int | None = None
     mtime_ns: int | None = None
     sha256: str = ""
@@ -206,4 +222,9 @@ class Record:
 
 
 LANDMARK_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")
+MEASURE_COLUMNS = (
+    "sharpness", "noise", "brightness", "contrast", "underexposed", "overexposed", "face_pattern",
+    "weakest_part", "flattest_part", "eye_distance", "yaw", "roll", "cut_off", "blockiness",
+)  # fmt: skip
+"""What `measures.Measures` holds; none of it is known if a run was not asked for hints."""
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")

@@ -18,7 +18,7 @@ from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import FORMATS, Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import Record
+from faceqan_toolkit.types import MEASURE_COLUMNS, Record
 
 
 def ranking_of(folder: Path, records: list[Record], task: str = "align-and-score") -> Ranking:
@@ -243,3 +243,16 @@ def test_measured_records_take_their_places() -> None:
         [measured, scored("a.jpg", 0.6, 1, sha256="1")],
     ):  # fmt: skip
         assert doubt.resolved(useless) == []
+
+
+def test_records_of_runs_without_hints_can_be_refined(tmp_path: Path) -> None:
+    """Rows from before there were hints come back as records."""
+    predicted = scored("a.jpg", 0.5, preset="instant", quality_error=0.1, sha256="x")
+    ranking = ranking_of(tmp_path / "run", [predicted])
+    (part,) = (tmp_path / "run/records").iterdir()
+    pq.write_table(pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"]), part)
+    (doubt,) = ranking.uncertain(1.0)
+    assert doubt.records == (predicted,)
+    with Run(tmp_path / "run", Settings(), "weights") as run:
+        run.append([*doubt.records])
+    assert [row["hints"] for row in ranking.rows()] == [None]

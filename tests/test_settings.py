@@ -15,7 +15,7 @@ OTHER = {
     "faces": "all", "detector": "yunet", "min_face": 30, "min_confidence": 0.5, "max_side": 800,
     "rotate": True, "one_based": True, "landmarks": Path("faces.csv"), "antialias": False,
     "template": "box", "crop_size": 160, "model": "other", "channels": "BGR", "pixel_mean": 0.0,
-    "pixel_std": 255.0, "norm_eps": 1e-3, "preset": "fast",
+    "pixel_std": 255.0, "norm_eps": 1e-3, "method": "serfiq", "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
     "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu", "backend": "torch",
     "keep_crops": False,

@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "score",
     "rank": "rank",
     "models": "models",
+    "explain": "explain",
     "doctor": "doctor",
 }
 

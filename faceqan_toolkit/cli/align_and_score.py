@@ -18,6 +18,7 @@ from faceqan_toolkit.cli import options
 @options.detection_options
 @options.alignment_options
 @options.quality_options
+@options.hints_option
 def command(
     photos: tuple[str, ...],
     output: Path,

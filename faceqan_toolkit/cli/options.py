@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.methods import METHODS
 from faceqan_toolkit.settings import (
     BACKENDS,
     CLAMPS,
@@ -46,6 +47,15 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
+machine_options = _stack(
+    _option(
+        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
+    ),
+    _option(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
+    ),
+)  # fmt: skip
+
 run_options = _stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
@@ -58,12 +68,7 @@ run_options = _stack(
     click.option(
         "--retry-failed", is_flag=True, help="Try every photo without a score again."
     ),
-    _option(
-        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
-    ),
-    _option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
-    ),
+    machine_options,
 )  # fmt: skip
 
 detection_options = _stack(
@@ -120,6 +125,11 @@ crops_option = click.option(
     help="Keep the aligned crops in RUN/crops.",
 )  # fmt: skip
 
+hints_option = _option(
+    "--hints/--no-hints",
+    help="Measure what may be wrong with each face, beside its score.",
+)
+
 like_published_option = click.option(
     "--like-published", is_flag=True,
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
@@ -149,6 +159,10 @@ quality_options = _stack(
         "--model", metavar="MODEL",
         help="Face recognition model: a name (see `models list`), a weights file, or "
         "package.module:factory.",
+    ),
+    _option(
+        "--method", type=click.Choice(list(METHODS)),
+        help="Quality measure; others than faceqan have no presets and take no noise.",
     ),
     model_options,
     _option(

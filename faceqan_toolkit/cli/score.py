@@ -15,6 +15,7 @@ from faceqan_toolkit.cli import options
 @options.run_options
 @options.like_published_option
 @options.quality_options
+@options.hints_option
 def command(
     crops: tuple[str, ...],
     output: Path,

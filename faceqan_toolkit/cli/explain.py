@@ -1,0 +1,106 @@
+"""`faceqan-toolkit explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceqan_toolkit.cli import options
+
+ENDS = 12
+"""Faces a contact sheet shows of either end of a run."""
+
+
+@click.command("explain")
+@options.photos_argument
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
+    metavar="DIR", help="Folder to write to; files of an earlier explanation are replaced.",
+)  # fmt: skip
+@click.option(
+    "--worst", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+)
+@click.option(
+    "--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+)
+@options.machine_options
+@options.like_published_option
+@options.detection_options
+@options.alignment_options
+@options.quality_options
+def command(
+    photos: tuple[str, ...],
+    output: Path,
+    worst: int | None,
+    best: int | None,
+    **chosen: Any,
+) -> None:
+    """Show why faces have their scores: noise, similarity, symmetry, hints.
+
+    Of PHOTOS, given as for align-and-score: a PNG and a JSON file for each face. Of a RUN folder,
+    given alone: contact_sheet.png with its worst and best faces, as the run's own settings make
+    them.
+    """
+    if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
+        _refuse_settings()
+        _explain_run(Path(photos[0]), output, worst, best, chosen["device"])
+        return
+    if worst is not None or best is not None:
+        raise click.UsageError("--worst and --best are for a run folder, given alone")
+    _explain_photos(photos, output, options.make_settings("align-and-score", **chosen))
+
+
+def _refuse_settings() -> None:
+    """Refuse what a run has decided already."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    for name in context.params:
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if given and name not in ("photos", "output", "worst", "best", "device"):
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} cannot be given with a run folder, which has its own "
+                "settings"
+            )
+
+
+def _explain_run(
+    folder: Path, output: Path, worst: int | None, best: int | None, device: str
+) -> None:
+    from faceqan_toolkit.cli.job import SOME_FAILED
+    from faceqan_toolkit.explain import write_contact_sheet
+    from faceqan_toolkit.runs import read_run
+
+    target, lost = write_contact_sheet(
+        read_run(folder),
+        output,
+        worst=ENDS if worst is None else worst,
+        best=ENDS if best is None else best,
+        device=device,
+    )
+    click.echo(target)
+    if lost:
+        click.echo(f"{lost} faces are not shown: crop and photo are gone", err=True)
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _explain_photos(photos: tuple[str, ...], output: Path, settings: Any) -> None:
+    from faceqan_toolkit.cli.job import SOME_FAILED
+    from faceqan_toolkit.explain import Explainer, write_explanation
+    from faceqan_toolkit.photos import find_photos
+
+    explainer = Explainer(settings)
+    failed = 0
+    for source in find_photos(photos):
+        for explanation in explainer.explain(source):
+            for file in write_explanation(explanation, explainer, output):
+                click.echo(file)
+            if explanation.failed:
+                failed += 1
+                record = explanation.record
+                click.echo(f"{record.path}: {record.status}: {record.reason}", err=True)
+    if failed:
+        click.echo(f"Exit code 3: {failed} without a score; their JSON files say why.", err=True)
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -1,0 +1,280 @@
+"""Why a face has its score: what its attack did, what was measured, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.hints import describe
+from faceqan_toolkit.paths import crop_path, path_from_text
+from faceqan_toolkit.photos import decode
+from faceqan_toolkit.pictures import Tile, contact_sheet, draw_face
+from faceqan_toolkit.pipeline import Pipeline
+from faceqan_toolkit.quality import FaceQAN, Trace
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import RunInfo, replacing, write_text
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
+
+SHOWN_SIDE = 1200
+"""Pixels of a photo's longer side that are enough to show it."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One face, or a photo that has none.
+
+    Attributes:
+        record: what the ledger would hold.
+        photo: None if it could not be read.
+        crop: (S, S, 3) uint8, RGB; None without a face that could be aligned.
+        trace: of the attack; None without a crop.
+    """
+
+    record: Record
+    photo: Photo | None = None
+    crop: Pixels | None = None
+    trace: Trace | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no score to explain."""
+        return self.record.status != "ok"
+
+
+class Explainer:
+    """Scores photos as a run would and keeps what explains the scores.
+
+    Args:
+        settings: of a task with scores.
+
+    Raises:
+        SettingsError: preset "instant", which attacks nothing; see also `Pipeline`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.preset == "instant":
+            raise SettingsError(
+                "preset is instant, which predicts scores and attacks nothing; explain with "
+                "--preset exact or fast"
+            )
+        self.settings = replace(settings, hints=True)
+        self.pipeline = Pipeline(self.settings)
+        scorer = self.pipeline.scorer
+        if not isinstance(scorer, FaceQAN):
+            raise SettingsError(f"{settings.task} attacks nothing that could be explained")
+        self.scorer = scorer
+
+    def explain(self, source: PhotoSource) -> Iterator[Explanation]:
+        """Yield an explanation of each face that counts, or one of why there is none."""
+        prepared = self.pipeline.prepare(source)
+        photo = self._photo(source)
+        if prepared.failure:
+            for (record,) in self.pipeline.records([prepared]):
+                yield Explanation(record, photo)
+            return
+        for cut in prepared.cuts:
+            trace = None if cut.crop is None else self.scorer.trace(cut.crop)
+            record = self.pipeline.face_record(prepared, cut, trace.score if trace else None)
+            yield Explanation(record, photo, cut.crop, trace)
+
+    def _photo(self, source: PhotoSource) -> Photo | None:
+        """Return the photo for people to see, large ones reduced if that is quick."""
+        try:
+            return decode(source, max_pixels=self.settings.max_pixels, at_least=SHOWN_SIDE)
+        except PhotoError:
+            return None
+
+
+def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
+    """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
+    settings, record = explainer.settings, explanation.record
+    row = record.as_dict()
+    left_out = ("hints", "crop", "attempt", "landmarks_id")
+    found: dict[str, Any] = {
+        **{
+            name: value for name, value in row.items() if value is not None and name not in left_out
+        },
+        "hints": [
+            {"hint": hint, "why": describe(hint, row)}
+            for hint in filter(None, (record.hints or "").split("; "))
+        ],
+        "backend": explainer.scorer.backend,
+        "attack": {
+            name: getattr(settings, name)
+            for name in ("eps", "steps", "copies", "exponent", "seed", "clamp")
+        },
+        "weights_sha256": find_model(settings.model, settings.model_options).weights(
+            settings.preset
+        ),
+    }
+    trace = explanation.trace
+    if trace is not None and not explanation.failed:
+        rows = trace.score.similarities
+        assert rows is not None
+        found["curve"] = [
+            {"step": step, "mean": float(row.mean()), "std": float(row.std()),
+             "similarities": row.tolist(), "scored": step < len(rows)}
+            for step, row in enumerate([*rows, trace.after])
+        ]  # fmt: skip
+    return found
+
+
+def write_explanation(explanation: Explanation, explainer: Explainer, folder: Path) -> list[Path]:
+    """Write a face's JSON and picture below a folder, a failure's JSON; return their paths.
+
+    Raises:
+        RunError: they cannot be written, or would lie outside the folder.
+    """
+    record = explanation.record
+    # no face is called "failed", so no file of a face has that name
+    name = crop_path(record.path, "failed" if record.face is None else record.face)
+    content = as_dict(explanation, explainer)
+    written = []
+    crop, trace = explanation.crop, explanation.trace
+    if crop is not None and trace is not None and not explanation.failed:
+        picture = _inside(folder, name)
+        eps = explainer.settings.eps
+        _save(draw_face(record, explanation.photo, crop, trace, eps=eps), picture)
+        content["picture"] = name.name
+        written.append(picture)
+    target = _inside(folder, name.with_suffix(".json"))
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return [*written, target]
+
+
+def write_contact_sheet(
+    run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto"
+) -> tuple[Path, int]:
+    """Write `contact_sheet.png` of a run's ends to a folder.
+
+    Args:
+        run: with scores.
+        folder: made if it is not there.
+        worst: how many of the worst faces to show.
+        best: how many of the best.
+        device: where the attack runs.
+
+    Returns:
+        The picture's path, and how many faces' crops could not be shown any more.
+
+    Raises:
+        RunError: the run has no scores, another model made it, or the file cannot be written.
+    """
+    ranking = Ranking(run)
+    if not ranking.scored:
+        raise RunError(f"{run.folder} has no scores to explain: it was made by {run.task}")
+    rows = [
+        row
+        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1))
+        if row["quality"] is not None
+    ]
+    if not rows:
+        raise RunError(f"{run.folder} has no scored faces to explain")
+    # of a short run no face is shown twice
+    best_rows = rows[:best] if best else []
+    worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
+    settings = _settings_of(run, device)
+    explainer = Explainer(settings)
+    sections = [
+        ("Best", [_tile(run, row, explainer) for row in best_rows]),
+        ("Worst", [_tile(run, row, explainer) for row in worst_rows]),
+    ]
+    lost = sum(tile.crop is None for _, tiles in sections for tile in tiles)
+    target = _inside(folder, PurePosixPath("contact_sheet.png"))
+    title = f"{run.folder.name}: the best {len(best_rows)} and the worst {len(worst_rows)}"
+    subtitle = f"model {settings.model}, preset {run.content['settings'].get('preset', 'exact')}"
+    _save(contact_sheet(title, subtitle, sections, eps=settings.eps), target)
+    return target, lost
+
+
+def _settings_of(run: RunInfo, device: str) -> Settings:
+    """Return a run's settings, for this machine, with an attack.
+
+    Raises:
+        RunError: they are not those of this version, or the model's weights have changed.
+    """
+    known = Settings.__dataclass_fields__
+    stored = {name: value for name, value in run.content["settings"].items() if name in known}
+    if stored.get("landmarks"):
+        stored["landmarks"] = Path(stored["landmarks"])
+    stored |= {"device": device, "backend": "auto", "refine": 0.0, "refine_at": None}
+    if stored.get("preset") == "instant":
+        stored["preset"] = "exact"
+    try:
+        settings = Settings(**stored)
+    except (SettingsError, TypeError) as error:
+        raise RunError(f"{run.folder / 'run.json'} has settings of another version: {error}") from (
+            error
+        )
+    made_with = (run.content.get("model") or {}).get("sha256")
+    if made_with and made_with != find_model(settings.model, settings.model_options).weights(
+        "exact"
+    ):
+        raise RunError(f"{run.folder} was made with other weights of {settings.model}")
+    return settings
+
+
+def _tile(run: RunInfo, row: Mapping[str, Any], explainer: Explainer) -> Tile:
+    """Return what the sheet shows of a ranked face."""
+    crop = _crop_of(run, row, explainer)
+    trace = None if crop is None else explainer.scorer.trace(crop)
+    return Tile(
+        path=row["path"],
+        face=row["face"],
+        rank=row["rank"],
+        quality=row["quality"],
+        percentile=row["percentile"],
+        hints=row["hints"] or "",
+        crop=crop,
+        trace=trace,
+    )
+
+
+def _crop_of(run: RunInfo, row: Mapping[str, Any], explainer: Explainer) -> Pixels | None:
+    """Return a face's crop: the one the run kept, or cut again from the photo."""
+    if row["crop"]:
+        file = run.folder / row["crop"]
+        source = PhotoSource(str(run.folder), row["crop"], file)
+        try:
+            return decode(source, max_pixels=explainer.settings.max_pixels).pixels
+        except PhotoError:
+            pass  # deleted since: the photo may still be there
+    file = Path(path_from_text(row["root"])) / path_from_text(row["path"])
+    source = PhotoSource(row["root"], row["path"], file, frozenset({row["face"]}))
+    cuts = explainer.pipeline.prepare(source).cuts
+    return next((cut.crop for cut in cuts if cut.index == row["face"]), None)
+
+
+def _inside(folder: Path, name: PurePosixPath) -> Path:
+    """Return a file's path below a folder, with the folders on the way made.
+
+    Raises:
+        RunError: they cannot be made, or a link among them leads out of the folder.
+    """
+    target = folder / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise RunError(f"cannot write {target}: a folder has that name")
+        outside = not target.parent.resolve().is_relative_to(folder.resolve())
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror}") from error
+    if outside:
+        raise RunError(f"cannot write {target}: a link leads out of {folder}")
+    return target
+
+
+def _save(picture: Image.Image, target: Path) -> None:
+    try:
+        with replacing(target) as temporary:
+            picture.save(temporary, format="PNG")
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error

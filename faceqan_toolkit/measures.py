@@ -1,0 +1,374 @@
+"""What can be measured of a face besides its score: light, focus, pose, place. Pure, no model.
+
+Measures of the pixels are taken of the aligned crop, where every face has the same size, within
+`FACE_REGION`. Some are components of ISO/IEC 29794-5:2025, "Face image data"; their definitions
+are followed as its open implementation OFIQ (BSI-OFIQ/OFIQ-Project) has them, as far as five
+landmarks and a crop of 112 pixels allow. None of them is a conformant ISO measurement: the
+standard's face region comes from 98 landmarks and an occlusion mask, on a crop of 616 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.alignment import ARCFACE_SIZE, footprint
+from faceqan_toolkit.types import AlignedCrop, Photo, Pixels
+
+FloatImage = NDArray[np.float32]
+
+
+def _ellipse(centre: tuple[float, float], half_axes: tuple[float, float]) -> NDArray[np.bool_]:
+    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE]
+    (cx, cy), (a, b) = centre, half_axes
+    inside: NDArray[np.bool_] = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 <= 1
+    return inside
+
+
+FACE_REGION = _ellipse((55.5, 74.0), (33.0, 36.0))
+"""Brows to chin in the crop: where OFIQ's hull of landmarks lies in a frontal face."""
+
+WHOLE_FACE = _ellipse((55.5, 64.0), (42.0, 54.0))
+"""Forehead to chin and from ear to ear, for what is cut off by the photo's edge."""
+
+UNDEREXPOSED, OVEREXPOSED = 25, 247
+"""Luminance of 255 up to which a pixel is too dark, and from which it is too bright (OFIQ)."""
+
+REBLUR_TAPS = 9
+"""Length of the filter that blurs a crop again to see how sharp it was, pixels."""
+
+NOISE_WINDOW = 8
+"""Pixels of the crop over which noise is averaged."""
+
+NOSE_DEPTH = 0.75
+"""How far the tip of the nose stands out of the plane of eyes and mouth corners, in halves of the
+eyes' distance: about 24 mm of 32 in a generic head."""
+
+BLOCK = 8
+"""Pixels of a JPEG block's side."""
+
+BLOCKINESS_SIDE = 256
+"""Pixels of the photo, around the face's middle, that blockiness is measured on at the most."""
+
+FEATURE_BLUR = 2.0
+"""Pixels of the Gaussian that leaves a face's coarse features."""
+
+GREY_FLOOR = 2.0
+"""Grey levels of standard deviation below which nothing can be seen in a part of a face."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One face's measures; None where a face's place in its photo is not known.
+
+    Attributes:
+        sharpness: see `sharpness`.
+        noise: see `noise`.
+        brightness, contrast, underexposed, overexposed: see `light`.
+        face_pattern, weakest_part, flattest_part: see `pattern`.
+        eye_distance, yaw, roll: see `pose`.
+        cut_off: see `cut_off`.
+        blockiness: see `blockiness`; None for a photo that was decoded smaller, where it cannot
+            be seen and does not matter.
+    """
+
+    sharpness: float
+    noise: float
+    brightness: float
+    contrast: float
+    underexposed: float
+    overexposed: float
+    face_pattern: float
+    weakest_part: float
+    flattest_part: float
+    eye_distance: float | None = None
+    yaw: float | None = None
+    roll: float | None = None
+    cut_off: float | None = None
+    blockiness: float | None = None
+
+
+def measure(crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures:
+    """Return all measures of a face.
+
+    Args:
+        crop: (S, S, 3) uint8, RGB, aligned; one of another size than 112 is resized first.
+        photo: what it was cut from; if the crop was given as such, that file.
+        aligned: how it was cut; None if the crop was given as such.
+    """
+    if crop.shape[:2] != (ARCFACE_SIZE, ARCFACE_SIZE):
+        size = (ARCFACE_SIZE, ARCFACE_SIZE)
+        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    mean, deviation, dark, bright = light(crop)
+    whole, weakest, flattest = pattern(grey)
+    of_crop = {
+        "sharpness": sharpness(grey),
+        "noise": noise(grey),
+        "brightness": mean,
+        "contrast": deviation,
+        "underexposed": dark,
+        "overexposed": bright,
+        "face_pattern": whole,
+        "weakest_part": weakest,
+        "flattest_part": flattest,
+    }
+    if aligned is None:
+        return Measures(**of_crop, blockiness=blockiness(photo.pixels))
+    distance, yaw, roll = pose(aligned.face.landmarks)
+    around = None
+    if photo.reduction == 1:
+        around = blockiness(_around(photo.pixels, footprint(aligned.transform)))
+    return Measures(
+        **of_crop,
+        eye_distance=distance,
+        yaw=yaw,
+        roll=roll,
+        cut_off=cut_off(aligned.transform, photo.size),
+        blockiness=around,
+    )
+
+
+def luminance(pixels: Pixels) -> FloatImage:
+    """Return (H, W) float32 luminance in 0..255, linear in light.
+
+    Source: sRGB's transfer function and the weights of ITU-R BT.709, as in OFIQ.
+    """
+    values = np.arange(256) / 255
+    linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+    weighted = 255 * np.outer((0.2126, 0.7152, 0.0722), linear).astype(np.float32)
+    red, green, blue = (weighted[n][pixels[..., n]] for n in range(3))
+    return np.asarray(red + green + blue, np.float32)
+
+
+def light(crop: Pixels) -> tuple[float, float, float, float]:
+    """Return brightness, contrast, and the under- and over-exposed shares of the face.
+
+    Args:
+        crop: (112, 112, 3) uint8, RGB.
+
+    Returns:
+        brightness: mean luminance in [0, 1], linear in light. ISO/IEC 29794-5 "luminance mean".
+        contrast: standard deviation of luminance in [0, 0.5]; the square root of ISO/IEC
+            29794-5 "luminance variance".
+        underexposed: share of pixels, in [0, 1], with a luminance of at most 25 of 255. ISO/IEC
+            29794-5 "under-exposure prevention"; no mask takes out hair or glasses here.
+        overexposed: share of pixels with at least 247 of 255. ISO/IEC 29794-5 "over-exposure
+            prevention", with the same difference.
+    """
+    # OFIQ rounds luminance to 8 bits
+    values = np.rint(luminance(crop)[FACE_REGION])
+    return (
+        float(values.mean() / 255),
+        float(values.std() / 255),
+        float((values <= UNDEREXPOSED).mean()),
+        float((values >= OVEREXPOSED).mean()),
+    )
+
+
+def sharpness(grey: FloatImage) -> float:
+    """Return how much of a crop's detail another blur takes away, in [0, 1]; 0 for none.
+
+    The share of the differences between neighbours that a mean filter of 9 pixels removes, along
+    rows and along columns; the smaller of the two counts, so that motion in one direction shows.
+    It does not depend on light or contrast. Noise counts as detail.
+
+    Args:
+        grey: (112, 112) float32.
+
+    Source: F. Crete, T. Dolmiere, P. Ladret, M. Nicolas, "The blur effect", SPIE 2007; this is
+    1 - blur. ISO/IEC 29794-5 "sharpness" is a trained forest over filter responses instead.
+    """
+    shares = []
+    for axis in (0, 1):
+        size = (1, REBLUR_TAPS) if axis == 0 else (REBLUR_TAPS, 1)
+        again = cv2.blur(grey, size, borderType=cv2.BORDER_REFLECT)
+        before, after = (np.abs(np.diff(image, axis=axis)) for image in (grey, again))
+        region = FACE_REGION[1:] if axis == 0 else FACE_REGION[:, 1:]
+        before, after = before[region], after[region]
+        total = float(before.sum())
+        lost = float(np.maximum(before - after, 0).sum())
+        shares.append(lost / total if total > 0 else 0.0)
+    return min(shares)
+
+
+def noise(grey: FloatImage) -> float:
+    """Return the standard deviation of the noise in a crop, grey levels; a little too low.
+
+    Noise is everywhere, texture is not: the quietest twentieth of all windows of 8 pixels counts.
+
+    Args:
+        grey: (112, 112) float32 in 0..255.
+
+    Source: J. Immerkaer, "Fast noise variance estimation", CVIU 1996: a filter that no smooth
+    surface passes; the choice of windows is our own. No measure of ISO/IEC 29794-5.
+    """
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    answers = np.abs(cv2.filter2D(grey, -1, kernel, borderType=cv2.BORDER_REFLECT))
+    means = cv2.blur(answers, (NOISE_WINDOW, NOISE_WINDOW))[FACE_REGION]
+    # the filter makes six deviations of one; the mean of |x| is sqrt(2 / pi) of those
+    return float(np.percentile(means, 5) / 6 * math.sqrt(math.pi / 2))
+
+
+def _blobs(*blobs: tuple[float, float, float, float, float]) -> FloatImage:
+    """Return the sum of Gaussians: centre x y, widths x y, height."""
+    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE].astype(np.float32)
+    total = np.zeros((ARCFACE_SIZE, ARCFACE_SIZE), np.float32)
+    for cx, cy, sx, sy, height in blobs:
+        total += height * np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
+    return total
+
+
+def _features() -> FloatImage:
+    """Return what nearly all faces show: dark eyes, brows, nostrils and mouth, a bright nose."""
+    right = (
+        (73.5, 52.0, 7.0, 3.0, -1.0),  # eye
+        (72.0, 44.0, 9.0, 3.5, -0.7),  # brow
+        (65.0, 44.0, 4.0, 5.0, -0.4),  # hollow between eye and nose
+        (92.0, 52.0, 5.0, 12.0, -0.6),  # temple
+        (68.0, 74.0, 3.0, 4.0, -0.3),  # nostril's wing
+        (78.0, 70.0, 7.0, 6.0, 0.4),  # cheek
+        (69.0, 92.0, 4.0, 2.5, -0.7),  # corner of the mouth
+    )
+    middle = (
+        (55.5, 58.0, 4.0, 12.0, 0.6),  # bridge of the nose
+        (55.5, 69.0, 5.0, 4.0, 0.4),  # its tip
+        (55.5, 76.0, 9.0, 3.0, -0.7),  # its lower edge
+        (55.5, 89.0, 12.0, 2.5, -0.8),  # between the lips
+        (55.5, 102.0, 9.0, 2.5, -0.3),  # below the lower lip
+    )
+    left = tuple((ARCFACE_SIZE - 1 - x, y, sx, sy, height) for x, y, sx, sy, height in right)
+    return _blobs(*left, *middle, *right)
+
+
+FACE_FEATURES = _features()
+
+PARTS = {
+    "left eye": (slice(36, 68), slice(20, 55)),
+    "right eye": (slice(36, 68), slice(57, 92)),
+    "nose": (slice(58, 88), slice(34, 78)),
+    "mouth": (slice(78, 106), slice(32, 80)),
+}
+"""Rows and columns of the crop where a part of the face is looked for."""
+
+
+def pattern(grey: FloatImage) -> tuple[float, float, float]:
+    """Return how much a crop looks as any face does, in all and in its least convincing parts.
+
+    Args:
+        grey: (112, 112) float32 in 0..255.
+
+    Returns:
+        face_pattern: mean over `PARTS` of the correlation between grey values and
+            `FACE_FEATURES`, in [-1, 1]; a part without contrast has none.
+        weakest_part: the least of those correlations, in [-1, 1].
+        flattest_part: the least standard deviation of a part's grey values over that of
+            `FACE_REGION`, 0 or more: what covers a part is often plain.
+
+    All are rough: no network looks at the picture. The idea that few coarse relations of dark and
+    bright make a face is P. Sinha's (qualitative face templates, 1994); the features were drawn
+    by hand. ISO/IEC 29794-5 "face occlusion prevention" needs a segmentation network instead.
+    """
+    smooth = cv2.GaussianBlur(grey, (0, 0), FEATURE_BLUR)
+    correlations, deviations = [], []
+    for window in PARTS.values():
+        seen, expected = (image[window].astype(np.float64) for image in (smooth, FACE_FEATURES))
+        deviation = float(seen.std())
+        covariance = float((seen * (expected - expected.mean())).mean())
+        correlations.append(covariance / max(deviation, GREY_FLOOR) / float(expected.std()))
+        deviations.append(deviation)
+    whole = max(float(smooth[FACE_REGION].std()), GREY_FLOOR)
+    return float(np.mean(correlations)), min(correlations), min(deviations) / whole
+
+
+def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return eye distance, yaw and roll of a face.
+
+    Args:
+        landmarks: (5, 2) x y in pixels of the photo.
+
+    Returns:
+        eye_distance: between the eyes, pixels of the photo, divided by the cosine of yaw (up to
+            60 degrees), so that turning does not shorten it. ISO/IEC 29794-5 "inter-eye
+            distance", with detected eye centres for its midpoints of eye corners.
+        yaw: degrees in (-90, 90); 0 is frontal, positive when the nose points to the right of the
+            image. From how far the nose leaves the line between the middles of eyes and mouth:
+            rough, since a head's shape is not known. ISO/IEC 29794-5 "head pose" fits a model of
+            the head instead.
+        roll: degrees in (-180, 180]; 0 when the eyes are level, positive when the face is turned
+            clockwise. ISO/IEC 29794-5 "head pose", roll.
+    """
+    left_eye, right_eye, nose, left_mouth, right_mouth = landmarks
+    between = right_eye - left_eye
+    seen = math.hypot(*between)
+    down = (left_mouth + right_mouth) / 2 - (left_eye + right_eye) / 2
+    length = math.hypot(*down)
+    roll = math.degrees(math.atan2(between[1], between[0]))
+    if seen == 0 or length == 0:
+        return seen, 0.0, roll
+    across = np.array([down[1], -down[0]]) / length
+    half = abs(float(between @ across)) / 2
+    beside = float((nose - (left_eye + right_eye) / 2) @ across)
+    # turned, the half distance shrinks with the cosine, the nose moves with the sine
+    yaw = math.degrees(math.atan2(beside, half * NOSE_DEPTH))
+    return seen / max(math.cos(math.radians(yaw)), 0.5), yaw, roll
+
+
+def cut_off(transform: NDArray[np.float64], size: tuple[int, int]) -> float:
+    """Return the share of the face, in [0, 1], that lies beyond the photo's edges.
+
+    Args:
+        transform: (2, 3), photo to crop.
+        size: width and height of the photo, pixels.
+
+    Returns:
+        Of `WHOLE_FACE`. ISO/IEC 29794-5 "crop of the face image" gives the distances to the four
+        edges instead.
+    """
+    y, x = np.nonzero(WHOLE_FACE)
+    inverse = cv2.invertAffineTransform(transform)
+    points = np.stack([x, y], axis=1) @ inverse[:, :2].T + inverse[:, 2]
+    inside = ((points >= -0.5) & (points <= np.array(size) - 0.5)).all(axis=1)
+    return float(1 - inside.mean())
+
+
+def blockiness(pixels: Pixels) -> float | None:
+    """Return how much stronger edges are between JPEG blocks than within them; 0 for no stronger.
+
+    Mean absolute difference of neighbours on the grid of 8 pixels over the mean of all, minus one;
+    of the eight places the grid may have the strongest, the weaker of rows and columns.
+
+    Args:
+        pixels: (H, W, 3) uint8, as decoded: resizing hides the grid.
+
+    Returns:
+        0 or more; None below 32 pixels a side, where the grid cannot be told from chance.
+
+    Source: the idea is that of Z. Wang, H. Sheikh, A. Bovik, "No-reference perceptual quality
+    assessment of JPEG compressed images", ICIP 2002. ISO/IEC 29794-5 "compression artifacts" is a
+    trained network instead.
+    """
+    if min(pixels.shape[:2]) < 4 * BLOCK:
+        return None
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    found = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)
+        mean = float(steps.mean())
+        if mean == 0:
+            return 0.0
+        found.append(max(float(steps[start::BLOCK].mean()) for start in range(BLOCK)) / mean - 1)
+    return min(found)
+
+
+def _around(pixels: Pixels, box: NDArray[np.float64]) -> Pixels:
+    """Return what a photo shows within a box, its middle only where that is large."""
+    sides = []
+    for low, high, side in ((box[1], box[3], len(pixels)), (box[0], box[2], pixels.shape[1])):
+        middle, half = (low + high) / 2, min((high - low) / 2, BLOCKINESS_SIDE / 2)
+        sides.append(slice(max(0, math.floor(middle - half)), min(side, math.ceil(middle + half))))
+    return pixels[sides[0], sides[1]]
