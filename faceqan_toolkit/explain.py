@@ -111,9 +111,7 @@ def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
             name: getattr(settings, name)
             for name in ("eps", "steps", "copies", "exponent", "seed", "clamp")
         },
-        "weights_sha256": find_model(settings.model, settings.model_options).weights(
-            settings.preset
-        ),
+        "weights_sha256": explainer.scorer.embedder.sha256,
     }
     trace = explanation.trace
     if trace is not None and not explanation.failed:
@@ -215,9 +213,7 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
             error
         )
     made_with = (run.content.get("model") or {}).get("sha256")
-    if made_with and made_with != find_model(settings.model, settings.model_options).weights(
-        "exact"
-    ):
+    if made_with and made_with != find_model(settings.model, settings.model_options).sha256:
         raise RunError(f"{run.folder} was made with other weights of {settings.model}")
     return settings
 
