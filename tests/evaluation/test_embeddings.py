@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ScoresError
@@ -123,6 +123,7 @@ def test_other_files(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "nothing")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.binary(max_size=4), st.sampled_from(["npz", "parquet"]))
 def test_any_damage_is_read_or_refused(place: int, patch: bytes, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
