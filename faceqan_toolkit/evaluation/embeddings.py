@@ -84,7 +84,8 @@ def read_embeddings(file: Path) -> EmbeddingTable:
 
 
 def _from_npz(file: Path) -> tuple[list[str], Vectors]:
-    with np.load(file, allow_pickle=False) as arrays:
+    # numpy leaves files that it opened itself open if they are damaged
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         missing = {"paths", "embeddings"} - set(arrays.files)
         if missing:
             raise ScoresError(f"the array {' and '.join(sorted(missing))} is missing")
@@ -102,30 +103,35 @@ def _from_npz(file: Path) -> tuple[list[str], Vectors]:
 
 
 def _from_parquet(file: Path) -> tuple[list[str], Vectors]:
-    opened = pq.ParquetFile(file)
-    names = opened.schema_arrow.names
-    path = next((name for name in ("path", "paths") if name in names), None)
-    column = next((name for name in ("embedding", "embeddings") if name in names), None)
-    if path is None or column is None:
-        raise ScoresError(f"the columns path and embedding are needed; there are {names}")
-    paths: list[str] = []
-    parts: list[Vectors] = []
-    width: int | None = None
-    for batch in opened.iter_batches(columns=[path, column]):
-        texts, lists = batch.column(path), batch.column(column)
-        if not pa.types.is_string(texts.type) or texts.null_count or lists.null_count:
-            raise ScoresError("every row needs a path that is text, and an embedding")
-        lengths = {len(vector) for vector in lists}
-        width = min(lengths, default=0) if width is None else width
-        if lengths - {width}:
-            raise ScoresError(f"embeddings of different lengths: {sorted({width, *lengths})}")
-        flat = lists.flatten()
-        numbers = np.asarray(flat.to_numpy(zero_copy_only=False))
-        if numbers.dtype.kind not in "fiu":
-            raise ScoresError("embeddings must be numbers")
-        paths += texts.to_pylist()
-        parts.append(_single(numbers.reshape(len(batch), width or 0)))
+    with pq.ParquetFile(file) as opened:
+        names = opened.schema_arrow.names
+        path = next((name for name in ("path", "paths") if name in names), None)
+        column = next((name for name in ("embedding", "embeddings") if name in names), None)
+        if path is None or column is None:
+            raise ScoresError(f"the columns path and embedding are needed; there are {names}")
+        paths: list[str] = []
+        parts: list[Vectors] = []
+        for batch in opened.iter_batches(columns=[path, column]):
+            texts, lists = batch.column(path), batch.column(column)
+            if not pa.types.is_string(texts.type) or texts.null_count or lists.null_count:
+                raise ScoresError("every row needs a path that is text, and an embedding")
+            paths += texts.to_pylist()
+            parts.append(_rows_of(lists))
+    widths = {part.shape[1] for part in parts}
+    if len(widths) > 1:
+        raise ScoresError(f"embeddings of different lengths: {sorted(widths)}")
     return paths, np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _rows_of(lists: pa.Array) -> Vectors:
+    """Return a column of lists as an array, if they are equally long."""
+    lengths = {len(vector) for vector in lists}
+    if len(lengths) > 1:
+        raise ScoresError(f"embeddings of different lengths: {sorted(lengths)}")
+    numbers = np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
+    if numbers.dtype.kind not in "fiu":
+        raise ScoresError("embeddings must be numbers")
+    return _single(numbers.reshape(len(lists), -1) if len(numbers) else np.empty((len(lists), 0)))
 
 
 def _single(vectors: NDArray[np.generic]) -> Vectors:

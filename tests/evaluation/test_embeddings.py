@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ScoresError
@@ -98,6 +99,22 @@ def test_wrong_parquet(tmp_path: Path, columns: dict[str, Any], message: str) ->
         read_embeddings(tmp_path / "file")
 
 
+def test_lengths_that_differ_between_parts(tmp_path: Path) -> None:
+    schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32()))])
+    with pq.ParquetWriter(tmp_path / "file", schema) as writer:
+        for path, vector in (("a", [1.0]), ("b", [1.0, 2.0])):
+            writer.write_table(pa.table({"path": [path], "embedding": [vector]}, schema=schema))
+    with pytest.raises(ScoresError, match="different lengths"):
+        read_embeddings(tmp_path / "file")
+
+
+def test_a_damaged_file_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(ScoresError):
+        read_embeddings(tmp_path / "file")
+    gc.collect()  # would warn of a file left open
+
+
 def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("path,quality\n")
     with pytest.raises(ScoresError, match="neither"):
@@ -106,6 +123,7 @@ def test_other_files(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "nothing")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.binary(max_size=4), st.sampled_from(["npz", "parquet"]))
 def test_any_damage_is_read_or_refused(place: int, patch: bytes, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

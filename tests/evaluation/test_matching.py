@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.evaluation.matching import RULES, match_paths
@@ -115,6 +115,7 @@ PATHS = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(PATHS, PATHS)
 def test_against_comparing_everything(wanted: list[str], given_paths: list[str]) -> None:
     match = match_paths(wanted, given_paths)
@@ -125,6 +126,7 @@ def test_against_comparing_everything(wanted: list[str], given_paths: list[str])
     assert len(match.unused) + len(matched) == len(given_paths)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), unique=True, max_size=5), st.lists(st.text(), unique=True, max_size=5))
 def test_any_text(wanted: list[str], given_paths: list[str]) -> None:
     assert len(match_paths(wanted, given_paths).index) == len(wanted)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RefusedPickle
@@ -26,6 +26,7 @@ PLAIN = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(PLAIN, st.sampled_from(PROTOCOLS))
 def test_plain_data_comes_back(value: Any, protocol: int) -> None:
     assert load_plain(pickle.dumps(value, protocol)) == value
@@ -118,12 +119,14 @@ def test_a_huge_memo_index_costs_no_memory() -> None:
     assert load_plain(b"\x80\x02Nr\xff\xff\xff\x7f.") is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_data_or_a_refusal(tail: bytes) -> None:
     with contextlib.suppress(RefusedPickle):
         load_plain(b"\x80\x04" + tail)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_damage_gives_data_or_a_refusal(data: st.DataObject) -> None:
     whole = pickle.dumps(([np.arange(4, dtype=np.uint8), b"abc"], [True, np.bool_(False)]), 4)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ScoresError
@@ -209,6 +209,7 @@ LINES = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(LINES, st.sampled_from([",", ";", "\t", " "]))
 def test_any_table_is_read_or_refused(lines: list[list[str]], delimiter: str) -> None:
     text = "\n".join(delimiter.join(cells) for cells in lines)
@@ -220,6 +221,7 @@ def test_any_table_is_read_or_refused(lines: list[list[str]], delimiter: str) ->
         assert len(table.paths) == len(set(table.paths)) == len(table.values)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=50),
                  st.tuples(st.sampled_from([b"PAR1", b"\x80\x04", b"\x1f\x8b\x08"]),
                            st.binary(max_size=50)).map(b"".join)))  # fmt: skip

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ProtocolError
@@ -78,6 +78,7 @@ def test_missing_lists_and_photos(tmp_path: Path) -> None:
     assert "Protocol/Split/FP/07/diff.txt: no such file" in "\n".join(report.lines())
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789,. /DImF\n\0é", max_size=30), st.booleans())
 def test_any_list_is_read_or_refused(text: str, is_split: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import ProtocolError, SettingsError
@@ -107,6 +107,7 @@ def listed(pairs: RowPairs | Joined, block: int) -> list[tuple[int, int]]:
     ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8),
     st.integers(1, 7),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ProtocolError
@@ -148,6 +148,7 @@ WORDS = st.one_of(st.sampled_from(["1.jpg", "1", "0", "-1", "2.5", "nan", ""]), 
 LIST = st.lists(st.lists(WORDS, max_size=4).map(" ".join), max_size=4).map("\n".join)
 
 
+@settings(deadline=None)
 @given(LIST, LIST, LIST)
 def test_any_list_is_read_or_refused(names: str, media: str, pairs: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, PhotoError, ProtocolError
@@ -163,6 +163,7 @@ def test_which_file(tmp_path: Path) -> None:
         read_protocol("bin", tmp_path)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_damage_is_read_or_refused(data: st.DataObject) -> None:
     whole = pickle.dumps(([b"\xff\xd8 one", np.arange(4, dtype=np.uint8)], [True]), 4)

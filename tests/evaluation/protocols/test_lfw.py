@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ProtocolError
@@ -159,6 +159,7 @@ CELLS = st.one_of(st.sampled_from(["10", "3", "1", "2", "A", "B_C", "..", ""]), 
 LINES = st.lists(st.lists(CELLS, min_size=1, max_size=5).map("\t".join), max_size=8)
 
 
+@settings(deadline=None)
 @given(st.one_of(LINES.map("\n".join), st.text()), st.sampled_from(["1\t1\n", "2\n", ""]))
 def test_any_list_is_read_or_refused(text: str, header: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

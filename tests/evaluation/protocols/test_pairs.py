@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ProtocolError
@@ -88,6 +88,7 @@ def test_lists_that_are_refused(tmp_path: Path, text: str) -> None:
 CELLS = st.one_of(st.sampled_from(["a.jpg", "b.jpg", "1", "0", "..", '"', ""]), st.text(max_size=4))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=4).map(",".join), max_size=6), st.booleans())
 def test_any_list_is_read_or_refused(lines: list[str], with_header: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
