@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -187,15 +187,15 @@ KINDS: dict[str, tuple[Damage, tuple[float, float, float], frozenset[str]]] = {
     "reduced to pixels between the eyes": (small, (18, 13, 9), frozenset({"small"})),
     "reduced so and enlarged again": (enlarged, (18, 13, 9), frozenset({"blurred"})),
     "noise, grey levels": (noise, (10, 20, 40), frozenset({"noisy"})),
-    "light times": (exposure, (0.25, 0.1, 0.04), frozenset({"dark"})),
-    "light  times": (exposure, (3, 6, 12), frozenset({"overexposed"})),
-    "contrast times": (low_contrast, (0.5, 0.3, 0.15), frozenset({"low contrast"})),
+    "less light, times": (exposure, (0.25, 0.1, 0.04), frozenset({"dark"})),
+    "more light, times": (exposure, (3, 6, 12), frozenset({"overexposed"})),
+    "contrast, times": (low_contrast, (0.5, 0.3, 0.15), frozenset({"low contrast"})),
     "JPEG quality": (jpeg, (20, 10, 5), frozenset({"compressed"})),
     "share of the face covered": (
         occlusion, (0.2, 0.35, 0.5), frozenset({"possibly covered", "may not be a face"}),
     ),
     "share of the face cut off": (edge, (0.1, 0.2, 0.35), frozenset({"cut by the edge"})),
-    "turned by degrees": (tilt, (25, 35, 50), frozenset({"tilted"})),
+    "tilted, degrees": (tilt, (25, 35, 50), frozenset({"tilted"})),
 }  # fmt: skip
 """Damage, its strengths, and the hints that are right for it."""
 
@@ -304,7 +304,7 @@ def rows_of(
                 near = None if damage is edge else place(subject)
                 rows.append(examine(damaged, near, detector, scorer))
             found = [row for row in rows if row is not None]
-            yield kind.replace("  ", " "), f"{strength:g}", right, found, len(rows) - len(found)
+            yield kind, f"{strength:g}", right, found, len(rows) - len(found)
     for kind, make in NOT_FACES.items():
         rows = []
         for number, subject in enumerate(chosen):
@@ -326,20 +326,19 @@ def report(
     print(f"\n### {title}\n")
     print("| damage | strength | faces found | right hint | other hints, most frequent first |")
     print("|---|---|---|---|---|")
-    alarms: dict[str, list[str]] = defaultdict(list)
+    alarms = ""
     for kind, strength, right, rows, lost in results:
         fired = [set(find_hints(row, model="sface")) for row in rows]
-        hits = 100 * np.mean([bool(hints & right) for hints in fired]) if rows else 0.0
-        others = Counter(hint for hints in fired for hint in hints - right)
-        told = ", ".join(f"{hint} {100 * n / len(rows):.0f} %" for hint, n in others.most_common(4))
+        share = 100 / max(1, len(rows))
+        hits = f"{share * sum(bool(hints & right) for hints in fired):.0f} %" if right else ""
+        others = Counter(hint for hints in fired for hint in hints - right).most_common()
         if kind == "clean":
-            alarms["any"] = [f"{100 * np.mean([bool(hints) for hints in fired]):.1f} %"]
-            for hint, number in others.most_common():
-                alarms[hint].append(f"{100 * number / len(rows):.1f} %")
-        rate = f"{hits:.0f} %" if right else ""
-        print(f"| {kind} | {strength} | {len(rows)} of {len(rows) + lost} | {rate} | {told} |",
-              flush=True)  # fmt: skip
-    print("\nOn clean photos: " + ", ".join(f"{hint} {share[0]}" for hint, share in alarms.items()))
+            told = ", ".join(f"{hint} {share * number:.1f} %" for hint, number in others)
+            alarms = f"{share * sum(map(bool, fired)):.1f} % of clean faces have a hint: {told}."
+        told = ", ".join(f"{hint} {share * n:.0f} %" for hint, n in others[:4] if share * n >= 1)
+        found = f"{len(rows)} of {len(rows) + lost}"
+        print(f"| {kind} | {strength} | {found} | {hits} | {told} |", flush=True)
+    print(f"\n{alarms}")
 
 
 def main() -> None:
