@@ -123,3 +123,7 @@ class UnsafeCheckpoint(WeightsError):
 
 class WrongArchitecture(WeightsError):
     """The weights do not fit the network."""
+
+
+class UnsupportedGraph(WeightsError):
+    """An ONNX graph has no gradient that could be computed here, or is no face recogniser's."""
