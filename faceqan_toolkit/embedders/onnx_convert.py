@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 
+import numpy as np
 import onnx
 import onnx2torch
 from onnx import ModelProto
@@ -60,7 +61,10 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
         if node.op != "call_module":
             continue
         kind = str(node.target).partition("_")[0]
-        if kind in OPERATORS:
+        layer = converted.get_submodule(str(node.target))
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.eps = float(str(np.float32(layer.eps)))  # 0.001 was meant, not the next float32
+        elif kind in OPERATORS:
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_function(OPERATORS[kind], node.args))
             graph.erase_node(node)

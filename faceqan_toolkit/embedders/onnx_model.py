@@ -129,6 +129,7 @@ def _load(content: bytes, preprocessing: Preprocessing | None) -> OnnxModel:
 
     rewrites.fold_constants(model, lambda part, names: Session(part).run({}, names))
     model = rewrites.to_opset(model)
+    rewrites.fill_bounds(model)
     rewrites.set_ends(model, output, entry.size, entry.channels_last)
     first = replace(entry, name=model.graph.input[0].name, channels_last=False)
     quantised = rewrites.pass_activations(model)

@@ -154,6 +154,18 @@ def _use_old_forms(model: ModelProto) -> None:
             _drop_attributes(node, "num_outputs")
 
 
+def fill_bounds(model: ModelProto) -> None:
+    """Give operators that leave a bound out the widest one."""
+    graph = model.graph
+    for node in graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        if node.op_type == "Clip" and len(node.input) == 3 and not node.input[1]:
+            lowest = np.finfo(np.float32).min
+            node.input[1] = f"{node.output[0]}/lowest"
+            graph.initializer.append(numpy_helper.from_array(np.array(lowest), node.input[1]))
+
+
 def pass_activations(model: ModelProto) -> bool:
     """Leave the rounding of activations out, which has no gradient; tell whether there was any.
 

@@ -157,16 +157,16 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 def _check_operators(model: ModelProto) -> None:
     nodes = model.graph.node
-    foreign = [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]
-    if foreign:
-        raise UnsupportedGraph(
-            f"has operators that are not ONNX's own: {_counted(foreign)}; export it without them"
-        )
     integer = [node.op_type for node in nodes if _on_integers(node)]
     if integer:
         raise UnsupportedGraph(
             f"is quantised, and computes with integers ({_counted(integer)}), which have no "
             "gradient; take the float file, or one quantised in the QDQ format"
+        )
+    foreign = [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]
+    if foreign:
+        raise UnsupportedGraph(
+            f"has operators that are not ONNX's own: {_counted(foreign)}; export it without them"
         )
     graphs = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     holding = [n.op_type for n in nodes if any(entry.type in graphs for entry in n.attribute)]
