@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 
 import numpy as np
-import onnx
+import onnx.shape_inference
 import onnx2torch
 from onnx import ModelProto
 from onnx2torch.node_converters import get_converter
 from onnx2torch.onnx_graph import OnnxGraph
 from torch import Tensor, fx, nn
 
+from faceqan_toolkit.embedders.onnx_source import counted
 from faceqan_toolkit.errors import UnsupportedGraph
 
 OPERATORS = {
@@ -21,9 +22,15 @@ OPERATORS = {
     "Div": operator.truediv,
 }
 
+FLAT = ("Round", "Floor", "Ceil", "Sign", "QuantizeLinear")
+"""Constant but for jumps: no step of an attack would get through."""
+
 
 def to_torch(model: ModelProto) -> fx.GraphModule:
     """Return the torch module that a rewritten graph becomes."""
+    flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
+    if flat:
+        raise UnsupportedGraph(f"has operators without a gradient: {counted(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
     except Exception as error:  # noqa: BLE001 - of any kind, from the operator's converter

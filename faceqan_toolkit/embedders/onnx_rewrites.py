@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.shape_inference
+import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -89,8 +90,15 @@ def mend_mxnet(model: ModelProto) -> None:
     shapes = _inferred_shapes(model) if flat else {}
     for node, slopes in flat:
         shape = shapes.get(node.input[0], [])
-        if len(shape) == 4 and list(slopes.dims) == [shape[1]] != [shape[3]]:
-            slopes.dims.extend([1, 1])
+        # before opset 7 that was what a list of slopes meant
+        if len(shape) == 4 and list(slopes.dims) == [shape[1]]:
+            if shape[1] != shape[3] or _version(model) < 7:
+                slopes.dims.extend([1, 1])
+
+
+def renew_ancient(model: ModelProto) -> ModelProto:
+    """Return the model in words that onnxruntime knows."""
+    return to_opset(model) if _version(model) < 7 else model
 
 
 # from many kinds of graph to few
@@ -130,7 +138,7 @@ def fold_constants(model: ModelProto, run: Run) -> None:
 
 def to_opset(model: ModelProto) -> ModelProto:
     """Return the model in the words of `OPSET`."""
-    (version,) = [entry.version for entry in model.opset_import if entry.domain == ""]
+    version = _version(model)
     _keep(model.opset_import, lambda entry: entry.domain == "")
     if version > OPSET:
         # onnx's own converter knows no way back for many operators; few changed their form
@@ -416,6 +424,10 @@ def _drop_attributes(node: NodeProto, *names: str) -> None:
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def _version(model: ModelProto) -> int:
+    return max(entry.version for entry in model.opset_import if entry.domain == "")
 
 
 def _pads_itself(node: NodeProto) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -160,18 +160,18 @@ def _check_operators(model: ModelProto) -> None:
     integer = [node.op_type for node in nodes if _on_integers(node)]
     if integer:
         raise UnsupportedGraph(
-            f"is quantised, and computes with integers ({_counted(integer)}), which have no "
+            f"is quantised, and computes with integers ({counted(integer)}), which have no "
             "gradient; take the float file, or one quantised in the QDQ format"
         )
     foreign = [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]
     if foreign:
         raise UnsupportedGraph(
-            f"has operators that are not ONNX's own: {_counted(foreign)}; export it without them"
+            f"has operators that are not ONNX's own: {counted(foreign)}; export it without them"
         )
     graphs = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     holding = [n.op_type for n in nodes if any(entry.type in graphs for entry in n.attribute)]
     if holding:
-        raise UnsupportedGraph(f"has operators that cannot be converted: {_counted(holding)}")
+        raise UnsupportedGraph(f"has operators that cannot be converted: {counted(holding)}")
 
 
 def _on_integers(node: NodeProto) -> bool:
@@ -179,7 +179,8 @@ def _on_integers(node: NodeProto) -> bool:
     return kind.startswith("QLinear") or kind.endswith("Integer") or kind.startswith("DynamicQuant")
 
 
-def _counted(names: Sequence[str]) -> str:
+def counted(names: Sequence[str]) -> str:
+    """Return names and how often they occur, the most frequent first, for people."""
     counts = Counter(names).most_common()
     more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
     return ", ".join(f"{name} x {number}" for name, number in counts[:NAMED]) + more

@@ -25,6 +25,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
+    QuantType,
     quantize_dynamic,
     quantize_static,
 )
@@ -118,8 +119,9 @@ def test_sface_gives_the_built_in_models_scores(sface, crop, backend: str) -> No
 
 def test_nothing_is_written_to_stderr() -> None:
     code = f"""
+from pathlib import Path
 from faceqan_toolkit.embedders.onnx_model import load_onnx
-load_onnx(open({str(SFACE)!r}, "rb").read())
+load_onnx(Path({str(SFACE)!r}).read_bytes())
 """
     command = [sys.executable, "-W", "always", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
@@ -282,10 +284,18 @@ def quantise(content: bytes, folder: Path, **options: Any) -> bytes:
     return result.read_bytes()
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_qdq_networks_are_dequantised(per_channel: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"per_channel": False},
+        {"per_channel": True},
+        {"weight_type": QuantType.QUInt8, "activation_type": QuantType.QUInt8},
+        {"activation_type": QuantType.QUInt16},  # onnxruntime's own operators
+    ],
+)
+def test_qdq_networks_are_dequantised(options: dict[str, Any], tmp_path: Path) -> None:
     network = Tiny().eval()
-    content = quantise(export(network), tmp_path, per_channel=per_channel)
+    content = quantise(export(network), tmp_path, **options)
     model = load_onnx(content, RAW)
     assert model.notes == ("the rounding of its activations is left out, for it has no gradient",)
     found, gradient = embeddings_and_gradient(model.embedder, SIZE)
@@ -309,3 +319,343 @@ def test_integer_arithmetic_is_refused(options, operator: str, tmp_path: Path) -
     content = quantise(export(Tiny()), tmp_path, **options)
     with pytest.raises(UnsupportedGraph, match=operator):
         load_onnx(content, RAW)
+
+
+# graphs made by hand
+
+
+Weights = dict[str, NDArray[Any]]
+
+
+def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
+
+
+def weights() -> Weights:
+    random = np.random.default_rng(0)
+    return {
+        "w": random.normal(0, 0.2, (4, 3, 3, 3)).astype(np.float32),
+        "slopes": np.array([0.1, 0.2, 0.3, -0.4], np.float32).reshape(4, 1, 1),
+        "fc": random.normal(0, 0.1, (5, 64)).astype(np.float32),
+        "bias": random.normal(0, 0.1, 5).astype(np.float32),
+    }
+
+
+BODY = [
+    node("Conv", "x w", "conv", strides=[4, 4], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+    node("PRelu", "conv slopes", "prelu"),
+    node("Flatten", "prelu", "flat"),
+    node("Gemm", "flat fc bias", "output", transB=1),
+]
+
+
+def body(**changed: NodeProto | Sequence[NodeProto] | None) -> list[NodeProto]:
+    """Return the nodes with some, named by their output, replaced."""
+    replaced = []
+    for entry in BODY:
+        new = changed.get(entry.output[0], entry)
+        replaced += [new] if isinstance(new, NodeProto) else list(new or ())
+    return replaced
+
+
+def graph(
+    nodes: Sequence[NodeProto], more: Weights | None = None, *,
+    shape: Sequence[int | str] | None = ("n", 3, SIZE, SIZE), kind: int = TensorProto.FLOAT,
+    outputs: str = "output", opset: int = 17, domains: Sequence[str] = (),
+) -> ModelProto:  # fmt: skip
+    made = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs.split()],
+        [numpy_helper.from_array(value, name) for name, value in {**weights(), **(more or {})}.items()],
+    )  # fmt: skip
+    imports = [helper.make_opsetid(name, version) for name, version in
+               [("", opset), *((domain, 1) for domain in domains)]]  # fmt: skip
+    return helper.make_model(made, opset_imports=imports, ir_version=8 if opset < 19 else 10)
+
+
+def load(model: ModelProto, preprocessing: Preprocessing | None = RAW) -> BackboneEmbedder:
+    return load_onnx(model.SerializeToString(), preprocessing).embedder
+
+
+@pytest.fixture(scope="module")
+def plain() -> BackboneEmbedder:
+    return load(graph(BODY))
+
+
+CAFFE = np.array([129.2, 104.8, 93.6], np.float32).reshape(3, 1, 1)
+IMAGENET = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
+SPREAD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+HEADS = {
+    "mxnet": ([("Sub", 127.5), ("Mul", 0.0078125)], 1.0),
+    "divided": ([("Sub", 127.5), ("Div", 127.5)], 1.0),
+    "scaled first": ([("Div", 127.5), ("Add", -1.0)], 1.0),
+    "to 0..1": ([("Mul", 1 / 255)], 1.0),
+    "caffe": ([("Sub", CAFFE)], 1.0),
+    "imagenet": ([("Sub", IMAGENET), ("Div", SPREAD)], 255.0),
+    "0..1": ([("Mul", 2.0), ("Sub", 1.0)], 255.0),
+    "nothing": ([], None),
+    "doubled": ([("Mul", 2.0)], None),
+    "negative": ([("Mul", -0.0078125), ("Add", 1.0)], None),
+    "unclear": ([("Add", 3.0)], None),
+}
+
+
+@pytest.mark.parametrize(("steps", "std"), HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_graph_that_scales_its_input_is_recognised(steps, std, last: bool) -> None:
+    nodes, more, value = [], {}, "x"
+    for index, (kind, constant) in enumerate(steps):
+        constant = np.asarray(constant, np.float32)
+        more[f"c{index}"] = constant.reshape(-1) if last else constant
+        nodes.append(node(kind, f"{value} c{index}", f"v{index}"))
+        value = f"v{index}"
+    if last:
+        nodes.append(node("Transpose", value, "turned", perm=[0, 3, 1, 2]))
+        value = "turned"
+    conv = node("Conv", f"{value} w", "conv", strides=[4, 4], pads=[1, 1, 1, 1])
+    shape = ("n", SIZE, SIZE, 3) if last else ("n", 3, SIZE, SIZE)
+    model = graph(nodes + body(conv=conv), more, shape=shape)
+    found = load_onnx(model.SerializeToString())
+    if std is None:
+        assert found.embedder.preprocessing == Preprocessing(input_size=SIZE, template="box")
+        assert found.assumed == ("channels", "mean", "std", "template")
+    else:
+        assert found.embedder.preprocessing == Preprocessing("RGB", 0.0, std, SIZE, "box")
+        assert found.assumed == ("channels", "template")
+
+    crops = torch.rand(2, 3, SIZE, SIZE)
+    given = crops * 255 / std if std else (crops * 255 - 127.5) / 127.5
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    order = (0, 2, 3, 1) if last else (0, 1, 2, 3)
+    (expected,) = session.run(None, {"x": given.permute(order).numpy()})
+    for network in (found.embedder, freeze(found.embedder)):
+        np.testing.assert_allclose(network(crops).detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_given_preprocessing_is_taken(plain: BackboneEmbedder, channels: str) -> None:
+    preprocessing = Preprocessing(channels, (10.0, 20.0, 30.0), (50.0, 60.0, 70.0), SIZE)
+    model = load_onnx(graph(BODY).SerializeToString(), preprocessing)
+    assert (model.embedder.preprocessing, model.assumed) == (preprocessing, ())
+    crops = torch.rand(2, 3, SIZE, SIZE)
+    given = crops.flip(1) if channels == "BGR" else crops
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    torch.testing.assert_close(model.embedder(crops), plain.backbone((given * 255 - mean) / std))
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", "w"), None])
+def test_a_graph_for_any_size(shape, plain: BackboneEmbedder) -> None:
+    pooled = [node("ReduceMean", "conv", "prelu", axes=[2, 3])]
+    more = {"fc": np.ones((5, 4), np.float32) + np.eye(5, 4, dtype=np.float32)}
+    model = load_onnx(graph(body(prelu=pooled), more, shape=shape).SerializeToString())
+    assert model.embedder.input_size == 112
+    assert model.assumed == ("channels", "mean", "std", "input_size")
+
+
+@pytest.mark.parametrize("opset", [18, 21, 23, 24])
+def test_forms_of_new_opsets(opset: int) -> None:
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip("onnx is too old")
+    nodes = [
+        node("Split", "x", "a b", axis=3, num_outputs=2),
+        node("Concat", "b a", "c", axis=3),
+        *body(conv=node("Conv", "c w", "conv", strides=[4, 4], pads=[1, 1, 1, 1])),
+    ]
+    nodes[-2:-1] = [
+        node("ReduceMean", "prelu axes", "mean", keepdims=1),
+        node("Sub", "prelu mean", "centred"),
+        node("Reshape", "centred shape", "flat"),
+    ]
+    more = {"axes": np.array([2, 3]), "shape": np.array([0, -1])}
+    found = load(graph(nodes, more, opset=opset))
+
+    nodes[0] = node("Split", "x", "a b", axis=3)
+    nodes[-4] = node("ReduceMean", "prelu", "mean", axes=[2, 3])
+    assert_same(found, load(graph(nodes, more, opset=13)))
+
+
+@pytest.mark.parametrize("opset", [6, 8])
+def test_what_mxnet_wrote(opset: int) -> None:
+    random = np.random.default_rng(1)
+    slopes = random.normal(0, 0.3, 16).astype(np.float32)
+    more = {
+        "w": random.normal(0, 0.2, (16, 3, 3, 3)).astype(np.float32), "slopes": slopes,
+        "gamma": random.random(16, np.float32), "beta": random.random(16, np.float32),
+        "mean": random.random(16, np.float32), "var": random.random(16, np.float32) + 1,
+    }  # fmt: skip
+    conv = node("Conv", "x w", "conv", strides=[8, 8], pads=[1, 1, 1, 1])
+    statistics = "prelu gamma beta mean var"
+    old = [
+        node("BatchNormalization", statistics, "norm", spatial=0, epsilon=2e-5),
+        node("Dropout", "norm", "dropped mask", ratio=0.4),
+        node("Flatten", "dropped", "flat"),
+    ]
+    model = graph(body(conv=conv, flat=old), more, opset=opset, shape=(1, 3, SIZE, SIZE))
+    model.ir_version = 3  # initialisers must be inputs
+    for name, value in {**weights(), **more, "former": np.ones((2, 2))}.items():
+        entry = helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+        model.graph.input.append(entry)
+
+    new = [
+        node("BatchNormalization", statistics, "norm", epsilon=2e-5),
+        node("Flatten", "norm", "flat"),
+    ]
+    valid = graph(body(conv=conv, flat=new), {**more, "slopes": slopes.reshape(16, 1, 1)})
+    assert_same(load(model), load(valid))
+
+
+@pytest.mark.parametrize("where", ["SAME_UPPER", "SAME_LOWER"])
+def test_padding_that_keeps_the_size(where: str) -> None:
+    conv = [node("Conv", "x w", "same", strides=[2, 2], auto_pad=where),
+            node("MaxPool", "same", "conv", kernel_shape=[2, 2], strides=[2, 2], auto_pad=where)]  # fmt: skip
+    model = graph(body(conv=conv))
+    crops = np.random.default_rng(0).random((2, 3, SIZE, SIZE), np.float32)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": crops})
+    np.testing.assert_allclose(load(model)(torch.from_numpy(crops)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_with_a_constant_is_a_linear_layer(plain: BackboneEmbedder) -> None:
+    linear = [node("MatMul", "flat turned", "product"), node("Add", "product bias", "output")]
+    found = load(graph(body(output=linear), {"turned": weights()["fc"].T.copy()}))
+    assert any(isinstance(module, nn.Linear) for module in found.modules())
+    assert_same(found, plain)
+
+
+def test_slopes_of_their_own_for_pixels() -> None:
+    slopes = np.random.default_rng(0).normal(0, 0.3, (4, 4, 4)).astype(np.float32)
+    model = graph(BODY, {"slopes": slopes})
+    crops = np.random.default_rng(0).random((2, 3, SIZE, SIZE), np.float32)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": crops})
+    np.testing.assert_allclose(load(model)(torch.from_numpy(crops)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_functions_are_written_out(plain: BackboneEmbedder) -> None:
+    inner = helper.make_function(
+        "own", "Bend", ["a", "b"], ["c"], [node("PRelu", "a b", "c")], [helper.make_opsetid("", 17)]
+    )
+    call = helper.make_node("Bend", ["conv", "slopes"], ["prelu"], domain="own")
+    model = graph(body(prelu=call), domains=["own"])
+    model.functions.append(inner)
+    assert_same(load(model), plain)
+
+
+def test_other_outputs_are_left_aside(plain: BackboneEmbedder) -> None:
+    norm = node("ReduceL2", "output", "norm", axes=[1], keepdims=1)
+    model = load_onnx(graph([*BODY, norm], outputs="conv norm output").SerializeToString(), RAW)
+    assert model.notes == ("its output conv is not used", "its output norm is not used")
+    assert_same(model.embedder, plain)
+
+
+# files that cannot be used
+
+
+def changed_weights(name: str, value: float) -> ModelProto:
+    values = weights()[name]
+    values.flat[1] = value
+    return graph(BODY, {name: values})
+
+
+def external() -> ModelProto:
+    model = graph(BODY)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../model.data")
+    return model
+
+
+def two_inputs() -> ModelProto:
+    model = graph(body(output=[node("Gemm", "flat fc more", "output", transB=1)]))
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [5]))
+    return model
+
+
+def choosing() -> ModelProto:
+    branch = helper.make_graph(
+        [node("Relu", "conv", "taken")], "b", [],
+        [helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    fork = [node("ReduceMax", "conv", "most", keepdims=0), node("Cast", "most", "yes", to=9),
+            node("If", "yes", "prelu", then_branch=branch, else_branch=branch)]  # fmt: skip
+    return graph(body(prelu=fork))
+
+
+ZEROS = {name: np.zeros_like(value) for name, value in weights().items()}
+FOREIGN = helper.make_node("Bend", ["conv", "slopes"], ["prelu"], domain="own")
+WRONG: dict[str, tuple[bytes | ModelProto, type[WeightsError], str]] = {
+    "empty": (b"", DamagedWeights, "the file is empty"),
+    "text": (b"no graph at all, but text", DamagedWeights, "no ONNX file"),
+    "image": (b"\x89PNG\r\n\x1a\n" + bytes(100), DamagedWeights, "no ONNX file"),
+    "zeros": (bytes(64), DamagedWeights, "no ONNX file"),
+    "cut off": (graph(BODY).SerializeToString()[:-200], DamagedWeights, "damaged or cut off"),
+    "no graph": (helper.make_model(helper.make_graph([], "g", [], [])), DamagedWeights, "graph"),
+    "NaN": (changed_weights("fc", np.nan), DamagedWeights, "fc has NaN or infinite values"),
+    "infinite": (changed_weights("w", np.inf), DamagedWeights, "w has NaN or infinite values"),
+    "dead": (graph(BODY, ZEROS), DamagedWeights, "unlike crops have equal embeddings"),
+    "external": (external(), MissingWeights, r"in another file \(../model.data\)"),
+    "two inputs": (two_inputs(), WrongArchitecture, r"takes 2 inputs \(x, more\)"),
+    "integers": (graph(BODY, kind=TensorProto.UINT8), WrongArchitecture, "takes uint8 numbers"),
+    "grey": (graph(BODY, shape=("n", 1, 16, 16)), WrongArchitecture, r"takes \(\?, 1, 16, 16\)"),
+    "oblong": (graph(BODY, shape=(1, 3, 112, 96)), WrongArchitecture, r"takes \(1, 3, 112, 96\)"),
+    "vectors": (graph(BODY, shape=("n", 48)), WrongArchitecture, r"takes \(\?, 48\)"),
+    "maps": (graph(BODY, outputs="prelu"), WrongArchitecture, r"gives prelu \(N, 4, 4, 4\)"),
+    "two": (graph(BODY, outputs="flat output"), WrongArchitecture, "flat .N, 64., output .N, 5."),
+    "foreign": (graph(body(prelu=FOREIGN), domains=["own"]), UnsupportedGraph, "own::Bend x 1"),
+    "unknown": (graph(body(prelu=node("Bend", "conv", "prelu"))), UnsupportedGraph, "Bend"),
+    "no rule": (graph(body(prelu=node("Hardmax", "conv", "prelu"))), UnsupportedGraph,
+                "cannot be converted: Hardmax$"),
+    "no rule for such": (graph([node("Conv", "x w", "k"), *body(
+        conv=node("Conv", "x k", "conv", strides=[4, 4], pads=[1, 1, 1, 1]))],
+        {"w": np.ones((1, 3, 14, 14), np.float32)}), UnsupportedGraph, "."),
+    "choosing": (choosing(), UnsupportedGraph, "cannot be converted: If x 1"),
+    "misfit": (graph(BODY, {"fc": np.ones((5, 7), np.float32)}), UnsupportedGraph, "onnxruntime"),
+    "no way back": (graph(body(prelu=node("Round", "conv", "prelu"))), UnsupportedGraph,
+                    "operators without a gradient: Round x 1"),
+    "no slope": (graph(body(prelu=[node("Greater", "conv slopes", "more"),
+                                   node("Cast", "more", "prelu", to=1)])), UnsupportedGraph,
+                 "no gradient reaches the crop"),
+    "whole batch": (graph(body(flat=[node("ReduceMax", "prelu", "m", axes=[0]),
+                                     node("Sub", "prelu m", "d"), node("Add", "d prelu", "e"),
+                                     node("Flatten", "e", "flat")])),
+                    WrongArchitecture, "embedding depends on the batch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "kind", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_files_are_refused_in_a_line(content, kind, message: str, capfd) -> None:
+    if isinstance(content, ModelProto):
+        content = content.SerializeToString()
+    with pytest.raises(kind, match=message) as refusal:
+        load_onnx(content, RAW if b"PNG" not in content else None)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+    assert capfd.readouterr().err == ""
+
+
+def test_preprocessing_for_another_size_is_refused() -> None:
+    with pytest.raises(WrongArchitecture, match="takes 16x16 pixels; its preprocessing makes 112x"):
+        load(graph(BODY), Preprocessing())
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnx2torch"])
+def test_a_missing_package_names_the_extra(package: str, monkeypatch) -> None:
+    for name in list(sys.modules):
+        if name == package or name.startswith("faceqan_toolkit.embedders.onnx_"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    from faceqan_toolkit.embedders.onnx_model import load_onnx as fresh
+
+    with pytest.raises(MissingDependency, match=r"faceqan-toolkit\[onnx\]"):
+        fresh(SFACE.read_bytes())
+
+
+CONTENT = graph(BODY).SerializeToString()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, len(CONTENT) - 1))
+def test_a_file_cut_off_anywhere_is_refused(length: int) -> None:
+    with pytest.raises(WeightsError):
+        load_onnx(CONTENT[:length], RAW)
