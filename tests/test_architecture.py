@@ -13,7 +13,7 @@ import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
@@ -26,6 +26,8 @@ LAYERS = [
     {"embedders.openvino_model", "embedders.openvino_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
+    {"embedders.onnx_rewrites", "embedders.onnx_source", "embedders.onnx_session"},
+    {"embedders.onnx_convert", "embedders.onnx_network", "embedders.onnx_model"},
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
     {"pipeline"},

@@ -7,6 +7,7 @@ import operator
 import numpy as np
 import onnx.shape_inference
 import onnx2torch
+import torch
 from onnx import ModelProto
 from onnx2torch.node_converters import get_converter
 from onnx2torch.onnx_graph import OnnxGraph
@@ -64,6 +65,7 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
     """Put torch's own layers and operators where onnx2torch has wrappers, so that `freeze` and
     the backends know what they see."""
     graph = converted.graph
+    source = next(iter(graph.nodes))
     for node in list(graph.nodes):
         if node.op != "call_module":
             continue
@@ -74,6 +76,12 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
         elif kind in OPERATORS:
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_function(OPERATORS[kind], node.args))
+            graph.erase_node(node)
+        elif kind == "Cast" and layer.torch_dtype == torch.float32:
+            # in double precision to double
+            with graph.inserting_before(node):
+                cast = graph.call_method("type_as", (node.args[0], source))
+            node.replace_all_uses_with(cast)
             graph.erase_node(node)
         elif kind in ("PRelu", "MatMul") and node.args[1].op == "get_attr":
             layer = _layer(kind, operator.attrgetter(node.args[1].target)(converted))

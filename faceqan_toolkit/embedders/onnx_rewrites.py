@@ -238,13 +238,14 @@ def skip_idle(model: ModelProto) -> None:
     broadcasting does anyway, and transpositions that undo one another."""
     graph = model.graph
     idle = []
+    types = _inferred_types(model)
     users, makers = _users(graph), {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         if node.op_type in ("Dropout", "Identity"):
             idle.append(node)
         elif node.op_type == "Cast":
             (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-            if to == TensorProto.FLOAT:
+            if to == TensorProto.FLOAT == types.get(node.input[0]):
                 idle.append(node)
         elif node.op_type == "Expand":
             if all(user.op_type in AFFINE for user in users.get(node.output[0], [node])):
@@ -424,6 +425,16 @@ def _drop_attributes(node: NodeProto, *names: str) -> None:
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def _inferred_types(model: ModelProto) -> dict[str, int]:
+    if not any(node.op_type == "Cast" for node in model.graph.node):
+        return {}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        entry.name: entry.type.tensor_type.elem_type
+        for entry in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
 
 
 def _version(model: ModelProto) -> int:

@@ -69,7 +69,9 @@ def export(network: nn.Module, size: int = SIZE, *, opset: int = 13, batch: int 
     return file.getvalue()
 
 
-def embeddings_and_gradient(network: Callable[[Tensor], Tensor], size: int) -> tuple[Tensor, Tensor]:
+def embeddings_and_gradient(
+    network: Callable[[Tensor], Tensor], size: int
+) -> tuple[Tensor, Tensor]:
     crops = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(5))
     embeddings = network(crops.requires_grad_())
     (gradient,) = torch.autograd.grad(embeddings[:, :4].sum(), crops)
@@ -529,6 +531,19 @@ def test_slopes_of_their_own_for_pixels() -> None:
     crops = np.random.default_rng(0).random((2, 3, SIZE, SIZE), np.float32)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": crops})
     np.testing.assert_allclose(load(model)(torch.from_numpy(crops)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_made_of_truths(plain: BackboneEmbedder) -> None:
+    bent = [
+        node("Greater", "conv zero", "positive"),
+        node("Cast", "positive", "share", to=TensorProto.FLOAT),
+        node("Sub", "one slopes", "more"),
+        node("Mul", "share more", "added"),
+        node("Add", "added slopes", "factor"),
+        node("Mul", "conv factor", "prelu"),
+    ]
+    more = {"zero": np.zeros(1, np.float32), "one": np.ones(1, np.float32)}
+    assert_same(load(graph(body(prelu=bent), more)), plain)
 
 
 def test_functions_are_written_out(plain: BackboneEmbedder) -> None:
