@@ -125,6 +125,10 @@ class WrongArchitecture(WeightsError):
     """The weights do not fit the network."""
 
 
+class UnsupportedGraph(WeightsError):
+    """An ONNX graph has no gradient that could be computed here, or is no face recogniser's."""
+
+
 class ProtocolError(FaceQANError):
     """A data set's lists are not there, or not as its protocol says."""
 

@@ -13,7 +13,7 @@ import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
@@ -27,6 +27,8 @@ LAYERS = [
     {"measures", "embedders.openvino_model", "embedders.openvino_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"embedders.checkpoints", "runs"},
+    {"embedders.onnx_rewrites", "embedders.onnx_source", "embedders.onnx_session"},
+    {"embedders.onnx_convert", "embedders.onnx_network", "embedders.onnx_model"},
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
     {"detection", "landmarks", "estimator", "ranking"},
