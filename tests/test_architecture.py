@@ -30,6 +30,12 @@ LAYERS = [
     {"quality", "instant"},
     {"pipeline"},
     {"engines.base", "engines.local"},
+    {"evaluation.comparisons"},
+    {"evaluation.verification", "evaluation.edc"},
+    {"evaluation.bootstrap"},
+    {"evaluation.summary"},
+    {"evaluation.tables", "evaluation.plots", "evaluation.page"},
+    {"evaluation.output"},
     {"cli"},
 ]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""

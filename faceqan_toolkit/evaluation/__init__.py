@@ -1,0 +1,1 @@
+"""How well quality predicts recognition errors: verification, error-versus-discard curves."""
