@@ -261,7 +261,7 @@ def area(curve: Curve, limit: float) -> Area:
     """
     raw = curve.area(limit)
     start = float(curve.fnmr[0])
-    best = float(ideal_area(curve.errors[0], curve.mated[0], limit))
+    best = ideal(int(curve.errors[0]), int(curve.mated[0])).area(limit)
     return Area(limit, raw, raw / (start * limit) if start > 0 else None, raw - best)
 
 

@@ -124,7 +124,7 @@ def test_missing_similarities_are_counted_and_left_out() -> None:
         ({"first": [0.0, 2.0]}, "sample indices"),
         ({"second": [-1, 3]}, "negative"),
         ({"mated": [1, 0]}, "booleans"),
-        ({"mated": [False, False]}, "no mated"),
+        ({"mated": [False, False], "identity": None}, "no mated"),
         ({"identity": ["a", "b", "c", "d"]}, "called mated but show two identities"),
         ({"identity": ["a", "a", "c", "c"]}, "called non-mated but show one identity"),
         ({"identity": ["a", "a", "c"]}, "no identity"),

@@ -52,7 +52,7 @@ def test_eer_by_hand() -> None:
     det = det_curve(mated, NonMated.of(others))
     assert det.eer == 0.25
     assert det_curve([0.5, 0.6], NonMated.of([0.1, 0.2])).eer == 0
-    assert det_curve([0.1], NonMated.of([0.2])).eer == 0.5
+    assert det_curve([0.1], NonMated.of([0.2])).eer == 1
     # everything tied: accepted or rejected together
     assert det_curve([0.1, 0.1], NonMated.of([0.1])).eer == 0.5
 
