@@ -23,6 +23,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Block = tuple[ArrayLike, ArrayLike, ArrayLike]
 
+PIECE = 1 << 18
+"""Comparisons looked at together: few enough for a processor's cache."""
+
 BINS = 1 << 14
 """Of the histogram over [-1, 1] that stands for the similarities that are not kept."""
 
@@ -86,6 +89,22 @@ def allowed(target: float, total: ArrayLike) -> Ints:
     count += (count + 1) / totals <= target
     count -= count / totals > target
     return np.asarray(count)
+
+
+def largest(values: Floats, count: int) -> tuple[Bools, float]:
+    """Return which values are the `count` largest, and the largest of the others (-inf if none).
+
+    Of equal values the first ones are taken. Faster than numpy's argpartition.
+    """
+    if count >= len(values):
+        return np.ones(len(values), np.bool_), -np.inf
+    border = np.partition(values, len(values) - count)[len(values) - count]
+    chosen = values > border
+    ties = np.flatnonzero(values == border)
+    needed = count - int(np.count_nonzero(chosen))
+    chosen[ties[:needed]] = True
+    dropped = border if len(ties) > needed else values[values < border].max()
+    return chosen, float(dropped)
 
 
 @dataclass(frozen=True)
@@ -233,6 +252,11 @@ class NonMatedCollector:
         values = as_floats(similarity, "similarities")
         one = as_indices(first, values, "first")
         two = as_indices(second, values, "second")
+        for start in range(0, len(values), PIECE):
+            piece = slice(start, start + PIECE)
+            self._add(values[piece], one[piece], two[piece])
+
+    def _add(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
         made = ~np.isnan(values)
         self._missing += int(np.count_nonzero(~made))
         if not made.all():
@@ -283,9 +307,8 @@ class NonMatedCollector:
         if self._keep is None or self._held <= self._keep:
             return
         similarity, first, second = self._joined()
-        order = np.argpartition(similarity, len(similarity) - self._keep)
-        dropped, kept = order[: -self._keep], order[-self._keep :]
-        self._floor = max(self._floor, similarity[dropped].max())
+        kept, dropped = largest(similarity, self._keep)
+        self._floor = max(self._floor, dropped)
         self._parts = [(similarity[kept], first[kept], second[kept])]
         self._held = self._keep
 

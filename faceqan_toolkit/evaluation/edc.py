@@ -24,7 +24,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import Bools, Floats, Ints, allowed, check_target
+from faceqan_toolkit.evaluation.comparisons import (
+    Bools,
+    Floats,
+    Ints,
+    allowed,
+    check_target,
+    largest,
+)
 
 PAIR_QUALITIES = ("min", "mean", "product")
 GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
@@ -168,16 +175,19 @@ def edc_recomputed(
     dropped = np.minimum(
         np.floor(np.asarray(grid) * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
     )
-    cuts = np.partition(scores, np.unique(dropped))[dropped]
+    ordered = np.sort(scores)
+    cuts = ordered[dropped]
+    remaining = len(scores) - np.searchsorted(ordered, cuts)
 
     mated_values, mated_scores = values[same], scores[same]
     survivors = _Survivors(values[~same], scores[~same], max(fmr_targets))
     steps: list[list[tuple[float, int, int]]] = [[] for _ in fmr_targets]
-    for share, cut in zip(grid, cuts, strict=True):
+    for share, cut, count in zip(grid, cuts, remaining, strict=True):
         left = mated_values[mated_scores >= cut]
-        thresholds = survivors.thresholds(float(cut), fmr_targets)
-        if not len(left) or thresholds is None:
+        others = int(count) - len(left)
+        if not len(left) or not others:
             break
+        thresholds = survivors.thresholds(float(cut), others, fmr_targets)
         for row, threshold in zip(steps, thresholds, strict=True):
             row.append((share, int(np.count_nonzero(left <= threshold)), len(left)))
     curves = []
@@ -196,22 +206,18 @@ class _Survivors:
     def __init__(self, similarity: Floats, quality: Floats, largest_target: float) -> None:
         self._similarity, self._quality = similarity, quality
         size = min(len(similarity), 4 * (int(largest_target * len(similarity)) + 1) + 1000)
-        top = np.argpartition(similarity, len(similarity) - size)[len(similarity) - size :]
+        top = np.flatnonzero(largest(similarity, size)[0])
         top = top[np.argsort(-similarity[top], kind="stable")]
         self._top, self._top_quality = similarity[top], quality[top]
 
-    def thresholds(self, cut: float, targets: Sequence[float]) -> list[float] | None:
-        """Return the smallest threshold for each target, None if no comparison is left."""
-        left = self._quality >= cut
-        count = int(np.count_nonzero(left))
-        if not count:
-            return None
+    def thresholds(self, cut: float, count: int, targets: Sequence[float]) -> list[float]:
+        """Return the smallest threshold for each target among the `count` that reach `cut`."""
         places = [int(allowed(target, count)) for target in targets]
         top = self._top[self._top_quality >= cut]
         if max(places) < len(top):
             return [float(top[place]) for place in places]
-        ranked = -np.partition(-self._similarity[left], places)
-        return [float(ranked[place]) for place in places]
+        ranked = np.sort(self._similarity[self._quality >= cut])
+        return [float(ranked[count - 1 - place]) for place in places]
 
 
 def ideal(errors: int, mated: int) -> Curve:
