@@ -235,6 +235,16 @@ class Evaluation:
                 return index
         raise SettingsError(f"FMR {fmr:g} was not evaluated on {self.title}")
 
+    def limit(self, share: float) -> int:
+        """Return the index of a limit.
+
+        Raises:
+            SettingsError: areas to that share were not taken.
+        """
+        if share not in self.options.limits:
+            raise SettingsError(f"areas up to {share:g} were not taken on {self.title}")
+        return self.options.limits.index(share)
+
     def method(self, name: str) -> MethodResult:
         """Return a method's result.
 
