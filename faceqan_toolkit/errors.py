@@ -93,6 +93,10 @@ class RunError(FaceQANError):
     """The run folder cannot be used as asked."""
 
 
+class EvaluationError(FaceQANError):
+    """The comparisons or qualities given cannot be evaluated as asked."""
+
+
 class MissingDependency(FaceQANError):
     """An optional package is needed; the message names the extra to install."""
 

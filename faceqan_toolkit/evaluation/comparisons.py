@@ -1,0 +1,415 @@
+"""Comparisons of faces by a recognition model, of which the non-mated ones may be very many.
+
+A comparison is mated if both samples show one person. It is accepted if its similarity is GREATER
+than the threshold (under the rule "greater or equal" the next larger float decides alike), so the
+smallest threshold that keeps the false match rate within a target always exists, and is one of
+the non-mated similarities. Which one depends on the largest similarities alone: those are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from faceqan_toolkit.errors import EvaluationError, SettingsError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Block = tuple[ArrayLike, ArrayLike, ArrayLike]
+
+PIECE = 1 << 18
+"""Comparisons looked at together: few enough for a processor's cache."""
+
+BINS = 1 << 14
+"""Of the histogram over [-1, 1] that stands for the similarities that are not kept."""
+
+SPARE = 2.0
+"""Kept similarities over those the largest target needs: resampled identities need more."""
+
+
+def as_floats(values: ArrayLike, what: str) -> Floats:
+    """Return a flat float64 array; NaN stands for a missing value.
+
+    Raises:
+        EvaluationError: not one-dimensional, not numbers, or infinite.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{what} must be numbers: {error}") from error
+    if array.ndim != 1:
+        raise EvaluationError(f"{what} must be one-dimensional, not of shape {array.shape}")
+    if np.isinf(array).any():
+        raise EvaluationError(f"{what} must not be infinite")
+    return array
+
+
+def as_indices(values: ArrayLike, like: Floats, what: str) -> NDArray[np.int32]:
+    """Return sample indices, int32, of the length of `like`.
+
+    Raises:
+        EvaluationError: another length, negative, or no integers.
+    """
+    array = np.asarray(values)
+    if array.shape != like.shape:
+        raise EvaluationError(f"{what} has shape {array.shape}, similarities {like.shape}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise EvaluationError(f"{what} must be sample indices, not {array.dtype}")
+    if array.size and array.min() < 0:
+        raise EvaluationError(f"{what} holds a negative sample index")
+    return array.astype(np.int32, copy=False)
+
+
+def identity_codes(identity: ArrayLike) -> NDArray[np.int32]:
+    """Return (N,) int32 numbers 0, 1, ... for any labels, equal where the labels are."""
+    return np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int32)
+
+
+def check_target(target: float) -> None:
+    """Raise SettingsError unless an error rate lies in (0, 1)."""
+    if not 0 < target < 1:
+        raise SettingsError(f"an error rate must lie between 0 and 1, not {target}")
+
+
+def allowed(target: float, total: ArrayLike) -> Ints:
+    """Return the largest counts m with m / total <= target, as floats divide and compare.
+
+    Args:
+        target: in (0, 1).
+        total: counts, at least 1.
+    """
+    totals = np.asarray(total, dtype=np.int64)
+    count = np.floor(target * totals).astype(np.int64)
+    count += (count + 1) / totals <= target
+    count -= count / totals > target
+    return np.asarray(count)
+
+
+def largest(values: Floats, count: int) -> tuple[Bools, float]:
+    """Return which values are the `count` largest, and the largest of the others (-inf if none).
+
+    Of equal values the first ones are taken. Faster than numpy's argpartition.
+    """
+    if count >= len(values):
+        return np.ones(len(values), np.bool_), -np.inf
+    border = np.partition(values, len(values) - count)[len(values) - count]
+    chosen = values > border
+    ties = np.flatnonzero(values == border)
+    needed = count - int(np.count_nonzero(chosen))
+    chosen[ties[:needed]] = True
+    dropped = border if len(ties) > needed else values[values < border].max()
+    return chosen, float(dropped)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A decision threshold and what it does to the non-mated comparisons.
+
+    Attributes:
+        value: comparisons with a greater similarity are accepted.
+        false_matches: accepted non-mated comparisons.
+        total: non-mated comparisons that were made.
+    """
+
+    value: float
+    false_matches: int
+    total: int
+
+    @property
+    def fmr(self) -> float:
+        """The achieved false match rate."""
+        return self.false_matches / self.total
+
+
+@dataclass(frozen=True)
+class NonMated:
+    """Non-mated comparisons: the most similar ones, and the rest as counts.
+
+    Attributes:
+        similarity: (K,) float64, the largest ones, descending.
+        first: (K,) int32 indices of samples.
+        second: (K,) int32 indices of samples.
+        total: number of all that were made.
+        missing: number of those that could not be made (their similarity was NaN).
+        floor: the largest similarity that was not kept, -inf if all were.
+        histogram: (BINS,) counts of all similarities over [-1, 1].
+        identity_pairs: (I, I) sparse counts of all comparisons by their two identities, or None.
+    """
+
+    similarity: Floats
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    total: int
+    missing: int
+    floor: float
+    histogram: Ints
+    identity_pairs: Any = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every similarity was kept."""
+        return len(self.similarity) == self.total
+
+    def at_fmr(self, target: float) -> Threshold:
+        """Return the smallest threshold whose achieved FMR is at most the target. Exact.
+
+        Raises:
+            EvaluationError: no non-mated comparison, or too few were kept for this target.
+            SettingsError: the target lies outside (0, 1).
+        """
+        check_target(target)
+        if not self.total:
+            raise EvaluationError("there are no non-mated comparisons, so no threshold")
+        place = int(allowed(target, self.total))
+        if place < len(self.similarity):
+            value = float(self.similarity[place])
+        elif place == len(self.similarity):
+            value = self.floor
+        else:
+            raise EvaluationError(
+                f"FMR {target:g} needs the {place + 1} largest non-mated similarities, "
+                f"{len(self.similarity)} were kept"
+            )
+        return self.at_threshold(value)
+
+    def at_threshold(self, value: float) -> Threshold:
+        """Return what a threshold accepts; below what was kept to the histogram's precision."""
+        (accepted,) = self.count_above(np.array([value]))
+        return Threshold(value, round(accepted), self.total)
+
+    def count_above(self, values: Floats, *, equal: bool = False) -> Floats:
+        """Return how many similarities are greater than each value, or as great.
+
+        Exact for values that are not below what was kept; further down interpolated within a
+        bin of 2 / BINS.
+        """
+        side: Literal["left", "right"] = "right" if equal else "left"
+        exact: Floats = np.searchsorted(-self.similarity, -values, side=side).astype(np.float64)
+        if self.complete:
+            return exact
+        above = np.concatenate([np.cumsum(self.histogram[::-1])[::-1], [0]])
+        guess = np.interp(values, np.linspace(-1, 1, BINS + 1), above)
+        inside = values > self.floor if equal else values >= self.floor
+        return np.asarray(np.where(inside, exact, np.maximum(guess, exact)))
+
+    @classmethod
+    def of(cls, similarity: ArrayLike) -> NonMated:
+        """Return all of (N,) similarities, of which nothing else is known."""
+        values = as_floats(similarity, "similarities")
+        nobody = np.zeros(len(values), np.int32)
+        return collect([(values, nobody, nobody)])
+
+
+class NonMatedCollector:
+    """Takes non-mated comparisons block by block and keeps the most similar ones.
+
+    Memory: some 16 bytes for each of twice the kept comparisons, and 8 for every pair of
+    identities that was compared.
+
+    Args:
+        keep: how many, or None for all; see `enough`.
+        identity: (N,) any labels of the samples; needed for bootstrapping over identities.
+    """
+
+    def __init__(self, keep: int | None = None, identity: ArrayLike | None = None) -> None:
+        if keep is not None and keep < 1:
+            raise SettingsError(f"at least one comparison must be kept, not {keep}")
+        self._keep = keep
+        self._codes = None if identity is None else identity_codes(identity)
+        people = 0 if self._codes is None else int(self._codes.max(initial=-1)) + 1
+        self._pairs: Any = (
+            None if self._codes is None else sparse.csr_matrix((people, people), dtype="i4")
+        )
+        self._parts: list[tuple[Floats, NDArray[np.int32], NDArray[np.int32]]] = []
+        self._held = 0
+        self._total = self._missing = 0
+        self._floor = -np.inf
+        self._histogram = np.zeros(BINS, np.int64)
+
+    @staticmethod
+    def enough(total: int, target: float) -> int:
+        """Return how many of `total` comparisons to keep for FMR `target` and its intervals."""
+        return min(max(total, 1), int(SPARE * target * total) + 100_000)
+
+    def add(self, similarity: ArrayLike, first: ArrayLike, second: ArrayLike) -> None:
+        """Take a block.
+
+        Args:
+            similarity: (B,) any float dtype; NaN where a sample has no embedding.
+            first: (B,) indices of samples.
+            second: (B,) indices of samples.
+
+        Raises:
+            EvaluationError: lengths differ, a similarity is infinite, or a comparison is of one
+                identity with itself.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        for start in range(0, len(values), PIECE):
+            piece = slice(start, start + PIECE)
+            self._add(values[piece], one[piece], two[piece])
+
+    def _add(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
+        made = ~np.isnan(values)
+        self._missing += int(np.count_nonzero(~made))
+        if not made.all():
+            values, one, two = values[made], one[made], two[made]
+        self._total += len(values)
+        self._count(values, one, two)
+        wanted = values > self._floor
+        part = (values[wanted], one[wanted], two[wanted])
+        self._parts.append(part)
+        self._held += len(part[0])
+        if self._keep is not None and self._held > 2 * self._keep:
+            self._shrink()
+
+    def result(self) -> NonMated:
+        """Return what was collected."""
+        self._shrink()
+        (similarity, first, second) = self._joined()
+        order = np.argsort(-similarity, kind="stable")
+        return NonMated(
+            similarity[order], first[order], second[order], self._total, self._missing,
+            float(self._floor), self._histogram, self._pairs,
+        )  # fmt: skip
+
+    def _count(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
+        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
+        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        if self._codes is None:
+            return
+        if len(values) and max(one.max(), two.max()) >= len(self._codes):
+            raise EvaluationError("a comparison names a sample that has no identity")
+        a, b = self._codes[one], self._codes[two]
+        if (a == b).any():
+            place = int(np.argmax(a == b))
+            raise EvaluationError(
+                f"samples {one[place]} and {two[place]} are called non-mated but show one identity"
+            )
+        ends = (np.minimum(a, b), np.maximum(a, b))
+        block = sparse.coo_matrix((np.ones(len(a), np.int32), ends), shape=self._pairs.shape)
+        self._pairs = self._pairs + block.tocsr()
+
+    def _joined(self) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
+        if not self._parts:
+            return np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32)
+        values, one, two = zip(*self._parts, strict=True)
+        return np.concatenate(values), np.concatenate(one), np.concatenate(two)
+
+    def _shrink(self) -> None:
+        if self._keep is None or self._held <= self._keep:
+            return
+        similarity, first, second = self._joined()
+        kept, dropped = largest(similarity, self._keep)
+        self._floor = max(self._floor, dropped)
+        self._parts = [(similarity[kept], first[kept], second[kept])]
+        self._held = self._keep
+
+
+def collect(
+    blocks: Iterable[Block], *, keep: int | None = None, identity: ArrayLike | None = None
+) -> NonMated:
+    """Return the non-mated comparisons of (similarity, first, second) blocks.
+
+    Args:
+        blocks: see `NonMatedCollector.add`.
+        keep: how many of the most similar ones, None for all.
+        identity: (N,) labels of the samples.
+    """
+    collector = NonMatedCollector(keep, identity)
+    for block in blocks:
+        collector.add(*block)
+    return collector.result()
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons of a data set by one recognition model.
+
+    Attributes:
+        similarity: (M,) float64 of the mated ones; NaN where a sample has no embedding.
+        first: (M,) int32 indices of samples.
+        second: (M,) int32 indices of samples.
+        non_mated: the others.
+        identity: (N,) int32, the samples' identities as numbers 0, 1, ..., or None.
+    """
+
+    similarity: Floats
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    non_mated: NonMated
+    identity: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        similarity: ArrayLike,
+        mated: ArrayLike,
+        first: ArrayLike,
+        second: ArrayLike,
+        identity: ArrayLike | None = None,
+        *,
+        keep: int | None = None,
+    ) -> Comparisons:
+        """Return comparisons from plain arrays.
+
+        Args:
+            similarity: (P,) larger is more alike; NaN where a sample has no embedding.
+            mated: (P,) bool.
+            first: (P,) indices of samples.
+            second: (P,) indices of samples.
+            identity: (N,) any labels of the samples; intervals need it.
+            keep: how many of the most similar non-mated ones, None for all.
+
+        Raises:
+            EvaluationError: shapes differ, or a label contradicts the identities.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        same = np.asarray(mated)
+        if same.shape != values.shape or same.dtype != np.bool_:
+            raise EvaluationError("`mated` must be booleans, one a comparison")
+        others = collect(
+            [(values[~same], one[~same], two[~same])], keep=keep, identity=identity
+        )  # fmt: skip
+        return cls.streamed(values[same], one[same], two[same], others, identity)
+
+    @classmethod
+    def streamed(
+        cls,
+        similarity: ArrayLike,
+        first: ArrayLike,
+        second: ArrayLike,
+        non_mated: NonMated,
+        identity: ArrayLike | None = None,
+    ) -> Comparisons:
+        """Return comparisons from mated ones and non-mated ones that `collect` has seen.
+
+        Raises:
+            EvaluationError: no mated comparison, or one of two identities.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        if not len(values):
+            raise EvaluationError("there are no mated comparisons")
+        codes = None if identity is None else identity_codes(identity)
+        if codes is not None:
+            if max(one.max(), two.max()) >= len(codes):
+                raise EvaluationError("a comparison names a sample that has no identity")
+            wrong = codes[one] != codes[two]
+            if wrong.any():
+                place = int(np.argmax(wrong))
+                raise EvaluationError(
+                    f"samples {one[place]} and {two[place]} are called mated but show two "
+                    "identities"
+                )
+        return cls(values, one, two, non_mated, codes)

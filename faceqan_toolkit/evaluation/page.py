@@ -1,0 +1,110 @@
+"""One HTML page with interactive error-versus-discard curves; it loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.evaluation.tables import best_methods, between, number
+
+SHARES = np.arange(381) / 400
+"""Where the curves are read: 0 to 0.95. The curves CSV has every step."""
+
+
+def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = None) -> str:
+    """Return the page.
+
+    Args:
+        evaluations: any number of data sets and recognisers.
+        made_by: what made them, shown as it is: command, versions, checksums.
+    """
+    environment = Environment(
+        loader=PackageLoader("faceqan_toolkit.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("curves.html.j2").render(
+        data={
+            "shares": SHARES.tolist(),
+            "evaluations": [_curves(one) for one in evaluations],
+        },
+        tables=[
+            _table(one, place, point)
+            for place, one in enumerate(evaluations)
+            for point in range(len(one.points))
+        ],
+        evaluations=evaluations,
+        made_by=dict(made_by or {}),
+    )
+
+
+def _curves(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the page's script draws."""
+    return {
+        "title": evaluation.title,
+        "of": "mated" if evaluation.options.edc == "fixed" else "all",
+        "staircase": evaluation.options.edc == "fixed",
+        "methods": [
+            {"name": method.name, "note": method.note, "kind": method.kind}
+            for method in evaluation.methods
+        ],
+        "points": [
+            {
+                "name": point.name,
+                "curves": [
+                    _rounded(method.figures[index].curve.at(SHARES))
+                    for method in evaluation.methods
+                ],
+                "band": {
+                    "shares": _rounded(evaluation.random[index].shares),
+                    "low": _rounded(evaluation.random[index].low),
+                    "high": _rounded(evaluation.random[index].high),
+                },
+            }
+            for index, point in enumerate(evaluation.points)
+        ],
+    }
+
+
+def _table(evaluation: Evaluation, place: int, index: int) -> dict[str, Any]:
+    """Return the table beside the curves of one evaluation and operating point."""
+    limits = evaluation.options.limits
+    best = [best_methods(evaluation, index, limit) for limit in range(len(limits))]
+    rows = []
+    for method in evaluation.methods:
+        figures = method.figures[index]
+        rows.append(
+            {
+                "method": method,
+                "cells": [
+                    {
+                        "text": number(area.normalised),
+                        "interval": between(figures.normalised_intervals[limit]),
+                        "raw": f"raw {area.raw:.3g}, gap to the oracle {max(area.gap, 0):.3g}",
+                        "best": method.name in best[limit],
+                    }
+                    for limit, area in enumerate(figures.areas)
+                ],
+                "at": number(float(figures.curve.at(limits[0])), 4),
+                "warnings": figures.warnings,
+            }
+        )
+    return {
+        "evaluation": evaluation,
+        "place": place,
+        "index": index,
+        "point": evaluation.points[index],
+        "start": between(evaluation.fnmr0_intervals[index], 4),
+        "limits": limits,
+        "rows": rows,
+    }
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]

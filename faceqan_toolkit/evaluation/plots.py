@@ -1,0 +1,248 @@
+"""Figures for papers: error-versus-discard curves, one or a grid of them, and DET curves.
+
+Colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ
+as well, so that a grey print can be read. The same evaluation gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faceqan_toolkit.errors import MissingDependency, SettingsError
+from faceqan_toolkit.evaluation.comparisons import Floats
+from faceqan_toolkit.evaluation.edc import Curve
+from faceqan_toolkit.evaluation.summary import Evaluation, MethodResult
+from faceqan_toolkit.runs import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("pdf", "svg", "png")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
+NEUTRAL = "#6E6E6E"
+STYLE = {
+    "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 0.6, "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.solid_capstyle": "butt",
+    "legend.frameon": False, "pdf.fonttype": 42, "svg.hashsalt": "faceqan-toolkit",
+    "svg.fonttype": "path", "savefig.dpi": 200, "figure.dpi": 100,
+}  # fmt: skip
+
+
+def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figure:
+    """Return error-versus-discard curves of all methods of one evaluation.
+
+    Args:
+        evaluation: of one data set and recogniser.
+        fmr: one of its FMR targets.
+        limit: largest discard share shown.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        SettingsError: that target was not evaluated.
+    """
+    with _style() as new_figure:
+        figure = new_figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, evaluation, evaluation.point(fmr), limit)
+        axes.set_title(_plain(evaluation.title))
+        axes.set_xlabel(_x_label(evaluation))
+        axes.set_ylabel(f"FNMR at FMR {fmr:g}")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", handlelength=2.8)
+        return figure
+
+
+def grid_figure(evaluations: Sequence[Evaluation], fmr: float, limit: float = 0.95) -> Figure:
+    """Return a grid of recognisers (rows) and data sets (columns), as the paper shows them.
+
+    Args:
+        evaluations: at most one for each recogniser and data set; places without one stay empty.
+        fmr: an FMR target all of them have.
+        limit: largest discard share shown.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        SettingsError: nothing to show, two of one recogniser and data set, or no such target.
+    """
+    cells = {(one.recogniser, one.dataset): one for one in evaluations}
+    if not cells or len(cells) < len(evaluations):
+        raise SettingsError("a grid needs one evaluation for each recogniser and data set")
+    rows = list(dict.fromkeys(one.recogniser for one in evaluations))
+    columns = list(dict.fromkeys(one.dataset for one in evaluations))
+    names = list(dict.fromkeys(method.name for one in evaluations for method in one.methods))
+    with _style() as new_figure:
+        lines = -(-(len(names) + 1) // max(2, 2 * len(columns)))
+        size = (2.1 * len(columns) + 0.5, 1.75 * len(rows) + 0.5 + 0.16 * lines)
+        figure = new_figure(figsize=size, layout="constrained")
+        places = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
+        handles: dict[str, Any] = {}
+        for row, recogniser in enumerate(rows):
+            for column, dataset in enumerate(columns):
+                axes, one = places[row, column], cells.get((recogniser, dataset))
+                if one is None:
+                    axes.set_axis_off()
+                else:
+                    _draw(axes, one, one.point(fmr), limit, names)
+                    found = axes.get_legend_handles_labels()
+                    handles |= dict(zip(found[1], found[0], strict=True))
+                if row == 0:
+                    axes.set_title(_plain(dataset))
+                if column == 0:
+                    axes.set_ylabel(f"{_plain(recogniser)}\nFNMR")
+        figure.supxlabel(f"{_x_label(evaluations[0])} (FMR {fmr:g})", fontsize=8)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper center",
+            ncols=-(-len(handles) // lines), handlelength=2.8,
+        )  # fmt: skip
+        return figure
+
+
+def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
+    """Return DET curves, both axes logarithmic, the equal error rate marked.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    with _style() as new_figure:
+        figure = new_figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        lowest = 1.0
+        for index, one in enumerate(evaluations):
+            colour, dashes = _pen(index)
+            smallest = (1 / one.non_mated, 1 / one.mated)
+            # both corners of every step; nothing can be said below one error
+            fmr = np.concatenate([[1.0], np.repeat(one.det.fmr, 2)[:-1]])
+            fnmr = np.repeat(one.det.fnmr, 2)
+            keep = (fmr >= smallest[0]) & (fnmr >= smallest[1])
+            label = f"{_plain(one.title)}: EER {100 * one.det.eer:.2f} %"
+            axes.plot(
+                *_thinned(fmr[keep], fnmr[keep]), color=colour, linestyle=dashes, linewidth=1.3,
+                label=label,
+            )  # fmt: skip
+            axes.plot([one.det.eer], [one.det.eer], "o", color=colour, markersize=3.5)
+            lowest = min(lowest, *smallest)
+        axes.plot([lowest, 1], [lowest, 1], color=NEUTRAL, linewidth=0.6, linestyle=(0, (1, 2)))
+        axes.set(xscale="log", yscale="log", xlabel="FMR", ylabel="FNMR")
+        axes.set_xlim(10 ** np.floor(np.log10(min(1 / one.non_mated for one in evaluations))), 1)
+        axes.set_ylim(10 ** np.floor(np.log10(min(1 / one.mated for one in evaluations))), 1)
+        figure.legend(loc="outside lower center", ncols=1)
+        return figure
+
+
+def save(figure: Figure, target: Path) -> None:
+    """Write a figure, whole or not at all, without dates.
+
+    Args:
+        figure: from one of the functions above.
+        target: its suffix is one of `FORMATS`.
+
+    Raises:
+        SettingsError: another suffix.
+    """
+    kind = target.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise SettingsError(f"figures are written as {', '.join(FORMATS)}, not {target.name}")
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+    with _style(), replacing(target) as temporary:
+        figure.savefig(temporary, format=kind, metadata=metadata[kind])
+
+
+@contextmanager
+def _style() -> Iterator[type[Figure]]:
+    """Use our style whatever the user's settings are; yield matplotlib's Figure."""
+    try:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency(
+            "figures need matplotlib: pip install 'faceqan-toolkit[evaluate]'"
+        ) from error
+    with style.context(["default", STYLE]):
+        yield Figure
+
+
+def _pen(index: int) -> tuple[str, Any]:
+    """Return colour and line style of the n-th method."""
+    return COLOURS[index % len(COLOURS)], DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+
+
+def _draw(
+    axes: Axes,
+    evaluation: Evaluation,
+    point: int,
+    limit: float,
+    names: Iterable[str] | None = None,
+) -> None:
+    """Draw all curves; `names` fixes which method has which pen across panels."""
+    order = list(names or [method.name for method in evaluation.methods])
+    spread = evaluation.random[point]
+    shown = spread.shares <= limit
+    axes.fill_between(
+        spread.shares[shown], spread.low[shown], spread.high[shown], color="#BBBBBB", alpha=0.45,
+        linewidth=0, label="random, 95 % of draws",
+    )  # fmt: skip
+    top = 0.0
+    for method in evaluation.methods:
+        curve = method.figures[point].curve
+        x, y = _line(curve, limit)
+        axes.plot(x, y, label=_label(method), **_line_style(method, order.index(method.name)))
+        if method.kind != "random":
+            top = max(top, float(np.max(y[x <= 0.7 * limit], initial=0)))
+    axes.set_xlim(0, limit)
+    axes.set_ylim(0, 1.08 * max(top, 1.3 * evaluation.points[point].fnmr0) or 1)
+
+
+def _line_style(method: MethodResult, index: int) -> dict[str, Any]:
+    if method.kind == "oracle":
+        return {"color": "black", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+    if method.kind == "random":
+        return {"color": NEUTRAL, "linewidth": 0.8}
+    colour, dashes = _pen(index)
+    if method.kind == "simple":
+        return {"color": colour, "linewidth": 0.8, "linestyle": (0, (1, 1))}
+    return {"color": colour, "linewidth": 1.4, "linestyle": dashes}
+
+
+def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:
+    """Return the points of a polyline that is the curve up to a share."""
+    if not curve.staircase:
+        return _thinned(curve.discard, curve.fnmr)
+    count = int(np.searchsorted(curve.discard, limit, side="right"))
+    x = np.repeat(np.append(curve.discard[:count], limit), 2)[1:-1]
+    return _thinned(x, np.repeat(curve.fnmr[:count], 2))
+
+
+def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return a polyline without points inside its horizontal and vertical runs."""
+    if len(x) < 3:
+        return x, y
+    inner = ((x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])) | (
+        (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
+    )  # fmt: skip
+    keep = np.concatenate([[True], ~inner, [True]])
+    return x[keep], y[keep]
+
+
+def _x_label(evaluation: Evaluation) -> str:
+    of = "mated" if evaluation.options.edc == "fixed" else "all"
+    return f"Share of {of} comparisons discarded"
+
+
+def _label(method: MethodResult) -> str:
+    return _plain(f"{method.name} ({method.note})" if method.note else method.name)
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib does not take for mathematics or hide from the legend."""
+    escaped = text.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped

@@ -1,0 +1,239 @@
+"""Curves and tables as CSV, Markdown and LaTeX, the same bytes for the same evaluation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from faceqan_toolkit.cells import guard
+from faceqan_toolkit.evaluation.bootstrap import Interval
+from faceqan_toolkit.evaluation.summary import Evaluation, Figures, MethodResult, Point
+
+AREA_COLUMNS = (
+    "dataset", "recogniser", "method", "kind", "note", "target", "achieved_fmr", "false_matches",
+    "errors", "mated", "fnmr0", "limit", "pauc", "pauc_low", "pauc_high", "pauc_normalised",
+    "pauc_normalised_low", "pauc_normalised_high", "gap_to_ideal", "warnings",
+)  # fmt: skip
+CURVE_COLUMNS = ("dataset", "recogniser", "method", "target", "discard", "fnmr", "errors", "mated")
+LATEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+})  # fmt: skip
+
+
+def areas_csv(evaluations: Iterable[Evaluation]) -> str:
+    """Return one row for every method, operating point and limit."""
+    return _csv(AREA_COLUMNS, _area_rows(evaluations))
+
+
+def curves_csv(evaluations: Iterable[Evaluation]) -> str:
+    """Return every step of every curve; the last rate of a curve holds up to a share of 1."""
+    return _csv(CURVE_COLUMNS, _curve_rows(evaluations))
+
+
+def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
+    """Return a table of normalised pAUC for every evaluation.
+
+    The best method at each FMR target is bold; simple measures and baselines take no part.
+
+    Args:
+        evaluations: all of them.
+        limit: of the areas, the first of each evaluation if None.
+    """
+    parts = []
+    for evaluation in evaluations:
+        points, rows = _rows(evaluation, limit)
+        header = ["method", *(point.name for point in points)]
+        lines = [header, ["---", *["---:"] * len(points)]]
+        for method, cells in rows:
+            lines.append([
+                _markdown(_label(method)),
+                *(f"**{text}**{rest}" if best else text + rest for text, rest, best in cells),
+            ])  # fmt: skip
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        notes = "\n".join(f"- {_markdown(note)}" for note in _notes(evaluation, limit))
+        parts.append(f"### {_markdown(evaluation.title)}\n\n{body}\n\n{notes}\n")
+    return "\n".join(parts)
+
+
+def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
+    """Return a table, for the package booktabs, of what `markdown` shows."""
+    parts = []
+    for evaluation in evaluations:
+        points, rows = _rows(evaluation, limit)
+        lines = [
+            r"\begin{table}", r"\centering",
+            rf"\caption{{{' '.join(map(_latex, _notes(evaluation, limit, evaluation.title)))}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(points)}}}", r"\toprule",
+            " & ".join(["Method", *(_latex(point.name) for point in points)]) + r" \\",
+            r"\midrule",
+        ]  # fmt: skip
+        kind = "quality"
+        for method, cells in rows:
+            if method.kind != kind and method.kind in ("simple", "random"):
+                lines.append(r"\midrule")
+            kind = method.kind
+            row = [
+                _latex(_label(method)),
+                *((rf"\textbf{{{text}}}" if best else text) + rest for text, rest, best in cells),
+            ]
+            lines.append(" & ".join(row) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number of fixed decimals, a dash for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def between(value: Interval | None, digits: int = 3) -> str:
+    """Return an interval in brackets, nothing for None."""
+    return "" if value is None else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def best_methods(evaluation: Evaluation, point: int, limit: int) -> set[str]:
+    """Return the quality methods with the smallest area at a point, ties together."""
+    areas = {
+        method.name: method.figures[point].areas[limit].raw
+        for method in evaluation.methods
+        if method.kind == "quality"
+    }
+    if len(areas) < 2 or not evaluation.points[point].errors:
+        return set()
+    return {name for name, raw in areas.items() if raw == min(areas.values())}
+
+
+def limit_index(evaluation: Evaluation, limit: float | None) -> int:
+    """Return the place of a limit among the evaluation's, the first for None.
+
+    Raises:
+        SettingsError: areas to that share were not taken.
+    """
+    return 0 if limit is None else evaluation.limit(limit)
+
+
+Cell = tuple[str, str, bool]
+
+
+def _rows(
+    evaluation: Evaluation, limit: float | None
+) -> tuple[Sequence[Point], list[tuple[MethodResult, list[Cell]]]]:
+    place = limit_index(evaluation, limit)
+    best = [best_methods(evaluation, index, place) for index in range(len(evaluation.points))]
+    rows = []
+    for method in evaluation.methods:
+        cells = [
+            (
+                number(figures.areas[place].normalised),
+                between(figures.normalised_intervals[place]),
+                method.name in best[index],
+            )
+            for index, figures in enumerate(method.figures)
+        ]
+        rows.append((method, cells))
+    return evaluation.points, rows
+
+
+def _notes(evaluation: Evaluation, limit: float | None, title: str = "") -> Iterator[str]:
+    """Yield what a reader must know of the table."""
+    options = evaluation.options
+    share = options.limits[limit_index(evaluation, limit)]
+    intervals = any(
+        one is not None
+        for method in evaluation.methods
+        if method.kind != "random"
+        for figures in method.figures
+        for one in figures.normalised_intervals
+    )
+    text = f"Area under the error-versus-discard curve up to a discard share of {share:g}, divided "
+    text += "by that of no discarding"
+    text += (
+        f"; in brackets {100 * options.level:g} % intervals over identities." if intervals else "."
+    )
+    yield f"{title}. {text}" if title else text
+    threshold = "fixed" if options.edc == "fixed" else "recomputed at every share"
+    yield (
+        f"Threshold {threshold}; quality of a pair: {options.pair_quality}"
+        + (f", of a template: {options.template_quality}" if options.template_quality else "")
+        + f"; {evaluation.mated:,} mated and {evaluation.non_mated:,} non-mated comparisons"
+        + (f"; {evaluation.excluded:,} mated ones left out." if evaluation.excluded else ".")
+    )
+    for point in evaluation.points:
+        yield (
+            f"{point.name}: achieved FMR {point.fmr:.3g} ({point.false_matches:,} false matches), "
+            f"FNMR {point.fnmr0:.4f} ({point.errors:,} errors) before discarding."
+        )
+        for warning in point.warnings:
+            yield f"Careful, {point.name}: {warning}."
+
+
+def _label(method: MethodResult) -> str:
+    return f"{method.name} ({method.note})" if method.note else method.name
+
+
+def _markdown(text: str) -> str:
+    for special in "\\`*_[]<>|":
+        text = text.replace(special, "\\" + special)
+    return " ".join(text.split())
+
+
+def _latex(text: str) -> str:
+    return " ".join(text.split()).translate(LATEX)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(value) for value in row])
+    return target.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return guard(value)
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _ends(value: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (value.low, value.high)
+
+
+def _figures(
+    evaluations: Iterable[Evaluation],
+) -> Iterator[tuple[Evaluation, MethodResult, Point, Figures]]:
+    for evaluation in evaluations:
+        for method in evaluation.methods:
+            for point, figures in zip(evaluation.points, method.figures, strict=True):
+                yield evaluation, method, point, figures
+
+
+def _area_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
+    for evaluation, method, point, figures in _figures(evaluations):
+        for place, area in enumerate(figures.areas):
+            yield (
+                evaluation.dataset, evaluation.recogniser, method.name, method.kind, method.note,
+                point.name, point.fmr, point.false_matches, point.errors, evaluation.mated,
+                point.fnmr0, area.limit, area.raw, *_ends(figures.intervals[place]),
+                area.normalised, *_ends(figures.normalised_intervals[place]), area.gap,
+                "; ".join((*point.warnings, *figures.warnings)),
+            )  # fmt: skip
+
+
+def _curve_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
+    for evaluation, method, point, figures in _figures(evaluations):
+        names = (evaluation.dataset, evaluation.recogniser, method.name, point.name)
+        curve = figures.curve
+        for step in zip(
+            curve.discard.tolist(), curve.fnmr.tolist(), curve.errors.tolist(),
+            curve.mated.tolist(), strict=True,
+        ):  # fmt: skip
+            yield (*names, *step)
