@@ -67,7 +67,7 @@ def _console(*, stderr: bool) -> Console:
 def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
     """Return a table of rankings' rows; a gap in the ranks shows as a line."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ["rank", "quality", "percentile"] if scored else []
+    names = ["rank", "quality", "of 100", "percentile"] if scored else []
     # the row says which scores were measured and which predicted
     mixed = any(row.get("preset") == "instant" for row in rows)
     names += ["preset"] if mixed else []
@@ -82,7 +82,8 @@ def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
         cells = [_number(row["face_px"], 0), _number(row["confidence"], 3)]
         if scored:
             rank = "" if row["rank"] is None else str(row["rank"])
-            scores = [rank, _number(row["quality"], 4), _number(row["percentile"], 1)]
+            quality, of_100 = _number(row["quality"], 4), _number(row["quality_100"], 0)
+            scores = [rank, quality, of_100, _number(row["percentile"], 1)]
             cells = [*scores, *([row["preset"]] if mixed else []), *cells]
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
         if row["status"] != "ok":
