@@ -23,8 +23,8 @@ PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embe
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
 SCORED_COLUMNS = (
-    "rank", "path", "face", "quality", "quality_100", "percentile", *PARTS, "confidence", *PIXELS, "rotation",
-    "crop", "model", "preset", *WHERE_AND_WHY,
+    "rank", "path", "face", "quality", "quality_100", "percentile", *PARTS, "confidence", *PIXELS,
+    "rotation", "crop", "model", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 

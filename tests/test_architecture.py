@@ -19,14 +19,16 @@ LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
     {"weights"},
     {
-        "settings", "photos", "device", "alignment", "attack", "facenet_weights",
+        "settings", "scale", "photos", "device", "alignment", "attack", "facenet_weights",
         "embedders.preprocessing", "embedders.base", "embedders.freeze",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
     {"embedders.openvino_model", "embedders.openvino_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
-    {"detection", "landmarks", "estimator", "ranking"},
+    {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest"},
+    {"filtering", "comparing", "grouping"},
+    {"transfer"},
     {"quality", "instant"},
     {"pipeline"},
     {"engines.base", "engines.local"},
@@ -65,7 +67,13 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings"])
+RECORDS = [
+    "ranking", "runs", "cells", "types", "errors", "settings", "scale", "filtering", "placing",
+    "manifest", "transfer", "comparing", "grouping", "intervals",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECORDS)
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
@@ -89,7 +97,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "doctor"]
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
