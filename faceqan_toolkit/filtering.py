@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
+
+import duckdb
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.ranking import RANKED, Ranking, connect
+from faceqan_toolkit.ranking import LATEST, Ranking, connect
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import FileState
 
@@ -16,8 +19,8 @@ BYS = ("best", "worst", "main")
 
 # which of a photo's rows speaks for it
 _SPEAKER = {
-    "best": "rank NULLS LAST, face",
-    "worst": "rank DESC NULLS LAST, face",
+    "best": "quality DESC NULLS LAST, face",
+    "worst": "quality NULLS LAST, face DESC",
     "main": "face",
 }
 _FETCHED = 1000
@@ -136,72 +139,152 @@ def decide(run: RunInfo, rules: Rules) -> Iterator[Decision]:
 
 def _rows(run: RunInfo, rules: Rules) -> Iterator[Decision]:
     with connect(ledger=run) as connection:
-        cursor = connection.execute(_query(rules))
+        cursor = connection.execute(*_prepare(connection, rules))
         while rows := cursor.fetchmany(_FETCHED):
             for root, path, crop, quality, size, mtime_ns, sha256, rule, reason in rows:
                 state = None if size is None else FileState(size, mtime_ns, sha256)
                 yield Decision(root, path, crop, quality, rule, reason, state)
 
 
-def _query(rules: Rules) -> str:
-    """Return SQL for the decisions, in order."""
-    if rules.what == "photos":
-        chosen = (
-            "QUALIFY row_number() OVER "
-            f"(PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
-        )  # fmt: skip
-    else:
-        chosen = "WHERE face IS NOT NULL"
-    cases = _conditions(rules)
-    rule = " ".join(f"WHEN {fails} THEN '{name}'" for name, fails, _ in cases)
-    reason = " ".join(f"WHEN {fails} THEN {why}" for _, fails, why in cases)
-    least = rules.min_per_identity or 0
-    too_few = f"rule = '' AND {least} > count(*) FILTER (rule = '') OVER (PARTITION BY identity)"
-    folder_keeps = f"'its folder keeps fewer than {least}'"
-    return f"""
-        WITH items AS (
-            SELECT *, regexp_replace(root || '/' || path, '/[^/]*$', '') AS identity
-            FROM ({RANKED}) {chosen}
-        ), judged AS (
-            SELECT * REPLACE (CASE {reason} ELSE '' END AS reason),
-                CASE {rule} ELSE '' END AS rule
-            FROM items
-        )
-        SELECT root, path, crop, quality, file_size, mtime_ns, sha256,
-            {f"CASE WHEN {too_few} THEN 'min-per-identity' ELSE rule END" if least else "rule"},
-            {f"CASE WHEN {too_few} THEN {folder_keeps} ELSE reason END" if least else "reason"}
-        FROM judged ORDER BY rank NULLS LAST, path, face
+@dataclass(frozen=True)
+class _Condition:
+    """A condition in SQL.
+
+    Attributes:
+        rule: its name.
+        fails: true where it does not hold.
+        why: text for people.
     """
 
+    rule: str
+    fails: str
+    why: str
 
-def _conditions(rules: Rules) -> list[tuple[str, str, str]]:
-    """Return for each condition its name, SQL that is true where it fails, and SQL for why."""
-    status = "status || CASE WHEN reason = '' THEN '' ELSE ': ' || reason END"
-    found = [("never", "false", "''")]
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection, rules: Rules
+) -> tuple[str, dict[str, float | str]]:
+    """Return the query for the decisions, in order, and its parameters.
+
+    No window goes over the whole run, as DuckDB keeps a window's partition in memory: thresholds
+    are looked up first, by sorting, which it can do on the disk.
+    """
+    connection.execute(
+        f"""CREATE TEMP TABLE faces AS
+            SELECT path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256,
+                regexp_replace(root || '/' || path, '/[^/]*$', '') AS identity
+            FROM ({LATEST})"""
+    )
+    chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
+    if rules.what == "photos" and _fetch(connection, "SELECT max(face) > 0 FROM faces"):
+        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
+    connection.execute(f"CREATE TEMP TABLE items AS FROM faces {chosen}")
+    parameters: dict[str, float | str] = {}
+    conditions = [
+        _Condition("", "false", "''"),
+        *_on_status(rules),
+        *_on_quality(connection, rules, parameters),
+        *_on_place(connection, rules, parameters),
+    ]
+    rule = " ".join(f"WHEN {item.fails} THEN '{item.rule}'" for item in conditions)
+    why = " ".join(f"WHEN {item.fails} THEN {item.why}" for item in conditions)
+    judged = f"""
+        SELECT * REPLACE (CASE {why} ELSE '' END AS reason), CASE {rule} ELSE '' END AS rule
+        FROM items
+    """
+    if least := rules.min_per_identity:
+        judged = f"""
+            WITH judged AS MATERIALIZED ({judged}), poor AS (
+                SELECT identity, true AS too_few FROM judged
+                GROUP BY identity HAVING count(*) FILTER (rule = '') < {least}
+            )
+            SELECT * EXCLUDE (too_few) REPLACE (
+                CASE WHEN rule = '' AND too_few THEN 'min-per-identity' ELSE rule END AS rule,
+                CASE WHEN rule = '' AND too_few THEN 'its folder keeps fewer than {least}'
+                    ELSE reason END AS reason
+            ) FROM judged LEFT JOIN poor USING (identity)
+        """
+    query = f"""
+        SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
+        FROM ({judged}) ORDER BY quality DESC NULLS LAST, status <> 'ok', path, face
+    """
+    return query, parameters
+
+
+def _on_status(rules: Rules) -> Iterator[_Condition]:
+    text = "status || CASE WHEN reason = '' THEN '' ELSE ': ' || reason END"
     if rules.drop_status:
         statuses = ", ".join("'" + name.replace("'", "''") + "'" for name in rules.drop_status)
-        found.append(("drop-status", f"status IN ({statuses})", status))
+        yield _Condition("drop-status", f"status IN ({statuses})", f"'status ' || {text}")
     if rules.need_scores:
-        found.append(("no-score", "rank IS NULL", status))
-    if (quality := rules.min_quality) is not None:
-        why = f"printf('quality %.6f is below {quality:g}', quality)"
-        found.append(("min-quality", f"quality < {float(quality)!r}", why))
-    if (percentile := rules.min_percentile) is not None:
-        why = f"printf('percentile %.2f is below {percentile:g}', percentile)"
-        found.append(("min-percentile", f"percentile < {float(percentile)!r}", why))
-    place = "row_number() OVER (ORDER BY rank NULLS LAST)"
-    if rules.keep_top is not None:
-        why = f"'not among the best {rules.keep_top}'"
-        found.append(("keep-top", f"{place} > {rules.keep_top}", why))
+        yield _Condition("no-score", "quality IS NULL", text)
+
+
+def _on_quality(
+    connection: duckdb.DuckDBPyConnection, rules: Rules, parameters: dict[str, float | str]
+) -> Iterator[_Condition]:
+    if rules.min_quality is not None:
+        parameters["quality"] = rules.min_quality
+        why = f"printf('quality %.6f is below {rules.min_quality:g}', quality)"
+        yield _Condition("min-quality", "quality < $quality", why)
+    if rules.min_percentile is not None:
+        faces = _fetch(connection, "SELECT count(quality) FROM faces")
+        number = _least_number(rules.min_percentile, faces)
+        if number > 1:
+            at = parameters["percentile"] = _fetch(
+                connection,
+                "SELECT quality FROM faces WHERE quality IS NOT NULL "
+                f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
+            )
+            why = (
+                "printf('quality %.6f is below percentile "
+                f"{rules.min_percentile:g}, which is {at:.6f}', quality)"
+            )
+            yield _Condition("min-percentile", "quality < $percentile", why)
+
+
+def _on_place(
+    connection: duckdb.DuckDBPyConnection, rules: Rules, parameters: dict[str, float | str]
+) -> Iterator[_Condition]:
+    number, why = rules.keep_top, f"'not among the best {rules.keep_top}'"
+    total = _fetch(connection, "SELECT count(quality) FROM items")
     if rules.keep_percent is not None:
-        number = f"round(count(rank) OVER () * {float(rules.keep_percent)!r} / 100)"
+        number = math.floor(total * rules.keep_percent / 100 + 0.5)
         why = f"'not among the best {rules.keep_percent:g} %'"
-        found.append(("keep-top", f"{place} > {number}", why))
+    if number == 0:
+        yield _Condition("keep-top", "true", why)
+    elif number is not None and number < total:
+        row = connection.execute(
+            "SELECT quality, path, face FROM items WHERE quality IS NOT NULL "
+            f"ORDER BY quality DESC, path, face LIMIT 1 OFFSET {number - 1}"
+        ).fetchone()
+        parameters |= zip(("last", "last_path", "last_face"), row or (), strict=True)
+        fails = (
+            "quality < $last OR quality = $last AND "
+            "(path > $last_path OR path = $last_path AND face > $last_face)"
+        )
+        yield _Condition("keep-top", fails, why)
     if rules.per_identity is not None:
-        place = "row_number() OVER (PARTITION BY identity ORDER BY rank NULLS LAST)"
+        place = (
+            "row_number() OVER (PARTITION BY identity ORDER BY quality DESC NULLS LAST, path, face)"
+        )
         why = f"'not among the best {rules.per_identity} of its folder'"
-        found.append(("per-identity", f"{place} > {rules.per_identity}", why))
-    return found
+        yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
+
+
+def _least_number(percentile: float, faces: int) -> int:
+    """Return the least number of faces, of so many, that makes such a percentile."""
+    number = math.floor(percentile / 100 * faces)
+    while number > 0 and 100 * ((number - 1) / faces) >= percentile:
+        number -= 1
+    while number < faces and 100 * (number / faces) < percentile:
+        number += 1
+    return number
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the one value a query has."""
+    return (connection.execute(query).fetchone() or (None,))[0]
 
 
 def _statuses() -> set[str]:

@@ -33,7 +33,8 @@ def latest_of(table: str) -> str:
     """Return SQL for the rows of a ledger that count: of each photo its last attempt."""
     return f"""
         SELECT * FROM {table}
-        QUALIFY dense_rank() OVER (PARTITION BY path ORDER BY attempt DESC) = 1
+        SEMI JOIN (SELECT path, max(attempt) AS attempt FROM {table} GROUP BY path)
+        USING (path, attempt)
     """
 
 

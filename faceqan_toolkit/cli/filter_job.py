@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from faceqan_toolkit.cli.job import SOME_FAILED
+from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
