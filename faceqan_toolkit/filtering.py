@@ -20,7 +20,7 @@ BYS = ("best", "worst", "main")
 # which of a photo's rows speaks for it
 _SPEAKER = {
     "best": "quality DESC NULLS LAST, face",
-    "worst": "quality NULLS LAST, face DESC",
+    "worst": "quality NULLS LAST, face",
     "main": "face",
 }
 _FETCHED = 1000
