@@ -134,6 +134,8 @@ def place(source: Path, target: Path, mode: str, state: FileState | None, found:
         FileExistsError: something came into its place meanwhile.
         NotPlaced: it cannot be done; the source is as it was.
     """
+    with suppress(OSError):  # of a process that died
+        part_of(target).unlink(missing_ok=True)
     if found == THERE:
         return
     try:
@@ -235,7 +237,6 @@ def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool =
     With `verify` the copy is read again before it gets its name.
     """
     part = part_of(target)
-    part.unlink(missing_ok=True)
     digest = hashlib.sha256()
     try:
         with source.open("rb") as original, part.open("xb") as copy:

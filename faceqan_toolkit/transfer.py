@@ -159,7 +159,7 @@ def _relative(decision: Decision, plan: Plan) -> str:
 
 def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     """Do it; return the outcome it has, the very same if all went well."""
-    if item.target is None or item.found == THERE:
+    if item.target is None:
         return item.outcome
     assert plan.folder is not None
     entry, source = item.outcome.entry, item.outcome.source

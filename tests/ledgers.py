@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -29,7 +30,7 @@ def photo(root: Path, path: str, content: bytes | None = None) -> dict[str, obje
     """Write a file and return what its record says of it."""
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(path.encode() * 20 if content is None else content)
+    file.write_bytes(os.fsencode(path) * 20 if content is None else content)
     state = file.stat()
     return {
         "path": path,
