@@ -202,7 +202,7 @@ _PAIRS = f"""
         percentile_b - percentile_a AS shift
     FROM partners
 """
-_ROWS = f"SELECT {', '.join(COLUMNS)} FROM pairs ORDER BY abs(shift) DESC, path, face"
+_ROWS = f"SELECT {', '.join(COLUMNS)} FROM pairs ORDER BY round(abs(shift), 9) DESC, path, face"
 
 
 def _identity(run: RunInfo) -> dict[str, Any]:

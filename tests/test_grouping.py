@@ -28,7 +28,7 @@ def scored(path: str, quality: float | None, root: str = "/p") -> Record:
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.lists(

@@ -24,7 +24,9 @@ entries = st.builds(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.lists(entries, max_size=4), max_size=3), st.data())
 def test_cut_anywhere_it_goes_on(tmp_path_factory, batches, data) -> None:
     path = tmp_path_factory.mktemp("m") / "manifest.csv"
