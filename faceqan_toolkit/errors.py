@@ -89,6 +89,10 @@ class SettingsError(FaceQANError):
     """An option has a value that makes no sense."""
 
 
+class NotPlaced(FaceQANError):
+    """One file cannot be put where it belongs; a manifest tells, the others go on."""
+
+
 class RunError(FaceQANError):
     """The run folder cannot be used as asked."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,23 @@ PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embe
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
 SCORED_COLUMNS = (
-    "rank", "path", "face", "quality", "percentile", "hints", *PARTS, "confidence", *PIXELS,
+    "rank", "path", "face", "quality", "quality_100", "percentile",
+    "hints", *PARTS, "confidence", *PIXELS,
     "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 
-# of each photo its last attempt counts
-LATEST = """
-    SELECT * FROM ledger
-    QUALIFY dense_rank() OVER (PARTITION BY path ORDER BY attempt DESC) = 1
-"""
+
+def latest_of(table: str) -> str:
+    """Return SQL for the rows of a ledger that count: of each photo its last attempt."""
+    return f"""
+        SELECT * FROM {table}
+        SEMI JOIN (SELECT path, max(attempt) AS attempt FROM {table} GROUP BY path)
+        USING (path, attempt)
+    """
+
+
+LATEST = latest_of("ledger")
 RANKED = f"""
     WITH latest AS ({LATEST})
     SELECT
@@ -211,7 +218,9 @@ class Ranking:
 
     def _query(self, top: int | None, bottom: int | None) -> str:
         """Return SQL for the wanted rows, in order."""
-        columns = ", ".join(self.columns)
+        scale = self.run.scale
+        on_scale = f"{scale.sql('quality') if scale else 'CAST(NULL AS INTEGER)'} AS quality_100"
+        columns = ", ".join(on_scale if name == "quality_100" else name for name in self.columns)
         if top is None and bottom is None:
             return f"SELECT {columns} FROM ({RANKED})"
         kept = " OR ".join(
@@ -232,26 +241,52 @@ class Ranking:
         return {row["path"]: best[row["path"]] for row in reversed(scored)}
 
     def _copy(self, target: Path, file_format: str, query: str) -> None:
-        options = {
-            "csv": "FORMAT csv, HEADER true",
-            "jsonl": "FORMAT json, ARRAY false",
-            "parquet": "FORMAT parquet",
-        }[file_format]
         if file_format == "csv":
             query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
-        destination = str(target).replace("'", "''")
         with self._connection() as connection:
-            connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+            copy_rows(connection, query, target, file_format)
 
-    @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a connection that sees the run's records as the table `ledger`."""
-        with duckdb.connect() as connection:
-            connection.execute("SET temp_directory = ?", [str(self.run.folder / ".duckdb")])
-            # the order is in the query; without progress bars on people's terminals
-            connection.execute("SET enable_progress_bar = false")
-            connection.register("ledger", open_ledger(self.run))
-            yield connection
+    def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        return connect(ledger=self.run)
+
+
+@contextmanager
+def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection that sees the records of runs as tables of the given names.
+
+    What does not fit into memory goes to the first run's folder.
+
+    Raises:
+        RunError: a ledger is damaged.
+    """
+    with duckdb.connect() as connection:
+        folder = next(iter(runs.values())).folder
+        connection.execute("SET temp_directory = ?", [str(folder / ".duckdb")])
+        # the order is in the query; without progress bars on people's terminals
+        connection.execute("SET enable_progress_bar = false")
+        for name, run in runs.items():
+            connection.register(name, open_ledger(run))
+        yield connection
+
+
+def copy_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
+) -> None:
+    """Write the rows of a query to a file.
+
+    Args:
+        connection: where the query runs.
+        query: SQL; for CSV its cells must be harmless already, see `cells.guard_sql`.
+        target: replaced if it exists.
+        file_format: one of `FORMATS`.
+    """
+    options = {
+        "csv": "FORMAT csv, HEADER true",
+        "jsonl": "FORMAT json, ARRAY false",
+        "parquet": "FORMAT parquet",
+    }[file_format]
+    destination = str(target).replace("'", "''")
+    connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
 
 
 def _cell(column: str) -> str:

@@ -19,8 +19,9 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
@@ -72,6 +73,18 @@ class RunInfo:
     def task(self) -> str:
         """The task its records come from."""
         return str(self.content["settings"]["task"])
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale from 0 to 100 of its scores, None if its model has none.
+
+        Raises:
+            RunError: `run.json` holds something else in its place.
+        """
+        try:
+            return scale_from(self.content.get("scale"))
+        except SettingsError as error:
+            raise RunError(f"{self.folder / 'run.json'}: {error}") from error
 
     @property
     def parts(self) -> list[Path]:
@@ -142,6 +155,7 @@ class Run:
         self.retry_failed = retry_failed
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
+        self.scale = builtin_scale(settings, weights_sha256)
         self._known: dict[str, Known] = {}
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
@@ -182,7 +196,9 @@ class Run:
     @property
     def info(self) -> RunInfo:
         """The run as its readers see it."""
-        return RunInfo(self.folder, {"settings": self.settings.as_dict()})
+        return RunInfo(
+            self.folder, {"settings": self.settings.as_dict(), "scale": self._scale_as_dict()}
+        )
 
     @property
     def crops_folder(self) -> Path | None:
@@ -273,6 +289,7 @@ class Run:
             "settings": self.settings.as_dict(),
             "identity": self.identity,
             "model": model,
+            "scale": self._scale_as_dict(),
             "versions": versions(),
             "counts": dict(counts),
             "invocations": self._invocations,
@@ -297,9 +314,13 @@ class Run:
     ) -> None:
         self.close()
 
+    def _scale_as_dict(self) -> dict[str, Any] | None:
+        return self.scale.as_dict() if self.scale else None
+
     def _continue(self) -> None:
         """Check that the folder was made with the same identity; keep its history."""
-        content = read_run(self.folder).content
+        info = read_run(self.folder)
+        content = info.content
         before = content.get("identity", {})
         differing = [
             f"  {name}: {before.get(name)!r} in the run, {self.identity.get(name)!r} now"
@@ -313,6 +334,8 @@ class Run:
                 + "\nUse another run folder, or the same settings."
             )
         self._invocations = list(content.get("invocations", []))
+        if "scale" in content:  # its rows keep the scale they began with
+            self.scale = info.scale
 
     def _read_known(self) -> None:
         columns = ["path", *Known._fields]

@@ -20,7 +20,7 @@ LAYERS = [
      "methods", "hints"},
     {"weights", "settings"},
     {
-        "photos", "device", "alignment", "attack", "facenet_weights",
+        "photos", "scale", "device", "alignment", "attack", "facenet_weights",
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
@@ -31,7 +31,9 @@ LAYERS = [
     {"embedders.onnx_convert", "embedders.onnx_network", "embedders.onnx_model"},
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
-    {"detection", "landmarks", "estimator", "ranking"},
+    {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest"},
+    {"filtering", "comparing", "grouping"},
+    {"transfer"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
     {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
@@ -88,20 +90,14 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-NO_TORCH = [
-    "ranking",
-    "runs",
-    "cells",
-    "types",
-    "errors",
-    "settings",
-    "methods",
-    "estimators",
+RECORDS = [
+    "ranking", "runs", "cells", "types", "errors", "settings", "scale", "filtering", "placing",
+    "manifest", "transfer", "comparing", "grouping", "intervals", "methods", "estimators",
     "hints",
-]
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NO_TORCH)
+@pytest.mark.parametrize("name", RECORDS)
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
@@ -132,17 +128,8 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = [
-    "",
-    "align-and-score",
-    "detect",
-    "align",
-    "score",
-    "rank",
-    "models",
-    "explain",
-    "doctor",
-]
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "models",
+            "explain", "doctor"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

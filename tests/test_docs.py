@@ -9,8 +9,11 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
+from faceqan_toolkit.embedders.zoo import weights_of
 from faceqan_toolkit.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs import HEALABLE
+from faceqan_toolkit.scale import builtin_scale
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from tests.conftest import DATA, read_rgb
 
@@ -114,3 +117,30 @@ def test_links_lead_somewhere(page: str) -> None:
     for script in re.findall(r"`(?:benchmarks/)?(\w+\.py)`", text):
         found = [*ROOT.glob(f"benchmarks/{script}"), *ROOT.glob(f"faceqan_toolkit/{script}")]
         assert found or list(ROOT.glob(f"samples/{script}")), script
+
+
+def test_every_option_of_filter_is_documented() -> None:
+    page = (ROOT / "docs/filter.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
+    known = {}
+    for parameter in commands()["filter"].params:
+        if isinstance(parameter, click.Option):
+            long = next(opt for opt in parameter.opts if opt.startswith("--"))
+            has_default = parameter.is_flag or parameter.show_default
+            known[long] = shown_default(parameter) if has_default else "none"
+    assert documented == known
+
+
+def test_the_scale_is_as_documented() -> None:
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    scale = builtin_scale(Settings(), weights_of("sface", "exact"))
+    assert scale is not None
+    assert f"| `{scale.id}` | `sface`" in page
+    assert f"| {scale.midpoint} | {scale.width} |" in page
+    header, values = re.findall(r"^\| quality(?:_100)? \| (.+) \|$", page, re.M)
+    for quality, value in zip(header.split(" | "), values.split(" | "), strict=True):
+        assert scale.of(float(quality)) == int(value), quality
+    example = re.findall(r"^ *\d+   (0\.\d{4}) +(\d+) +\d", README, re.M)
+    assert len(example) == 10
+    for quality, value in example:
+        assert scale.of(float(quality)) == int(value), quality

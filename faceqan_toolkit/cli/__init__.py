@@ -9,12 +9,16 @@ import click
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import FaceQANError, SettingsError
 
+SOME_FAILED = 3
+"""Exit code: done, but some photos, faces or files have no result."""
+
 COMMANDS = {
     "align-and-score": "align_and_score",
     "detect": "detect",
     "align": "align",
     "score": "score",
     "rank": "rank",
+    "filter": "filter",
     "models": "models",
     "explain": "explain",
     "doctor": "doctor",

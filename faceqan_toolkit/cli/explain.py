@@ -69,7 +69,7 @@ def _refuse_settings() -> None:
 def _explain_run(
     folder: Path, output: Path, worst: int | None, best: int | None, device: str
 ) -> None:
-    from faceqan_toolkit.cli.job import SOME_FAILED
+    from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.explain import write_contact_sheet
     from faceqan_toolkit.runs import read_run
 
@@ -87,7 +87,7 @@ def _explain_run(
 
 
 def _explain_photos(photos: tuple[str, ...], output: Path, settings: Any) -> None:
-    from faceqan_toolkit.cli.job import SOME_FAILED
+    from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.explain import Explainer, write_explanation
     from faceqan_toolkit.photos import find_photos
 

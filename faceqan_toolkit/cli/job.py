@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
@@ -22,8 +23,6 @@ from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
-
-SOME_FAILED = 3
 
 
 def run_job(

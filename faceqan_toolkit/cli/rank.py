@@ -6,29 +6,69 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.errors import SettingsError
+
 
 @click.command("rank")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("other", metavar="[RUN_B]", required=False,
+                type=click.Path(path_type=Path, file_okay=False))  # fmt: skip
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
 @click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The worst scored N only.")
+@click.option(
+    "--group-by",
+    metavar="folder|COLUMN",
+    help="Summarise the faces of each folder, or of each value in a column of --groups.",
+)
+@click.option(
+    "--groups",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="CSV",
+    help="With --group-by: a file with the columns path (as in rankings) and COLUMN.",
+)
+@click.option(
+    "--below",
+    type=float,
+    metavar="Q",
+    help="With --group-by: the share of faces below this quality, with its interval.",
+)
 @click.option(
     "--format",
     "formats",
     type=click.Choice(["csv", "jsonl", "parquet", "pickle"]),
     multiple=True,
-    help="Write RUN/rankings.FORMAT instead of printing; may be repeated. "
-    "pickle is the published code's results.pkl, {path: quality}.",
-)
-def command(run: Path, top: int | None, bottom: int | None, formats: tuple[str, ...]) -> None:
-    """Print the ranking of a RUN again, or export it."""
-    from faceqan_toolkit.cli.show import print_rows
-    from faceqan_toolkit.ranking import Ranking
+    help="Write RUN/rankings.FORMAT (groups.FORMAT, RUN_B/comparison.FORMAT) instead of "
+    "printing; may be repeated. pickle is the published code's results.pkl, {path: quality}.",
+)  # fmt: skip
+def command(
+    run: Path,
+    other: Path | None,
+    top: int | None,
+    bottom: int | None,
+    group_by: str | None,
+    groups: Path | None,
+    below: float | None,
+    formats: tuple[str, ...],
+) -> None:
+    """Print the ranking of a RUN again, summarise it by groups, or export it.
+
+    With RUN_B: show how two runs of the same photos differ. They must be of the same model;
+    --top N then shows the N faces that moved most.
+    """
+    from faceqan_toolkit.cli import rank_job
     from faceqan_toolkit.runs import read_run
 
-    ranking = Ranking(read_run(run))
-    for file_format in formats:
-        name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
-        ranking.export(run / name, file_format, top=top, bottom=bottom)
-        click.echo(run / name)
-    if not formats:
-        print_rows(ranking.rows(top=top, bottom=bottom), scored=ranking.scored)
+    if group_by is None and (groups is not None or below is not None):
+        raise SettingsError("--groups and --below go with --group-by")
+    if "pickle" in formats and (other or group_by):
+        raise SettingsError("--format pickle is for a ranking alone")
+    if other is not None:
+        if bottom is not None or group_by is not None:
+            raise SettingsError("two runs are compared without --bottom and --group-by")
+        rank_job.compare(read_run(run), read_run(other), top, formats)
+    elif group_by is not None:
+        if top is not None or bottom is not None:
+            raise SettingsError("--group-by shows all groups; leave --top and --bottom out")
+        rank_job.group(read_run(run), group_by, groups, below, formats)
+    else:
+        rank_job.rank(read_run(run), top, bottom, formats)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from faceqan_toolkit.comparing import Comparison
+from faceqan_toolkit.grouping import GroupSummary
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 
@@ -67,7 +69,7 @@ def _console(*, stderr: bool) -> Console:
 def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
     """Return a table of rankings' rows; a gap in the ranks shows as a line."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ["rank", "quality", "percentile"] if scored else []
+    names = ["rank", "quality", "of 100", "percentile"] if scored else []
     # the row says which scores were measured and which predicted
     mixed = any(row.get("preset") == "instant" for row in rows)
     names += ["preset"] if mixed else []
@@ -82,7 +84,8 @@ def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
         cells = [_number(row["face_px"], 0), _number(row["confidence"], 3)]
         if scored:
             rank = "" if row["rank"] is None else str(row["rank"])
-            scores = [rank, _number(row["quality"], 4), _number(row["percentile"], 1)]
+            quality, of_100 = _number(row["quality"], 4), _number(row["quality_100"], 0)
+            scores = [rank, quality, of_100, _number(row["percentile"], 1)]
             cells = [*scores, *([row["preset"]] if mixed else []), *cells]
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
         if row["status"] != "ok":
@@ -93,3 +96,70 @@ def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
 
 def _number(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
+
+
+def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -> None:
+    """Print how two runs differ, on standard output."""
+    console = _console(stderr=False)
+    correlation = _number(figures.spearman, 4) or "unknown, too few different scores"
+    console.print(f"Common faces: {figures.common:,}; Spearman's rank correlation {correlation}")
+    console.print(f"Only in the first run: {figures.only_a:,}, in the second: {figures.only_b:,}")
+    if figures.changed:
+        console.print(f"Photos whose content differs, not compared: {figures.changed:,}")
+    for name, (one, other) in figures.differing.items():
+        console.print(f"Setting {name}: {one} and {other}", markup=False)
+    if figures.mean_difference is not None:
+        console.print(
+            f"Quality, second minus first: {figures.mean_difference:+.4f} on average, mean "
+            f"distance {_number(figures.mean_distance, 4)}"
+        )
+    elif figures.common:
+        console.print("These settings move all scores: only ranks compare.")
+    if not figures.common:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in ("moved", "percentile", "then", "quality", "then"):
+        table.add_column(name, justify="right")
+    table.add_column(r"path \[face]", overflow="fold")
+    for row in movers:
+        name = f"{row['path']} [{row['face']}]"
+        if row["path_b"] != row["path"]:
+            name += f"  in the second run {row['path_b']}"
+        table.add_row(
+            f"{row['shift']:+.1f}",
+            *(_number(row[f"percentile_{run}"], 1) for run in "ab"),
+            *(_number(row[f"quality_{run}"], 4) for run in "ab"),
+            Text(name),
+        )
+    console.print(table)
+
+
+def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None) -> None:
+    """Print summaries of groups on standard output, one line each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ["faces", "unscored", "mean", "5 %", "25 %", "median", "75 %", "95 %"]
+    if below is not None:
+        names += [f"below {below:g}", "95 % interval", "against others", "95 % interval"]
+    table.add_column(Text(by))
+    for name in names:
+        table.add_column(name, justify="right")
+    for item in summaries:
+        values = (item.mean, item.q05, item.q25, item.median, item.q75, item.q95)
+        cells = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
+        if below is not None:
+            cells += [
+                _percent(item.share),
+                _interval(item.share_low, item.share_high),
+                _percent(item.difference, sign="+"),
+                _interval(item.difference_low, item.difference_high, sign="+"),
+            ]
+        table.add_row(Text("(none)" if item.group is None else item.group), *cells)
+    _console(stderr=False).print(table)
+
+
+def _percent(share: float | None, sign: str = "") -> str:
+    return "" if share is None else f"{100 * share:{sign}.1f} %"
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None or high is None else f"{100 * low:{sign}.1f} .. {100 * high:{sign}.1f}"

@@ -117,7 +117,7 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         "input_size": f"crops of {own.input_size}x{own.input_size}",
         "template": f"template {own.template}",
     }
-    embedder.family, embedder.title = "onnx", f"{loaded.title}, {loaded.embedding_size}-d"
+    embedder.family, embedder.title = "onnx", loaded.title
     given = () if entry else loaded.assumed
     embedder.assumed = tuple(told[name] for name in given if getattr(options, name, None) is None)
     return Loaded(embedder, loaded.embedding_size)

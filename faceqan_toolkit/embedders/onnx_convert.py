@@ -34,7 +34,7 @@ def to_torch(model: ModelProto) -> fx.GraphModule:
         raise UnsupportedGraph(f"has operators without a gradient: {counted(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
-    except Exception as error:  # noqa: BLE001 - of any kind, from the operator's converter
+    except Exception as error:
         culprits = _unconvertible(model)
         raise UnsupportedGraph(
             f"has operators that cannot be converted: {'; '.join(culprits) or error}"

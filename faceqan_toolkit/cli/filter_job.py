@@ -1,0 +1,178 @@
+"""Filter a run, or undo it, from the command line: do it, print data, tell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from faceqan_toolkit.cli import SOME_FAILED
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.filtering import Rules, decide
+from faceqan_toolkit.manifest import COLUMNS, Manifest
+from faceqan_toolkit.placing import THERE
+from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
+
+SHOWN_ERRORS = 20
+DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
+        "symlink": "linked", "back": "put back"}  # fmt: skip
+
+
+def run_filter(
+    run_folder: Path,
+    *,
+    dry: bool,
+    folder: Path | None,
+    mode: str,
+    what: str,
+    keep_top: str | None,
+    drop_status: tuple[str, ...],
+    manifest_path: Path | None,
+    null: bool,
+    **conditions: Any,
+) -> None:
+    """Carry out what the conditions decide and exit with 0, or 3 if some files stayed.
+
+    Raises:
+        SettingsError: options that contradict each other.
+        RunError: the run or the manifest cannot be used.
+    """
+    if folder is None and mode != "list":
+        raise SettingsError(f"--mode {mode} needs --to DIR")
+    if null and (mode != "list" or dry):
+        raise SettingsError("--null is for the paths that --mode list prints")
+    number, percent = _amount(keep_top)
+    rules = Rules(
+        what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
+        **conditions,
+    )  # fmt: skip
+    plan = Plan(_absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry)
+    if manifest_path is None and folder is not None:
+        manifest_path = folder / "manifest.csv"
+    decisions = decide(read_run(run_folder), rules)
+    writing = manifest_path is not None and not dry
+    with Manifest(_absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
+        outcomes = carry_out(decisions, plan, file)
+        tell = _print_entry if dry else _print_path if mode == "list" else _print_nothing
+        _finish(outcomes, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
+    if writing:
+        click.echo(f"Manifest: {manifest_path}", err=True)
+
+
+def undo(path: Path, *, dry: bool) -> None:
+    """Put moved files back and exit with 0, or 3 if some could not be.
+
+    Raises:
+        RunError: the manifest cannot be used.
+    """
+    with Manifest(_absolute(path)) as manifest:
+        outcomes = put_back(manifest, dry=dry)
+        _finish(outcomes, tell=_print_entry if dry else _print_nothing, what="files", dry=dry)
+
+
+def _finish(
+    outcomes: Iterable[Outcome],
+    *,
+    tell: Callable[[Outcome, bytes], bool],
+    what: str,
+    dry: bool,
+    end: bytes = b"\n",
+) -> None:
+    """Go through all outcomes, printing and counting; exit with 3 if there were errors."""
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if dry:
+        _print_row(COLUMNS)
+    try:
+        # no spinner between lines of data
+        quiet = tell is not _print_nothing or not console.is_terminal
+        with nullcontext() if quiet else console.status("") as status:
+            for outcome in outcomes:
+                entry = outcome.entry
+                decision = entry.decision
+                if decision == "drop":
+                    dropped[outcome.rule] += 1
+                if not tell(outcome, end) and decision != "error":
+                    decision = "error"
+                    console.print("Error: its name has a line break; use --null:", markup=False)
+                if decision == "error" and counts["error"] < SHOWN_ERRORS:
+                    console.print(f"Error: {entry.source}: {entry.reason}", markup=False)
+                counts[THERE if entry.reason == THERE else decision] += 1
+                if status and counts.total() % 100 == 0:
+                    status.update(f"{counts.total():,} {what}")
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted; the same command goes on from here.", err=True)
+        raise
+    finally:
+        _tell(console, counts, dropped, what=what, dry=dry)
+    sys.stdout.flush()
+    if counts["error"]:
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _tell(
+    console: Console, counts: Counter[str], dropped: Counter[str], *, what: str, dry: bool
+) -> None:
+    total = counts.total()
+    parts = [f"{counts[name]:,} {done}" for name, done in DONE.items() if counts[name]]
+    if counts[THERE]:
+        parts.append(f"{counts[THERE]:,} {THERE}")
+    if counts["drop"]:
+        why = ", ".join(f"{number:,} {rule}" for rule, number in dropped.most_common())
+        parts.append(f"{counts['drop']:,} dropped ({why})")
+    if counts["error"]:
+        parts.append(f"{counts['error']:,} errors")
+    would = "Nothing was touched. It would be: " if dry else ""
+    console.print(f"{would}{total:,} {what}: {', '.join(parts) or 'nothing to do'}", markup=False)
+
+
+def _print_path(outcome: Outcome, end: bytes) -> bool:
+    """Print the path of what is kept; tell whether it can be told from the next one."""
+    if outcome.entry.decision == "list":
+        raw = os.fsencode(outcome.source)
+        if b"\n" in raw and end == b"\n":
+            return False
+        sys.stdout.buffer.write(raw + end)
+    return True
+
+
+def _print_entry(outcome: Outcome, _end: bytes) -> bool:
+    _print_row(outcome.entry.cells())
+    return True
+
+
+def _print_nothing(_outcome: Outcome, _end: bytes) -> bool:
+    return True
+
+
+def _print_row(cells: Iterable[str]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    sys.stdout.buffer.write(text.getvalue().encode("utf-8"))
+
+
+def _amount(text: str | None) -> tuple[int | None, float | None]:
+    """Return the number, or the percentage, that `--keep-top` is given."""
+    if text is None:
+        return None, None
+    try:
+        return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
+    except ValueError:
+        raise SettingsError(
+            f"keep-top is {text}; it must be a number, or a percentage as in 10%"
+        ) from None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links

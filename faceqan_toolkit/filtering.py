@@ -1,0 +1,300 @@
+"""Which photos or faces of a run to keep: records in, decisions out, by DuckDB. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import duckdb
+
+from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.ranking import LATEST, Ranking, connect
+from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.types import FileState
+
+WHATS = ("photos", "crops")
+BYS = ("best", "worst", "main")
+
+# which of a photo's rows speaks for it
+_SPEAKER = {
+    "best": "quality DESC NULLS LAST, face",
+    "worst": "quality NULLS LAST, face",
+    "main": "face",
+}
+_FETCHED = 1000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Conditions, all of which must hold; each is judged by itself over the whole run.
+
+    Attributes:
+        what: "photos" judges photos, "crops" faces.
+        by: which face speaks for a photo: its "best" or "worst" scored one, or the "main" one,
+            the largest of those the run has.
+        min_quality: least quality.
+        min_percentile: least percentile among the run's scored faces, as rankings show it, in
+            [0, 100].
+        keep_top: the best so many.
+        keep_percent: the best so many percent of those with a score, rounded, in (0, 100].
+        per_identity: the best so many of each identity, which is a photo's folder.
+        min_per_identity: only identities of which the other conditions keep so many.
+        drop_status: statuses of which nothing is kept. What has no score fails all conditions on
+            quality, and no other.
+
+    Raises:
+        SettingsError: no condition, or one that makes no sense.
+    """
+
+    what: str = "photos"
+    by: str = "best"
+    min_quality: float | None = None
+    min_percentile: float | None = None
+    keep_top: int | None = None
+    keep_percent: float | None = None
+    per_identity: int | None = None
+    min_per_identity: int | None = None
+    drop_status: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.what not in WHATS or self.by not in BYS:
+            raise SettingsError(f"what is one of {WHATS} and by one of {BYS}")
+        if self.what == "crops" and self.by != "best":
+            raise SettingsError("--by is for photos: of crops every face is judged by itself")
+        conditions = [getattr(self, item.name) for item in fields(self)[2:]]
+        if all(value is None or value == frozenset() for value in conditions):
+            raise SettingsError(
+                "say what to keep: --min-quality, --min-percentile, --keep-top, --per-identity, "
+                "--min-per-identity or --drop-status"
+            )
+        self._check("min_quality", self.min_quality, -math.inf, math.inf, "a finite number")
+        self._check("min_percentile", self.min_percentile, 0, 100, "in 0..100")
+        self._check("keep_top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %")
+        for name in ("keep_top", "per_identity", "min_per_identity"):
+            self._check(name, getattr(self, name), 1, math.inf, "at least 1")
+
+    @staticmethod
+    def _check(name: str, value: float | None, low: float, high: float, expected: str) -> None:
+        if value is None:
+            return
+        if not (math.isfinite(value) and low <= value <= high):
+            raise SettingsError(f"{name.replace('_', '-')} is {value}; it must be {expected}")
+
+    @property
+    def need_scores(self) -> bool:
+        """Whether a condition is on quality."""
+        on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent)
+        return any(value is not None for value in (*on_quality, self.per_identity))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one photo, or of one face's crop.
+
+    Attributes:
+        root, path: of the photo, as in its record.
+        crop: of the face, relative to the run folder; empty if none was kept.
+        quality: of the face that counts; None without a score.
+        rule: the first condition that does not hold, as its option is named; empty if kept.
+        reason: the same for people; empty if kept.
+        state: of the photo's file when it was read; None if it could not be looked at.
+    """
+
+    root: str
+    path: str
+    crop: str
+    quality: float | None
+    rule: str
+    reason: str
+    state: FileState | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether every condition holds."""
+        return not self.rule
+
+
+def decide(run: RunInfo, rules: Rules) -> Iterator[Decision]:
+    """Yield a decision for every photo, or with "crops" for every face, of a run.
+
+    They come best first, those without a score last. Memory use does not grow with their number:
+    what DuckDB cannot hold goes to the run folder.
+
+    Raises:
+        RunError: conditions on quality and a run without scores, or a damaged ledger.
+        SettingsError: a status to drop that does not exist.
+    """
+    ranking = Ranking(run)
+    if rules.need_scores and not ranking.scored:
+        raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
+    known = {*ranking.counts(), "ok", *_statuses()}
+    if unknown := rules.drop_status - known:
+        raise SettingsError(
+            f"--drop-status {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
+        )
+    return _rows(run, rules)
+
+
+def _rows(run: RunInfo, rules: Rules) -> Iterator[Decision]:
+    with connect(ledger=run) as connection:
+        cursor = connection.execute(*_prepare(connection, rules))
+        while rows := cursor.fetchmany(_FETCHED):
+            for root, path, crop, quality, size, mtime_ns, sha256, rule, reason in rows:
+                state = None if size is None else FileState(size, mtime_ns, sha256)
+                yield Decision(root, path, crop, quality, rule, reason, state)
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """A condition in SQL.
+
+    Attributes:
+        rule: its name.
+        fails: true where it does not hold.
+        why: text for people.
+    """
+
+    rule: str
+    fails: str
+    why: str
+
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection, rules: Rules
+) -> tuple[str, dict[str, float | str]]:
+    """Return the query for the decisions, in order, and its parameters.
+
+    No window goes over the whole run, as DuckDB keeps a window's partition in memory: thresholds
+    are looked up first, by sorting, which it can do on the disk.
+    """
+    connection.execute(
+        f"""CREATE TEMP TABLE faces AS
+            SELECT path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256,
+                regexp_replace(root || '/' || path, '/[^/]*$', '') AS identity
+            FROM ({LATEST})"""
+    )
+    chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
+    if rules.what == "photos" and _fetch(connection, "SELECT max(face) > 0 FROM faces"):
+        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
+    connection.execute(f"CREATE TEMP TABLE items AS FROM faces {chosen}")
+    parameters: dict[str, float | str] = {}
+    conditions = [
+        _Condition("", "false", "''"),
+        *_on_status(rules),
+        *_on_quality(connection, rules, parameters),
+        *_on_place(connection, rules, parameters),
+    ]
+    rule = " ".join(f"WHEN {item.fails} THEN '{item.rule}'" for item in conditions)
+    why = " ".join(f"WHEN {item.fails} THEN {item.why}" for item in conditions)
+    judged = f"""
+        SELECT * REPLACE (CASE {why} ELSE '' END AS reason), CASE {rule} ELSE '' END AS rule
+        FROM items
+    """
+    if least := rules.min_per_identity:
+        judged = f"""
+            WITH judged AS MATERIALIZED ({judged}), poor AS (
+                SELECT identity, true AS too_few FROM judged
+                GROUP BY identity HAVING count(*) FILTER (rule = '') < {least}
+            )
+            SELECT * EXCLUDE (too_few) REPLACE (
+                CASE WHEN rule = '' AND too_few THEN 'min-per-identity' ELSE rule END AS rule,
+                CASE WHEN rule = '' AND too_few THEN 'its folder keeps fewer than {least}'
+                    ELSE reason END AS reason
+            ) FROM judged LEFT JOIN poor USING (identity)
+        """
+    query = f"""
+        SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
+        FROM ({judged}) ORDER BY quality DESC NULLS LAST, status <> 'ok', path, face
+    """
+    return query, parameters
+
+
+def _on_status(rules: Rules) -> Iterator[_Condition]:
+    text = "status || CASE WHEN reason = '' THEN '' ELSE ': ' || reason END"
+    if rules.drop_status:
+        statuses = ", ".join("'" + name.replace("'", "''") + "'" for name in rules.drop_status)
+        yield _Condition("drop-status", f"status IN ({statuses})", f"'status ' || {text}")
+    if rules.need_scores:
+        yield _Condition("no-score", "quality IS NULL", text)
+
+
+def _on_quality(
+    connection: duckdb.DuckDBPyConnection, rules: Rules, parameters: dict[str, float | str]
+) -> Iterator[_Condition]:
+    if rules.min_quality is not None:
+        parameters["quality"] = rules.min_quality
+        why = f"printf('quality %.6f is below {rules.min_quality:g}', quality)"
+        yield _Condition("min-quality", "quality < $quality", why)
+    if rules.min_percentile is not None:
+        faces = _fetch(connection, "SELECT count(quality) FROM faces")
+        number = _least_number(rules.min_percentile, faces)
+        if number > 1:
+            at = parameters["percentile"] = _fetch(
+                connection,
+                "SELECT quality FROM faces WHERE quality IS NOT NULL "
+                f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
+            )
+            why = (
+                "printf('quality %.6f is below percentile "
+                f"{rules.min_percentile:g}, which is {at:.6f}', quality)"
+            )
+            yield _Condition("min-percentile", "quality < $percentile", why)
+
+
+def _on_place(
+    connection: duckdb.DuckDBPyConnection, rules: Rules, parameters: dict[str, float | str]
+) -> Iterator[_Condition]:
+    number, why = rules.keep_top, f"'not among the best {rules.keep_top}'"
+    total = _fetch(connection, "SELECT count(quality) FROM items")
+    if rules.keep_percent is not None:
+        number = math.floor(total * rules.keep_percent / 100 + 0.5)
+        why = f"'not among the best {rules.keep_percent:g} %'"
+    if number == 0:
+        yield _Condition("keep-top", "true", why)
+    elif number is not None and number < total:
+        row = connection.execute(
+            "SELECT quality, path, face FROM items WHERE quality IS NOT NULL "
+            f"ORDER BY quality DESC, path, face LIMIT 1 OFFSET {number - 1}"
+        ).fetchone()
+        parameters |= zip(("last", "last_path", "last_face"), row or (), strict=True)
+        fails = (
+            "quality < $last OR quality = $last AND "
+            "(path > $last_path OR path = $last_path AND face > $last_face)"
+        )
+        yield _Condition("keep-top", fails, why)
+    if rules.per_identity is not None:
+        place = (
+            "row_number() OVER (PARTITION BY identity ORDER BY quality DESC NULLS LAST, path, face)"
+        )
+        why = f"'not among the best {rules.per_identity} of its folder'"
+        yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
+
+
+def _least_number(percentile: float, faces: int) -> int:
+    """Return the least number of faces, of so many, that makes such a percentile."""
+    number = math.floor(percentile / 100 * faces)
+    while number > 0 and 100 * ((number - 1) / faces) >= percentile:
+        number -= 1
+    while number < faces and 100 * (number / faces) < percentile:
+        number += 1
+    return number
+
+
+def _fetch(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the one value a query has."""
+    return (connection.execute(query).fetchone() or (None,))[0]
+
+
+def _statuses() -> set[str]:
+    """Return every status a photo can have."""
+    from faceqan_toolkit.errors import PhotoError
+
+    found: set[str] = {"crashed"}
+    pending = [PhotoError]
+    while pending:
+        kind = pending.pop()
+        found.add(kind.status)
+        pending += kind.__subclasses__()
+    return found

@@ -1,0 +1,194 @@
+"""Summaries of a run by group: whose faces are better, and who is discarded more. No torch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from faceqan_toolkit.cells import guard, unguard
+from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.intervals import difference, wilson
+from faceqan_toolkit.ranking import LATEST, Ranking, connect, copy_rows
+from faceqan_toolkit.runs import RunInfo, replacing
+
+FOLDER = "folder"
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """What one group's faces are like.
+
+    Attributes:
+        group: its name; None for photos that belong to none.
+        faces: with a score.
+        unscored: photos, or faces, without one; they count in no other figure.
+        mean: of the quality, as the quantiles; None without a scored face.
+        q05, q25, median, q75, q95: quantiles, interpolated linearly.
+        below: faces below the threshold; None without a threshold.
+        share, share_low, share_high: below / faces and its 95 % Wilson interval, in [0, 1].
+        difference, difference_low, difference_high: the share minus that of all other groups'
+            faces together, in [-1, 1], and its 95 % interval (Newcombe); None if there are no
+            others.
+    """
+
+    group: str | None
+    faces: int
+    unscored: int
+    mean: float | None
+    q05: float | None
+    q25: float | None
+    median: float | None
+    q75: float | None
+    q95: float | None
+    below: int | None = None
+    share: float | None = None
+    share_low: float | None = None
+    share_high: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its columns in order."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+COLUMNS = tuple(item.name for item in fields(GroupSummary))
+
+_TYPES = {"group": pa.string(), "faces": pa.int64(), "unscored": pa.int64(), "below": pa.int64()}
+_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.float64())) for name in COLUMNS])
+
+
+def summarise(
+    run: RunInfo, by: str = FOLDER, *, groups: Path | None = None, below: float | None = None
+) -> list[GroupSummary]:
+    """Return a summary of each group, those with most faces below the threshold first.
+
+    Args:
+        run: with scores.
+        by: a column of `groups`; without that file "folder", a photo's own.
+        groups: CSV file, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+        below: a quality, the threshold; None leaves the shares out, and then the groups with the
+            lowest median come first.
+
+    Raises:
+        RunError: the run has no scores, or its ledger is damaged.
+        SettingsError: the file cannot be read, has no such column, or names a photo twice.
+    """
+    if not Ranking(run).scored:
+        raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
+    if below is not None and not math.isfinite(below):
+        raise SettingsError(f"below is {below}; it must be a finite number")
+    if groups is None and by != FOLDER:
+        raise SettingsError(f"--group-by {by} needs --groups FILE.csv with that column")
+    with connect(ledger=run) as connection:
+        if groups is None:
+            grouped = _by_folder(connection)
+        else:
+            connection.register("memberships", _read_groups(groups, by))
+            grouped = _BY_FILE
+        rows = connection.execute(_summary_query(grouped, below)).fetchall()
+    summaries = [GroupSummary(*row) for row in rows]
+    return summaries if below is None else _with_shares(summaries)
+
+
+def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> None:
+    """Write summaries to a file, whole or not at all.
+
+    Args:
+        summaries: of `summarise`.
+        target: replaced if it exists.
+        file_format: one of `ranking.FORMATS`.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    rows = [summary.as_dict() for summary in summaries]
+    if file_format == "csv":
+        rows = [{**row, "group": row["group"] and guard(row["group"])} for row in rows]
+    try:
+        with replacing(target) as temporary, duckdb.connect() as connection:
+            connection.register("summaries", pa.Table.from_pylist(rows, schema=_SCHEMA))
+            copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
+    except (OSError, duckdb.IOException) as error:
+        raise RunError(f"cannot write {target}: {error}") from error
+
+
+_BY_FILE = f"""
+    SELECT latest.*, coalesce(relative.name, whole.name) AS name
+    FROM ({LATEST}) AS latest
+    LEFT JOIN memberships AS relative ON relative.path = latest.path
+    LEFT JOIN memberships AS whole ON whole.path = latest.root || '/' || latest.path
+"""
+
+
+def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return SQL for the rows with their folder's name: whole if the run has several roots."""
+    (roots,) = connection.execute("SELECT count(DISTINCT root) FROM ledger").fetchone() or (0,)
+    path = "path" if roots <= 1 else "root || '/' || path"
+    return rf"""
+        SELECT *, CASE WHEN contains({path}, '/')
+            THEN regexp_replace({path}, '/[^/]*$', '') ELSE '.' END AS name
+        FROM ({LATEST})
+    """
+
+
+def _summary_query(grouped: str, below: float | None) -> str:
+    """Return SQL for the first columns of `GroupSummary`, in order."""
+    quantiles = ", ".join(f"quantile_cont(quality, {q})" for q in (0.05, 0.25, 0.5, 0.75, 0.95))
+    count = "NULL" if below is None else f"count(*) FILTER (quality < {float(below)!r})"
+    worst = "median" if below is None else "-below / faces"
+    return f"""
+        SELECT * EXCLUDE (median) FROM (
+            SELECT name, count(quality) AS faces, count(*) - count(quality), avg(quality),
+                {quantiles}, {count} AS below, quantile_cont(quality, 0.5) AS median
+            FROM ({grouped}) GROUP BY name
+        ) ORDER BY {worst} NULLS LAST, name NULLS LAST
+    """
+
+
+def _with_shares(summaries: list[GroupSummary]) -> list[GroupSummary]:
+    all_faces = sum(summary.faces for summary in summaries)
+    all_below = sum(summary.below or 0 for summary in summaries)
+    found = []
+    for summary in summaries:
+        faces, count = summary.faces, summary.below or 0
+        if faces:
+            low, high = wilson(count, faces)
+            summary = replace(summary, share=count / faces, share_low=low, share_high=high)
+        if faces and all_faces > faces:
+            others = (all_below - count, all_faces - faces)
+            apart, low, high = difference((count, faces), others)
+            summary = replace(summary, difference=apart, difference_low=low, difference_high=high)
+        found.append(summary)
+    return found
+
+
+def _read_groups(file: Path, column: str) -> pa.Table:
+    """Return paths and names of groups; an empty cell is no group."""
+    names: dict[str, str | None] = {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            have = reader.fieldnames or []
+            if "path" not in have or column not in have:
+                raise SettingsError(
+                    f"{file} needs the columns path and {column}; it has {', '.join(have)}"
+                )
+            for row in reader:
+                path = unguard(row["path"] or "").replace("\\", "/")
+                if path in names:
+                    raise SettingsError(f"{file}, line {reader.line_num}: {path} a second time")
+                names[path] = unguard((row[column] or "").strip()) or None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(f"{file}: {error}") from error
+    return pa.table(
+        {"path": pa.array(names.keys(), pa.string()), "name": pa.array(names.values(), pa.string())}
+    )

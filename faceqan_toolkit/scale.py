@@ -1,0 +1,113 @@
+"""Scores from 0 to 100: a fixed sigmoid of the quality for each recognition model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.weights import weights_path
+
+UPPER = 84
+"""What the upper end of the middle 68 % of reference faces gets; their median gets 50."""
+
+SCALES_FILE = "scales.json"
+
+_ATTACK = ("method", "eps", "steps", "exponent", "clamp")
+"""What scores of the same weights depend on systematically, besides the preset."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A map from quality to an integer in [0, 100], higher is better.
+
+    Its form, 100 / (1 + exp((midpoint - quality) / width)) rounded to the nearest integer, is that
+    of ISO/IEC 29794-5's mappings of quality measures; the numbers are no ISO scores.
+
+    Attributes:
+        id: names these very constants; another fit gets another id.
+        midpoint: the quality that becomes 50.
+        width: how fast the scale rises, in units of the quality, above 0.
+
+    Raises:
+        SettingsError: constants that make no scale.
+    """
+
+    id: str
+    midpoint: float
+    width: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.midpoint) and math.isfinite(self.width) and self.width > 0):
+            raise SettingsError(f"the scale {self.id} needs a finite midpoint and a width above 0")
+
+    @classmethod
+    def from_quantiles(cls, name: str, median: float, upper: float) -> Scale:
+        """Return the scale of some reference faces.
+
+        Args:
+            name: its id.
+            median: their median quality, which becomes 50.
+            upper: the 84th percentile of their quality, which becomes 84.
+
+        Raises:
+            SettingsError: `upper` is not above `median`.
+        """
+        return cls(name, median, (upper - median) / math.log(UPPER / (100 - UPPER)))
+
+    def of(self, quality: float) -> int:
+        """Return a quality on the scale."""
+        # exp of more than 700 overflows
+        exponent = min((self.midpoint - quality) / self.width, 700.0)
+        return math.floor(100 / (1 + math.exp(exponent)) + 0.5)
+
+    def sql(self, column: str) -> str:
+        """Return the SQL expression that puts a column on the scale, for DuckDB."""
+        exponent = f"least(({self.midpoint!r} - {column}) / {self.width!r}, 700.0)"
+        return (
+            f"CASE WHEN {column} IS NOT NULL "
+            f"THEN CAST(floor(100 / (1 + exp({exponent})) + 0.5) AS INTEGER) END"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `run.json` holds it."""
+        return asdict(self)
+
+
+def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
+    """Return the scale that `Scale.as_dict` wrote, None for none.
+
+    Raises:
+        SettingsError: it is no scale.
+    """
+    if content is None:
+        return None
+    try:
+        return Scale(str(content["id"]), float(content["midpoint"]), float(content["width"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SettingsError(f"not a scale: {content!r}") from error
+
+
+def builtin_scale(settings: Settings, weights_sha256: str) -> Scale | None:
+    """Return the scale that comes with the package for such scores, None if there is none.
+
+    Args:
+        settings: of the run; a scale holds for the default eps, steps, exponent and clamp, and
+            for the number of copies of its presets.
+        weights_sha256: of the recognition model, see `FoundModel.weights`.
+    """
+    if "quality" not in settings.stages:
+        return None
+    defaults = Settings(preset=settings.preset)
+    if any(getattr(settings, name) != getattr(defaults, name) for name in (*_ATTACK, "copies")):
+        return None
+    weights = weights_sha256.partition("+")[0]
+    text = weights_path(SCALES_FILE).read_text(encoding="utf-8")
+    for entry in json.loads(text)["scales"]:
+        if entry["weights_sha256"] == weights and settings.preset in entry["presets"]:
+            return scale_from(entry)
+    return None

@@ -1,0 +1,230 @@
+"""Carry decisions out on the disk, each written to the manifest before it is done; undo moves."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.filtering import Decision
+from faceqan_toolkit.manifest import Entry, Manifest
+from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.placing import (
+    THERE,
+    TODO,
+    check_inside,
+    inspect,
+    part_of,
+    place,
+    place_below,
+    sha256_of,
+)
+from faceqan_toolkit.types import FileState
+
+MODES = ("list", "copy", "move", "link", "symlink")
+BATCH = 256
+"""Rows that are written to the manifest, and to the disk, at once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with what is kept.
+
+    Attributes:
+        run_folder: the run's, absolute.
+        mode: one of `MODES`.
+        what: "photos" or "crops".
+        folder: where to put them, absolute; None with "list".
+        dry: only tell.
+    """
+
+    run_folder: Path
+    mode: str = "list"
+    what: str = "photos"
+    folder: Path | None = None
+    dry: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photo or crop.
+
+    Attributes:
+        entry: its row in the manifest.
+        source: the file.
+        rule: of `filtering.Decision`.
+    """
+
+    entry: Entry
+    source: Path
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class _Item:
+    outcome: Outcome
+    target: Path | None = None
+    state: FileState | None = None
+    found: str = THERE
+
+
+def carry_out(
+    decisions: Iterable[Decision], plan: Plan, manifest: Manifest | None = None
+) -> Iterator[Outcome]:
+    """Yield what became of each photo or crop, in order, as it is done.
+
+    Nothing is replaced, and nothing leaves the plan's folder. The same again goes on where it was
+    interrupted.
+
+    Args:
+        decisions: of `filtering.decide`.
+        plan: what to do.
+        manifest: where it is written first; None writes nothing.
+
+    Raises:
+        RunError: the manifest cannot be written.
+    """
+    waiting = iter(decisions)
+    while batch := list(islice(waiting, BATCH)):
+        items = [_prepare(decision, plan, manifest) for decision in batch]
+        if manifest:
+            manifest.write(item.outcome.entry for item in items)
+        for item in items:
+            outcome = item.outcome if plan.dry else _execute(item, plan, manifest)
+            if manifest and outcome is not item.outcome:
+                manifest.write([outcome.entry])
+            yield outcome
+
+
+def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item:
+    """Return what is to be done about a decision, looking at files and changing none."""
+    source = _source(decision, plan)
+    quality = "" if decision.quality is None else f"{decision.quality:.6f}"
+    entry = Entry(path_text(source), "", quality, plan.mode, "", "")
+    outcome = Outcome(entry, source, decision.rule)
+    if not decision.kept:
+        return _Item(
+            replace(outcome, entry=replace(entry, decision="drop", reason=decision.reason))
+        )
+    try:
+        if plan.what == "crops" and not decision.crop:
+            raise NotPlaced("the run kept no crop of it")
+        if plan.what == "crops":
+            place_below(plan.run_folder, decision.crop)
+        if plan.folder is None or plan.mode == "list":
+            return _Item(outcome)
+        target = place_below(plan.folder, _relative(decision, plan))
+        entry = replace(entry, destination=path_text(target))
+        check_inside(plan.folder, target)
+        state = decision.state if plan.what == "photos" else None
+        began = manifest.has if manifest else _never
+        found = inspect(
+            source, target, plan.mode, state, lambda: began(entry.source, entry.destination)
+        )
+        if plan.mode == "move" and not plan.dry:
+            entry = replace(entry, sha256=_sha256(source, target, state))
+        if found == THERE:
+            entry = replace(entry, reason=THERE)
+        return _Item(replace(outcome, entry=entry), target, state, found)
+    except (NotPlaced, OSError) as error:
+        return _Item(_failed(replace(outcome, entry=entry), error))
+
+
+def _never(*_: str) -> bool:
+    return False
+
+
+def _sha256(source: Path, target: Path, state: FileState | None) -> str:
+    if state and state.sha256:
+        return state.sha256
+    return sha256_of(source if os.path.lexists(source) else target)
+
+
+def _source(decision: Decision, plan: Plan) -> Path:
+    if plan.what == "crops":
+        return plan.run_folder / decision.crop
+    return Path(path_from_text(decision.root)) / path_from_text(decision.path)
+
+
+def _relative(decision: Decision, plan: Plan) -> str:
+    """Return the path below the folder; that of a crop without the run's `crops/`."""
+    if plan.what == "photos":
+        return path_from_text(decision.path)
+    return str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
+
+
+def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
+    """Do it; return the outcome it has, the very same if all went well."""
+    if item.target is None:
+        return item.outcome
+    assert plan.folder is not None
+    entry, source = item.outcome.entry, item.outcome.source
+    try:
+        check_inside(plan.folder, item.target)
+        try:
+            place(source, item.target, plan.mode, item.state, item.found)
+        except FileExistsError:
+            # an earlier one of these came there, on file systems that know no upper case
+            if inspect(source, item.target, plan.mode, item.state) == THERE:
+                return replace(item.outcome, entry=replace(entry, reason=THERE))
+            raise NotPlaced("another file is there; it stays as it is") from None
+    except NotPlaced as error:
+        return _failed(item.outcome, error)
+    return item.outcome
+
+
+def _failed(outcome: Outcome, error: Exception) -> Outcome:
+    reason = getattr(error, "strerror", None) or str(error)
+    return replace(outcome, entry=replace(outcome.entry, decision="error", reason=reason))
+
+
+def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
+    """Yield, for every move a manifest tells of, what became of putting the file back.
+
+    Its entry's decision is "back", or "error"; its reason `THERE` if the file is where it was.
+    Only the file that was moved is put back, unchanged, and only to where nothing else is.
+
+    Args:
+        manifest: what was moved.
+        dry: only tell.
+    """
+    for entry in manifest.entries():
+        if entry.decision != "move":
+            continue
+        source = Path(path_from_text(entry.source))
+        outcome = Outcome(replace(entry, decision="back"), source)
+        try:
+            done = _put_back(source, Path(path_from_text(entry.destination)), entry.sha256, dry=dry)
+            yield outcome if done else replace(outcome, entry=replace(outcome.entry, reason=THERE))
+        except (NotPlaced, OSError) as error:
+            yield _failed(outcome, error)
+
+
+def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
+    """Put one file back; tell whether there was anything to do."""
+    if not dry:
+        part_of(moved).unlink(missing_ok=True)
+    if not os.path.lexists(moved):
+        if os.path.lexists(source):
+            return False
+        raise NotPlaced("it is neither where it was nor where it was moved to")
+    if os.path.lexists(source):
+        _drop_second_name(source, moved, dry=dry)
+        return False
+    if not stat.S_ISREG(moved.lstat().st_mode) or sha256_of(moved) != sha256:
+        raise NotPlaced("what is in its place now is not the file that was moved")
+    if not dry:
+        place(moved, source, "move", None, TODO)
+    return True
+
+
+def _drop_second_name(source: Path, moved: Path, *, dry: bool) -> None:
+    """Remove what a move on one file system leaves when it is cut off: a name too many."""
+    if dry or source.parent.samefile(moved.parent):
+        return
+    if os.path.samestat(source.lstat(), moved.lstat()):
+        moved.unlink()

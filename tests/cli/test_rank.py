@@ -1,0 +1,89 @@
+"""`rank` of groups and of two runs, on the real command line; scores are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from faceqan_toolkit.cli import cli
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Record
+from tests.conftest import CommandLine
+from tests.ledgers import face, write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    first = [face(root, f"{who}/{n}.jpg", n / 10) for who in ("ann", "bob") for n in range(1, 5)]
+    first.append(Record("eve/x.jpg", str(root), None, "no_face"))
+    second = [face(root, "ann/1.jpg", 0.9), *first[1:]]
+    write_run(tmp_path / "a", first)
+    write_run(tmp_path / "b", second, Settings(seed=1))
+    write_run(tmp_path / "c", second, weights="other")
+    (tmp_path / "groups.csv").write_text("path,age\nann/1.jpg,old\nann/2.jpg,young\n")
+    return tmp_path
+
+
+def test_groups(command_line: CommandLine, runs: Path) -> None:
+    done = command_line("rank", "a", "--group-by", "folder", "--below", "0.25")
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert "below 0.25" in header
+    assert [line.split()[:3] for line in lines] == [
+        ["ann", "4", "0"], ["bob", "4", "0"], ["eve", "0", "1"],
+    ]  # fmt: skip
+    # scipy.stats.binomtest(2, 4).proportion_ci(method="wilson")
+    assert "50.0 %   15.0 .. 85.0" in lines[0]
+    done = command_line("rank", "a", "--group-by", "age", "--groups", "groups.csv")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+        ["old", "1"], ["young", "1"], ["(none)", "6"],
+    ]  # fmt: skip
+    done = command_line("rank", "a", "--group-by", "folder", "--format", "csv", "--format", "jsonl")
+    assert done.stdout.split() == [str(Path("a/groups.csv")), str(Path("a/groups.jsonl"))]
+    assert (runs / "a/groups.csv").read_text().startswith("group,faces,unscored,mean,q05")
+
+
+def test_two_runs(command_line: CommandLine, runs: Path) -> None:
+    done = command_line("rank", "a", "b")
+    assert done.returncode == 0, done.stderr
+    assert "Common faces: 8; Spearman's rank correlation 0." in done.stdout
+    assert "Setting seed: 0 and 1" in done.stdout
+    assert "Quality, second minus first: +0.1000 on average" in done.stdout
+    table = done.stdout[done.stdout.index("moved") :].splitlines()
+    assert len(table) == 9
+    assert table[1].startswith("+75.0")
+    assert table[1].endswith("ann/1.jpg [0]")
+    top = command_line("rank", "a", "b", "--top", "2").stdout
+    assert len(top[top.index("moved") :].splitlines()) == 3
+    done = command_line("rank", "a", "b", "--top", "2", "--format", "csv")
+    assert done.stdout.split() == [str(Path("b/comparison.csv"))]
+    assert len((runs / "b/comparison.csv").read_text().splitlines()) == 3
+    refused = command_line("rank", "a", "c")
+    assert refused.returncode == 1
+    assert "scores of different models cannot be compared" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "--below", "0.5"], "go with --group-by"),
+        (["a", "--group-by", "age"], "needs --groups"),
+        (["a", "--group-by", "sex", "--groups", "groups.csv"], "path and sex"),
+        (["a", "--group-by", "folder", "--top", "3"], "leave --top"),
+        (["a", "--group-by", "folder", "--format", "pickle"], "for a ranking alone"),
+        (["a", "b", "--bottom", "3"], "without --bottom"),
+        (["a", "b", "--group-by", "folder"], "without --bottom and --group-by"),
+        (["a", "photos"], "no run.json"),
+    ],
+    ids=str,
+)
+def test_wrong_usage(runs: Path, arguments: list[str], message: str, monkeypatch) -> None:
+    monkeypatch.chdir(runs)
+    done = CliRunner().invoke(cli, ["rank", *arguments])
+    assert done.exit_code in (1, 2)
+    assert isinstance(done.exception, SystemExit), "no traceback"
+    assert message in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,144 @@
+"""Summaries by group against numpy."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.grouping import COLUMNS, GroupSummary, export, summarise
+from faceqan_toolkit.intervals import difference, wilson
+from faceqan_toolkit.ranking import FORMATS
+from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Record
+from tests.ledgers import write_run
+
+
+def scored(path: str, quality: float | None, root: str = "/p") -> Record:
+    status = "ok" if quality is not None else "no_face"
+    return Record(path, root, None if quality is None else 0, status, quality=quality)
+
+
+@settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 20).map(lambda n: n / 20)),
+        min_size=1, max_size=25,
+    ),
+    st.none() | st.sampled_from([0.0, 0.5, 1.1]),
+)  # fmt: skip
+def test_figures(tmp_path_factory, faces, below) -> None:
+    records = [scored(f"{group}/{n:02d}.jpg", q) for n, (group, q) in enumerate(faces)]
+    run = write_run(tmp_path_factory.mktemp("r") / "run", records)
+    found = summarise(run, below=below)
+    assert sorted(item.group for item in found) == sorted({group for group, _ in faces})
+    everything = np.array([q for _, q in faces if q is not None])
+    for item in found:
+        values = np.array([q for group, q in faces if group == item.group and q is not None])
+        assert item.faces == len(values)
+        assert item.unscored == sum(g == item.group and q is None for g, q in faces)
+        quantiles = (item.q05, item.q25, item.median, item.q75, item.q95)
+        if not len(values):
+            assert (item.mean, *quantiles) == (None,) * 6
+            continue
+        assert item.mean == pytest.approx(values.mean())
+        assert quantiles == pytest.approx(np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]))
+        if below is None:
+            assert item.share is item.difference is item.below is None
+            continue
+        count = int((values < below).sum())
+        assert (item.below, item.share) == (count, count / len(values))
+        assert (item.share_low, item.share_high) == wilson(count, len(values))
+        others = (int((everything < below).sum()) - count, len(everything) - len(values))
+        if others[1]:
+            expected = difference((count, len(values)), others)
+            assert (item.difference, item.difference_low, item.difference_high) == expected
+        else:
+            assert item.difference is None
+    shares = [item.share for item in found if item.share is not None]
+    assert shares == sorted(shares, reverse=True), "who is discarded most comes first"
+
+
+def test_folders(tmp_path: Path) -> None:
+    records = [scored("a.jpg", 0.5), scored("x/y/b.jpg", 0.1), scored("x/y/c.jpg", 0.2)]
+    found = summarise(write_run(tmp_path / "one", records))
+    assert [(item.group, item.faces) for item in found] == [("x/y", 2), (".", 1)]
+    # several roots: folders are told apart by all of their path
+    records = [scored("a.jpg", 0.5, "/p"), scored("b.jpg", 0.1, "/q")]
+    found = summarise(write_run(tmp_path / "two", records))
+    assert [item.group for item in found] == ["/q", "/p"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunInfo:
+    paths = ("a.jpg", "=b.jpg", "c/d.jpg", "e.jpg", "f.jpg")
+    records = [scored(path, n / 10) for n, path in enumerate(paths)]
+    return write_run(tmp_path / "run", records)
+
+
+def test_a_column_of_a_file(run: RunInfo, tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text(
+        "\ufeffid,path,age,sex\n1,a.jpg,old,=f\n2,'=b.jpg,young,m\n3,/p/c/d.jpg,old,m\n4,e.jpg,,m\n"
+        "5,not_here.jpg,old,m\n", encoding="utf-8",
+    )  # fmt: skip
+    found = {item.group: item.faces for item in summarise(run, "age", groups=table)}
+    assert found == {"old": 2, "young": 1, None: 2}
+    found = {item.group: item.faces for item in summarise(run, "sex", groups=table)}
+    assert found == {"=f": 1, "m": 3, None: 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,sex\na,f\n", "needs the columns path and age; it has path, sex"),
+        (b"file,age\na,f\n", "needs the columns path and age"),
+        (b"", "needs the columns"),
+        (b"path,age\na,1\nb,1\na,2\n", "line 4: a a second time"),
+        (b"path,age\n\xff,1\n", "utf-8"),
+    ],
+)
+def test_files_that_make_no_sense(run: RunInfo, tmp_path: Path, content, message: str) -> None:
+    (tmp_path / "groups.csv").write_bytes(content)
+    with pytest.raises(SettingsError, match=message):
+        summarise(run, "age", groups=tmp_path / "groups.csv")
+
+
+def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="needs --groups"):
+        summarise(run, "age")
+    with pytest.raises(SettingsError, match="finite"):
+        summarise(run, below=float("nan"))
+    detected = write_run(tmp_path / "d", [scored("a.jpg", None)], Settings(task="detect"))
+    with pytest.raises(RunError, match="has no scores"):
+        summarise(detected)
+    assert summarise(write_run(tmp_path / "empty", []), below=0.5) == []
+
+
+def test_files_agree(run: RunInfo, tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("path,name\na.jpg,=evil()\ne.jpg,x\n")
+    found = summarise(run, "name", groups=table, below=0.25)
+    for file_format in FORMATS:
+        export(found, tmp_path / f"out.{file_format}", file_format)
+    expected = [item.as_dict() for item in found]
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == expected
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == expected
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(COLUMNS)
+    assert {row["group"] for row in rows} == {"'=evil()", "x", ""}
+    assert isinstance(found[0], GroupSummary)
+    with pytest.raises(RunError, match="cannot write"):
+        export(found, tmp_path / "missing" / "x.csv", "csv")
