@@ -9,7 +9,7 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
-from faceqan_toolkit.embedders.zoo import weights_of
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs import HEALABLE
 from faceqan_toolkit.scale import builtin_scale
@@ -133,7 +133,7 @@ def test_every_option_of_filter_is_documented() -> None:
 
 def test_the_scale_is_as_documented() -> None:
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
-    scale = builtin_scale(Settings(), weights_of("sface", "exact"))
+    scale = builtin_scale(Settings(), find_model("sface").weights("exact"))
     assert scale is not None
     assert f"| `{scale.id}` | `sface`" in page
     assert f"| {scale.midpoint} | {scale.width} |" in page

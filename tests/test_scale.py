@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.embedders.zoo import MODELS, weights_of
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
@@ -64,21 +64,21 @@ def test_the_built_in_constants_are_those_of_the_labels() -> None:
     """The file leaves out LFW's names, so a few of these crops are of other photos."""
     with (WEIGHTS / "instant/labels.csv").open(newline="", encoding="utf-8") as file:
         found = [float(r["quality"]) for r in csv.DictReader(file) if r["kind"] == "clean"]
-    scale = builtin_scale(Settings(), weights_of("sface", "exact"))
+    scale = builtin_scale(Settings(), find_model("sface").weights("exact"))
     assert scale is not None
     median, upper = np.percentile(found, [50, 84])
     assert scale.of(median) == 50
     assert scale.of(upper) == 84
     (entry,) = json.loads((WEIGHTS / "scales.json").read_text())["scales"]
-    content = (WEIGHTS / MODELS["sface"].weights).read_bytes()
+    content = (WEIGHTS / "sface.safetensors").read_bytes()
     assert entry["weights_sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_who_has_the_built_in_scale() -> None:
     for preset in PRESETS:
         settings = Settings(preset=preset)
-        assert builtin_scale(settings, weights_of("sface", preset)) is not None
-    weights = weights_of("sface", "exact")
+        assert builtin_scale(settings, find_model("sface").weights(preset)) is not None
+    weights = find_model("sface").weights("exact")
     assert builtin_scale(Settings(antialias=False, seed=3, faces="all"), weights) is not None
     for other in (
         {"eps": 0.002},
@@ -101,7 +101,7 @@ def test_rankings_show_it_and_the_run_remembers_it(tmp_path: Path) -> None:
     # a later version's constants do not change what is there
     content["scale"] = Scale("old", 0.3, 0.1).as_dict()
     (tmp_path / "run/run.json").write_text(json.dumps(content))
-    with Run(tmp_path / "run", Settings(), weights_of("sface", "exact")) as again:
+    with Run(tmp_path / "run", Settings(), find_model("sface").weights("exact")) as again:
         again.write_info({})
         assert Ranking(again.info).rows()[1]["quality_100"] == 50
     assert read_run(tmp_path / "run").scale == Scale("old", 0.3, 0.1)
