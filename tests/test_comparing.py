@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -121,6 +122,12 @@ def test_what_compares_and_what_does_not(tmp_path: Path) -> None:
     figures = other.figures()
     assert (figures.spearman, figures.mean_difference) == (pytest.approx(1), None)
     assert {row["difference"] for row in other.movers(9)} == {None}
+    # another measure of quality altogether, as the run says
+    one, two = (write_run(tmp_path / name, [scored("a.jpg", 0.1)]) for name in "xy")
+    identity = {**two.content["identity"], "method": "another"}
+    measure = RunComparison(one, replace(two, content={**two.content, "identity": identity}))
+    assert not measure.scores_compare
+    assert measure.figures().mean_difference is None
     with pytest.raises(
         RunError, match=r"sface \(wwwwwwwwwwww\).*sface \(vvvvvvvvvvvv\).*cannot be"
     ):
