@@ -173,7 +173,8 @@ def _style() -> Iterator[type[Figure]]:
 
 def _pen(index: int) -> tuple[str, Any]:
     """Return colour and line style of the n-th method."""
-    return COLOURS[index % len(COLOURS)], DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+    turn, place = divmod(index, len(COLOURS))
+    return COLOURS[place], DASHES[(place + turn) % len(DASHES)]
 
 
 def _draw(

@@ -1,0 +1,113 @@
+"""Figures: what is drawn, and that files are deterministic."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from faceqan_toolkit.errors import MissingDependency, SettingsError
+from faceqan_toolkit.evaluation import plots
+from faceqan_toolkit.evaluation.edc import edc
+from faceqan_toolkit.photos import decode_bytes
+from tests.evaluation.conftest import HOSTILE
+
+
+def test_lines_are_the_curves(evaluations) -> None:
+    one = evaluations[0]
+    (axes,) = plots.edc_figure(one, 0.1, limit=0.5).axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert len(lines) == len(one.methods)
+    curve = one.method("FaceQAN").figures[0].curve
+    x, y = lines["FaceQAN (S)"].get_data()
+    assert (x[0], x[-1]) == (0, 0.5)
+    shares = np.linspace(0.001, 0.499, 333)
+    for share in shares:
+        if share in curve.discard:
+            continue
+        place = np.searchsorted(x, share, side="right") - 1
+        assert y[place] == curve.at(share)  # horizontal up to the next step
+    assert axes.get_xlim() == (0, 0.5)
+    assert axes.get_ylabel() == "FNMR at FMR 0.1"
+
+
+def test_thinning_keeps_the_shape() -> None:
+    curve = edc(np.arange(200) % 7 == 0, np.arange(200))
+    assert len(plots._line(curve, 0.9)[0]) < 2 * 200
+    constant = edc(np.arange(200) < 20, np.zeros(200))
+    assert [part.tolist() for part in plots._line(constant, 0.9)] == [[0, 0.9], [0.1, 0.1]]
+    kept = plots._thinned(np.array([0, 1, 2, 2, 2, 3.0]), np.array([1, 1, 1, 2, 3, 3.0]))
+    assert [part.tolist() for part in kept] == [[0, 2, 2, 3], [1, 1, 3, 3]]
+
+
+def test_pens_differ() -> None:
+    pens = {str(plots._pen(index)) for index in range(28)}
+    assert len(pens) == 28
+    assert len(set(plots.COLOURS)) == 7
+
+
+def test_grid(evaluations) -> None:
+    figure = plots.grid_figure(evaluations, 0.1)
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert len(figure.axes) == 4
+    assert len(shown) == 3
+    colours = [{line.get_label(): line.get_color() for line in axes.get_lines()} for axes in shown]
+    assert colours[0] == colours[1] == colours[2]
+    with pytest.raises(SettingsError, match="one evaluation for each"):
+        plots.grid_figure([evaluations[0], evaluations[0]], 0.1)
+    with pytest.raises(SettingsError, match="one evaluation for each"):
+        plots.grid_figure([], 0.1)
+    with pytest.raises(SettingsError, match=r"FMR 0\.5"):
+        plots.grid_figure(evaluations, 0.5)
+
+
+def test_det(evaluations) -> None:
+    (axes,) = plots.det_figure(evaluations[:1]).axes
+    line = axes.get_lines()[0]
+    det = evaluations[0].det
+    for fmr, fnmr in zip(*line.get_data(), strict=True):
+        assert fnmr in det.fnmr
+        assert fmr == 1 or fmr in det.fmr
+    assert f"EER {100 * det.eer:.2f} %" in line.get_label()
+
+
+@pytest.mark.parametrize("kind", plots.FORMATS)
+def test_files_are_deterministic(evaluations, tmp_path: Path, kind: str) -> None:
+    files = [tmp_path / f"{name}.{kind}" for name in "ab"]
+    plots.save(plots.edc_figure(evaluations[0], 0.1), files[0])
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "svg.hashsalt": "other"}):
+        plots.save(plots.edc_figure(evaluations[0], 0.1), files[1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert dict(mpl.rcParams) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_png_has_content(evaluations, tmp_path: Path) -> None:
+    plots.save(plots.det_figure(evaluations), tmp_path / "det.png")
+    pixels = decode_bytes((tmp_path / "det.png").read_bytes(), max_pixels=10**7)
+    assert pixels.shape[1] > 900
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_names_are_no_mathematics(evaluations, tmp_path: Path) -> None:
+    one = evaluations[2]
+    figure = plots.edc_figure(one, 0.1)
+    assert any(HOSTILE.replace("$", r"\$") in t.get_text() for t in figure.legends[0].texts)
+    odd = dataclasses.replace(one, dataset="$x^", recogniser="_hidden")
+    plots.save(plots.grid_figure([odd], 0.1), tmp_path / "odd.svg")
+
+
+def test_other_formats_are_refused(evaluations, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="pdf, svg, png"):
+        plots.save(plots.edc_figure(evaluations[0], 0.1), tmp_path / "figure.bmp")
+
+
+def test_matplotlib_is_an_extra(evaluations, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependency, match=r"faceqan-toolkit\[evaluate\]"):
+        plots.edc_figure(evaluations[0], 0.1)
