@@ -18,6 +18,7 @@ OTHER = {
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
     "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu", "backend": "torch",
     "keep_crops": False,
+    "hints": False,
 }  # fmt: skip
 NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
 """Settings that mean nothing without others."""
