@@ -102,8 +102,8 @@ def enlarged(subject: Subject, eyes: float, rng: Generator) -> Pixels:
 def noise(subject: Subject, deviation: float, rng: Generator) -> Pixels:
     """Add noise whose grain is a pixel of the crop, or of the photo where that is larger."""
     height, width = subject.pixels.shape[:2]
-    grain = max(1.0, subject.eyes / CROP_EYES)
-    values = rng.normal(0, 1, (round(height / grain), round(width / grain), 3))
+    grain = max(1, round(subject.eyes / CROP_EYES))
+    values = rng.normal(0, 1, (height // grain, width // grain, 3))
     values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
     return to_pixels(subject.pixels + deviation * values / values.std())
 

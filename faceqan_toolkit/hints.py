@@ -17,7 +17,7 @@ SMALL_EYES = 24.0
 """Pixels between the eyes; the crop has 35 there, so the face was enlarged 1.5 times."""
 
 BLURRED = 0.42
-NOISY = 2.7
+NOISY = 2.3
 DARK = 0.07
 OVEREXPOSED = 0.05
 LOW_CONTRAST = 0.24
@@ -81,7 +81,7 @@ HINTS: Mapping[str, str] = {
         "Sharpness is {sharpness:.2f}, clear faces have more than 0.42: out of focus, moved, "
         "or enlarged."
     ),
-    "noisy": "The noise is {noise:.1f} grey levels; clean photos have less than 2.7.",
+    "noisy": "The noise is {noise:.1f} grey levels; clean photos have less than 2.3.",
     "dark": "The mean luminance is {brightness:.1%} of white; most faces have more than 7 %.",
     "overexposed": "{overexposed:.0%} of the face are white or nearly so.",
     "low contrast": (

@@ -70,7 +70,7 @@ def test_damage_done_here(crop: Pixels) -> None:
         ("possibly covered", "weakest_part", -0.25, -0.27),
         ("small", "eye_distance", 24.5, 23.5),
         ("blurred", "sharpness", 0.43, 0.41),
-        ("noisy", "noise", 2.6, 2.8),
+        ("noisy", "noise", 2.2, 2.4),
         ("dark", "brightness", 0.071, 0.069),
         ("overexposed", "overexposed", 0.04, 0.06),
         ("low contrast", "contrast", 0.061, 0.059),
