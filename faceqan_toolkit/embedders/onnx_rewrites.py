@@ -90,10 +90,11 @@ def mend_mxnet(model: ModelProto) -> None:
     shapes = _inferred_shapes(model) if flat else {}
     for node, slopes in flat:
         shape = shapes.get(node.input[0], [])
+        if len(shape) != 4 or list(slopes.dims) != [shape[1]]:
+            continue
         # before opset 7 that was what a list of slopes meant
-        if len(shape) == 4 and list(slopes.dims) == [shape[1]]:
-            if shape[1] != shape[3] or _version(model) < 7:
-                slopes.dims.extend([1, 1])
+        if shape[1] != shape[3] or _version(model) < 7:
+            slopes.dims.extend([1, 1])
 
 
 def renew_ancient(model: ModelProto) -> ModelProto:
@@ -196,7 +197,7 @@ def pass_activations(model: ModelProto) -> bool:
         found = True
         names = [f"{node.output[0]}/{end}" for end in ("lowest", "highest")]
         for name, bound in zip(names, bounds, strict=True):
-            graph.initializer.append(numpy_helper.from_array(np.float32(bound), name))
+            graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), name))
         clipped = f"{node.output[0]}/clipped"
         clip = helper.make_node("Clip", [node.input[0], *names], [clipped])
         for user in back:
@@ -247,9 +248,10 @@ def skip_idle(model: ModelProto) -> None:
             (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
             if to == TensorProto.FLOAT == types.get(node.input[0]):
                 idle.append(node)
-        elif node.op_type == "Expand":
-            if all(user.op_type in AFFINE for user in users.get(node.output[0], [node])):
-                idle.append(node)
+        elif node.op_type == "Expand" and all(
+            user.op_type in AFFINE for user in users.get(node.output[0], [node])
+        ):
+            idle.append(node)
     skip(model, idle)
     undone = []
     for node in graph.node:
@@ -369,15 +371,15 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def affine_head(model: ModelProto) -> str:
-    """Return the value up to which the graph does nothing but scale and shift its input."""
+    """Return the value up to which the graph does nothing but scale, shift and bound its input."""
     graph = model.graph
     constants, users = _constants(graph), _users(graph)
-    value = graph.input[0].name
+    value: str = graph.input[0].name
     while len(users.get(value, [])) == 1:
         (node,) = users[value]
         scales = node.op_type in AFFINE and any(name in constants for name in node.input)
         divides = node.op_type == "Div" and node.input[0] != value
-        if divides or not (scales or node.op_type in ("Transpose", "Identity", "Cast")):
+        if divides or not (scales or node.op_type in ("Transpose", "Identity", "Cast", "Clip")):
             break
         value = node.output[0]
     return value
@@ -438,7 +440,7 @@ def _inferred_types(model: ModelProto) -> dict[str, int]:
 
 
 def _version(model: ModelProto) -> int:
-    return max(entry.version for entry in model.opset_import if entry.domain == "")
+    return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
 
 def _pads_itself(node: NodeProto) -> bool:
