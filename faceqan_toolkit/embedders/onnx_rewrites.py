@@ -23,6 +23,9 @@ OPSET = 17
 
 WIDE_OR_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
+SMALL = 1024
+"""Numbers in a constant that may be a parameter of an operator; there are more in weights."""
+
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 PADDING = ("Conv", "MaxPool", "AveragePool")
 
@@ -146,9 +149,30 @@ def to_opset(model: ModelProto) -> ModelProto:
         _use_old_forms(model)
         model.opset_import[0].version = OPSET
     elif version < OPSET:
-        model = onnx.version_converter.convert_version(model, OPSET)
+        model = _convert_version(model)
     model.ir_version = 8
     return model
+
+
+def _convert_version(model: ModelProto) -> ModelProto:
+    """Return the model in `OPSET`; weights, which the converter would copy over and over, stay."""
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if np.prod(tensor.dims) > SMALL}
+    shell = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    shell.graph.name = graph.name or "graph"
+    shell.graph.node.extend(graph.node)
+    shell.graph.input.extend(graph.input)
+    shell.graph.output.extend(graph.output)
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            entry = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            shell.graph.input.append(entry)
+        else:
+            shell.graph.initializer.append(tensor)
+    converted = onnx.version_converter.convert_version(shell, OPSET)
+    _keep(converted.graph.input, lambda entry: entry.name not in weights)
+    converted.graph.initializer.extend(weights.values())
+    return converted
 
 
 def _use_old_forms(model: ModelProto) -> None:
@@ -279,7 +303,7 @@ def shapes_needed(model: ModelProto) -> list[str]:
         {
             name
             for node in model.graph.node
-            if node.op_type in RESHAPING or (node.op_type in PADDING and _pads_itself(node))
+            if _reshapes(node) or (node.op_type in PADDING and _pads_itself(node))
             for name in (node.input[0], node.output[0])
         }
     )
@@ -296,7 +320,7 @@ def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
     graph = model.graph
     idle = []
     for index, node in enumerate(graph.node):
-        if node.op_type not in RESHAPING:
+        if not _reshapes(node):
             continue
         before, after = shapes[node.input[0]], shapes[node.output[0]]
         if not before or not after or before[0] != batch or after[0] != batch:
@@ -443,6 +467,12 @@ def _version(model: ModelProto) -> int:
     return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
 
+def _reshapes(node: NodeProto) -> bool:
+    """Tell whether a node gives values another shape, other than by row."""
+    by_row = node.op_type == "Flatten" and _attributes(node).get("axis", 1) == 1
+    return node.op_type in RESHAPING and not by_row
+
+
 def _pads_itself(node: NodeProto) -> bool:
     return _attributes(node).get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER")
 
@@ -452,7 +482,7 @@ def _constants(graph: GraphProto) -> dict[str, Array]:
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
-        if np.prod(tensor.dims) <= 1024
+        if np.prod(tensor.dims) <= SMALL
     }
 
 
