@@ -34,7 +34,7 @@ def to_torch(model: ModelProto) -> fx.GraphModule:
         raise UnsupportedGraph(f"has operators without a gradient: {counted(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
-    except Exception as error:
+    except Exception as error:  # of any kind, from the operator's converter
         culprits = _unconvertible(model)
         raise UnsupportedGraph(
             f"has operators that cannot be converted: {'; '.join(culprits) or error}"
@@ -84,9 +84,9 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
             node.replace_all_uses_with(cast)
             graph.erase_node(node)
         elif kind in ("PRelu", "MatMul") and node.args[1].op == "get_attr":
-            layer = _layer(kind, operator.attrgetter(node.args[1].target)(converted))
-            if layer is not None:
-                converted.add_module(str(node.target), layer)
+            own = _layer(kind, operator.attrgetter(node.args[1].target)(converted))
+            if own is not None:
+                converted.add_module(str(node.target), own)
                 node.args = node.args[:1]
     graph.eliminate_dead_code()
     converted.delete_all_unused_submodules()
@@ -104,6 +104,7 @@ def _layer(kind: str, constant: Tensor) -> nn.Module | None:
         return prelu
     if constant.ndim != 2:
         return None
-    linear = nn.Linear(*constant.shape, bias=False)
+    inputs, outputs = constant.shape
+    linear = nn.Linear(inputs, outputs, bias=False)
     linear.weight = nn.Parameter(constant.T.contiguous(), requires_grad=False)
     return linear

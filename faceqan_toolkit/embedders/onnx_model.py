@@ -53,5 +53,5 @@ def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Onn
             return read_network(content, preprocessing)
         except FaceQANError:
             raise
-        except Exception as error:
+        except Exception as error:  # three libraries read what a stranger wrote
             raise UnsupportedGraph(f"cannot be converted: {first_line(error)}") from error

@@ -23,6 +23,9 @@ OPSET = 17
 
 WIDE_OR_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
+SMALL = 1024
+"""Numbers in a constant that may be a parameter of an operator; there are more in weights."""
+
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 PADDING = ("Conv", "MaxPool", "AveragePool")
 
@@ -90,10 +93,11 @@ def mend_mxnet(model: ModelProto) -> None:
     shapes = _inferred_shapes(model) if flat else {}
     for node, slopes in flat:
         shape = shapes.get(node.input[0], [])
+        if len(shape) != 4 or list(slopes.dims) != [shape[1]]:
+            continue
         # before opset 7 that was what a list of slopes meant
-        if len(shape) == 4 and list(slopes.dims) == [shape[1]]:
-            if shape[1] != shape[3] or _version(model) < 7:
-                slopes.dims.extend([1, 1])
+        if shape[1] != shape[3] or _version(model) < 7:
+            slopes.dims.extend([1, 1])
 
 
 def renew_ancient(model: ModelProto) -> ModelProto:
@@ -145,9 +149,30 @@ def to_opset(model: ModelProto) -> ModelProto:
         _use_old_forms(model)
         model.opset_import[0].version = OPSET
     elif version < OPSET:
-        model = onnx.version_converter.convert_version(model, OPSET)
+        model = _convert_version(model)
     model.ir_version = 8
     return model
+
+
+def _convert_version(model: ModelProto) -> ModelProto:
+    """Return the model in `OPSET`; weights, which the converter would copy over and over, stay."""
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer if np.prod(tensor.dims) > SMALL}
+    shell = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    shell.graph.name = graph.name or "graph"
+    shell.graph.node.extend(graph.node)
+    shell.graph.input.extend(graph.input)
+    shell.graph.output.extend(graph.output)
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            entry = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            shell.graph.input.append(entry)
+        else:
+            shell.graph.initializer.append(tensor)
+    converted = onnx.version_converter.convert_version(shell, OPSET)
+    _keep(converted.graph.input, lambda entry: entry.name not in weights)
+    converted.graph.initializer.extend(weights.values())
+    return converted
 
 
 def _use_old_forms(model: ModelProto) -> None:
@@ -196,7 +221,7 @@ def pass_activations(model: ModelProto) -> bool:
         found = True
         names = [f"{node.output[0]}/{end}" for end in ("lowest", "highest")]
         for name, bound in zip(names, bounds, strict=True):
-            graph.initializer.append(numpy_helper.from_array(np.float32(bound), name))
+            graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), name))
         clipped = f"{node.output[0]}/clipped"
         clip = helper.make_node("Clip", [node.input[0], *names], [clipped])
         for user in back:
@@ -247,9 +272,10 @@ def skip_idle(model: ModelProto) -> None:
             (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
             if to == TensorProto.FLOAT == types.get(node.input[0]):
                 idle.append(node)
-        elif node.op_type == "Expand":
-            if all(user.op_type in AFFINE for user in users.get(node.output[0], [node])):
-                idle.append(node)
+        elif node.op_type == "Expand" and all(
+            user.op_type in AFFINE for user in users.get(node.output[0], [node])
+        ):
+            idle.append(node)
     skip(model, idle)
     undone = []
     for node in graph.node:
@@ -277,7 +303,7 @@ def shapes_needed(model: ModelProto) -> list[str]:
         {
             name
             for node in model.graph.node
-            if node.op_type in RESHAPING or (node.op_type in PADDING and _pads_itself(node))
+            if _reshapes(node) or (node.op_type in PADDING and _pads_itself(node))
             for name in (node.input[0], node.output[0])
         }
     )
@@ -294,7 +320,7 @@ def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
     graph = model.graph
     idle = []
     for index, node in enumerate(graph.node):
-        if node.op_type not in RESHAPING:
+        if not _reshapes(node):
             continue
         before, after = shapes[node.input[0]], shapes[node.output[0]]
         if not before or not after or before[0] != batch or after[0] != batch:
@@ -369,15 +395,15 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def affine_head(model: ModelProto) -> str:
-    """Return the value up to which the graph does nothing but scale and shift its input."""
+    """Return the value up to which the graph does nothing but scale, shift and bound its input."""
     graph = model.graph
     constants, users = _constants(graph), _users(graph)
-    value = graph.input[0].name
+    value: str = graph.input[0].name
     while len(users.get(value, [])) == 1:
         (node,) = users[value]
         scales = node.op_type in AFFINE and any(name in constants for name in node.input)
         divides = node.op_type == "Div" and node.input[0] != value
-        if divides or not (scales or node.op_type in ("Transpose", "Identity", "Cast")):
+        if divides or not (scales or node.op_type in ("Transpose", "Identity", "Cast", "Clip")):
             break
         value = node.output[0]
     return value
@@ -438,7 +464,13 @@ def _inferred_types(model: ModelProto) -> dict[str, int]:
 
 
 def _version(model: ModelProto) -> int:
-    return max(entry.version for entry in model.opset_import if entry.domain == "")
+    return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
+
+
+def _reshapes(node: NodeProto) -> bool:
+    """Tell whether a node gives values another shape, other than by row."""
+    by_row = node.op_type == "Flatten" and _attributes(node).get("axis", 1) == 1
+    return node.op_type in RESHAPING and not by_row
 
 
 def _pads_itself(node: NodeProto) -> bool:
@@ -450,7 +482,7 @@ def _constants(graph: GraphProto) -> dict[str, Array]:
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
-        if np.prod(tensor.dims) <= 1024
+        if np.prod(tensor.dims) <= SMALL
     }
 
 

@@ -34,7 +34,10 @@ class Session:
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would print the error and try the same again
             )
         except Exception as error:  # its errors have no common base
             raise UnsupportedGraph(f"onnxruntime cannot read it: {first_line(error)}") from error

@@ -57,6 +57,7 @@ def read_model(content: bytes) -> ModelProto:
     """
     if not content:
         raise DamagedWeights("the file is empty")
+    model: ModelProto
     try:
         model = ModelProto.FromString(content)
     except Exception as error:  # protobuf's DecodeError, which moved between its releases
@@ -81,9 +82,10 @@ def check_weights(model: ModelProto) -> None:
         DamagedWeights: NaN or infinite weights.
     """
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            if not np.isfinite(numpy_helper.to_array(tensor)).all():
-                raise DamagedWeights(f"{tensor.name} has NaN or infinite values")
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise DamagedWeights(f"{tensor.name} has NaN or infinite values")
 
 
 def find_entry(model: ModelProto, size: int | None) -> Entry:

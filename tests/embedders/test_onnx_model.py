@@ -235,6 +235,12 @@ def test_our_own_networks_come_back(architecture) -> None:
     assert_same(freeze(model.embedder), freeze(ours), size)
 
 
+@needs_openvino
+def test_what_openvino_has_no_rule_for_is_computed_by_torch() -> None:
+    embedder = load_onnx(export(Tiny()), RAW).embedder  # ReLU6
+    assert FaceQAN(embedder, device="cpu", backend="auto", copies=1).backend == "torch"
+
+
 def test_unit_vectors_stay_unit_vectors() -> None:
     class Unit(Tiny):
         def forward(self, crops: Tensor) -> Tensor:
@@ -365,12 +371,13 @@ def graph(
     shape: Sequence[int | str] | None = ("n", 3, SIZE, SIZE), kind: int = TensorProto.FLOAT,
     outputs: str = "output", opset: int = 17, domains: Sequence[str] = (),
 ) -> ModelProto:  # fmt: skip
+    constants = {**weights(), **(more or {})}
     made = helper.make_graph(
         list(nodes),
         "graph",
         [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs.split()],
-        [numpy_helper.from_array(value, name) for name, value in {**weights(), **(more or {})}.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )  # fmt: skip
     imports = [helper.make_opsetid(name, version) for name, version in
                [("", opset), *((domain, 1) for domain in domains)]]  # fmt: skip
@@ -510,8 +517,10 @@ def test_what_mxnet_wrote(opset: int) -> None:
 
 @pytest.mark.parametrize("where", ["SAME_UPPER", "SAME_LOWER"])
 def test_padding_that_keeps_the_size(where: str) -> None:
-    conv = [node("Conv", "x w", "same", strides=[2, 2], auto_pad=where),
-            node("MaxPool", "same", "conv", kernel_shape=[2, 2], strides=[2, 2], auto_pad=where)]  # fmt: skip
+    conv = [
+        node("Conv", "x w", "same", strides=[2, 2], auto_pad=where),
+        node("MaxPool", "same", "conv", kernel_shape=[2, 2], strides=[2, 2], auto_pad=where),
+    ]
     model = graph(body(conv=conv))
     crops = np.random.default_rng(0).random((2, 3, SIZE, SIZE), np.float32)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": crops})
@@ -604,6 +613,8 @@ WRONG: dict[str, tuple[bytes | ModelProto, type[WeightsError], str]] = {
     "text": (b"no graph at all, but text", DamagedWeights, "no ONNX file"),
     "image": (b"\x89PNG\r\n\x1a\n" + bytes(100), DamagedWeights, "no ONNX file"),
     "zeros": (bytes(64), DamagedWeights, "no ONNX file"),
+    "no text": (graph(BODY).SerializeToString().replace(b"slopes", b"\xff\xfelope"), WeightsError,
+                "."),
     "cut off": (graph(BODY).SerializeToString()[:-200], DamagedWeights, "damaged or cut off"),
     "no graph": (helper.make_model(helper.make_graph([], "g", [], [])), DamagedWeights, "graph"),
     "NaN": (changed_weights("fc", np.nan), DamagedWeights, "fc has NaN or infinite values"),
@@ -646,7 +657,8 @@ def test_wrong_files_are_refused_in_a_line(content, kind, message: str, capfd) -
         load_onnx(content, RAW if b"PNG" not in content else None)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 400
-    assert capfd.readouterr().err == ""
+    written = capfd.readouterr()
+    assert written.out + written.err == ""
 
 
 def test_preprocessing_for_another_size_is_refused() -> None:
