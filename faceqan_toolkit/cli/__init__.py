@@ -15,6 +15,7 @@ COMMANDS = {
     "align": "align",
     "score": "score",
     "rank": "rank",
+    "report": "report",
     "doctor": "doctor",
 }
 
