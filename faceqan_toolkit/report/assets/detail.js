@@ -26,7 +26,7 @@ class Detail {
     Object.assign(this, { grid, place });
     this.draw();
     if (!this.dialog.open) this.dialog.showModal();
-    this.body.focus();
+    this.body.focus({ preventScroll: true });
   }
 
   move(step) {
@@ -180,7 +180,7 @@ class Detail {
     const factors = [(1 + mean) / 2, Math.max(0, Math.min(1, 1 - std)), symmetry];
     const base = factors[0] * factors[1] * factors[2];
     if (Math.abs(Math.sign(base) * Math.abs(base) ** exponent - quality) > 1e-3) return null;
-    const names = ["Holds under noise", "Evenly so", "Like its mirror image"];
+    const names = ["Alike under noise", "Evenly alike", "Alike when mirrored"];
     const meters = factors.map((factor, i) => {
       const fill = element("span", { class: "fill" });
       fill.style.width = `${100 * Math.max(0, Math.min(1, factor))}%`;

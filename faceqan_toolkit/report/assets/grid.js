@@ -3,7 +3,8 @@
 const OVERSCAN = 2;
 
 class Grid {
-  // cell: {width, height} of an item in CSS pixels, width null for a list; draw(row) -> a button.
+  // cell: {width, height} of an item in CSS pixels: items are at least so wide and share the line;
+  // width null makes a list. draw(row) -> a button.
   constructor(host, { cell, draw, open }) {
     Object.assign(this, { host, cell, draw, open });
     this.items = [];
@@ -101,6 +102,7 @@ class Grid {
       button.dataset.place = place;
       button.tabIndex = place === this.active ? 0 : -1;
       node.append(element("div", { role: "gridcell", "aria-colindex": (place % this.perLine) + 1 }, button));
+      node.lastChild.style.width = `${100 / this.perLine}%`;
     }
     return node;
   }

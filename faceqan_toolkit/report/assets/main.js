@@ -137,7 +137,7 @@ let baseFailures = failures;
 // ---- telling everybody
 
 const grids = {
-  faces: new Grid(get("faces"), { cell: { width: 128, height: 176 }, draw: tile, open: (place) => detail.open(grids.faces, place) }),
+  faces: new Grid(get("faces"), { cell: { width: 120, height: 178 }, draw: tile, open: (place) => detail.open(grids.faces, place) }),
   failures: new Grid(get("failures"), {
     cell: { width: null, height: () => (innerWidth < 700 ? 84 : 44) },
     draw: failure,
@@ -296,12 +296,13 @@ get("download").addEventListener("click", () => {
 // ---- paper
 
 function print() {
-  get("about").open = true;
   const items = grids.faces.items.slice(0, PRINTED);
   const failed = grids.failures.items.slice(0, PRINTED);
   const sheet = element("div", { id: "print" }, element("div", { class: "printed-faces" }, ...items.map(tile)));
   for (const image of sheet.querySelectorAll("img")) image.decoding = "sync";
+  const about = get("about").querySelector(".tables").cloneNode(true);
   if (failed.length) sheet.append(element("h2", {}, "Failures"), element("div", { class: "list" }, ...failed.map(failure)));
+  sheet.append(about);
   const left = grids.faces.items.length - items.length + grids.failures.items.length - failed.length;
   get("printed").textContent = left ? `Printed are the first ${count(PRINTED)} of each; ${count(left)} more are selected.` : "";
   get("results").append(sheet);
@@ -322,6 +323,7 @@ if (histogram) {
   Object.assign(get("threshold-number"), { step: histogram.step });
   get("threshold-panel").hidden = false;
 }
+get("filter-box").open = innerWidth >= 700;
 applyFilters();
 if (!faces.length && failures.length) openTab("failures");
 document.documentElement.dataset.ready = "";
