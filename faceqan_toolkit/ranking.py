@@ -190,16 +190,19 @@ class Ranking:
             every: 1 for all rows with status "ok", n for every n-th of them.
             every_failure: the same for all others.
         """
-        query = f"""
-            SELECT {", ".join((*self.columns, *extra))} FROM (
-                SELECT *, row_number() OVER (
-                    PARTITION BY status = 'ok' ORDER BY rank NULLS LAST, path, face
-                ) - 1 AS place
-                FROM ({RANKED})
-            )
-            WHERE place % CASE WHEN status = 'ok' THEN {every:d} ELSE {every_failure:d} END = 0
-            ORDER BY rank NULLS LAST, status <> 'ok', path, face
-        """
+        columns = ", ".join((*self.columns, *extra))
+        query = f"SELECT {columns} FROM ({RANKED})"
+        if max(every, every_failure) > 1:
+            query = f"""
+                SELECT {columns} FROM (
+                    SELECT *, row_number() OVER (
+                        PARTITION BY status = 'ok' ORDER BY rank NULLS LAST, path, face
+                    ) - 1 AS place
+                    FROM ({RANKED})
+                )
+                WHERE place % CASE WHEN status = 'ok' THEN {every:d} ELSE {every_failure:d} END = 0
+                ORDER BY rank NULLS LAST, status <> 'ok', path, face
+            """
         with self._connection() as connection:
             cursor = connection.execute(query)
             while rows := cursor.fetchmany(size):

@@ -13,7 +13,7 @@ import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino"}  # fmt: skip
+         "openvino", "jinja2"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "estimator", "ranking"},
+    {"report.rows", "report.pictures", "report.page"},
     {"quality", "instant"},
     {"pipeline"},
     {"engines.base", "engines.local"},
@@ -65,7 +66,7 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings"])
+@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings", "report.page"])
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"
@@ -89,7 +90,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "doctor"]
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "report", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -111,6 +111,11 @@ crops_option = click.option(
     help="Keep the aligned crops in RUN/crops.",
 )  # fmt: skip
 
+report_option = click.option(
+    "--report/--no-report", default=True, show_default=True,
+    help="Write RUN/report.html, a page to look at the result.",
+)  # fmt: skip
+
 like_published_option = click.option(
     "--like-published", is_flag=True,
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",

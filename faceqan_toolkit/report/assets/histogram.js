@@ -11,9 +11,9 @@ class Histogram {
     this.flag = document.getElementById("flag");
     const { low, high, tick } = niceRange(values[values.length - 1], values[0]);
     Object.assign(this, { low, high });
-    const digits = Math.max(0, 3 - Math.floor(Math.log10(high - low)) - 1);
-    this.step = 10 ** -Math.min(digits, 6);
-    this.decimals = Math.min(digits, 6);
+    const digits = Math.max(0, Math.min(6, 3 - Math.ceil(Math.log10(high - low) - 1e-9)));
+    this.step = 10 ** -digits;
+    this.decimals = digits;
     Object.assign(this.slider, { min: low, max: high, step: this.step });
     this.drawAxis(tick);
     this.slider.addEventListener("input", () => onInput(Number(this.slider.value)));
