@@ -66,7 +66,9 @@ def test_imports_go_one_way(name: str) -> None:
         assert layer(other) <= layer(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", ["ranking", "runs", "cells", "types", "errors", "settings", "report.page"])
+@pytest.mark.parametrize(
+    "name", ["ranking", "runs", "cells", "types", "errors", "settings", "report.page"]
+)
 def test_records_need_no_torch(name: str) -> None:
     probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
     assert python(probe) == "False"

@@ -10,11 +10,16 @@ import click
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
     help="The page to write.  [default: RUN/report.html]",
 )
 @click.option(
-    "--photos/--no-photos", default=True, show_default=True,
+    "--photos/--no-photos",
+    default=True,
+    show_default=True,
     help="Show the photos too, or only the crops.",
 )
 @click.option("--redact", is_flag=True, help="Leave every picture out: scores and names only.")

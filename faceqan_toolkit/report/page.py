@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -124,9 +125,11 @@ class _Page:
         environment.filters["thousands"] = "{:,}".format
         template = environment.get_template("report.html")
         # a path that is no text must not stop the report
-        with file.open("w", encoding="utf-8", errors="replace", newline="\n") as out:
-            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                out.writelines(template.generate(**self.context(pool)))
+        with (
+            file.open("w", encoding="utf-8", errors="replace", newline="\n") as out,
+            ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        ):
+            out.writelines(template.generate(**self.context(pool)))
 
     def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
         """Return what the template shows."""
@@ -138,8 +141,8 @@ class _Page:
                 f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
                 f"img-src {images}; base-uri 'none'; form-action 'none'"
             ),
-            "style": Markup(style),  # noqa: S704 - our own
-            "script": Markup(script),  # noqa: S704 - our own
+            "style": Markup(style),
+            "script": Markup(script),
             "name": self.run.folder.absolute().name,
             "scored": self.ranking.scored,
             "faces": self.faces,
@@ -270,8 +273,6 @@ def _hash(text: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
     return quote(os.fsencode(name), safe="")
 
 
@@ -329,5 +330,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-

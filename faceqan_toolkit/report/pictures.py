@@ -136,13 +136,17 @@ def sheet(thumbnails: Sequence[Pixels | None]) -> bytes:
         if thumbnail is not None:
             top, left = (side * THUMBNAIL for side in divmod(place, SHEET_SIDE))
             pixels[top : top + THUMBNAIL, left : left + THUMBNAIL] = thumbnail
-    return jpeg(pixels, 85)
+    # with colours in full, no block of pixels has a share in two thumbnails
+    return jpeg(pixels, 85, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
-def jpeg(pixels: Pixels, quality: int) -> bytes:
-    """Return (H, W, 3) uint8 RGB encoded; quality is 0..100."""
+def jpeg(
+    pixels: Pixels, quality: int, sampling: int = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+) -> bytes:
+    """Return (H, W, 3) uint8 RGB encoded; quality is 0..100, sampling one of OpenCV's."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    _, encoded = cv2.imencode(".jpg", bgr, options)
     return bytes(encoded.tobytes())
 
 

@@ -53,7 +53,9 @@ def make_run(folder: Path, records: Iterable[Record], task: str = "align-and-sco
     return read_run(folder)
 
 
-def write_photo(file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (96, 128)) -> None:
+def write_photo(
+    file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (96, 128)
+) -> None:
     """Write a plain picture; colour is RGB, size height and width."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((*size, 3), colour[::-1], np.uint8)
@@ -71,7 +73,7 @@ def mixed_run(folder: Path) -> RunInfo:
     records += [face(name, 0.5 + 0.01 * n) for n, name in enumerate(EVIL)]
     records += [
         failed("a/none.jpg", "no_face", "no face found, try --rotate"),
-        failed("a/<b>bad</b>.jpg", "unreadable", "=damaged: </script><b>x</b>, \"x\"\nline"),
+        failed("a/<b>bad</b>.jpg", "unreadable", '=damaged: </script><b>x</b>, "x"\nline'),
         failed("top.jpg", "too_small", "the largest face has 11 pixels"),
     ]
     return make_run(folder, records)

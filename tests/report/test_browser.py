@@ -48,6 +48,14 @@ def stay(page: Page) -> int:
     return int(page.locator("#stay b.stay").inner_text().replace(",", ""))
 
 
+def until(page: Page, condition: str) -> None:
+    """Wait for a JavaScript condition; the page's policy forbids Playwright's own way."""
+    deadline = time.monotonic() + 20
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+
+
 def downloaded(page: Page) -> str:
     with page.expect_download() as waiting:
         page.click("#download")
@@ -97,7 +105,7 @@ def test_the_threshold_changes_the_count(mixed, open_report: OpenReport) -> None
     assert stay(page) == sum(quality >= 0.5 for quality in qualities) == 8
     assert page.locator("#stay b.go").inner_text() == "4"
     assert "66.7 %" in page.locator("#stay").inner_text()
-    page.wait_for_function("document.querySelectorAll('#faces .tile.going').length === 4")
+    until(page, "document.querySelectorAll('#faces .tile.going').length === 4")
     page.fill("#share", "25")
     assert stay(page) == 3
     page.fill("#share", "0")
@@ -172,7 +180,7 @@ def test_filters(mixed, open_report: OpenReport) -> None:
     page.fill("#text", "rotate found")
     assert shown() == (0, 1)
     page.click("#reset")
-    page.wait_for_function("document.getElementById('selected').textContent.includes('12 faces')")
+    until(page, "document.getElementById('selected').textContent.includes('12 faces')")
     page.fill("#folder", "a")
     assert shown() == (2, 2)
     assert stay(page) == 2, "the histogram follows"
@@ -208,7 +216,7 @@ def test_sorting_by_any_number(mixed, open_report: OpenReport) -> None:
     page.select_option("#sort", "confidence")
     assert names(page)[-1] == "confidence 0.9700"
     page.select_option("#order", "up")
-    assert titles(page)[:4] == ["b/3.jpg", "a/2.jpg", "b/1.jpg", *[best_first[0]]][:4]
+    assert titles(page)[:4] == ["b/3.jpg", "a/2.jpg", *best_first[:2]]
     page.select_option("#sort", "path")
     assert titles(page) == sorted(best_first)
 
@@ -234,7 +242,7 @@ def test_the_download_holds_the_selection(mixed, open_report: OpenReport) -> Non
     page.click("#reset")
     page.fill("#text", "damaged")
     (row,) = rows_of(downloaded(page))
-    assert row["reason"] == "'=damaged: </script><b>x</b>, \"x\"\nline"
+    assert row["reason"] == '\'=damaged: </script><b>x</b>, "x"\nline'
     page.fill("#text", "")
     page.fill("#threshold-number", "0.565")
     page.select_option("#show", "stay")
@@ -278,7 +286,7 @@ def test_a_face_in_detail(open_report: OpenReport, tmp_path: Path) -> None:
     )
     assert pixel == pytest.approx([10, 200, 30, 255], abs=4)
     assert detail.locator(".part").count() == 3
-    assert "0.990 × 0.990 × 0.970" in detail.inner_text()
+    assert "0.990 \u00d7 0.990 \u00d7 0.970" in detail.inner_text()
     assert "embedding norm\n12.5" in detail.inner_text()
     detail.locator("summary").click()
     record = page.evaluate("JSON.parse(document.querySelector('#detail pre').textContent)")
@@ -326,7 +334,9 @@ def test_pictures_in_the_folder(open_report: OpenReport, tmp_path: Path, monkeyp
     assert page.locator("#detail .frame img").evaluate(loaded) == [400, 300]
 
 
-def test_columns_nobody_knows_are_shown(open_report: OpenReport, tmp_path: Path, monkeypatch) -> None:
+def test_columns_nobody_knows_are_shown(
+    open_report: OpenReport, tmp_path: Path, monkeypatch
+) -> None:
     """Whatever the ranking has: here made up in its SQL."""
     from faceqan_toolkit import ranking
 
@@ -362,8 +372,10 @@ def test_everything_by_keyboard(mixed, open_report: OpenReport) -> None:
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.title"))
         if reached[-1] == EVIL[-1]:
             break
-    order = ["threshold", "threshold-number", "share", "keep-all", "text", "folder", "status",
-             "from", "to", "show", "sort", "order", "reset", "tab-faces", "download", EVIL[-1]]  # fmt: skip
+    order = [
+        *("threshold", "threshold-number", "share", "keep-all", "text", "folder", "status"),
+        *("from", "to", "show", "sort", "order", "reset", "tab-faces", "download", EVIL[-1]),
+    ]
     assert [stop for stop in reached if stop in order] == order
     focused = "document.activeElement.dataset.place"
     page.keyboard.press("ArrowRight")
@@ -402,27 +414,33 @@ def test_screen_readers_are_told(mixed, open_report: OpenReport) -> None:
 
 CONTRAST = """() => {
     const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-    const over = (top, below) => top.slice(0, 3).map((c, i) => c * (top[3] ?? 1) + below[i] * (1 - (top[3] ?? 1)));
+    const over = ([r, g, b, alpha = 1], below) =>
+        [r, g, b].map((part, i) => part * alpha + below[i] * (1 - alpha));
     const light = (rgb) => {
-        const [r, g, b] = rgb.map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        const linear = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        const [r, g, b] = rgb.map((part) => linear(part / 255));
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
-    const back = (node) => {
+    const behind = (node) => {
         const chain = [];
-        for (let at = node; at; at = at.parentElement) chain.unshift(parse(getComputedStyle(at).backgroundColor));
-        return chain.reduce((below, top) => over(top, below), [255, 255, 255]);
+        for (let at = node; at; at = at.parentElement) chain.unshift(getComputedStyle(at));
+        const colours = chain.map((style) => parse(style.backgroundColor));
+        return colours.reduce((below, colour) => over(colour, below), [255, 255, 255]);
     };
     const poor = [];
     for (const node of document.querySelectorAll("body *")) {
         const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-        if (!own || !node.checkVisibility() || node.closest("script, [aria-disabled=true], .rank")) continue;
-        const background = back(node);
-        const [a, b] = [light(over(parse(getComputedStyle(node).color), background)), light(background)];
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (!own || !node.checkVisibility()) continue;
+        if (node.closest("script, [aria-disabled=true], .rank")) continue;
+        const background = behind(node);
+        const ink = over(parse(getComputedStyle(node).color), background);
+        const [low, high] = [light(ink), light(background)].sort((a, b) => a - b);
+        const ratio = (high + 0.05) / (low + 0.05);
         if (ratio < 4.5) poor.push([node.className, node.textContent.slice(0, 30), ratio]);
     }
     return poor;
 }"""
+"""Texts with less contrast than WCAG 2 AA asks for."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -516,10 +534,11 @@ def test_a_hundred_thousand_faces(open_report: OpenReport, tmp_path: Path) -> No
 
     assert nodes() < 1500
     page.evaluate("scrollTo(0, document.body.scrollHeight / 2)")
-    page.wait_for_function("document.querySelector('#faces .tile .score b').textContent < '0.6'")
+    until(page, "document.querySelector('#faces .line:last-child .score b').textContent < '0.6'")
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function(
-        f"[...document.querySelectorAll('#faces .tile')].some((t) => t.dataset.place == {number - 1})"
+    until(
+        page,
+        f"document.querySelector('#faces [data-place=\"{number - 1}\"]') !== null",
     )
     assert nodes() < 1500
     # the count moves while the line does

@@ -36,6 +36,7 @@ class Parsed(HTMLParser):
             self.inside[tag].append("")
 
     def handle_endtag(self, tag: str) -> None:
+        self.text += " "
         if tag == self._open:
             self._open = ""
 
@@ -72,11 +73,11 @@ def test_nothing_is_loaded_and_only_our_script_may_run(tmp_path: Path) -> None:
         assert not [name for name in attributes if name.startswith("on")], tag
         assert (attributes.get("href") or "#").startswith("#")
         assert tag not in ("link", "iframe", "object", "embed", "base")
-    running = [
-        attributes for tag, attributes in parsed.tags if tag == "script" and not attributes
-    ]
+    running = [attributes for tag, attributes in parsed.tags if tag == "script" and not attributes]
     assert len(running) == 1
-    kinds = {attributes["type"] for tag, attributes in parsed.tags if tag == "script" and attributes}
+    kinds = {
+        attributes["type"] for tag, attributes in parsed.tags if tag == "script" and attributes
+    }
     assert kinds <= {"application/json", "text/plain"}
     policy = next(
         attributes["content"]
@@ -104,14 +105,14 @@ def test_the_summary_says_what_the_run_was(tmp_path: Path) -> None:
 
 
 def test_hostile_names_of_runs(tmp_path: Path) -> None:
-    folder = tmp_path / "<b>run</b> & {{ 7*7 }} \"'"
+    folder = tmp_path / "<b>run<b> & {{ 7*7 }} \"'"
     try:
         run = make_run(folder, [face("a.jpg", 0.5)])
     except OSError:
         pytest.skip("this file system does not allow such names")
     report = write_report(run, folder / "report.html")
     parsed = Parsed(report.file)
-    assert "<b>run</b> & {{ 7*7 }}" in parsed.text
+    assert "<b>run<b> & {{ 7*7 }}" in parsed.text
     assert "b" not in {tag for tag, _ in parsed.tags[:20]}
     assert json.loads(parsed.scripts(id="meta")[0])["name"] == folder.name
 
@@ -187,7 +188,7 @@ def test_redacted_reports_have_no_picture(tmp_path: Path) -> None:
     report = write_report(read(tmp_path / "run"), tmp_path / "r.html", pictures=False)
     text = report.file.read_text(encoding="utf-8")
     assert "/9j/" not in text, "how JPEG begins in base64"
-    assert "img-src 'none'" in text
+    assert any("img-src 'none'" in str(tag) for _, tag in Parsed(report.file).tags)
     whole = write_report(read(tmp_path / "run"), tmp_path / "r.html")
     assert whole.file.read_text(encoding="utf-8").count("/9j/") == 4
 
@@ -218,7 +219,9 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(page, "sheet", full)
     with pytest.raises(RunError, match="No space left"):
         write_report(run, target)
-    assert {file: file.read_bytes() for file in target.parent.rglob("*") if file.is_file()} == before
+    assert {
+        file: file.read_bytes() for file in target.parent.rglob("*") if file.is_file()
+    } == before
     with pytest.raises(RunError, match=r"cannot write .*nowhere"):
         write_report(run, tmp_path / "nowhere/report.html")
 

@@ -58,13 +58,14 @@ def test_crops_come_from_the_run(tmp_path: Path) -> None:
     assert found.thumbnail(row(failed("d.jpg"))) is None
 
 
-def test_crops_that_were_not_kept_are_cut_again(tmp_path: Path, crop: np.ndarray) -> None:
+def test_crops_that_were_not_kept_are_cut_again(tmp_path: Path) -> None:
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.settings import Settings
 
     settings = Settings(task="align", device="cpu")
-    (record,) = Pipeline(settings, crops_folder=tmp_path / "crops").run([SAMPLES / "hopper.jpg"])
-    expected = read_rgb(tmp_path / "crops/hopper.jpg.0.png")
+    photos = [SAMPLES / "hopper.jpg"]
+    (record,) = Pipeline(settings, crops_folder=tmp_path / "crops").run(photos)
+    expected = read_rgb(tmp_path / record.crop)
     found = pictures(tmp_path / "run").thumbnail({**row(record), "crop": ""})
     assert found is not None
     assert np.abs(found.astype(int) - expected).max() <= 1

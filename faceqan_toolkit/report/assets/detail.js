@@ -34,6 +34,8 @@ class Detail {
     if (place < 0 || place >= this.grid.items.length) return;
     this.place = place;
     this.draw();
+    // what had the focus may have been drawn anew
+    if (!this.dialog.contains(document.activeElement)) this.body.focus({ preventScroll: true });
   }
 
   draw() {
@@ -194,7 +196,12 @@ class Detail {
 
   json(row) {
     const text = JSON.stringify(this.table.record(row), null, 2);
-    return element("details", {}, element("summary", {}, "Record as JSON"), element("pre", { tabindex: 0, "aria-label": "Record as JSON" }, text));
+    const details = element("details", {}, element("summary", {}, "Record as JSON"), element("pre", { tabindex: 0, "aria-label": "Record as JSON" }, text));
+    details.open = this.jsonOpen ?? false; // as it was left at the face before
+    details.addEventListener("toggle", () => {
+      this.jsonOpen = details.open;
+    });
+    return details;
   }
 }
 

@@ -54,7 +54,7 @@ class Histogram {
         return `M${(i * width + 1).toFixed(2)} 100v-${height.toFixed(2)}h${(width - 2).toFixed(2)}V100z`;
       })
       .join("");
-    document.getElementById("peak").textContent = peak ? `highest bar: ${plural(peak, "face", "faces")}` : "";
+    document.getElementById("peak").textContent = peak ? `Highest bar: ${plural(peak, "face", "faces")}` : "";
     const svg = (name, attributes) => {
       const node = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);

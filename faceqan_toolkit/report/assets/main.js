@@ -319,7 +319,8 @@ if (histogram) {
   const middle = (scored.length - 1) / 2;
   const median = (qualities[scored[Math.floor(middle)]] + qualities[scored[Math.ceil(middle)]]) / 2;
   get("median").textContent = median.toFixed(4);
-  get("spread").textContent = `Lowest ${fixed(qualities[scored.at(-1)], 4)}, median ${median.toFixed(4)}, highest ${fixed(qualities[scored[0]], 4)}. Drag the line, or use the arrow keys.`;
+  get("spread").textContent = `Lowest ${fixed(qualities[scored.at(-1)], 4)}, median ${median.toFixed(4)}, highest ${fixed(qualities[scored[0]], 4)}.`;
+  get("spread").append(element("span", { class: "hint" }, " Drag the line, or use the arrow keys."));
   Object.assign(get("threshold-number"), { step: histogram.step });
   get("threshold-panel").hidden = false;
 }
