@@ -7,9 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import Run, RunInfo, read_run
+from faceqan_toolkit.runs import SCHEMA, Run, RunInfo, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
 
@@ -51,6 +53,17 @@ def make_run(folder: Path, records: Iterable[Record], task: str = "align-and-sco
         started = "2026-01-02T03:04:05+00:00"
         run.write_info(counts, {"started": started, "seconds": 3723.4, "photos": 7})
     return read_run(folder)
+
+
+def large_run(folder: Path, number: int) -> RunInfo:
+    """Make a run of so many faces, n / number their qualities; its ledger is written at once."""
+    run = make_run(folder, [face("first.jpg", 0.0)])
+    template = pq.read_table(run.parts[0]).to_pylist()[0]
+    columns = {name: [value] * number for name, value in template.items()}
+    columns["path"] = [f"person_{n % 5000:04d}/{n:06d}.jpg" for n in range(number)]
+    columns["quality"] = [n / number for n in range(number)]
+    pq.write_table(pa.table(columns, schema=SCHEMA), run.parts[0])
+    return run
 
 
 def write_photo(

@@ -16,7 +16,7 @@ from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import Record
 from tests.report.conftest import OpenReport
-from tests.report.runs import EVIL, face, failed, make_run, mixed_run, write_photo
+from tests.report.runs import EVIL, face, failed, large_run, make_run, mixed_run, write_photo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -392,7 +392,7 @@ def test_everything_by_keyboard(mixed, open_report: OpenReport) -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     assert not page.locator("#detail").is_visible()
-    assert page.evaluate(focused) == "2", "back to where the reader was"
+    until(page, f"{focused} === '2'")  # back to where the reader was
 
 
 def test_screen_readers_are_told(mixed, open_report: OpenReport) -> None:
@@ -518,11 +518,7 @@ def test_one_score_alone(open_report: OpenReport, tmp_path: Path) -> None:
 
 def test_a_hundred_thousand_faces(open_report: OpenReport, tmp_path: Path) -> None:
     number = 100_000
-    records = (
-        face(f"person_{n % 5000:04d}/{n:06d}.jpg", (n * 7919 % number) / number)
-        for n in range(number)
-    )
-    run = make_run(tmp_path / "run", records)
+    run = large_run(tmp_path / "run", number)
     file = write_report(run, tmp_path / "run/report.html", pictures=False).file
     start = time.monotonic()
     page = open_report(file)
