@@ -98,7 +98,7 @@ def test_nothing_is_loaded_and_only_our_script_may_run(tmp_path: Path) -> None:
 def test_the_summary_says_what_the_run_was(tmp_path: Path) -> None:
     text = Parsed(write_report(mixed_run(tmp_path / "run"), tmp_path / "r.html").file).text
     words = " ".join(text.split())
-    for expected in (WEIGHTS, "Faces scored 12", "Without a result 3", "Model sface",
+    for expected in (WEIGHTS, "Faces scored 12", "No result 3", "Model sface",
                      "Preset exact", "1 h 2 min", "2026-01-02 03:04 UTC", "12 ok", "1 no_face",
                      "1 unreadable", "1 too_small", "max-side 1600", "torch"):  # fmt: skip
         assert expected in words, expected

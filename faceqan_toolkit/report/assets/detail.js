@@ -71,7 +71,7 @@ class Detail {
       const stays = this.stays(row);
       line.append(
         element("strong", {}, fixed(table.value("quality", row), 4)),
-        ` rank ${count(table.value("rank", row))}, percentile ${table.value("percentile", row).toFixed(1)} `,
+        ` rank ${count(table.value("rank", row))}, percentile ${percentile(table.value("percentile", row))} `,
         element("span", { class: stays ? "tag stay" : "tag go" }, stays ? "stays" : "goes"),
       );
     }

@@ -33,12 +33,12 @@ function tile(row) {
   const spoken = [];
   if (quality !== null) {
     const rank = table.value("rank", row);
-    const percentile = table.value("percentile", row).toFixed(1);
+    const share = percentile(table.value("percentile", row));
     button.append(
       element("span", { class: "rank", "aria-hidden": "true" }, `#${count(rank)}`),
-      element("span", { class: "score" }, element("b", {}, fixed(quality, 4)), element("span", {}, `P${percentile}`)),
+      element("span", { class: "score" }, element("b", {}, fixed(quality, 4)), element("span", {}, `P${share}`)),
     );
-    spoken.push(`rank ${rank}`, `quality ${quality.toFixed(4)}`, `percentile ${percentile}`);
+    spoken.push(`rank ${rank}`, `quality ${quality.toFixed(4)}`, `percentile ${share}`);
     if (threshold > -Infinity) {
       button.classList.toggle("going", !stays(row));
       spoken.push(stays(row) ? "stays" : "goes");

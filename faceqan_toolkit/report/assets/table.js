@@ -74,4 +74,5 @@ function fixed(value, decimals) {
 
 const count = (number) => number.toLocaleString("en-US");
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
+const percentile = (number) => (number === 100 ? "100" : number.toFixed(1));
 const plural = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
