@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,23 @@ class Doubt:
         return [new.get(record.face, record) for record in self.records]
 
 
+@dataclass(frozen=True)
+class Column:
+    """How a column of the ranking stands in CSV.
+
+    Attributes:
+        name: of the column.
+        kind: "text", "integer" or "number".
+        decimals: digits after the point; None means as many as the number has.
+        guarded: its text is kept from running as a formula; nothing stands for "".
+    """
+
+    name: str
+    kind: str
+    decimals: int | None = None
+    guarded: bool = False
+
+
 class Ranking:
     """The rows of a run in order: best quality first, failures last, ties by path.
 
@@ -151,6 +168,58 @@ class Ranking:
             cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom)})")
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def described(self) -> list[Column]:
+        """Return how CSV shows each of `columns`."""
+        with self._connection() as connection:
+            query = connection.sql(self._query(None, None))
+            types = dict(zip(query.columns, map(str, query.types), strict=True))
+            # what becomes of a formula and of a number tells how the column is written
+            probes = ", ".join(
+                f"CAST({0 if types[name] != 'VARCHAR' else 'chr(61)'} AS {types[name]}) AS {name}"
+                for name in self.columns
+            )
+            row = connection.execute(
+                f"SELECT {', '.join(map(_cell, self.columns))} FROM (SELECT {probes})"
+            ).fetchone()
+        assert row is not None  # one row of constants
+        return [
+            _column(name, types[name], cell) for name, cell in zip(self.columns, row, strict=True)
+        ]
+
+    def blocks(
+        self,
+        size: int,
+        *,
+        extra: Sequence[str] = (),
+        every: int = 1,
+        every_failure: int = 1,
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows in order, `size` at a time: `columns`, then `extra` ones of the ledger.
+
+        Args:
+            size: rows in a block; the last has fewer.
+            extra: names of further columns.
+            every: 1 for all rows with status "ok", n for every n-th of them.
+            every_failure: the same for all others.
+        """
+        columns = ", ".join((*self.columns, *extra))
+        query = f"SELECT {columns} FROM ({RANKED})"
+        if max(every, every_failure) > 1:
+            query = f"""
+                SELECT {columns} FROM (
+                    SELECT *, row_number() OVER (
+                        PARTITION BY status = 'ok' ORDER BY rank NULLS LAST, path, face
+                    ) - 1 AS place
+                    FROM ({RANKED})
+                )
+                WHERE place % CASE WHEN status = 'ok' THEN {every:d} ELSE {every_failure:d} END = 0
+                ORDER BY rank NULLS LAST, status <> 'ok', path, face
+            """
+        with self._connection() as connection:
+            cursor = connection.execute(query)
+            while rows := cursor.fetchmany(size):
+                yield rows
 
     def uncertain(self, share: float, at: float | None = None) -> list[Doubt]:
         """Return the photos with faces that are to be measured, by path.
@@ -287,6 +356,16 @@ def copy_rows(
     }[file_format]
     destination = str(target).replace("'", "''")
     connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+
+
+def _column(name: str, kind: str, cell: object) -> Column:
+    """Return a column by its type and the cell of a probe: "=" or 0."""
+    if kind == "VARCHAR":
+        return Column(name, "text", guarded=cell != "=")
+    if kind == "DOUBLE":
+        decimals = len(cell.partition(".")[2]) if isinstance(cell, str) else None
+        return Column(name, "number", decimals)
+    return Column(name, "integer")
 
 
 def _cell(column: str) -> str:

@@ -13,7 +13,7 @@ import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino", "onnx", "onnxruntime", "onnx2torch"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
@@ -34,6 +34,7 @@ LAYERS = [
     {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest"},
     {"filtering", "comparing", "grouping"},
     {"transfer"},
+    {"report.rows", "report.pictures", "report.page"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
     {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
@@ -128,7 +129,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "models",
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "report", "models",
             "explain", "doctor"]  # fmt: skip
 
 

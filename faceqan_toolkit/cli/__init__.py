@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "score",
     "rank": "rank",
     "filter": "filter",
+    "report": "report",
     "models": "models",
     "explain": "explain",
     "doctor": "doctor",

@@ -14,6 +14,7 @@ from faceqan_toolkit.cli import options
 @options.photos_argument
 @options.run_options
 @options.crops_option
+@options.report_option
 @options.like_published_option
 @options.detection_options
 @options.alignment_options
@@ -24,6 +25,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     retry_failed: bool,
+    report: bool,
     **chosen: Any,
 ) -> None:
     """Detect, align, score and rank the faces of raw PHOTOS.
@@ -35,4 +37,4 @@ def command(
     from faceqan_toolkit.cli.job import run_job
 
     settings = options.make_settings("align-and-score", **chosen)
-    run_job(settings, photos, output, formats, retry_failed=retry_failed)
+    run_job(settings, photos, output, formats, retry_failed=retry_failed, report=report)

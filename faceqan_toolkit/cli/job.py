@@ -32,6 +32,7 @@ def run_job(
     formats: Sequence[str],
     *,
     retry_failed: bool,
+    report: bool = False,
 ) -> None:
     """Process photos into a run folder and exit with 0, or 3 if some have no result.
 
@@ -65,6 +66,11 @@ def run_job(
                     **({"refined": refined} if refined else {}),
                 },
             )
+        if report:
+            from faceqan_toolkit.report.page import write_report
+
+            click.echo("Writing the report", err=True)
+            files.append(write_report(read_run(output), output / "report.html").file)
     print_summary(read_run(output), counts, files)
     if set(counts) - {"ok"}:
         raise click.exceptions.Exit(SOME_FAILED)

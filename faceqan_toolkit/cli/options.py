@@ -130,6 +130,11 @@ hints_option = _option(
     help="Measure what may be wrong with each face, beside its score.",
 )
 
+report_option = click.option(
+    "--report/--no-report", default=True, show_default=True,
+    help="Write RUN/report.html, a page to look at the result.",
+)  # fmt: skip
+
 like_published_option = click.option(
     "--like-published", is_flag=True,
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",

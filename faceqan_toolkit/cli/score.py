@@ -13,6 +13,7 @@ from faceqan_toolkit.cli import options
 @click.command("score")
 @click.argument("crops", nargs=-1, required=True)
 @options.run_options
+@options.report_option
 @options.like_published_option
 @options.quality_options
 @options.hints_option
@@ -21,6 +22,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     retry_failed: bool,
+    report: bool,
     **chosen: Any,
 ) -> None:
     """Score CROPS that are aligned already and rank them.
@@ -33,4 +35,4 @@ def command(
     from faceqan_toolkit.cli.job import run_job
 
     settings = options.make_settings("score", **chosen)
-    run_job(settings, crops, output, formats, retry_failed=retry_failed)
+    run_job(settings, crops, output, formats, retry_failed=retry_failed, report=report)

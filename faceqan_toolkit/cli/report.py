@@ -1,0 +1,38 @@
+"""`faceqan-toolkit report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The page to write.  [default: RUN/report.html]",
+)
+@click.option(
+    "--photos/--no-photos",
+    default=True,
+    show_default=True,
+    help="Show the photos too, or only the crops.",
+)
+@click.option("--redact", is_flag=True, help="Leave every picture out: scores and names only.")
+def command(run: Path, output: Path | None, photos: bool, redact: bool) -> None:
+    """Write a RUN as one HTML page: scores, crops, threshold, failures.
+
+    It needs no network. Pictures of more than 200 rows lie in a folder beside it, report-files.
+    """
+    from faceqan_toolkit.report.page import write_report
+    from faceqan_toolkit.runs import read_run
+
+    target = output or run / "report.html"
+    report = write_report(read_run(run), target, pictures=not redact, photos=photos)
+    click.echo(report.file)
+    if report.folder:
+        click.echo(f"Its pictures are in {report.folder}; keep them together.", err=True)

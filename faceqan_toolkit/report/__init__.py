@@ -1,0 +1,1 @@
+"""The page people look at: one HTML file that shows a run."""

@@ -1,0 +1,332 @@
+"""A run as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.ranking import PARTS, Ranking
+from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
+from faceqan_toolkit.report.rows import columns_json, script_json
+from faceqan_toolkit.runs import RunInfo, replacing
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+
+EMBED_FACES = 200
+"""Up to so many rows the pictures are inside the page; with more they lie in a folder beside it."""
+COPY_PHOTOS = 2_000
+"""Up to so many rows the photos are copied, reduced; with more the page opens the originals."""
+FACE_LIMIT = 200_000
+"""With more faces than that the page shows every second, third, ..."""
+FAILURE_LIMIT = 50_000
+"""The same for rows without a face."""
+
+BLOCK = 64 * SHEET
+"""Rows in one piece of the page."""
+
+SCRIPTS = ("table", "csv", "pictures", "histogram", "grid", "detail", "main")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        file: the page.
+        folder: of the pictures beside it; None if they are in the page, or left out.
+    """
+
+    file: Path
+    folder: Path | None
+
+
+def write_report(
+    run: RunInfo, target: Path, *, pictures: bool = True, photos: bool = True
+) -> Report:
+    """Write a run's report, whole or not at all; memory use does not grow with the pictures.
+
+    Args:
+        run: as `read_run` gives it.
+        target: the HTML file, replaced if it exists. Pictures of more than `EMBED_FACES` rows go
+            to a folder beside it, named after it: `report-files` for `report.html`.
+        pictures: show crops and photos; False leaves every picture out.
+        photos: show the photos too, not only the crops.
+
+    Raises:
+        RunError: the ledger is damaged, or the report cannot be written.
+    """
+    page = _Page(run, target, pictures=pictures, photos=pictures and photos)
+    try:
+        try:
+            with replacing(target) as temporary:
+                page.write(temporary)
+        except BaseException:
+            if page.folder:
+                shutil.rmtree(page.folder, ignore_errors=True)
+            raise
+        _remove_earlier(page.files, page.folder)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+    return Report(target, page.files if page.folder else None)
+
+
+class _Page:
+    """One page that is being written.
+
+    Pictures go to a new folder of their own within `files`, so that an earlier report keeps its
+    pictures until the new one takes its place.
+    """
+
+    def __init__(self, run: RunInfo, target: Path, *, pictures: bool, photos: bool) -> None:
+        self.run = run
+        self.ranking = Ranking(run)
+        self.columns = self.ranking.described()
+        self.counts = self.ranking.counts()
+        self.faces = self.counts.get("ok", 0)
+        self.failures = sum(self.counts.values()) - self.faces
+        rows = self.faces + self.failures
+        self.embedded = rows <= EMBED_FACES
+        self.copied = photos and rows <= COPY_PHOTOS and run.task != "score"
+        self.linked = photos and rows > COPY_PHOTOS and run.task != "score"
+        self.source = Pictures(run, cut=rows <= COPY_PHOTOS) if pictures else None
+        self.files = target.with_name(f"{target.stem}-files")
+        self.folder: Path | None = None
+        if pictures and not self.embedded:
+            self.folder = self.files / uuid.uuid4().hex[:8]
+        self.every = max(1, -(-self.faces // FACE_LIMIT))
+        self.every_failure = max(1, -(-self.failures // FAILURE_LIMIT))
+        self.rows_of_photos: dict[str, dict[str, Any]] = {}
+
+    def write(self, file: Path) -> None:
+        """Write the page and its folder."""
+        if self.folder:
+            (self.folder / "photos").mkdir(parents=True)
+        environment = Environment(
+            loader=PackageLoader("faceqan_toolkit.report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["thousands"] = "{:,}".format
+        template = environment.get_template("report.html")
+        # a path that is no text must not stop the report
+        with (
+            file.open("w", encoding="utf-8", errors="replace", newline="\n") as out,
+            ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        ):
+            out.writelines(template.generate(**self.context(pool)))
+
+    def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
+        """Return what the template shows."""
+        content = self.run.content
+        style, script = _asset("report.css"), _script()
+        images = "'self' data: blob: file:" if self.source else "'none'"
+        return {
+            "policy": (
+                f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+                f"img-src {images}; base-uri 'none'; form-action 'none'"
+            ),
+            "style": Markup(style),
+            "script": Markup(script),
+            "name": self.run.folder.absolute().name,
+            "scored": self.ranking.scored,
+            "faces": self.faces,
+            "failures": self.failures,
+            "counts": self.counts,
+            "preset": content["settings"].get("preset", "") if self.ranking.scored else "",
+            "model": content.get("model") or {},
+            "started": _started(content),
+            "seconds": _duration(_seconds(content)),
+            "written": _time(datetime.now(timezone.utc)),
+            "details": _details(content),
+            "settings": {
+                key.replace("_", "-"): _shown(value) for key, value in content["settings"].items()
+            },
+            "versions": content.get("versions", {}),
+            "folder": self.files.name if self.folder else "",
+            "redacted": self.source is None,
+            "every": self.every,
+            "every_failure": self.every_failure,
+            "meta": script_json(self.meta()),
+            "blocks": self.blocks(pool),
+            "photos": self.photos(pool),
+        }
+
+    def meta(self) -> dict[str, Any]:
+        """Return what the script must know beside the rows."""
+        settings = self.run.content["settings"]
+        folder = f"{self.files.name}/{self.folder.name}" if self.folder else None
+        return {
+            "name": self.run.folder.absolute().name,
+            "columns": [vars(column) for column in self.columns],
+            "parts": list(PARTS),
+            "box": list(BOX_COLUMNS),
+            "landmarks": list(LANDMARK_COLUMNS),
+            "scored": self.ranking.scored,
+            "exponent": settings.get("exponent"),
+            "pictures": self.source is not None,
+            "folder": None if folder is None else "/".join(map(_quoted, folder.split("/"))),
+            "photos": "copied" if self.copied else "linked" if self.linked else "none",
+        }
+
+    def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+        """Yield the rows in pieces: their JSON, and the sheets of thumbnails that are embedded."""
+        names = [*self.ranking.columns, "sha256"]
+        start = 0
+        for rows in self.ranking.blocks(
+            BLOCK, extra=["sha256"], every=self.every, every_failure=self.every_failure
+        ):
+            mappings = [dict(zip(names, row, strict=True)) for row in rows]
+            has_thumbnail = [0] * len(rows)
+            sheets = {}
+            for first in range(0, len(rows), SHEET):
+                group = mappings[first : first + SHEET]
+                if jpeg := self._sheet(pool, group, has_thumbnail, first):
+                    number = (start + first) // SHEET
+                    sheets[number] = self._store(f"sheet-{number}.jpg", jpeg)
+            more = {"has_thumbnail": has_thumbnail}
+            if self.copied:
+                for row in mappings:
+                    self.rows_of_photos.setdefault(row["path"], row)
+                places = {path: place for place, path in enumerate(self.rows_of_photos)}
+                more["photo"] = [places[row["path"]] for row in mappings]
+            yield {
+                "json": columns_json(self.columns, rows, more),
+                "sheets": {number: text for number, text in sheets.items() if text},
+            }
+            start += len(rows)
+
+    def photos(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+        """Yield size and content of each copied photo; to be called after `blocks`."""
+        if not self.copied or self.source is None:
+            return
+        found = in_threads(pool, self.source.photo, self.rows_of_photos.values(), 8)
+        for number, photo in enumerate(found):
+            if photo:
+                text = self._store(f"photos/{number}.jpg", photo.jpeg)
+                size = script_json([photo.width, photo.height])
+                yield {"number": number, "size": size, "text": text}
+
+    def _sheet(
+        self,
+        pool: ThreadPoolExecutor,
+        rows: list[dict[str, Any]],
+        has_thumbnail: list[int],
+        first: int,
+    ) -> bytes | None:
+        if self.source is None:
+            return None
+        thumbnails = list(in_threads(pool, self.source.thumbnail, rows, SHEET))
+        for place, thumbnail in enumerate(thumbnails):
+            has_thumbnail[first + place] = int(thumbnail is not None)
+        if all(thumbnail is None for thumbnail in thumbnails):
+            return None
+        return sheet(thumbnails)
+
+    def _store(self, name: str, jpeg: bytes) -> str:
+        """Write a picture to the folder, or return it as text for the page."""
+        if self.folder is None:
+            return base64.b64encode(jpeg).decode()
+        (self.folder / name).write_bytes(jpeg)
+        return ""
+
+
+def _remove_earlier(files: Path, keep: Path | None) -> None:
+    """Remove the pictures of earlier reports; nothing but what reports have made."""
+    if not files.is_dir():
+        return
+    for entry in files.iterdir():
+        if entry != keep and re.fullmatch("[0-9a-f]{8}", entry.name) and entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+    if not any(files.iterdir()):
+        files.rmdir()
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """Return all scripts as one, in a scope of its own."""
+    parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();'
+
+
+def _hash(text: str) -> str:
+    """Return what a content security policy calls an inline script or style by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _quoted(name: str) -> str:
+    return quote(os.fsencode(name), safe="")
+
+
+def _details(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what identifies the run and what its work was."""
+    model = content.get("model") or {}
+    calls = content.get("invocations", [])
+    photos = sum(int(call.get("photos", 0)) for call in calls)
+    backends = dict.fromkeys(str(call["backend"]) for call in calls if call.get("backend"))
+    found = {
+        "Model": model.get("name", ""),
+        "Model's SHA-256": model.get("sha256", ""),
+        "Head's SHA-256": model.get("head_sha256", ""),
+        "Fingerprint": content.get("fingerprint", ""),
+        "Backend": ", ".join(backends),
+        "Photos processed": f"{photos:,}" if calls else "",
+        "Started": _started(content),
+        "Time": _duration(_seconds(content)),
+        "Commands": f"{len(calls):,}" if len(calls) > 1 else "",
+    }
+    return {label: text for label, text in found.items() if text}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _seconds(content: Mapping[str, Any]) -> float:
+    return sum(float(call.get("seconds", 0)) for call in content.get("invocations", []))
+
+
+def _started(content: Mapping[str, Any]) -> str:
+    calls = content.get("invocations", [])
+    try:
+        return _time(datetime.fromisoformat(calls[0]["started"])) if calls else ""
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as people say it: 8 s, 3 min 20 s, 2 h 5 min; nothing for none."""
+    if seconds <= 0:
+        return ""
+    whole = max(1, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, left = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,84 @@
+"""Rows as compact JSON, column by column, safe inside a page's script tag."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from faceqan_toolkit.ranking import Column
+
+_UNSAFE = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"}
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON in ASCII that cannot end the script tag it stands in."""
+    return Markup(_safe(json.dumps(value, separators=(",", ":"))))
+
+
+def columns_json(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Any]],
+    more: Mapping[str, Sequence[int]] | None = None,
+) -> Markup:
+    """Return rows as one JSON object with a member for each column.
+
+    A column is a list of its values; or {"all": value} if all are equal; or, where that is
+    shorter, {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals
+    of CSV.
+
+    `length` is the number of rows.
+
+    Args:
+        columns: of the first values of each row; further values are left out.
+        rows: at least one.
+        more: further columns of integers by name, a value for each row.
+    """
+    members = [f'"length":{len(rows)}']
+    members += [
+        f"{_text(column.name)}:{_values([_literal(column, row[place]) for row in rows])}"
+        for place, column in enumerate(columns)
+    ]
+    for name, numbers in (more or {}).items():
+        members.append(f"{_text(name)}:{_values([str(number) for number in numbers])}")
+    return Markup("{" + ",".join(members) + "}")
+
+
+def _values(literals: list[str]) -> str:
+    distinct = list(dict.fromkeys(literals))
+    if len(distinct) == 1:
+        return f'{{"all":{distinct[0]}}}'
+    if len(distinct) > len(literals) // 4:
+        return f"[{','.join(literals)}]"
+    place = {literal: str(index) for index, literal in enumerate(distinct)}
+    at = ",".join(place[literal] for literal in literals)
+    return f'{{"values":[{",".join(distinct)}],"at":[{at}]}}'
+
+
+def _literal(column: Column, value: Any) -> str:
+    """Return a value as JSON."""
+    if value is None:
+        return "null"
+    if column.kind == "text":
+        return _text(value if isinstance(value, str) else str(value).lower())
+    if column.kind == "integer":
+        return str(int(value))
+    if not math.isfinite(value):
+        return "null"
+    if column.decimals is None:
+        return repr(float(value))
+    digits = f"{value:.{column.decimals}f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def _text(value: str) -> str:
+    return _safe(json.dumps(value))
+
+
+def _safe(text: str) -> str:
+    for character, escape in _UNSAFE.items():
+        text = text.replace(character, escape)
+    return text
