@@ -15,7 +15,7 @@ from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos import decode, decode_full
 from faceqan_toolkit.runs import RunInfo
-from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
 THUMBNAIL = 112
 """Side of a thumbnail, pixels."""
@@ -58,6 +58,7 @@ class Pictures:
     def __init__(self, run: RunInfo, *, cut: bool) -> None:
         self.folder = run.folder
         self.settings: Mapping[str, Any] = run.content["settings"]
+        self.model: Mapping[str, Any] = run.content.get("model") or {}
         self.max_pixels = int(self.settings.get("max_pixels", 200_000_000))
         self.crops_are_photos = run.task == "score"
         self.cut = cut
@@ -103,16 +104,28 @@ class Pictures:
 
     def _cut(self, row: Row) -> Pixels:
         """Cut a crop from its photo as the run did."""
-        from faceqan_toolkit.alignment import align, detail_survives
+        from faceqan_toolkit.alignment import Template, align, detail_survives
 
         landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
-        # the box plays no part in alignment
-        face = Face(np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)]), landmarks)
+        box = np.array([row[column] for column in BOX_COLUMNS], float)
+        face = Face(box, landmarks, rotation=row.get("rotation") or 0)
+        template = Template(
+            self.model.get("template") or self.settings.get("template") or "arcface",
+            int(self.model.get("input_size") or self.settings.get("crop_size") or 112),
+        )
         photo = self._photo(row, int(self.settings.get("max_side") or 0))
-        if photo.reduction > 1 and not detail_survives(face, photo.reduction):
+        if photo.reduction > 1 and not detail_survives(
+            template.transform(face, photo.size), photo.reduction
+        ):
             photo = decode_full(photo)
-        antialias = bool(self.settings.get("antialias", True))
-        return align(photo.pixels, face, antialias=antialias, reduction=photo.reduction).pixels
+        return align(
+            photo.pixels,
+            face,
+            antialias=bool(self.settings.get("antialias", True)),
+            template=template,
+            reduction=photo.reduction,
+            photo_size=photo.size,
+        ).pixels
 
     def _photo(self, row: Row, at_least: int) -> Photo:
         """Decode a row's photo.
