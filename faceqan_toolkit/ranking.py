@@ -203,7 +203,7 @@ class Ranking:
             every: 1 for all rows with status "ok", n for every n-th of them.
             every_failure: the same for all others.
         """
-        columns = ", ".join((*self.columns, *extra))
+        columns = ", ".join((self._columns(), *extra))
         query = f"SELECT {columns} FROM ({RANKED})"
         if max(every, every_failure) > 1:
             query = f"""
@@ -285,11 +285,15 @@ class Ranking:
         except (OSError, duckdb.IOException) as error:
             raise RunError(f"cannot write {target}: {error}") from error
 
-    def _query(self, top: int | None, bottom: int | None) -> str:
-        """Return SQL for the wanted rows, in order."""
+    def _columns(self) -> str:
+        """Return SQL for `columns`, of ranked rows."""
         scale = self.run.scale
         on_scale = f"{scale.sql('quality') if scale else 'CAST(NULL AS INTEGER)'} AS quality_100"
-        columns = ", ".join(on_scale if name == "quality_100" else name for name in self.columns)
+        return ", ".join(on_scale if name == "quality_100" else name for name in self.columns)
+
+    def _query(self, top: int | None, bottom: int | None) -> str:
+        """Return SQL for the wanted rows, in order."""
+        columns = self._columns()
         if top is None and bottom is None:
             return f"SELECT {columns} FROM ({RANKED})"
         kept = " OR ".join(
