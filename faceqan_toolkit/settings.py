@@ -69,6 +69,8 @@ class Settings:
         max_pixels: photos with more pixels are not decoded.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
+        workers: processes that work side by side, each on a core or a GPU; None means as many as
+            are worth it.
         keep_crops: write the aligned crops to the run folder.
 
     Raises:
@@ -96,6 +98,7 @@ class Settings:
     max_pixels: int = 200_000_000
     device: str = "auto"
     backend: str = "auto"
+    workers: int | None = None
     refine: float = 0.0
     refine_at: float | None = None
     keep_crops: bool = True
@@ -130,6 +133,7 @@ class Settings:
             self.max_side,
             "at least 100 pixels, or 0 for the photo's own size",
         )
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         check_attack(
             self.eps,

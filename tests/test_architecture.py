@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "cores"},
     {"weights"},
     {
         "settings", "photos", "device", "alignment", "attack", "facenet_weights",
@@ -29,7 +29,9 @@ LAYERS = [
     {"detection", "landmarks", "estimator", "ranking"},
     {"quality", "instant"},
     {"pipeline"},
-    {"engines.base", "engines.local"},
+    {"engines.base", "engines.worker"},
+    {"engines.local", "engines.processes"},
+    {"engines.choice"},
     {"cli"},
 ]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""

@@ -43,6 +43,18 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, **attributes)
 
 
+def _number_or_auto(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> int | None:
+    """Return the number, or None for auto."""
+    if value is None or value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
+
+
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
 run_options = _stack(
@@ -61,7 +73,11 @@ run_options = _stack(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
     _option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
+        "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
+    ),
+    _option(
+        "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
+        help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
     ),
 )  # fmt: skip
 

@@ -17,6 +17,11 @@ class Engine(Protocol):
     """
 
     @property
+    def workers(self) -> int:
+        """Pipelines that work side by side."""
+        ...
+
+    @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far by stage, summed over workers."""
         ...

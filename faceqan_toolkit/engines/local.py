@@ -13,6 +13,8 @@ from faceqan_toolkit.types import PhotoSource, Record
 class LocalEngine:
     """Runs one pipeline; records come in the order of the photos."""
 
+    workers = 1
+
     def __init__(self) -> None:
         self._pipeline: Pipeline | None = None
 
