@@ -33,9 +33,9 @@ Round = Callable[[Tensor], Tensor]
 
 
 def tf32(x: Tensor) -> Tensor:
-    """Round to the nearest number of 10 bits of mantissa, ties to even."""
-    bits = x.view(torch.int32)
-    return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+    """Round to the nearest number of 10 bits of mantissa (Veltkamp's splitting)."""
+    large = x * (2**13 + 1)
+    return large.sub_(large - x)
 
 
 def tf32_cut(x: Tensor) -> Tensor:

@@ -63,11 +63,12 @@ class FaceQAN(QualityEstimator):
         clamp: "published" keeps attacked crops in [-1, 1] as the published code does, "valid" in
             [0, 1].
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-        backend: what computes the attack's steps: "torch"; "openvino", an extra for CPUs; or
-            "auto", which is OpenVINO where it is installed and known to be faster.
+        backend: what computes the attack's steps: "torch"; "openvino", an extra for CPUs;
+            "compile", which is torch.compile, with CUDA graphs on a GPU; or "auto", which is
+            OpenVINO where it is installed and known to be faster.
 
     Attributes:
-        backend: the one in use, "torch" or "openvino".
+        backend: the one in use, never "auto".
 
     Raises:
         SettingsError: an option out of its range, or a device this machine does not have.

@@ -30,7 +30,7 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 }
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
-BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = ("auto", "torch", "openvino", "compile")
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 """Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
 

@@ -21,9 +21,9 @@ LAYERS = [
     {
         "settings", "photos", "device", "alignment", "attack", "facenet_weights",
         "embedders.preprocessing", "embedders.base", "embedders.freeze",
-        "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
+        "embedders.iresnet", "embedders.ir", "embedders.inception_resnet", "embedders.step_check",
     },
-    {"embedders.openvino_model", "embedders.openvino_step"},
+    {"embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.checkpoints", "embedders.zoo", "runs"},
     {"detection", "landmarks", "estimator", "ranking"},

@@ -161,7 +161,8 @@ quality_options = _stack(
     ),
     _option(
         "--backend", type=click.Choice(BACKENDS),
-        help="What computes the attack: torch, or openvino (an extra) on a CPU; auto: the faster.",
+        help="What computes the attack: torch, openvino (an extra) on a CPU, or compile: "
+        "torch.compile. auto: openvino where it is faster, else torch.",
     ),
 )  # fmt: skip
 

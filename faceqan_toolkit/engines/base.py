@@ -28,7 +28,7 @@ class Engine(Protocol):
 
     @property
     def backend(self) -> str:
-        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
         ...
 
     def run(

@@ -25,7 +25,7 @@ class LocalEngine:
 
     @property
     def backend(self) -> str:
-        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
         scorer = self._pipeline.scorer if self._pipeline else None
         return scorer.backend if scorer else ""
 

@@ -123,7 +123,7 @@ class ProcessEngine:
 
     @property
     def backend(self) -> str:
-        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
         return self._backend
 
     def run(
