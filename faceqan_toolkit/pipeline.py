@@ -302,6 +302,7 @@ def _estimator(settings: Settings) -> QualityEstimator:
         exponent=settings.exponent,
         seed=settings.seed,
         clamp=settings.clamp,
+        precision=settings.precision,
         device=settings.device,
         backend=settings.backend,
     )

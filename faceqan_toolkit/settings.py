@@ -31,6 +31,8 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 BACKENDS = ("auto", "torch", "openvino", "compile")
+PRECISIONS = ("float32", "tf32")
+"""Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 """Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
 
@@ -60,9 +62,9 @@ class Settings:
         antialias: average the photo's pixels where a face is shrunk more than twice.
         model: recognition model.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
-        eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`. Given as 0,
-            `copies` becomes the preset's number; others are for "exact" alone. "instant" takes
-            none of them.
+        eps, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see `quality.FaceQAN`.
+            Given as 0, `copies` becomes the preset's number; others are for "exact" alone.
+            "instant" takes none of them.
         refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
             measured as "exact" does.
         refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
@@ -95,6 +97,7 @@ class Settings:
     exponent: float = _stage("quality", 5.0)
     seed: int = _stage("quality", 0)
     clamp: str = _stage("quality", "published")
+    precision: str = _stage("quality", "float32")
     max_pixels: int = 200_000_000
     device: str = "auto"
     backend: str = "auto"
@@ -143,12 +146,13 @@ class Settings:
             self.seed,
             self.clamp,
             self.backend,
+            self.precision,
         )
 
     def _check_instant(self) -> None:
         """Refuse what "instant" would ignore, and what only "instant" understands."""
         if self.preset == "instant":
-            for name in ("eps", "steps", "exponent", "seed", "clamp"):
+            for name in ("eps", "steps", "exponent", "seed", "clamp", "precision"):
                 own = type(self).__dataclass_fields__[name].default
                 expected = f"{own} for preset instant, which predicts the default scores"
                 _check(getattr(self, name) == own, name, getattr(self, name), expected)
@@ -209,7 +213,14 @@ PUBLISHED: Mapping[str, Any] = {
 
 
 def check_attack(
-    eps: float, steps: int, copies: int, exponent: float, seed: int, clamp: str, backend: str
+    eps: float,
+    steps: int,
+    copies: int,
+    exponent: float,
+    seed: int,
+    clamp: str,
+    backend: str,
+    precision: str,
 ) -> None:
     """Raise SettingsError if an option of FaceQAN is out of its range."""
     _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
@@ -218,6 +229,7 @@ def check_attack(
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
     _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
+    _check(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
     _check(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
 
 

@@ -15,6 +15,7 @@ from faceqan_toolkit.settings import (
     CLAMPS,
     DETECTORS,
     FACE_POLICIES,
+    PRECISIONS,
     PRESETS,
     PUBLISHED,
     Settings,
@@ -158,6 +159,10 @@ quality_options = _stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
+    ),
+    _option(
+        "--precision", type=click.Choice(PRECISIONS),
+        help="tf32: coarser products, faster on NVIDIA GPUs, nearly the same ranking.",
     ),
     _option(
         "--backend", type=click.Choice(BACKENDS),
