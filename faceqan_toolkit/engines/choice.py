@@ -10,7 +10,7 @@ PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
 """Photos that take about as long as it takes to start a process for them."""
 
 WORKER_BYTES = 1_500_000_000
-"""Memory a process may come to need on a CPU."""
+"""Memory a process may come to need on a CPU: 1.35 GB with the built-in model, exact."""
 
 
 def make_engine(settings: Settings, photos: int) -> Engine:

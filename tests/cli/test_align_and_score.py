@@ -228,11 +228,14 @@ def test_ctrl_c_flushes_and_says_so(command_line: CommandLine, many: Path, tmp_p
     assert len(recorded(tmp_path / "run")) == 12
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP on Windows")
 def test_two_processes_on_one_run(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
     first = start(arguments, tmp_path, FLUSH_ALWAYS)
     wait_for_parts(tmp_path / "run", 1, first)
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second one has begun
     second = command_line(*arguments)
+    first.send_signal(signal.SIGCONT)
     first.communicate()
     assert first.returncode == 3
     assert second.returncode == 1
