@@ -47,13 +47,13 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
+device_option = _option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+
 machine_options = _stack(
     _option(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
-    _option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.",
-    ),
+    device_option,
 )  # fmt: skip
 
 run_options = _stack(
@@ -133,6 +133,11 @@ hints_option = _option(
 report_option = click.option(
     "--report/--no-report", default=True, show_default=True,
     help="Write RUN/report.html, a page to look at the result.",
+)  # fmt: skip
+
+calibration_option = click.option(
+    "--calibration", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="What `calibrate` wrote: gives quality_100 its scale, and counts faces below thresholds.",
 )  # fmt: skip
 
 like_published_option = click.option(
