@@ -91,7 +91,7 @@ def calibrate(
     vectors = _embeddings(run, labelled, embeddings, device, needed)
     known = labelled
     if vectors is not None:
-        there = np.isfinite(vectors).all(axis=1)
+        there = np.asarray(np.isfinite(vectors).all(axis=1))
         known, vectors = labelled.only(there), vectors[there]
         _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding are left out")
     people = len(np.unique(known.identity))

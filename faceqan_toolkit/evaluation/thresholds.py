@@ -177,7 +177,6 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
     quality = pair_quality(faces.quality, comparisons.first, comparisons.second)
     order, starts = groups(quality)
     levels = quality[order][starts]
-    levels[0] = faces.quality.min()
     person = faces.identity[comparisons.first[order]]
     ordered = comparisons.similarity[order]
     result = np.full(len(weights), np.nan)
@@ -186,17 +185,15 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
         part = slice(start, start + step)
         counts = weights[part][:, person].astype(np.float64)
         wrong = counts * ~(ordered > similarity[part, None])
-        left, errors = (_from_each_on(values, starts) for values in (counts, wrong))
-        reached = (left > 0) & (errors / np.maximum(left, 1) <= target)
+        counts, wrong = (np.add.reduceat(values, starts, axis=1) for values in (counts, wrong))
+        left, errors = (np.cumsum(n[:, ::-1], axis=1)[:, ::-1] for n in (counts, wrong))
+        there = counts > 0  # a level nobody drawn has is none
+        reached = there & (errors / np.maximum(left, 1) <= target)
         reached &= ~np.isnan(similarity[part, None])
-        found = levels[np.argmax(reached, axis=1)]
+        first = np.argmax(reached, axis=1)
+        found = np.where(first == np.argmax(there, axis=1), faces.quality.min(), levels[first])
         result[part] = np.where(reached.any(axis=1), found, np.nan)
     return result
-
-
-def _from_each_on(values: Floats, starts: Ints) -> Floats:
-    """Return (B, G) sums of (B, M) values from each start to the end."""
-    return np.cumsum(np.add.reduceat(values, starts, axis=1)[:, ::-1], axis=1)[:, ::-1]
 
 
 def quality_for_discard(faces: Faces, target: float, weights: Counts) -> Floats:
