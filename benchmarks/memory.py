@@ -27,7 +27,8 @@ def peak_megabytes(folder: Path, photos: int) -> float:
         sample = samples[number % len(samples)]
         shutil.copy(sample, source / f"{number:06d}_{sample.name}")
     command = [sys.executable, "-m", "faceqan_toolkit", "align-and-score", str(source), "-o",
-               str(folder / f"run-{photos}"), "-k", "2", "-l", "2", "--device", "cpu"]  # fmt: skip
+               str(folder / f"run-{photos}"), "-k", "2", "-l", "2", "--device", "cpu",
+               "--workers", "1"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 3):

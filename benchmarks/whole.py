@@ -5,9 +5,9 @@
 Every row is a process of its own over the same photos. The baseline detects with facenet-pytorch
 (`MTCNN.detect`), aligns by scikit-image and OpenCV, and scores as the published code does
 (`published.py`); ours is the command line with each preset and detector. Times are without
-start-up, from the first photo to the last record; stages of ours overlap, so their sum may be
-more. With `--repeat`, the last preset's run again over so many copies of the photos: time must
-grow in proportion.
+start-up, from the first photo to the last record; stages of ours overlap and are summed over
+worker processes, so their sum may be more; peak memory is the largest process's. With `--repeat`,
+the last preset's run again over so many copies of the photos: time must grow in proportion.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from faceqan_toolkit.attack import Step, autograd_step
+from faceqan_toolkit.embedders.compiled_step import CompiledStep
 from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
-from faceqan_toolkit.embedders.openvino_step import OpenVINOStep, WrongGradient
+from faceqan_toolkit.embedders.openvino_step import OpenVINOStep
+from faceqan_toolkit.embedders.step_check import WrongGradient
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 
 OPENVINO_MACHINES = ("x86_64", "amd64")
@@ -25,7 +27,7 @@ def make_step(
     never from a timing: a machine gives the same scores every time.
 
     Args:
-        backend: "auto", "torch" or "openvino".
+        backend: "auto", "torch", "openvino" or "compile", which "auto" never is.
         network: frozen; maps (N, 3, S, S) crops to (N, D) embeddings.
         size: S, pixels.
         device: where the network is.
@@ -36,6 +38,8 @@ def make_step(
         UnsupportedOperation: "openvino", and the network cannot be converted.
         WrongGradient: "openvino", and it does not compute what torch does.
     """
+    if backend == "compile":
+        return "compile", CompiledStep(network, device)
     on_cpu = device.type == "cpu"
     suitable = on_cpu and platform.machine().lower() in OPENVINO_MACHINES
     if backend == "openvino" or (backend == "auto" and suitable):

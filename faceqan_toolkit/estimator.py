@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,7 @@ class QualityEstimator(ABC):
         device: where it runs.
         block_faces: crops that are computed at once.
         backend: what computes, "torch" or another library's name.
+        precision: "float32", or "tf32" on a GPU.
 
     Raises:
         SettingsError: a device this machine does not have.
@@ -52,6 +53,7 @@ class QualityEstimator(ABC):
 
     block_faces = 1
     backend = "torch"
+    precision = "float32"
 
     def __init__(self, embedder: Embedder | str, device: str) -> None:
         self.device = resolve_device(device)
@@ -98,7 +100,7 @@ class QualityEstimator(ABC):
             try:
                 # a short last block is filled up: a score must not depend on the block's shape
                 padded = block + [block[0]] * (self.block_faces - len(block))
-                with full_precision(self.device):
+                with arithmetic(self.device, self.precision):
                     scores = self._score_block(self._tensor(padded))
             except RuntimeError as error:
                 if not _out_of_memory(error):
@@ -167,13 +169,22 @@ def feature_map_bytes(network: nn.Module, size: int) -> int:
     return max(1, total)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Keep float32 what it says: cuDNN rounds inputs to 10 bits unless told otherwise."""
+@contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Keep float32 what it says: cuDNN rounds inputs to 10 bits, which is TF32, unless told."""
     if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
+        yield
+        return
+    rounded = precision == "tf32"
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, rounded
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -161,12 +161,21 @@ class Pipeline:
             return Prepared(source, state or _state(source), landmarks_id, failure=failure)
         return Prepared(source, state, landmarks_id, cuts)
 
-    def records(self, prepared: Iterable[Prepared]) -> Iterator[list[Record]]:
-        """Yield the records of each prepared photo, in order, scored in blocks."""
+    def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
+        """Yield the records of each prepared photo, in order, scored in blocks.
+
+        Args:
+            prepared: photos; None among them says that the next one may be long in coming, so
+                that those before it must not wait for it to fill their block.
+        """
         waiting: list[Prepared] = []
         block = self.scorer.block_faces if self.scorer else 1
         for photo in prepared:
-            waiting.append(photo)
+            if photo is not None:
+                waiting.append(photo)
+            elif waiting:
+                yield from self._finish(waiting)
+                waiting = []
             if sum(len(item.cuts) for item in waiting) >= block or len(waiting) > 4 * block:
                 yield from self._finish(waiting)
                 waiting = []
@@ -350,6 +359,11 @@ def _state(source: PhotoSource) -> FileState | None:
     except (OSError, ValueError):
         return None
     return FileState(size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def failed_record(source: PhotoSource, failure: PhotoError) -> Record:
+    """Return the record of a photo of which nothing is known but what went wrong."""
+    return _record(Prepared(source, _state(source)), failure=failure)
 
 
 def _record(

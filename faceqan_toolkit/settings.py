@@ -33,7 +33,9 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 TEMPLATES = ("arcface", "box")
-BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = ("auto", "torch", "openvino", "compile")
+PRECISIONS = ("float32", "tf32")
+"""Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 """Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
 
@@ -108,15 +110,17 @@ class Settings:
         channels, pixel_mean, pixel_std, norm_eps: what the model's weights file does not tell,
             see `ModelOptions`.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
-        eps, steps, copies, exponent, seed, clamp: of FaceQAN, see `quality.FaceQAN`. Given as 0,
-            `copies` becomes the preset's number; others are for "exact" alone. "instant" takes
-            none of them.
+        eps, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see `quality.FaceQAN`.
+            Given as 0, `copies` becomes the preset's number; others are for "exact" alone.
+            "instant" takes none of them.
         refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
             measured as "exact" does.
         refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
         max_pixels: photos with more pixels are not decoded.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
+        workers: processes that work side by side, each on a core or a GPU; None means as many as
+            are worth it.
         keep_crops: write the aligned crops to the run folder.
         hints: measure what may be wrong with each face and say it in words, beside the score, which
             does not change.
@@ -150,9 +154,11 @@ class Settings:
     exponent: float = _stage("quality", 5.0)
     seed: int = _stage("quality", 0)
     clamp: str = _stage("quality", "published")
+    precision: str = _stage("quality", "float32")
     max_pixels: int = 200_000_000
     device: str = "auto"
     backend: str = "auto"
+    workers: int | None = None
     refine: float = 0.0
     refine_at: float | None = None
     keep_crops: bool = True
@@ -192,6 +198,7 @@ class Settings:
         _check(self.template in TEMPLATES, "template", self.template, f"one of {TEMPLATES}")
         _check(16 <= self.crop_size <= 1024, "crop_size", self.crop_size, "16 to 1024 pixels")
         _ = self.model_options
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         check_attack(
             self.eps,
@@ -201,6 +208,7 @@ class Settings:
             self.seed,
             self.clamp,
             self.backend,
+            self.precision,
         )
 
     def _check_method(self) -> None:
@@ -217,7 +225,7 @@ class Settings:
     def _check_instant(self) -> None:
         """Refuse what "instant" would ignore, and what only "instant" understands."""
         if self.preset == "instant":
-            for name in ("eps", "steps", "exponent", "seed", "clamp"):
+            for name in ("eps", "steps", "exponent", "seed", "clamp", "precision"):
                 own = type(self).__dataclass_fields__[name].default
                 expected = f"{own} for preset instant, which predicts the default scores"
                 _check(getattr(self, name) == own, name, getattr(self, name), expected)
@@ -285,7 +293,14 @@ PUBLISHED: Mapping[str, Any] = {
 
 
 def check_attack(
-    eps: float, steps: int, copies: int, exponent: float, seed: int, clamp: str, backend: str
+    eps: float,
+    steps: int,
+    copies: int,
+    exponent: float,
+    seed: int,
+    clamp: str,
+    backend: str,
+    precision: str,
 ) -> None:
     """Raise SettingsError if an option of FaceQAN is out of its range."""
     _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
@@ -294,6 +309,7 @@ def check_attack(
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
     _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
+    _check(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
     _check(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
 
 

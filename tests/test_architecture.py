@@ -24,7 +24,7 @@ LAYERS = [
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
-    {"measures", "embedders.openvino_model", "embedders.openvino_step"},
+    {"measures", "embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
     {"embedders.checkpoints", "runs"},
     {"embedders.onnx_rewrites", "embedders.onnx_source", "embedders.onnx_session"},
@@ -54,7 +54,9 @@ LAYERS = [
     {"evaluation.tables", "evaluation.plots", "evaluation.page"},
     {"evaluation.output"},
     {"pipeline", "pictures"},
-    {"explain", "engines.base", "engines.local"},
+    {"explain", "engines.base", "engines.worker"},
+    {"engines.local", "engines.processes"},
+    {"engines.choice"},
     {"cli"},
 ]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""

@@ -13,7 +13,7 @@ from faceqan_toolkit.backend import make_step
 from faceqan_toolkit.embedders import openvino_model
 from faceqan_toolkit.embedders.freeze import freeze
 from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
-from faceqan_toolkit.embedders.openvino_step import WrongGradient
+from faceqan_toolkit.embedders.step_check import WrongGradient
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.quality import FaceQAN
 from tests.conftest import needs_openvino

@@ -11,6 +11,7 @@ from PIL import Image
 
 from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
 from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from tests.conftest import SAMPLES, read_rgb
 
@@ -311,6 +312,26 @@ def test_a_disk_that_is_full_stops_the_run(tmp_path: Path, monkeypatch) -> None:
     pipeline = Pipeline(Settings(task="align", device="cpu"), crops_folder=tmp_path / "crops")
     with pytest.raises(RunError, match=r"No space left on device.*is safe"):
         list(pipeline.run([SAMPLES / "hopper.jpg"]))
+
+
+def test_photos_need_not_wait_for_their_block_to_fill_up() -> None:
+    pipeline = Pipeline(Settings(preset="instant", device="cpu"))
+    assert pipeline.scorer.block_faces > 2
+    sources = list(find_photos([str(SAMPLES / name) for name in ("hopper.jpg", "astronaut.jpg")]))
+    taken = []
+
+    def prepared():
+        for source in sources:
+            taken.append(source.path)
+            yield pipeline.prepare(source)
+            yield None
+            yield None
+
+    found = pipeline.records(prepared())
+    assert next(found)[0].path.endswith("hopper.jpg")
+    assert len(taken) == 1
+    (rest,) = found
+    assert rest[0].path.endswith("astronaut.jpg")
 
 
 def test_inputs_that_do_not_exist() -> None:

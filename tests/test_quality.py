@@ -32,7 +32,9 @@ def test_parity_with_the_published_code(case, backend: str) -> None:
     )  # fmt: skip
     (score,) = scorer.score([read_rgb(DATA / case["image"])])
     assert score.similarities.shape == (case["l"], case["k"])
-    np.testing.assert_allclose(score.similarities, case["similarities"], atol=5e-3)
+    # of plain grey nearly every gradient is nothing, and rounding decides its sign
+    apart = 1e-2 if case["image"] == "grey.png" else 3e-3
+    np.testing.assert_allclose(score.similarities, case["similarities"], atol=apart)
     assert score.similarity_mean == pytest.approx(case["mean"], abs=3e-3)
     assert score.similarity_std == pytest.approx(case["std"], abs=3e-3)
     assert score.symmetry == pytest.approx(case["symmetry"], abs=1e-5)

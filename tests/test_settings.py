@@ -17,8 +17,8 @@ OTHER = {
     "template": "box", "crop_size": 160, "model": "other", "channels": "BGR", "pixel_mean": 0.0,
     "pixel_std": 255.0, "norm_eps": 1e-3, "method": "serfiq", "preset": "fast",
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
-    "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu", "backend": "torch",
-    "keep_crops": False, "hints": False,
+    "precision": "tf32", "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu",
+    "backend": "torch", "workers": 3, "keep_crops": False, "hints": False,
 }  # fmt: skip
 NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
 """Settings that mean nothing without others."""
@@ -49,7 +49,7 @@ def test_weights_and_task_belong_to_it() -> None:
         ("max_side", -1), ("max_pixels", 0), ("eps", 0.0), ("eps", 1.0), ("eps", float("nan")),
         ("steps", 0), ("copies", -1), ("preset", "slow"), ("exponent", 0.0),
         ("exponent", float("inf")), ("seed", -1), ("seed", 2**63), ("clamp", "none"),
-        ("backend", "onnx"),
+        ("backend", "onnx"), ("workers", 0), ("precision", "float8"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(name: str, value: object) -> None:
@@ -70,7 +70,7 @@ def test_presets_decide_the_copies() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("eps", 0.002), ("steps", 4), ("copies", 2), ("exponent", 2.0), ("seed", 1),
-     ("clamp", "valid"), ("backend", "torch")],
+     ("precision", "tf32"), ("clamp", "valid"), ("backend", "torch")],
 )  # fmt: skip
 def test_instant_refuses_what_it_would_ignore(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"{name} is .*preset instant"):

@@ -169,9 +169,9 @@ def _process(
     """
     if not todo:
         return {}
-    from faceqan_toolkit.engines.local import LocalEngine
+    from faceqan_toolkit.engines.choice import make_engine
 
-    engine = LocalEngine()
+    engine = make_engine(settings, len(todo))
     try:
         with Progress(len(todo)) as progress:
             found = engine.run(todo, settings, run.crops_folder)
@@ -191,6 +191,7 @@ def _process(
     backend = {"backend": engine.backend} if engine.backend else {}
     return {
         **backend,
+        "workers": engine.workers,
         # without loading, from the first photo to the last
         "processing_seconds": round(progress.seconds, 3),
         "seconds_by_stage": {stage: round(spent, 3) for stage, spent in engine.seconds.items()},

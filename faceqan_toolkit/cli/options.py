@@ -16,6 +16,7 @@ from faceqan_toolkit.settings import (
     CLAMPS,
     DETECTORS,
     FACE_POLICIES,
+    PRECISIONS,
     PRESETS,
     PUBLISHED,
     TEMPLATES,
@@ -45,9 +46,23 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, **attributes)
 
 
+def _number_or_auto(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> int | None:
+    """Return the number, or None for auto."""
+    if value is None or value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
+
+
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
-device_option = _option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+device_option = _option(
+    "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
+)  # fmt: skip
 
 machine_options = _stack(
     _option(
@@ -69,6 +84,10 @@ run_options = _stack(
         "--retry-failed", is_flag=True, help="Try every photo without a score again."
     ),
     machine_options,
+    _option(
+        "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
+        help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
+    ),
 )  # fmt: skip
 
 detection_options = _stack(
@@ -201,8 +220,13 @@ quality_options = _stack(
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
     ),
     _option(
+        "--precision", type=click.Choice(PRECISIONS),
+        help="tf32: coarser products, faster on NVIDIA GPUs, nearly the same ranking.",
+    ),
+    _option(
         "--backend", type=click.Choice(BACKENDS),
-        help="What computes the attack: torch, or openvino (an extra) on a CPU; auto: the faster.",
+        help="What computes the attack: torch, openvino (an extra) on a CPU, or compile: "
+        "torch.compile. auto: openvino where it is faster, else torch.",
     ),
 )  # fmt: skip
 

@@ -11,14 +11,8 @@ from torch import Tensor, nn
 
 from faceqan_toolkit.attack import autograd_step
 from faceqan_toolkit.embedders.openvino_model import step_model
-from faceqan_toolkit.errors import FaceQANError, MissingDependency
-
-LEAST_AGREEMENT = 0.999
-"""Least cosine between OpenVINO's gradient and torch's; rounding leaves 0.99999, a bug about 0."""
-
-
-class WrongGradient(FaceQANError):
-    """OpenVINO computes something else than torch on this machine."""
+from faceqan_toolkit.embedders.step_check import check_gradient
+from faceqan_toolkit.errors import MissingDependency
 
 
 class OpenVINOStep:
@@ -87,16 +81,11 @@ class OpenVINOStep:
         return similarity, gradient
 
     def _check(self, network: nn.Module, size: int) -> None:
-        """Compare one step with torch's: nothing else would show a mistake but the scores."""
+        """Compare one step with torch's."""
         crop = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         targets = F.normalize(torch.ones_like(network(crop)), dim=1)
         (_, found), (_, expected) = self(crop, targets), autograd_step(network)(crop, targets)
-        agreement = F.cosine_similarity(found.flatten(), expected.flatten(), dim=0).item()
-        if not agreement >= LEAST_AGREEMENT:
-            raise WrongGradient(
-                f"OpenVINO's gradient and torch's have a cosine of {agreement:.3f}; take the "
-                "backend torch, or another version of OpenVINO"
-            )
+        check_gradient(found, expected, "OpenVINO")
 
 
 def import_openvino() -> Any:

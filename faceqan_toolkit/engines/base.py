@@ -17,13 +17,18 @@ class Engine(Protocol):
     """
 
     @property
+    def workers(self) -> int:
+        """Pipelines that work side by side."""
+        ...
+
+    @property
     def seconds(self) -> Mapping[str, float]:
         """Time spent so far by stage, summed over workers."""
         ...
 
     @property
     def backend(self) -> str:
-        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
         ...
 
     def run(

@@ -13,6 +13,8 @@ from faceqan_toolkit.types import PhotoSource, Record
 class LocalEngine:
     """Runs one pipeline; records come in the order of the photos."""
 
+    workers = 1
+
     def __init__(self) -> None:
         self._pipeline: Pipeline | None = None
 
@@ -23,7 +25,7 @@ class LocalEngine:
 
     @property
     def backend(self) -> str:
-        """What computes the attack's steps, "torch" or "openvino"; "" if nothing was scored."""
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
         scorer = self._pipeline.scorer if self._pipeline else None
         return scorer.backend if scorer else ""
 

@@ -70,6 +70,22 @@ def test_the_main_job(command_line: CommandLine, photos: Path, tmp_path: Path) -
     assert info["model"]["name"] == "sface"
     assert {"decode", "detect", "align", "score"} <= set(info["invocations"][0]["seconds_by_stage"])
     assert info["invocations"][0]["backend"] == "torch"
+    assert info["invocations"][0]["workers"] >= 1
+
+
+def test_two_workers(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    for workers in ("2", "1"):
+        done = command_line(MAIN, photos, "-o", f"run{workers}", *QUICK, "--workers", workers)
+        assert done.returncode == 3, done.stderr
+        info = json.loads((tmp_path / f"run{workers}" / "run.json").read_text())
+        assert info["invocations"][0]["workers"] == int(workers)
+        assert {"decode", "detect", "score"} <= set(info["invocations"][0]["seconds_by_stage"])
+    one, other = (tmp_path / f"run{workers}/rankings.csv" for workers in "21")
+    assert one.read_bytes() == other.read_bytes()
+    # another number of workers goes on with the run
+    shutil.copy(SAMPLES / "hopper_tiny.jpg", photos / "new.jpg")
+    done = command_line(MAIN, photos, "-o", "run2", *QUICK, "--workers", "3")
+    assert "5 of them done before" in done.stderr
 
 
 def test_all_scored_is_exit_code_0(command_line: CommandLine, tmp_path: Path) -> None:
@@ -212,11 +228,14 @@ def test_ctrl_c_flushes_and_says_so(command_line: CommandLine, many: Path, tmp_p
     assert len(recorded(tmp_path / "run")) == 12
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP on Windows")
 def test_two_processes_on_one_run(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
     first = start(arguments, tmp_path, FLUSH_ALWAYS)
     wait_for_parts(tmp_path / "run", 1, first)
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second one has begun
     second = command_line(*arguments)
+    first.send_signal(signal.SIGCONT)
     first.communicate()
     assert first.returncode == 3
     assert second.returncode == 1
@@ -282,6 +301,9 @@ def test_lists_and_standard_input(command_line: CommandLine, photos: Path, tmp_p
         (["photos", "-o", "run", "--eps", "2"], "eps is 2.0"),
         (["photos", "-o", "run", "--model", "arcfase"], "unknown model"),
         (["photos", "-o", "run", "--device", "toaster"], "not a device"),
+        (["photos", "-o", "run", "--workers", "0"], "workers is 0"),
+        (["photos", "-o", "run", "--workers", "many"], "neither a number nor auto"),
+        (["photos", "-o", "run", "--device", "cpu", "--precision", "tf32"], "for --device cuda"),
         (["photos", "-o", "run", "--landmarks", "photos/hopper.jpg"], "hopper.jpg"),
         (["photos", "-o", "photos"], "not a run folder"),
         (["photos", "-o", "photos/hopper.jpg"], "is a file"),

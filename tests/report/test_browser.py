@@ -340,25 +340,28 @@ def test_columns_nobody_knows_are_shown(
     """Whatever the ranking has: here made up in its SQL."""
     from faceqan_toolkit import ranking
 
-    extra = "'blurred; <b>small</b>' AS hints, 12.5::DOUBLE AS sharpness, 84::BIGINT AS quality_100"
+    extra = (
+        "'blurred; <b>small</b>' AS made_up_text, 12.5::DOUBLE AS made_up_number, "
+        "84::BIGINT AS made_up_whole"
+    )
     monkeypatch.setattr(
         ranking, "RANKED", f"SELECT *, {extra} FROM ({ranking.RANKED}) ORDER BY rank NULLS LAST"
     )
-    columns = (*ranking.SCORED_COLUMNS, "hints", "sharpness", "quality_100")
+    columns = (*ranking.SCORED_COLUMNS, "made_up_text", "made_up_number", "made_up_whole")
     monkeypatch.setattr(ranking, "SCORED_COLUMNS", columns)
     run = make_run(tmp_path / "run", [face("a.jpg", 0.5)])
     page = open_report(write_report(run, tmp_path / "r.html").file)
     sortable = page.locator("#sort option").all_text_contents()
-    assert {"sharpness", "quality 100"} < set(sortable)
+    assert {"made up number", "made up whole"} < set(sortable)
     page.fill("#text", "blurred")
     assert counted(page) == "Selected: 1 face, 0 failures"
     (row,) = rows_of(downloaded(page))
-    assert (row["hints"], row["sharpness"]) == ("blurred; <b>small</b>", "12.5")
+    assert (row["made_up_text"], row["made_up_number"]) == ("blurred; <b>small</b>", "12.5")
     page.locator(TILE).click()
     text = page.locator("#detail").inner_text()
-    assert "hints\nblurred\n<b>small</b>" in text
-    assert "sharpness\n12.5" in text
-    assert "quality 100\n84" in text
+    assert "made up text\nblurred\n<b>small</b>" in text
+    assert "made up number\n12.5" in text
+    assert "made up whole\n84" in text
 
 
 def test_everything_by_keyboard(mixed, open_report: OpenReport) -> None:

@@ -1,0 +1,265 @@
+"""The pipeline in several processes of this machine, one a core or a GPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from faceqan_toolkit import errors
+from faceqan_toolkit.engines.worker import Done, Failed, MakePipeline, Ready, make_pipeline, work
+from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.pipeline import Crashed, failed_record
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource, Record
+
+BLOCKS_IN_HAND = 2
+"""Blocks of photos a worker is given at once: one to score, one to prepare meanwhile."""
+
+
+@dataclass
+class Task:
+    """A photo on its way.
+
+    Attributes:
+        source: the photo.
+        deaths: workers that ended while they had it in hand.
+    """
+
+    source: PhotoSource
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process as its parent sees it.
+
+    Attributes:
+        device: where its networks run.
+        process: itself.
+        inbox: takes photos.
+        outbox: gives answers.
+        in_hand: photos it was given and has not answered yet, in order.
+        capacity: photos it may have in hand; 0 until it is ready.
+        closed: gets no more photos until it has answered those in hand.
+        seconds: it has spent so far by stage.
+    """
+
+    device: str
+    process: SpawnProcess
+    inbox: Connection
+    outbox: Connection
+    in_hand: deque[Task] = field(default_factory=deque)
+    capacity: int = 0
+    closed: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def give(self, task: Task) -> None:
+        """Hand a photo to the process."""
+        self.in_hand.append(task)
+        with suppress(OSError):  # it is dead, which its outbox will tell
+            self.inbox.send(task.source)
+
+    def end(self) -> None:
+        """Kill the process, if it still lives, and wait for its end."""
+        self.process.kill()
+        self.process.join()
+        self.inbox.close()
+        self.outbox.close()
+
+    @property
+    def cause_of_death(self) -> str:
+        """How the process ended, for people."""
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
+class ProcessEngine:
+    """Runs one pipeline in each of several processes; a photo goes to whichever has room.
+
+    Processes have little in hand at any time, so that a photo that takes long holds up few
+    others. When one dies it is replaced. The photos it had in hand are tried again, half of them
+    at a time as long as there are several: so one that kills whoever touches it is soon alone.
+    If it was alone, and it was not the first time, its record says `crashed`.
+
+    The processes end when their parent does, however that ends, and hold none of its files.
+
+    Args:
+        devices: where each process computes: "cpu", "cuda:0", ...
+        threads: each may compute with on the CPU.
+        make: makes a worker's pipeline; importable by name, as processes are spawned.
+
+    Attributes:
+        workers: how many processes there are.
+    """
+
+    def __init__(
+        self, devices: Sequence[str], *, threads: int = 1, make: MakePipeline = make_pipeline
+    ) -> None:
+        self.devices, self.threads, self.make = tuple(devices), threads, make
+        self.workers = len(self.devices)
+        self._seconds: Counter[str] = Counter()
+        self._backend = ""
+        self._team: list[Worker] = []
+        self._again: deque[list[Task]] = deque()
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent so far by stage, summed over workers."""
+        return sum((Counter(worker.seconds) for worker in self._team), self._seconds)
+
+    @property
+    def backend(self) -> str:
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
+        return self._backend
+
+    def run(
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
+    ) -> Iterator[list[Record]]:
+        """Yield each photo's records as soon as they are complete, in any order.
+
+        Raises:
+            FaceQANError: what stops a worker, or that all of them die before they are ready.
+        """
+        self._settings, self._crops_folder = settings, crops_folder
+        self._more = True
+        try:
+            self._team += [self._start(device) for device in self.devices]
+            while not all(worker.capacity for worker in self._team):
+                for _ in self._answers():
+                    pass  # nobody has a photo yet
+        except BaseException:
+            self._stop()
+            raise
+        return self._records(iter(sources))
+
+    def _records(self, fresh: Iterator[PhotoSource]) -> Iterator[list[Record]]:
+        try:
+            self._hand_out(fresh)
+            while self._more or self._again or any(worker.in_hand for worker in self._team):
+                yield from self._answers()
+                self._hand_out(fresh)
+        finally:
+            self._stop()
+
+    def _hand_out(self, fresh: Iterator[PhotoSource]) -> None:
+        """Give work to workers with room, the least busy first."""
+        for worker in self._team:
+            if worker.capacity and not worker.in_hand:
+                worker.closed = bool(self._again)
+                for task in self._again.popleft() if self._again else ():
+                    worker.give(task)
+        while open_ones := [
+            worker
+            for worker in self._team
+            if len(worker.in_hand) < worker.capacity and not worker.closed
+        ]:
+            source = next(fresh, None)
+            if source is None:
+                self._more = False
+                return
+            min(open_ones, key=lambda worker: len(worker.in_hand)).give(Task(source))
+
+    def _answers(self) -> Iterator[list[Record]]:
+        """Wait until workers have something to say; yield the records that come of it."""
+        speakers = {worker.outbox: worker for worker in self._team}
+        for outbox in wait(list(speakers)):
+            worker = speakers[outbox]  # type: ignore[index]
+            try:
+                answer = worker.outbox.recv()
+            except (EOFError, OSError):
+                yield from self._bury(worker)
+                continue
+            if isinstance(answer, Ready):
+                worker.capacity = BLOCKS_IN_HAND * answer.block_faces
+                self._backend = answer.backend
+            elif isinstance(answer, Done):
+                worker.in_hand.popleft()
+                worker.seconds = answer.seconds
+                yield answer.records
+            else:
+                raise _error(answer)
+
+    def _bury(self, worker: Worker) -> Iterator[list[Record]]:
+        """Replace a dead worker; give its photos another chance, or up."""
+        self._team.remove(worker)
+        self._seconds.update(worker.seconds)
+        worker.end()
+        if not worker.capacity:  # so would the next one, most likely
+            if not self._team:
+                raise FaceQANError(
+                    f"worker processes end before they have loaded the networks "
+                    f"({worker.cause_of_death}); fewer --workers take less memory"
+                )
+            return
+        tasks = list(worker.in_hand)
+        for task in tasks:
+            task.deaths += 1
+        if len(tasks) == 1 and tasks[0].deaths > 1:
+            reason = f"its worker process ended, twice ({worker.cause_of_death})"
+            yield [failed_record(tasks[0].source, Crashed(reason))]
+        else:
+            half = len(tasks) // 2
+            self._again.extend(part for part in (tasks[:half], tasks[half:]) if part)
+        self._team.append(self._start(worker.device))
+
+    def _start(self, device: str) -> Worker:
+        context = multiprocessing.get_context("spawn")
+        inbox, to_inbox = context.Pipe(duplex=False)
+        from_outbox, outbox = context.Pipe(duplex=False)
+        settings = replace(self._settings, device=device)
+        share = 1 / self.devices.count(device)
+        process = context.Process(
+            target=work,
+            args=(inbox, outbox, settings, self._crops_folder, self.threads, share, self.make),
+            name=f"faceqan-{device}",
+            daemon=True,
+        )
+        with _interrupts_ignored():
+            process.start()
+        # the process has them now; with a copy here its death would not close the pipes
+        inbox.close()
+        outbox.close()
+        return Worker(device, process, to_inbox, from_outbox)
+
+    def _stop(self) -> None:
+        for worker in self._team:
+            self._seconds.update(worker.seconds)
+            worker.process.kill()
+        for worker in self._team:
+            worker.end()
+        self._team = []
+
+
+def _error(failure: Failed) -> Exception:
+    """Return what a worker failed of, as its pipeline would have raised it here."""
+    if failure.kind:
+        error: FaceQANError = getattr(errors, failure.kind)(failure.message)
+        return error
+    return RuntimeError(f"a worker process failed:\n{failure.message}")
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C: a process that is started meanwhile does so from its first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,93 @@
+"""Pipelines for worker processes: ones that meet with accidents. Found there by their names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
+from faceqan_toolkit.errors import RunError, WeightsError
+from faceqan_toolkit.pipeline import Pipeline, Prepared
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource, Record, Score
+
+SLOW_SECONDS = 4.0
+
+
+def die() -> None:
+    """End as a process does that the system kills."""
+    if hasattr(signal, "SIGKILL"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(137)
+
+
+class Blocks:
+    """A scorer of several faces at once."""
+
+    block_faces, backend = 4, "stub"
+
+    def score(self, crops) -> list[Score]:
+        return [Score(1.0, 1.0) for _ in crops]
+
+
+class Accidents(Pipeline):
+    """What happens to a photo is in its name."""
+
+    def prepare(self, source: PhotoSource) -> Prepared:
+        if "killer" in source.path:
+            die()
+        if "once" in source.path and (marker := Path(source.root) / "alive").exists():
+            marker.unlink()
+            die()
+        if "slow" in source.path:
+            time.sleep(SLOW_SECONDS)
+        if "full" in source.path:
+            raise RunError("cannot write: No space left on device")
+        return super().prepare(source)
+
+
+def accidents(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    return Accidents(settings, crops_folder=crops_folder)
+
+
+def accidents_in_blocks(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    pipeline = accidents(settings, crops_folder)
+    pipeline.scorer = Blocks()
+    return pipeline
+
+
+def bad_weights(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    raise WeightsError("sface.safetensors is damaged")
+
+
+def unsupported(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    raise UnsupportedOperation("Softplus")
+
+
+def bug(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    raise ZeroDivisionError("nobody thought of this")
+
+
+def dead_on_arrival(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    os._exit(7)
+
+
+class Sleeping(Pipeline):
+    """One that is at its first photo for a minute."""
+
+    def prepare(self, source: PhotoSource) -> Prepared:
+        time.sleep(60)
+        return super().prepare(source)
+
+
+def sleeping(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    return Sleeping(settings, crops_folder=crops_folder)
+
+
+def by_path(found: list[list[Record]]) -> dict[str, list[Record]]:
+    """Return records of photos by path; every photo must have answered once."""
+    records = {rows[0].path: rows for rows in found}
+    assert len(records) == len(found)
+    return records
