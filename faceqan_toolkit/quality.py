@@ -83,8 +83,7 @@ class FaceQAN(QualityEstimator):
         seed: of the noise.
         clamp: "published" keeps attacked crops in [-1, 1] as the published code does, "valid" in
             [0, 1].
-        precision: "float32", or "tf32" on NVIDIA GPUs: products of numbers of 10 bits, several
-            times as fast there; scores move by less than another seed moves them.
+        precision: "float32", or "tf32" on NVIDIA GPUs: products of numbers of 10 bits; scores move by less than another seed moves them.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
         backend: what computes the attack's steps: "torch"; "openvino", an extra for CPUs;
             "compile", which is torch.compile, with CUDA graphs on a GPU; or "auto", which is

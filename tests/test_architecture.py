@@ -17,10 +17,11 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
-     "methods", "hints"},
+     "methods", "hints", "cores"},
     {"weights", "settings"},
     {
         "photos", "scale", "device", "alignment", "attack", "facenet_weights",
+        "embedders.step_check",
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.estimator import _arithmetic, copies_that_fit, feature_map_bytes
+from faceqan_toolkit.estimator import arithmetic, copies_that_fit, feature_map_bytes
 from faceqan_toolkit.quality import FaceQAN
 
 
@@ -43,11 +43,11 @@ def test_counting_leaves_nothing_behind() -> None:
 def test_precision_is_what_it_says_and_nobody_else_is_touched(precision: str, rounded) -> None:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
-    with _arithmetic(torch.device("cuda"), precision):
+    with arithmetic(torch.device("cuda"), precision):
         assert cudnn.allow_tf32 is matmul.allow_tf32 is rounded
         assert cudnn.deterministic
     assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == before
-    with pytest.raises(RuntimeError, match="full"), _arithmetic(torch.device("cuda"), precision):
+    with pytest.raises(RuntimeError, match="full"), arithmetic(torch.device("cuda"), precision):
         raise RuntimeError("full")
     assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == before
 

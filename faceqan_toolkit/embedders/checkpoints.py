@@ -147,7 +147,7 @@ def read_state_dict(content: bytes) -> Mapping[str, Any]:
     """
     if not content:
         raise DamagedWeights("the file is empty")
-    held = _read_safetensors(content) if _is_safetensors(content) else _read_pickle(content)
+    held = _read_safetensors(content) if is_safetensors(content) else _read_pickle(content)
     if not isinstance(held, Mapping):
         raise DamagedWeights(f"no state dict, but a {type(held).__name__}")
     return held
@@ -224,7 +224,7 @@ def check_embeddings(embedder: Embedder, embedding_size: int) -> None:
         raise DamagedWeights("unlike crops have equal embeddings")
 
 
-def _is_safetensors(content: bytes) -> bool:
+def is_safetensors(content: bytes) -> bool:
     """Tell by the header: its length in eight bytes, then JSON."""
     return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < 10**8
 

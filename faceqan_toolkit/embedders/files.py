@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from faceqan_toolkit.embedders.architectures import Architecture
 from faceqan_toolkit.embedders.base import BackboneEmbedder
-from faceqan_toolkit.embedders.checkpoints import load_network
+from faceqan_toolkit.embedders.checkpoints import is_safetensors, load_network
 from faceqan_toolkit.embedders.preprocessing import Preprocessing
 from faceqan_toolkit.embedders.registry import Entry
 from faceqan_toolkit.errors import SettingsError, WeightsError, WrongArchitecture
@@ -17,7 +17,8 @@ AS_TRAINED = ModelOptions()
 
 def is_onnx(content: bytes) -> bool:
     """Tell an ONNX file, which begins with its format's version, from a checkpoint."""
-    return content.startswith(b"\x08")
+    # a safetensors file begins with a length, whose first byte may be the same
+    return content.startswith(b"\x08") and not is_safetensors(content)
 
 
 def architecture_of(entry: Entry) -> Architecture:

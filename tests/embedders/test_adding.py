@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from faceqan_toolkit.embedders import adding, installed
 from faceqan_toolkit.embedders.adding import add, remove
@@ -160,3 +160,16 @@ def test_registered_models(name: str, tmp_path: Path, folder: Path) -> None:
 def test_errors_are_ours() -> None:
     assert issubclass(WeightsError, FaceQANError)
     assert adding.add is add
+
+
+def test_a_safetensors_file_that_begins_like_onnx(
+    file: Path, folder: Path, state: dict[str, torch.Tensor]
+) -> None:
+    """Its first byte is the lowest of its header's length."""
+    for padding in range(256):
+        content = save(state, metadata={"note": "x" * padding})
+        if content[0] == 8:
+            break
+    file.write_bytes(content)
+    _, embedder = add("mine", file, folder, PLAIN)
+    assert embedder.family == "iresnet"

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+from faceqan_toolkit.embedders.base import Embedder
 from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
 from faceqan_toolkit.errors import RunError, WeightsError
 from faceqan_toolkit.pipeline import Pipeline, Prepared
@@ -26,6 +27,7 @@ def die() -> None:
 class Blocks:
     """A scorer of several faces at once."""
 
+    embedder = Embedder()
     block_faces, backend = 4, "stub"
 
     def score(self, crops) -> list[Score]:
