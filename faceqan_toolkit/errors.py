@@ -101,6 +101,10 @@ class EvaluationError(FaceQANError):
     """The comparisons or qualities given cannot be evaluated as asked."""
 
 
+class CalibrationError(FaceQANError):
+    """A calibration file cannot be used, or was made for other scores."""
+
+
 class MissingDependency(FaceQANError):
     """An optional package is needed; the message names the extra to install."""
 

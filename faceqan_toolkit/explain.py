@@ -199,19 +199,11 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     Raises:
         RunError: they are not those of this version, or the model's weights have changed.
     """
-    known = Settings.__dataclass_fields__
-    stored = {name: value for name, value in run.content["settings"].items() if name in known}
-    if stored.get("landmarks"):
-        stored["landmarks"] = Path(stored["landmarks"])
-    stored |= {"device": device, "backend": "auto", "refine": 0.0, "refine_at": None}
-    if stored.get("preset") == "instant":
-        stored["preset"] = "exact"
-    try:
-        settings = Settings(**stored)
-    except (SettingsError, TypeError) as error:
-        raise RunError(f"{run.folder / 'run.json'} has settings of another version: {error}") from (
-            error
-        )
+    settings = run.settings
+    preset = "exact" if settings.preset == "instant" else settings.preset
+    settings = replace(
+        settings, device=device, backend="auto", preset=preset, refine=0.0, refine_at=None
+    )
     made_with = (run.content.get("model") or {}).get("sha256")
     if made_with and made_with != find_model(settings.model, settings.model_options).sha256:
         raise RunError(f"{run.folder} was made with other weights of {settings.model}")

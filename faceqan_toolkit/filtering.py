@@ -66,8 +66,8 @@ class Rules:
         conditions = [getattr(self, item.name) for item in fields(self)[2:]]
         if all(value is None or value == frozenset() for value in conditions):
             raise SettingsError(
-                "say what to keep: --min-quality, --min-percentile, --keep-top, --per-identity, "
-                "--min-per-identity or --drop-status"
+                "say what to keep: --min-quality, --calibration, --min-percentile, --keep-top, "
+                "--per-identity, --min-per-identity or --drop-status"
             )
         self._check("min_quality", self.min_quality, -math.inf, math.inf, "a finite number")
         self._check("min_percentile", self.min_percentile, 0, 100, "in 0..100")

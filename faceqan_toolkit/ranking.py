@@ -153,6 +153,31 @@ class Ranking:
             ).fetchall()
         return dict(rows)
 
+    def below(self, quality: float) -> tuple[int, int]:
+        """Return how many faces have a lower quality, and how many have one at all."""
+        with self._connection() as connection:
+            row = connection.execute(
+                f"SELECT count(*) FILTER (quality < $quality), count(quality) FROM ({LATEST})",
+                {"quality": quality},
+            ).fetchone()
+        return row or (0, 0)
+
+    def main_faces(self) -> list[dict[str, Any]]:
+        """Return `path`, `root`, `crop`, `sha256` and `quality` of each photo's first face.
+
+        They come by path. The first face is the largest the run has; photos whose first face has
+        no score are left out.
+        """
+        with self._connection() as connection:
+            cursor = connection.execute(
+                f"SELECT path, root, crop, sha256, quality FROM ({LATEST}) "
+                "WHERE face IS NOT NULL "
+                "QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 "
+                "AND quality IS NOT NULL ORDER BY path"
+            )
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
     def resized(self) -> int:
         """Return how many scored crops had to be resized first."""
         with self._connection() as connection:

@@ -75,6 +75,24 @@ class RunInfo:
         return str(self.content["settings"]["task"])
 
     @property
+    def settings(self) -> Settings:
+        """What it was asked to do.
+
+        Raises:
+            RunError: these are settings of another version.
+        """
+        known = {item.name for item in fields(Settings)}
+        stored = {name: value for name, value in self.content["settings"].items() if name in known}
+        if stored.get("landmarks"):
+            stored["landmarks"] = Path(stored["landmarks"])
+        try:
+            return Settings(**stored)
+        except (SettingsError, TypeError) as error:
+            raise RunError(
+                f"{self.folder / 'run.json'} has settings of another version: {error}"
+            ) from error
+
+    @property
     def scale(self) -> Scale | None:
         """The scale from 0 to 100 of its scores, None if its model has none.
 
@@ -156,6 +174,7 @@ class Run:
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
         self.scale = builtin_scale(settings, weights_sha256)
+        self.calibration: dict[str, Any] | None = None
         self._known: dict[str, Known] = {}
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
@@ -205,6 +224,25 @@ class Run:
         """Where aligned crops go, if they are made and kept."""
         wanted = self.settings.keep_crops and "alignment" in self.settings.stages
         return self.folder / "crops" if wanted else None
+
+    def use_calibration(self, content: Mapping[str, Any], scale: Scale | None) -> bool:
+        """Take thresholds, and a scale if the run has none; tell whether that changes anything.
+
+        Args:
+            content: what `run.json` says of the calibration.
+            scale: the calibration's.
+
+        Raises:
+            RunError: the run has another scale, which its numbers keep.
+        """
+        if self.scale is not None and scale is not None and self.scale != scale:
+            raise RunError(
+                f"{self.folder} has the scale {self.scale.id}, the calibration {scale.id}; "
+                "use another run folder"
+            )
+        before = (self.scale, self.calibration)
+        self.scale, self.calibration = self.scale or scale, dict(content)
+        return before != (self.scale, self.calibration)
 
     def pending(self, source: PhotoSource, landmarks_id: str = "") -> bool:
         """Tell whether a photo must be processed: new, changed, or worth another try.
@@ -290,6 +328,7 @@ class Run:
             "identity": self.identity,
             "model": model,
             "scale": self._scale_as_dict(),
+            "calibration": self.calibration,
             "versions": versions(),
             "counts": dict(counts),
             "invocations": self._invocations,
@@ -336,6 +375,7 @@ class Run:
         self._invocations = list(content.get("invocations", []))
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale
+        self.calibration = content.get("calibration")
 
     def _read_known(self) -> None:
         columns = ["path", *Known._fields]

@@ -33,7 +33,7 @@ LAYERS = [
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
     {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest"},
-    {"filtering", "comparing", "grouping"},
+    {"filtering", "comparing", "grouping", "calibration"},
     {"transfer"},
     {"report.rows", "report.pictures", "report.page"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
@@ -48,8 +48,9 @@ LAYERS = [
     },
     {"evaluation.protocols.validation", "evaluation.protocols.registry"},
     {"evaluation.comparisons"},
-    {"evaluation.verification", "evaluation.edc"},
+    {"evaluation.verification", "evaluation.edc", "evaluation.embed"},
     {"evaluation.bootstrap"},
+    {"evaluation.thresholds"},
     {"evaluation.summary"},
     {"evaluation.tables", "evaluation.plots", "evaluation.page"},
     {"evaluation.output"},
@@ -97,7 +98,7 @@ def test_imports_go_one_way(name: str) -> None:
 RECORDS = [
     "ranking", "runs", "cells", "types", "errors", "settings", "scale", "filtering", "placing",
     "manifest", "transfer", "comparing", "grouping", "intervals", "methods", "estimators",
-    "hints",
+    "hints", "calibration",
 ]  # fmt: skip
 
 
@@ -107,7 +108,9 @@ def test_records_need_no_torch(name: str) -> None:
     assert python(probe) == "False"
 
 
-@pytest.mark.parametrize("name", ["protocols.validation", "protocols.registry", "agreement"])
+@pytest.mark.parametrize(
+    "name", ["protocols.validation", "protocols.registry", "agreement", "embed", "thresholds"]
+)
 def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
     module = f"faceqan_toolkit.evaluation.{name}"
     probe = f"import {module}, sys; print({{'torch', 'cv2'}} & set(sys.modules))"
@@ -132,8 +135,8 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "report", "models",
-            "explain", "doctor"]  # fmt: skip
+COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "calibrate",
+            "report", "models", "explain", "doctor"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

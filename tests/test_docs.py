@@ -43,7 +43,7 @@ def shown_default(option: click.Option) -> str:
     default = option.default
     if option.multiple:
         (default,) = option.default
-    return "none" if option.name == "landmarks" else f"`{default}`"
+    return "none" if option.name in ("landmarks", "calibration") else f"`{default}`"
 
 
 def test_every_option_and_default_is_in_the_readme() -> None:
@@ -119,11 +119,12 @@ def test_links_lead_somewhere(page: str) -> None:
         assert found or list(ROOT.glob(f"samples/{script}")), script
 
 
-def test_every_option_of_filter_is_documented() -> None:
-    page = (ROOT / "docs/filter.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("command", "page"), [("filter", "filter"), ("calibrate", "calibration")])
+def test_every_option_is_documented(command: str, page: str) -> None:
+    page = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
     known = {}
-    for parameter in commands()["filter"].params:
+    for parameter in commands()[command].params:
         if isinstance(parameter, click.Option):
             long = next(opt for opt in parameter.opts if opt.startswith("--"))
             has_default = parameter.is_flag or parameter.show_default

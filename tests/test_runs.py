@@ -251,3 +251,29 @@ def test_run_json_keeps_its_history(tmp_path: Path) -> None:
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no text"):
         open_run(tmp_path / os.fsdecode(b"run\xff"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(),
+        Settings(preset="fast", landmarks=Path("faces.csv"), detector="mtcnn"),
+        Settings(preset="instant", refine=0.2, refine_at=0.5),
+        Settings(method="norm", detector="yunet"),
+        Settings(method="serfiq", seed=4),
+        Settings(task="detect"),
+    ],
+)
+def test_settings_come_back(tmp_path: Path, settings: Settings) -> None:
+    with Run(tmp_path / "run", settings, "weights"):
+        pass
+    assert read_run(tmp_path / "run").settings == settings
+
+
+def test_settings_of_another_version(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Settings(), "weights"):
+        pass
+    text = (tmp_path / "run/run.json").read_text()
+    (tmp_path / "run/run.json").write_text(text.replace('"exact"', '"thorough"'))
+    with pytest.raises(RunError, match="settings of another version: preset is thorough"):
+        _ = read_run(tmp_path / "run").settings

@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "score",
     "rank": "rank",
     "filter": "filter",
+    "calibrate": "calibrate",
     "report": "report",
     "models": "models",
     "explain": "explain",

@@ -15,6 +15,7 @@ from faceqan_toolkit.cli import options
 @options.run_options
 @options.crops_option
 @options.report_option
+@options.calibration_option
 @options.like_published_option
 @options.detection_options
 @options.alignment_options
@@ -26,6 +27,7 @@ def command(
     formats: tuple[str, ...],
     retry_failed: bool,
     report: bool,
+    calibration: Path | None,
     **chosen: Any,
 ) -> None:
     """Detect, align, score and rank the faces of raw PHOTOS.
@@ -37,4 +39,12 @@ def command(
     from faceqan_toolkit.cli.job import run_job
 
     settings = options.make_settings("align-and-score", **chosen)
-    run_job(settings, photos, output, formats, retry_failed=retry_failed, report=report)
+    run_job(
+        settings,
+        photos,
+        output,
+        formats,
+        retry_failed=retry_failed,
+        report=report,
+        calibration=calibration,
+    )

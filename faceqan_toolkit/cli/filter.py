@@ -42,6 +42,25 @@ from faceqan_toolkit.errors import SettingsError
 )
 @click.option("--min-quality", type=float, metavar="Q", help="Keep from this quality on.")
 @click.option(
+    "--calibration",
+    "calibration_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep from a quality threshold on that `calibrate` wrote to this file.",
+)
+@click.option(
+    "--target-fnmr",
+    type=float,
+    metavar="F",
+    help="With --calibration: the threshold for this false non-match rate.",
+)
+@click.option(
+    "--target-discard",
+    type=float,
+    metavar="S",
+    help="With --calibration: the threshold for this share of discarded faces.",
+)
+@click.option(
     "--min-percentile",
     type=float,
     metavar="P",

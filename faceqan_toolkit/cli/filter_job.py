@@ -15,6 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from faceqan_toolkit.calibration import read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.filtering import Rules, decide
@@ -39,6 +40,10 @@ def run_filter(
     drop_status: tuple[str, ...],
     manifest_path: Path | None,
     null: bool,
+    calibration_path: Path | None,
+    target_fnmr: float | None,
+    target_discard: float | None,
+    min_quality: float | None,
     **conditions: Any,
 ) -> None:
     """Carry out what the conditions decide and exit with 0, or 3 if some files stayed.
@@ -46,20 +51,30 @@ def run_filter(
     Raises:
         SettingsError: options that contradict each other.
         RunError: the run or the manifest cannot be used.
+        CalibrationError: the calibration cannot be used, or was made for other scores.
     """
     if folder is None and mode != "list":
         raise SettingsError(f"--mode {mode} needs --to DIR")
     if null and (mode != "list" or dry):
         raise SettingsError("--null is for the paths that --mode list prints")
+    run = read_run(run_folder)
+    if calibration_path is not None:
+        if min_quality is not None:
+            raise SettingsError("--calibration gives the quality: leave --min-quality out")
+        calibration = read_calibration(calibration_path)
+        calibration.check(run.content.get("identity") or {}, str(run_folder))
+        min_quality = calibration.threshold(target_fnmr, target_discard).quality
+    elif target_fnmr is not None or target_discard is not None:
+        raise SettingsError("--target-fnmr and --target-discard need --calibration FILE")
     number, percent = _amount(keep_top)
     rules = Rules(
         what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
-        **conditions,
+        min_quality=min_quality, **conditions,
     )  # fmt: skip
     plan = Plan(_absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry)
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
-    decisions = decide(read_run(run_folder), rules)
+    decisions = decide(run, rules)
     writing = manifest_path is not None and not dry
     with Manifest(_absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
         outcomes = carry_out(decisions, plan, file)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from faceqan_toolkit.calibration import Calibration, read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
@@ -33,6 +34,7 @@ def run_job(
     *,
     retry_failed: bool,
     report: bool = False,
+    calibration: Path | None = None,
 ) -> None:
     """Process photos into a run folder and exit with 0, or 3 if some have no result.
 
@@ -41,8 +43,12 @@ def run_job(
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     weights, model = _model(settings)
+    calibrated = _calibration(calibration, settings, weights)
     sources = list(find_photos(inputs))
     with Run(output, settings, weights, model, retry_failed=retry_failed) as run:
+        changed = calibrated is not None and run.use_calibration(
+            calibrated.for_run(), calibrated.scale
+        )
         todo = _todo(run, settings, sources)
         known = len(sources) - len(todo)
         click.echo(_plan(len(sources), known), err=True)
@@ -66,6 +72,8 @@ def run_job(
                     **({"refined": refined} if refined else {}),
                 },
             )
+        elif changed:
+            run.write_info(counts)
         if report:
             from faceqan_toolkit.report.page import write_report
 
@@ -102,6 +110,15 @@ def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
         "preprocessing": str(getattr(embedder, "preprocessing", "")),
         "assumed": list(embedder.assumed),
     }
+
+
+def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibration | None:
+    """Return what a file says, if it was made for such scores."""
+    if file is None:
+        return None
+    calibration = read_calibration(file)
+    calibration.check(settings.identity(weights), "this run")
+    return calibration
 
 
 def _todo(run: Run, settings: Settings, sources: list[PhotoSource]) -> list[PhotoSource]:

@@ -60,13 +60,15 @@ def _number_or_auto(
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
+device_option = _option(
+    "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
+)  # fmt: skip
+
 machine_options = _stack(
     _option(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
-    _option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
-    ),
+    device_option,
 )  # fmt: skip
 
 run_options = _stack(
@@ -150,6 +152,11 @@ hints_option = _option(
 report_option = click.option(
     "--report/--no-report", default=True, show_default=True,
     help="Write RUN/report.html, a page to look at the result.",
+)  # fmt: skip
+
+calibration_option = click.option(
+    "--calibration", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="What `calibrate` wrote: gives quality_100 its scale, and counts faces below thresholds.",
 )  # fmt: skip
 
 like_published_option = click.option(

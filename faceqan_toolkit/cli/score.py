@@ -14,6 +14,7 @@ from faceqan_toolkit.cli import options
 @click.argument("crops", nargs=-1, required=True)
 @options.run_options
 @options.report_option
+@options.calibration_option
 @options.like_published_option
 @options.quality_options
 @options.hints_option
@@ -23,6 +24,7 @@ def command(
     formats: tuple[str, ...],
     retry_failed: bool,
     report: bool,
+    calibration: Path | None,
     **chosen: Any,
 ) -> None:
     """Score CROPS that are aligned already and rank them.
@@ -35,4 +37,12 @@ def command(
     from faceqan_toolkit.cli.job import run_job
 
     settings = options.make_settings("score", **chosen)
-    run_job(settings, crops, output, formats, retry_failed=retry_failed, report=report)
+    run_job(
+        settings,
+        crops,
+        output,
+        formats,
+        retry_failed=retry_failed,
+        report=report,
+        calibration=calibration,
+    )

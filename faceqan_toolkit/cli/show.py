@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from faceqan_toolkit.calibration import Calibration, Rate, Threshold, below_thresholds
 from faceqan_toolkit.comparing import Comparison
 from faceqan_toolkit.grouping import GroupSummary
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.scale import Scale
 
 ENDS = 5
 """Rows shown from either end of a ranking."""
@@ -42,6 +44,8 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             "aligns nothing. Use align-and-score for raw photos.",
             style="yellow",
         )
+    for what, faces in below_thresholds(run).items():
+        console.print(f"{what}: {faces}", markup=False)
     console.print("Rows: " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
     for file in files:
         console.print(f"Written: {file}", markup=False)
@@ -56,6 +60,61 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             style="yellow",
             markup=False,
         )
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """Print what thresholds do to people that did not choose them, on standard error."""
+    console = _console(stderr=True)
+    counts = calibration.counts
+    console.print(
+        f"{counts['choosing_people']:,} people ({counts['choosing_faces']:,} faces) choose; all "
+        f"figures are of the other {counts['other_people']:,} ({counts['other_faces']:,} faces); "
+        "intervals of 95 %"
+    )
+    for item in calibration.thresholds:
+        console.print(_calibrated(item, calibration.scale), markup=False)
+    console.print(
+        f"Scale {calibration.scale.id}: quality {calibration.scale.midpoint:.4f} becomes 50",
+        markup=False,
+    )
+
+
+def _calibrated(item: Threshold, scale: Scale) -> str:
+    lines = [
+        f"Threshold for {item.title}: quality {item.quality:.4f}, {scale.of(item.quality)} of 100"
+    ]
+    if item.low is not None and item.high is not None:
+        lines.append(f"the others would choose {item.low:.4f} .. {item.high:.4f}")
+    lines.append(f"discards {_rate(item.discard)} of faces")
+    errors = item.errors
+    if errors is None:
+        lines.append("errors: not enough data, none were counted")
+    elif not errors.enough:
+        lines.append(
+            f"errors at FMR {errors.fmr:g}: not enough data ({errors.after.count:,} left in "
+            f"{errors.after.total:,} mated comparisons, {errors.before.count:,} before; "
+            f"{errors.false_matches.total:,} non-mated ones)"
+        )
+    else:
+        lines += [
+            f"FNMR {_rate(errors.after)}: {errors.after.count:,} errors in "
+            f"{errors.after.total:,} mated comparisons",
+            f"FNMR before {_rate(errors.before)}: {errors.before.count:,} errors in "
+            f"{errors.before.total:,}",
+            f"FMR {_rate(errors.false_matches, 3)}: {errors.false_matches.count:,} false matches "
+            f"in {errors.false_matches.total:,} non-mated comparisons",
+        ]
+    return "\n  ".join(lines)
+
+
+def _rate(rate: Rate, decimals: int = 2) -> str:
+    """Return a rate in percent, with its interval."""
+    if rate.value is None:
+        return "-"
+    text = f"{100 * rate.value:.{decimals}f} %"
+    if rate.low is None or rate.high is None:
+        return text
+    return f"{text} ({100 * rate.low:.{decimals}f} .. {100 * rate.high:.{decimals}f})"
 
 
 def _console(*, stderr: bool) -> Console:

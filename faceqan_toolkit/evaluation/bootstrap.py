@@ -145,15 +145,27 @@ def replicate(
 
 
 def fmr_thresholds(
-    non_mated: NonMated, identity: NDArray[np.int32], targets: Sequence[float], weights: Counts
+    non_mated: NonMated,
+    identity: NDArray[np.int32],
+    targets: Sequence[float],
+    weights: Counts,
+    totals: Ints | None = None,
 ) -> Floats:
     """Return (B, T) smallest thresholds whose weighted FMR is at most each target.
 
     NaN where a replicate has no non-mated comparison, or where those that were kept do not reach
     down to the threshold; they do unless its FMR is more than `SPARE` times the usual.
+
+    Args:
+        non_mated: the comparisons.
+        identity: (N,) of the samples, 0, 1, ...
+        targets: T rates.
+        weights: (B, I) see `draw_identities`.
+        totals: (B,) weighted numbers of all non-mated comparisons; None counts them.
     """
     first, second = identity[non_mated.first], identity[non_mated.second]
-    totals = _totals(non_mated.identity_pairs, weights)
+    if totals is None:
+        totals = non_mated_totals(non_mated.identity_pairs, weights)
     result = np.full((len(weights), len(targets)), np.nan)
     for row in np.flatnonzero(totals):
         drawn = weights[row].astype(np.int64)
@@ -165,8 +177,8 @@ def fmr_thresholds(
     return result
 
 
-def _totals(pairs: Any, weights: Counts) -> Ints:
-    """Return (B,) sums of the weights of all non-mated comparisons."""
+def non_mated_totals(pairs: Any, weights: Counts) -> Ints:
+    """Return (B,) sums of the weights of all non-mated comparisons (`NonMated.identity_pairs`)."""
     matrix = pairs.astype(np.float64)
     if matrix.shape[0] <= DENSE_PEOPLE:
         matrix = matrix.toarray()

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from faceqan_toolkit.calibration import below_thresholds
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import PARTS, Ranking
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
@@ -153,7 +154,7 @@ class _Page:
             "started": _started(content),
             "seconds": _duration(_seconds(content)),
             "written": _time(datetime.now(timezone.utc)),
-            "details": _details(content),
+            "details": _details(self.run),
             "settings": {
                 key.replace("_", "-"): _shown(value) for key, value in content["settings"].items()
             },
@@ -276,8 +277,9 @@ def _quoted(name: str) -> str:
     return quote(os.fsencode(name), safe="")
 
 
-def _details(content: Mapping[str, Any]) -> dict[str, str]:
+def _details(run: RunInfo) -> dict[str, str]:
     """Return what identifies the run and what its work was."""
+    content = run.content
     model = content.get("model") or {}
     calls = content.get("invocations", [])
     photos = sum(int(call.get("photos", 0)) for call in calls)
@@ -293,6 +295,7 @@ def _details(content: Mapping[str, Any]) -> dict[str, str]:
         "Time": _duration(_seconds(content)),
         "Commands": f"{len(calls):,}" if len(calls) > 1 else "",
     }
+    found |= below_thresholds(run)
     return {label: text for label, text in found.items() if text}
 
 

@@ -1,0 +1,96 @@
+"""`faceqan-toolkit calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.command("calibrate")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The calibration file.",
+    show_default="RUN/calibration.json",
+)
+@click.option(
+    "--target-fnmr",
+    type=float,
+    multiple=True,
+    metavar="F",
+    help="Threshold for this false non-match rate, e.g. 0.01; may be repeated.",
+)
+@click.option(
+    "--target-discard",
+    type=float,
+    multiple=True,
+    metavar="S",
+    help="Threshold that discards this share of the faces, e.g. 0.1; may be repeated.",
+)
+@click.option(
+    "--fmr",
+    type=float,
+    default=1e-3,
+    show_default=True,
+    metavar="M",
+    help="False match rate at which errors are counted.",
+)
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="CSV file of who is compared: a, b, label, paths as in rankings.",
+    show_default="all with all, a photo's folder is its person",
+)
+@click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=".npz or parquet file with an embedding for each photo's path.",
+    show_default="the run's model, of the run's crops",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the split of people, and of the intervals.",
+)
+@options.device_option
+def command(
+    run: Path,
+    output: Path | None,
+    target_fnmr: tuple[float, ...],
+    target_discard: tuple[float, ...],
+    fmr: float,
+    pairs: Path | None,
+    embeddings: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Find quality thresholds and a 0..100 scale from a RUN over labelled people.
+
+    Half of the people choose a threshold, the others tell what it does, with intervals. `filter`
+    and `align-and-score` take the file with --calibration, for the same model and settings alone.
+    Exit code 1: not enough data for a --target-fnmr.
+    """
+    from faceqan_toolkit.cli import calibrate_job
+
+    targets = [("fnmr", value) for value in target_fnmr]
+    targets += [("discard", value) for value in target_discard]
+    calibrate_job.calibrate(
+        run,
+        output or run / "calibration.json",
+        targets,
+        fmr=fmr,
+        pairs=pairs,
+        embeddings=embeddings,
+        seed=seed,
+        device=device,
+    )

@@ -1,0 +1,231 @@
+"""What `calibrate` does: faces of a run, their embeddings, thresholds, a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from faceqan_toolkit import __version__
+from faceqan_toolkit.calibration import (
+    Calibration,
+    fit_scale,
+    made_with,
+    write_calibration,
+)
+from faceqan_toolkit.cli.show import print_calibration
+from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
+from faceqan_toolkit.evaluation.comparisons import identity_codes
+from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
+from faceqan_toolkit.evaluation.embeddings import read_embeddings
+from faceqan_toolkit.evaluation.matching import match_paths
+from faceqan_toolkit.evaluation.protocols.base import PairList
+from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
+from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import RunInfo, read_run
+
+Rows = list[dict[str, Any]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Scored faces whose people are known.
+
+    Attributes:
+        rows: of the ranking, see `Ranking.main_faces`.
+        identity: (N,) int64.
+        pairs: who is compared; None for all with all.
+    """
+
+    rows: Rows
+    identity: NDArray[np.int64]
+    pairs: PairList | None = None
+
+    def only(self, kept: NDArray[np.bool_]) -> Labelled:
+        """Return some of the faces, and the pairs among them."""
+        rows = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
+        if self.pairs is None:
+            return Labelled(rows, self.identity[kept])
+        return Labelled(rows, self.identity[kept], _renumbered(self.pairs, kept))
+
+
+def calibrate(
+    folder: Path,
+    output: Path,
+    targets: Sequence[tuple[str, float]],
+    *,
+    fmr: float,
+    pairs: Path | None,
+    embeddings: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Write a calibration file and print its path.
+
+    Raises:
+        SettingsError: no target, or one outside (0, 1).
+        CalibrationError: not enough data, or a run without scores.
+        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used.
+    """
+    _check(targets, fmr)
+    run = read_run(folder)
+    parts = made_with(run)
+    scored = Ranking(run).main_faces()
+    labelled = _by_pairs(scored, folder, pairs) if pairs else _by_folder(scored)
+    if not labelled.rows:
+        raise CalibrationError(
+            f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
+        )
+    needed = any(kind == "fnmr" for kind, _ in targets)
+    vectors = _embeddings(run, labelled, embeddings, device, needed)
+    known = labelled
+    if vectors is not None:
+        there = np.asarray(np.isfinite(vectors).all(axis=1))
+        known, vectors = labelled.only(there), vectors[there]
+        _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding are left out")
+    people = len(np.unique(known.identity))
+    if people < 2:
+        raise CalibrationError(
+            f"not enough data: {people} {'person' if people == 1 else 'people'} in {folder}; one "
+            "half of the people chooses, the other reports"
+        )
+    quality = np.array([row["quality"] for row in known.rows])
+    chosen = split_people(known.identity, seed)
+    halves = [
+        faces_of(quality, known.identity, half, vectors, known.pairs, fmr)
+        for half in (chosen, ~chosen)
+    ]
+    name = str((run.content.get("model") or {}).get("name") or run.settings.model)
+    scale = run.scale or fit_scale(
+        re.sub(r"[^A-Za-z0-9]+", "-", name),
+        str(parts["weights_sha256"]),
+        np.array([row["quality"] for row in scored]),
+    )
+    calibration = Calibration(
+        id="",
+        model=name,
+        made_with=parts,
+        scale=scale,
+        thresholds=tuple(choose(kind, target, fmr, *halves, seed=seed) for kind, target in targets),
+        counts={
+            "scored_photos": len(scored),
+            "left_out": len(scored) - len(known.rows),
+            "choosing_people": halves[0].people,
+            "choosing_faces": len(halves[0].quality),
+            "other_people": halves[1].people,
+            "other_faces": len(halves[1].quality),
+        },
+        seed=seed,
+        source={
+            "run": str(folder),
+            **({"pairs": str(pairs)} if pairs else {}),
+            **({"embeddings": str(embeddings)} if embeddings else {}),
+        },
+        version=__version__,
+    ).named()
+    write_calibration(calibration, output)
+    print_calibration(calibration)
+    click.echo(output)
+
+
+def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
+    if not targets:
+        raise SettingsError("say what to reach: --target-fnmr or --target-discard")
+    if len(set(targets)) < len(targets):
+        raise SettingsError("a target is given twice")
+    for name, value in [("fmr", fmr), *((f"target-{kind}", target) for kind, target in targets)]:
+        if not 0 < value < 1:
+            raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
+
+
+def _by_folder(scored: Rows) -> Labelled:
+    """Return the photos that lie in a folder; it is their person."""
+    rows = [row for row in scored if "/" in row["path"]]
+    _tell_lost(len(scored) - len(rows), "in no person's folder are left out")
+    folders = [f"{row['root']}/{row['path'].rpartition('/')[0]}" for row in rows]
+    return Labelled(rows, identity_codes(folders).astype(np.int64))
+
+
+def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
+    """Return the photos that a list of pairs names."""
+    protocol = read_pairs(folder, pairs=file)
+    protocol.log.raise_errors(str(file))
+    assert isinstance(protocol.pairs, PairList)
+    listed = protocol.pairs
+    ends = protocol.identities[listed.first], protocol.identities[listed.second]
+    clash = np.flatnonzero((ends[0] == ends[1]) & ~listed.mated)
+    if len(clash):
+        where, line = listed.where(int(clash[0]))
+        raise CalibrationError(
+            f"{where}, line {line}: two photos that other pairs show to be one person's are "
+            "called different people's"
+        )
+    match = match_paths(protocol.paths, [row["path"] for row in scored])
+    there = match.index >= 0
+    _tell_lost(int((~there).sum()), f"of {file} have no score in the run and are left out")
+    rows = [scored[place] for place in match.index[there]]
+    return Labelled(rows, protocol.identities[there], _renumbered(listed, there))
+
+
+def _renumbered(pairs: PairList, kept: NDArray[np.bool_]) -> PairList:
+    """Return the pairs of which both samples are kept, by their new places."""
+    inside = kept[pairs.first] & kept[pairs.second]
+    place = np.cumsum(kept) - 1
+    return PairList(place[pairs.first[inside]], place[pairs.second[inside]], pairs.mated[inside])
+
+
+def _embeddings(
+    run: RunInfo, labelled: Labelled, file: Path | None, device: str, needed: bool
+) -> NDArray[np.float32] | None:
+    """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
+    if file is not None:
+        found, match = read_embeddings(file).match([row["path"] for row in labelled.rows])
+        if not (match.index >= 0).any():
+            raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
+        return found
+    settings = run.settings
+    if run.task != "score" and not any(row["crop"] for row in labelled.rows):
+        if needed:
+            raise RunError(
+                f"{run.folder} has no crops to compare faces with; give --embeddings FILE, or make "
+                "the run without --no-crops"
+            )
+        return None
+    model = find_model(settings.model, settings.model_options)
+    if model.sha256 != str((run.content.get("model") or {}).get("sha256")):
+        raise RunError(f"{run.folder} was made with other weights of {settings.model}")
+    crops = (kept_crop(run, row) for row in labelled.rows)
+    vectors = embed_crops(crops, model.load(), device=device)
+    found = np.array(list(_shown(vectors, len(labelled.rows))))
+    if np.isnan(found).any(axis=1).all():
+        if not needed:
+            return None
+        raise RunError(f"the crops of {run.folder} are gone; give --embeddings FILE")
+    return found
+
+
+def _shown(items: Iterable[T], total: int) -> Iterator[T]:
+    """Yield items behind a progress bar, on a terminal; elsewhere a line tells what is done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        click.echo(f"Embedding {total:,} crops", err=True)
+    yield from track(
+        items, "Embedding", total, console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _tell_lost(number: int, why: str) -> None:
+    if number:
+        click.echo(f"{number:,} photo{'' if number == 1 else 's'} {why}", err=True)

@@ -1,0 +1,73 @@
+"""Embeddings of crops by a recognition model; torch is imported when the first is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.photos import decode
+from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.types import PhotoSource, Pixels
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.embedders.base import Embedder
+
+CROP_PIXELS = 4096**2
+"""A crop with more pixels is none."""
+
+
+def embed_crops(
+    crops: Iterable[Pixels | None], embedder: Embedder, *, device: str = "auto"
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the embedding of each crop, (D,) float32, not normalised.
+
+    Args:
+        crops: (S, S, 3) uint8, RGB, S the model's input size. What is None, or of another size,
+            has no embedding: NaN, as has a crop whose embedding is zero or not finite.
+        embedder: the recognition model.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        SettingsError: a device this machine does not have.
+    """
+    from faceqan_toolkit.quality import FaceQAN
+
+    model = FaceQAN(embedder, copies=1, device=device, backend="torch")
+    size = embedder.input_size
+    (blank,) = model.embed(np.zeros((1, size, size, 3), np.uint8))
+    for crop in crops:
+        vector = np.full_like(blank, np.nan)
+        if crop is not None and crop.shape == (size, size, 3):
+            (found,) = model.embed([crop])
+            if np.isfinite(found).all() and found.any():
+                vector = found
+        yield vector
+
+
+def kept_crop(run: RunInfo, row: Mapping[str, Any]) -> Pixels | None:
+    """Return a face's crop, (S, S, 3) uint8, or None if there is none any more.
+
+    Args:
+        run: a run of align-and-score, which has crops of its own, or of score, whose photos are
+            the crops.
+        row: its `path`, `root`, `crop` and `sha256`.
+    """
+    if run.task == "score":
+        file = Path(path_from_text(row["root"])) / path_from_text(row["path"])
+    elif row["crop"]:
+        file = run.folder / row["crop"]
+    else:
+        return None
+    try:
+        photo = decode(PhotoSource("", row["path"], file), max_pixels=CROP_PIXELS)
+    except PhotoError:
+        return None
+    if run.task == "score" and photo.state.sha256 != row["sha256"]:
+        return None
+    return photo.pixels

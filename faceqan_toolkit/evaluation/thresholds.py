@@ -1,0 +1,355 @@
+"""Which quality threshold reaches a target: chosen on some people, reported on others.
+
+Comparisons are mated or not, and accepted if their similarity is above a threshold of its own, the
+smallest that keeps the false match rate asked for (`comparisons`). Discarding faces below a quality
+discards the comparisons they take part in. The quality threshold for a false non-match rate is the
+smallest at which the comparisons that are left reach it: where the error-versus-discard curve
+("fixed", see `edc`) first comes down to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.calibration import ENOUGH_ERRORS, Errors, Rate, Threshold
+from faceqan_toolkit.errors import CalibrationError
+from faceqan_toolkit.evaluation.bootstrap import (
+    CHUNK_VALUES,
+    Counts,
+    draw_identities,
+    fmr_thresholds,
+    interval,
+    non_mated_totals,
+)
+from faceqan_toolkit.evaluation.comparisons import (
+    Bools,
+    Comparisons,
+    Floats,
+    Ints,
+    NonMatedCollector,
+    identity_codes,
+)
+from faceqan_toolkit.evaluation.edc import groups, pair_quality
+from faceqan_toolkit.evaluation.protocols.base import PairList
+
+REPLICATES = 1000
+BLOCK_VALUES = 1 << 22
+"""Similarities that are computed together."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Faces of some people.
+
+    Attributes:
+        quality: (N,) finite.
+        identity: (N,) int32, 0, 1, ...
+        comparisons: of these faces; None if there are no mated or no non-mated ones.
+        totals_known: every face was compared with every other one.
+    """
+
+    quality: Floats
+    identity: NDArray[np.int32]
+    comparisons: Comparisons | None = None
+    totals_known: bool = False
+
+    @property
+    def people(self) -> int:
+        """How many there are."""
+        return int(self.identity.max(initial=-1)) + 1
+
+    def non_mated(self, weights: Counts) -> Ints:
+        """Return (B,) how many non-mated comparisons people drawn with (B, I) weights have."""
+        if self.totals_known:
+            drawn = weights.astype(np.int64) * np.bincount(self.identity, minlength=self.people)
+            return np.asarray((drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)) // 2)
+        assert self.comparisons is not None
+        return non_mated_totals(self.comparisons.non_mated.identity_pairs, weights)
+
+
+def split_people(identity: NDArray[np.int64], seed: int) -> Bools:
+    """Return which faces are of the people that choose: every second one, by the seed.
+
+    People are paired by their number of faces, and of each pair one is drawn, so that both halves
+    have about as many faces and mated comparisons.
+
+    Args:
+        identity: (N,) int64.
+        seed: of the draw.
+    """
+    codes = identity_codes(identity)
+    sizes = np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    order = np.lexsort((rng.random(len(sizes)), -sizes))
+    second = rng.integers(0, 2, -(-len(sizes) // 2))
+    chosen = np.zeros(len(sizes), np.bool_)
+    places = np.minimum(2 * np.arange(len(second)) + second, len(sizes) - 1)
+    chosen[order[places]] = True
+    return np.asarray(chosen[codes])
+
+
+def faces_of(
+    quality: Floats,
+    identity: NDArray[np.int64],
+    chosen: Bools,
+    embeddings: NDArray[np.float32] | None = None,
+    pairs: PairList | None = None,
+    fmr: float = 1e-3,
+) -> Faces:
+    """Return some of the faces with the comparisons among them.
+
+    Args:
+        quality: (N,) of all faces.
+        identity: (N,) int64 of all faces.
+        chosen: (N,) which faces these are; people are wholly among them or not at all.
+        embeddings: (N, D) without NaN; None leaves comparisons out.
+        pairs: which of all faces are compared; None compares all with all.
+        fmr: the false match rate that will be asked for.
+    """
+    quality, codes = quality[chosen], identity_codes(identity[chosen])
+    if embeddings is None:
+        return Faces(quality, codes)
+    vectors = embeddings[chosen]
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    if pairs is None:
+        return Faces(quality, codes, _all_compared(vectors, codes, fmr), True)
+    place = np.cumsum(chosen) - 1
+    inside = chosen[pairs.first] & chosen[pairs.second] & (pairs.first != pairs.second)
+    first, second = (place[ends[inside]] for ends in (pairs.first, pairs.second))
+    same = pairs.mated[inside]
+    if same.all() or not same.any():
+        return Faces(quality, codes)
+    parts = [
+        np.einsum("pd,pd->p", vectors[first[block]], vectors[second[block]])
+        for block in _slices(len(first), vectors.shape[1])
+    ]
+    return Faces(quality, codes, Comparisons.of(np.concatenate(parts), same, first, second, codes))
+
+
+def _all_compared(
+    vectors: NDArray[np.float32], codes: NDArray[np.int32], fmr: float
+) -> Comparisons | None:
+    """Return all comparisons of normalised (N, D) vectors; None without one of either kind."""
+    sizes = np.bincount(codes).astype(np.int64)
+    mated = int((sizes * (sizes - 1) // 2).sum())
+    others = len(codes) * (len(codes) - 1) // 2 - mated
+    if not mated or not others:
+        return None
+    collector = NonMatedCollector(NonMatedCollector.enough(others, fmr))
+    found: list[tuple[NDArray[np.float32], Ints, Ints]] = []
+    for rows in _slices(len(codes), len(codes)):
+        similarity = vectors[rows] @ vectors[rows.start :].T
+        # each pair once: the other face comes later
+        one, two = np.nonzero(np.triu(np.ones(similarity.shape, np.bool_), 1))
+        values, one, two = similarity[one, two], one + rows.start, two + rows.start
+        same = codes[one] == codes[two]
+        found.append((values[same], one[same], two[same]))
+        collector.add(values[~same], one[~same], two[~same])
+    values, one, two = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Comparisons.streamed(values, one, two, collector.result(), codes)
+
+
+def _slices(number: int, width: int) -> Iterator[slice]:
+    """Yield slices of so many rows that each has about `BLOCK_VALUES` values."""
+    step = max(1, BLOCK_VALUES // max(1, width))
+    for start in range(0, number, step):
+        yield slice(start, min(start + step, number))
+
+
+def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: Counts) -> Floats:
+    """Return (B,) smallest quality thresholds at which the FNMR is at most the target.
+
+    Args:
+        faces: with comparisons.
+        target: in (0, 1).
+        similarity: (B,) thresholds of the comparisons.
+        weights: (B, I) how often each person was drawn.
+
+    Returns:
+        NaN where no threshold reaches it. Where nothing need be discarded, the lowest quality.
+    """
+    comparisons = faces.comparisons
+    assert comparisons is not None
+    quality = pair_quality(faces.quality, comparisons.first, comparisons.second)
+    order, starts = groups(quality)
+    levels = quality[order][starts]
+    person = faces.identity[comparisons.first[order]]
+    ordered = comparisons.similarity[order]
+    result = np.full(len(weights), np.nan)
+    step = max(1, CHUNK_VALUES // len(order))
+    for start in range(0, len(weights), step):
+        part = slice(start, start + step)
+        counts = weights[part][:, person].astype(np.float64)
+        wrong = counts * ~(ordered > similarity[part, None])
+        counts, wrong = (np.add.reduceat(values, starts, axis=1) for values in (counts, wrong))
+        left, errors = (np.cumsum(n[:, ::-1], axis=1)[:, ::-1] for n in (counts, wrong))
+        there = counts > 0  # a level nobody drawn has is none
+        reached = there & (errors / np.maximum(left, 1) <= target)
+        reached &= ~np.isnan(similarity[part, None])
+        first = np.argmax(reached, axis=1)
+        found = np.where(first == np.argmax(there, axis=1), faces.quality.min(), levels[first])
+        result[part] = np.where(reached.any(axis=1), found, np.nan)
+    return result
+
+
+def quality_for_discard(faces: Faces, target: float, weights: Counts) -> Floats:
+    """Return (B,) largest quality thresholds that discard at most a share of the faces.
+
+    Args:
+        faces: at least one.
+        target: in (0, 1).
+        weights: (B, I) how often each person was drawn.
+    """
+    order, starts = groups(faces.quality)
+    levels = faces.quality[order][starts]
+    person = faces.identity[order]
+    result = np.full(len(weights), np.nan)
+    step = max(1, CHUNK_VALUES // len(order))
+    for start in range(0, len(weights), step):
+        part = slice(start, start + step)
+        counts = np.add.reduceat(weights[part][:, person].astype(np.float64), starts, axis=1)
+        before = np.cumsum(counts, axis=1) - counts
+        # a level nobody drawn has is none
+        within = (before <= target * counts.sum(axis=1, keepdims=True)) & (counts > 0)
+        last = within.shape[1] - 1 - np.argmax(within[:, ::-1], axis=1)
+        result[part] = levels[last]
+    return result
+
+
+def choose(
+    kind: str,
+    target: float,
+    fmr: float,
+    choosing: Faces,
+    others: Faces,
+    *,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+) -> Threshold:
+    """Return the threshold for a target, with what it does to other people.
+
+    Args:
+        kind: "fnmr" or "discard".
+        target: that rate or share, in (0, 1).
+        fmr: the false match rate at which errors are counted.
+        choosing: faces that decide the threshold.
+        others: faces of other people, for all else.
+        seed: of the intervals.
+        replicates: how often people are drawn for them.
+
+    Raises:
+        CalibrationError: a false non-match rate that no threshold reaches, or too few errors to
+            tell it.
+    """
+    weights = draw_identities(others.people, replicates, seed)
+    similarity = _similarity(choosing, fmr, _once(choosing))[0]
+    if kind == "fnmr":
+        _refuse_without(choosing, fmr)
+        _refuse_without(others, fmr)
+        (quality,) = quality_for_fnmr(choosing, target, np.array([similarity]), _once(choosing))
+        if np.isnan(quality):
+            raise CalibrationError(
+                f"no quality threshold reaches an FNMR of {target:g} at FMR {fmr:g}: even the "
+                "best faces have more errors"
+            )
+        drawn = quality_for_fnmr(others, target, _similarity(others, fmr, weights), weights)
+    else:
+        (quality,) = quality_for_discard(choosing, target, _once(choosing))
+        drawn = quality_for_discard(others, target, weights)
+    spread = interval(drawn)
+    threshold = Threshold(
+        kind=kind,
+        target=target,
+        quality=float(quality),
+        low=spread.low if spread else None,
+        high=spread.high if spread else None,
+        discard=_rate(others.quality < quality, others.identity, weights),
+        errors=_errors(others, float(quality), fmr, float(similarity), weights),
+    )
+    if kind == "fnmr":
+        assert threshold.errors is not None
+        left = threshold.errors.after.count
+        if left < ENOUGH_ERRORS:
+            raise CalibrationError(
+                f"not enough data for {threshold.title}: among people that did not choose the "
+                f"threshold {left} errors are left in {threshold.errors.after.total:,} mated "
+                f"comparisons, and {ENOUGH_ERRORS} are needed to tell such a rate; take more "
+                "photos, or a higher --target-fnmr"
+            )
+    return threshold
+
+
+def _once(faces: Faces) -> Counts:
+    """Return weights that take everybody once."""
+    return np.ones((1, faces.people), np.int32)
+
+
+def _refuse_without(faces: Faces, fmr: float) -> None:
+    """Raise CalibrationError if a false match rate cannot be told."""
+    if faces.comparisons is None:
+        raise CalibrationError(
+            "not enough data: errors need people with two photos and other people to compare with, "
+            "in both halves"
+        )
+    total = faces.comparisons.non_mated.total
+    if fmr * total < ENOUGH_ERRORS:
+        raise CalibrationError(
+            f"not enough data for FMR {fmr:g}: each half of the people needs "
+            f"{int(np.ceil(ENOUGH_ERRORS / fmr)):,} non-mated comparisons, one has {total:,}; take "
+            "more photos, or a higher --fmr"
+        )
+
+
+def _similarity(faces: Faces, fmr: float, weights: Counts) -> Floats:
+    """Return (B,) smallest thresholds of comparisons that keep an FMR; NaN without comparisons."""
+    if faces.comparisons is None:
+        return np.full(len(weights), np.nan)
+    others = faces.comparisons.non_mated
+    totals = faces.non_mated(weights)
+    return fmr_thresholds(others, faces.identity, [fmr], weights, totals)[:, 0]
+
+
+def _errors(
+    faces: Faces, quality: float, fmr: float, similarity: float, weights: Counts
+) -> Errors | None:
+    comparisons = faces.comparisons
+    if comparisons is None or np.isnan(similarity):
+        return None
+    person = faces.identity[comparisons.first]
+    wrong = ~(comparisons.similarity > similarity)
+    kept = pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
+    return Errors(
+        fmr,
+        similarity,
+        _false_matches(faces, similarity, weights),
+        _rate(wrong, person, weights),
+        _rate(wrong[kept], person[kept], weights),
+    )
+
+
+def _false_matches(faces: Faces, similarity: float, weights: Counts) -> Rate:
+    assert faces.comparisons is not None
+    others = faces.comparisons.non_mated
+    count = others.at_threshold(similarity).false_matches
+    if count > len(others.similarity):  # far from the rate asked for: not all of them were kept
+        return Rate(count, others.total)
+    first, second = (faces.identity[ends[:count]] for ends in (others.first, others.second))
+    accepted = np.array([np.dot(row[first].astype(np.int64), row[second]) for row in weights])
+    found = interval(_shares(accepted, faces.non_mated(weights)))
+    return Rate(count, others.total, *((found.low, found.high) if found else (None, None)))
+
+
+def _rate(counted: Bools, person: NDArray[np.int32], weights: Counts) -> Rate:
+    """Return the share of what counts, over what belongs to one person each."""
+    people = weights.shape[1]
+    one, every = (np.bincount(who, minlength=people) for who in (person[counted], person))
+    found = interval(_shares(weights @ one, weights @ every))
+    return Rate(int(one.sum()), len(person), *((found.low, found.high) if found else (None, None)))
+
+
+def _shares(counts: Ints, totals: Ints) -> Floats:
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
