@@ -20,7 +20,7 @@ import pytest
 from faceqan_toolkit.cells import unguard
 from tests.conftest import SAMPLES, CommandLine
 
-QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 MAIN = "align-and-score"
 
 

@@ -432,7 +432,7 @@ def test_a_run_that_was_really_scored(command_line: CommandLine, tmp_path: Path)
     folder.mkdir()
     for name in ("astronaut.jpg", "hopper.jpg", "no_face.png"):
         shutil.copy2(SAMPLES / name, folder)
-    quick = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
+    quick = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
     assert command_line("align-and-score", folder, "-o", "run", *quick).returncode == 3
     assert json.loads((tmp_path / "run/run.json").read_text())["scale"] is None
     done = command_line("filter", "run", "--to", "out", "--mode", "copy", "--keep-top", "2")

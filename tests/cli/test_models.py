@@ -15,7 +15,7 @@ from tests.embedders.layouts import fill, shapes
 from tests.embedders.test_architectures import saved
 from tests.embedders.test_zoo import MODULE
 
-QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 PHOTO = SAMPLES / "astronaut.jpg"
 
 

@@ -264,7 +264,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_the_command(command_line: CommandLine, tmp_path: Path) -> None:
-    quick = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
+    quick = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
     photos = (SAMPLES / "hopper.jpg", SAMPLES / "corrupt.jpg")
     done = command_line("align-and-score", *photos, "-o", "run", *quick)
     assert f"Written: {Path('run/report.html')}" in done.stderr
