@@ -66,7 +66,7 @@ def test_instant_then_refined(command_line: CommandLine, photos: Path, tmp_path:
     info = json.loads((run / "run.json").read_text())
     assert info["invocations"][1]["refined"]["faces"] == 2
     assert info["invocations"][1]["refined"]["backend"] == "torch"
-    assert set(info["model"]) == {"name", "sha256", "head_sha256"}
+    assert {"name", "sha256", "head_sha256", "licence"} <= set(info["model"])
 
     # what is measured is the exact preset's, and once is enough
     path, face = next(iter(measured))
