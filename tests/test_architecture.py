@@ -38,18 +38,21 @@ LAYERS = [
     {"estimators"},
     {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
      "evaluation.protocols.templates"},
-    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy"},
+    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy",
+     "evaluation.run_faces"},
     {
         "evaluation.protocols.lfw", "evaluation.protocols.cfp", "evaluation.protocols.pairs",
         "evaluation.protocols.insightface_bin", "evaluation.protocols.folders",
         "evaluation.protocols.ijbc", "evaluation.embeddings", "evaluation.agreement",
     },
     {"evaluation.protocols.validation", "evaluation.protocols.registry"},
-    {"evaluation.comparisons"},
+    {"evaluation.comparisons", "evaluation.embedding_store"},
     {"evaluation.verification", "evaluation.edc"},
+    {"evaluation.compare"},
     {"evaluation.bootstrap"},
     {"evaluation.summary"},
-    {"evaluation.tables", "evaluation.plots", "evaluation.page"},
+    {"evaluation.panels"},
+    {"evaluation.tables", "evaluation.plots", "evaluation.page", "evaluation.job"},
     {"evaluation.output"},
     {"pipeline", "pictures"},
     {"explain", "engines.base", "engines.local"},
@@ -129,7 +132,7 @@ def python(code: str) -> str:
 
 
 COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "models",
-            "explain", "doctor"]  # fmt: skip
+            "explain", "evaluate", "doctor"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -21,6 +21,7 @@ COMMANDS = {
     "filter": "filter",
     "models": "models",
     "explain": "explain",
+    "evaluate": "evaluate",
     "doctor": "doctor",
 }
 

@@ -27,7 +27,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
-def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that does the work of several; the first option is shown first."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -47,7 +49,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
-machine_options = _stack(
+machine_options = stack(
     _option(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
@@ -56,7 +58,11 @@ machine_options = _stack(
     ),
 )  # fmt: skip
 
-run_options = _stack(
+retry_option = click.option(
+    "--retry-failed", is_flag=True, help="Try every photo without a score again."
+)
+
+run_options = stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",
@@ -65,13 +71,11 @@ run_options = _stack(
         "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
         default=["csv"], show_default=True, help="Result file's format; may be repeated.",
     ),
-    click.option(
-        "--retry-failed", is_flag=True, help="Try every photo without a score again."
-    ),
+    retry_option,
     machine_options,
 )  # fmt: skip
 
-detection_options = _stack(
+detection_options = stack(
     _option(
         "--faces", type=click.Choice(FACE_POLICIES), help="Which faces of a photo count.",
     ),
@@ -105,14 +109,14 @@ detection_options = _stack(
     ),
 )  # fmt: skip
 
-alignment_options = _stack(
+alignment_options = stack(
     _option(
         "--antialias/--no-antialias",
         help="Average pixels where a face is shrunk more than twice, or sample them plainly.",
     ),
 )
 
-template_options = _stack(
+template_options = stack(
     _option(
         "--template", type=click.Choice(TEMPLATES),
         help="arcface: five landmarks to InsightFace's places; box: the face's box, as FaceNet's.",
@@ -135,7 +139,7 @@ like_published_option = click.option(
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
 )  # fmt: skip
 
-model_options = _stack(
+model_options = stack(
     _option(
         "--channels", type=click.Choice(["RGB", "BGR"]), show_default="the network's own",
         help="Colour order a weights file wants.",
@@ -154,12 +158,7 @@ model_options = _stack(
     ),
 )  # fmt: skip
 
-quality_options = _stack(
-    _option(
-        "--model", metavar="MODEL",
-        help="Face recognition model: a name (see `models list`), a weights file, or "
-        "package.module:factory.",
-    ),
+method_options = stack(
     _option(
         "--method", type=click.Choice(list(METHODS)),
         help="Quality measure; others than faceqan have no presets and take no noise.",
@@ -185,7 +184,9 @@ quality_options = _stack(
         show_default="10, or the preset's",
     ),
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
-    _option("--seed", type=int, help="Of the noise."),
+)  # fmt: skip
+
+attack_options = stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
@@ -194,6 +195,17 @@ quality_options = _stack(
         "--backend", type=click.Choice(BACKENDS),
         help="What computes the attack: torch, or openvino (an extra) on a CPU; auto: the faster.",
     ),
+)  # fmt: skip
+
+quality_options = stack(
+    _option(
+        "--model", metavar="MODEL",
+        help="Face recognition model: a name (see `models list`), a weights file, or "
+        "package.module:factory.",
+    ),
+    method_options,
+    _option("--seed", type=int, help="Of the noise."),
+    attack_options,
 )  # fmt: skip
 
 
