@@ -27,7 +27,7 @@ input_options = options.stack(
         "--run", type=FOLDER, metavar="RUN", help="Take faces and scores from this run.",
     ),
     click.option(
-        "--scores", multiple=True, metavar="NAME=FILE",
+        "--scores", multiple=True, default=(), metavar="NAME=FILE",
         help="Scores made elsewhere, or a run; may be repeated.",
     ),
     click.option(

@@ -100,7 +100,9 @@ def crop_files(protocol: Protocol, faces: RunFaces) -> list[Path | None]:
             for path, status in zip(protocol.paths, faces.status, strict=True)
         ]
     if not any(faces.crops) and "ok" in faces.status:
-        raise RunError(f"{folder} has no crops to embed; it needs a run of the task align or more")
+        raise RunError(
+            f"{folder} has no crops to embed: a run of align or align-and-score keeps them"
+        )
     return [folder / crop if crop else None for crop in faces.crops]
 
 
