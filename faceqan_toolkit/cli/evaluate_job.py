@@ -81,6 +81,7 @@ class Job:
     protocol: Protocol
     output: Path
     files: dict[str, Path] = field(default_factory=dict)
+    matched: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> bool:
         """Do all of it; return whether every comparison could be made."""
@@ -99,6 +100,7 @@ class Job:
             methods |= simple
             if lacking:
                 click.echo(f"Not measured in this run: {', '.join(lacking)}", err=True)
+        click.echo("Comparing", err=True)
         weights = self.protocol.confidences if chosen.get("detector_weights") else None
         template_quality = chosen.get("template_quality")
         given = {name: value for name, value in chosen.items() if name in OPTIONS}
@@ -114,6 +116,7 @@ class Job:
         if weights is not None:
             click.echo("Templates: photos weighted by the detector's confidence", err=True)
         made = job.made_by(sys.argv[1:], self.files)
+        made |= self.matched
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
@@ -137,8 +140,7 @@ class Job:
             if source:
                 return Recogniser(name or source.model, source.sha256, file)
             name = name or file.stem
-            sha256 = find_model(name).sha256 if name == chosen["quality_model"] else ""
-            return Recogniser(name, sha256, file)
+            return Recogniser(name, self._sha256_of(name), file)
         if chosen["scores_only"]:
             raise SettingsError("--scores-only needs --embeddings")
         model = chosen["recogniser"] or chosen["quality_model"]
@@ -151,6 +153,13 @@ class Job:
         if found.entry is not None and found.entry.notice and chosen["recogniser"]:
             click.echo(f"Note: {found.entry.notice}", err=True)
         return Recogniser(found.name, found.sha256, None, found)
+
+    def _sha256_of(self, name: str) -> str:
+        """Return the weights' checksum if a name is the quality model's, else ""."""
+        if self.chosen["run"] is not None:
+            model = read_run(self.chosen["run"]).content.get("model") or {}
+            return str(model["sha256"]) if model.get("name") == name else ""
+        return find_model(name).sha256 if name == self.chosen["quality_model"] else ""
 
     def _settings(self) -> Settings:
         """Return what the run is made with."""
@@ -214,6 +223,7 @@ class Job:
             vectors, match = table.match(self.protocol.paths)
             lines = match.lines()
             lines += _repeated(table.duplicates, table.conflicting)
+            self.matched["embeddings"] = lines[0]
             _tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
             if not sum(match.rules.values()):
                 raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
@@ -248,9 +258,17 @@ class Job:
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
         """Return faces whose crops are cut as the recogniser wants them, made if need be."""
+        template, size = recogniser.cut_as
+        if faces.run.task == "score":
+            has = faces.run.content["model"]["template"]
+            if has != template:
+                raise SettingsError(
+                    f"{recogniser.name} wants faces cut another way ({template}) than these "
+                    f"aligned photos ({has})"
+                )
+            return faces
         if faces.cut_as is None or faces.cut_as == recogniser.cut_as:
             return faces
-        template, size = recogniser.cut_as
         if self.chosen["run"] is not None:
             has = "{} {}".format(*faces.cut_as)
             raise SettingsError(
@@ -279,6 +297,7 @@ class Job:
             note = job.model_note(run, recogniser.sha256) if run else ""
             methods[table.name] = Method(values, note=note)
             self.files[f"scores of {table.name}"] = file
+            self.matched[f"scores of {table.name}"] = lines[0]
 
     def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
         content = faces.run.content
@@ -308,28 +327,32 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         non_mated=_non_mated(chosen.get("non_mated")),
         seed=chosen["seed"] if name == "folders" else 0,
     )  # fmt: skip
-    for line in job.check(protocol):
+    report = job.check(protocol)
+    for line in job.remarks(report):
         click.echo(line, err=True)
-    mated = sum(int(block.mated.sum()) for block in protocol.pairs.blocks())
     click.echo(
-        f"{protocol.name}: {len(protocol.paths):,} photos, {mated:,} mated and "
-        f"{len(protocol.pairs) - mated:,} non-mated comparisons",
+        f"{protocol.name}: {report.counts['samples']:,} photos, {report.counts['mated']:,} mated "
+        f"and {report.counts['non_mated']:,} non-mated comparisons",
         err=True,
     )
     output = chosen["output"]
+    lock = FileLock(output / ".lock")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with FileLock(output / ".lock", timeout=0):
-            if not chosen["scores_only"]:
-                protocol = job.unpacked(protocol, output.absolute() / "photos")
-            made = Job(name, root, chosen, protocol, output)
-            if chosen.get("pairs"):
-                made.files["pairs"] = chosen["pairs"]
-            complete = made.run()
+        lock.acquire(timeout=0)
     except Timeout:
         raise RunError(f"another process is writing to {output}") from None
     except OSError as error:
         raise RunError(f"cannot use {output}: {error.strerror or error}") from error
+    try:
+        if not chosen["scores_only"]:
+            protocol = job.unpacked(protocol, output.absolute() / "photos")
+        made = Job(name, root, chosen, protocol, output)
+        if chosen.get("pairs"):
+            made.files["pairs"] = chosen["pairs"]
+        complete = made.run()
+    finally:
+        lock.release()
     if not complete:
         click.echo(
             "Exit code 3: some comparisons lack a face, an embedding or a score; "

@@ -20,7 +20,7 @@ from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import unpack
 from faceqan_toolkit.evaluation.protocols.issues import SEVERITY
-from faceqan_toolkit.evaluation.protocols.validation import validate
+from faceqan_toolkit.evaluation.protocols.validation import Report, validate
 from faceqan_toolkit.evaluation.run_faces import RunFaces
 from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method, evaluate
 from faceqan_toolkit.paths import path_from_text, path_text
@@ -42,8 +42,8 @@ BASELINES = {
 """Simple measures that stand beside every method, and where a run keeps them."""
 
 
-def check(protocol: Protocol) -> list[str]:
-    """Return what is odd about a protocol and does not stop an evaluation, for people.
+def check(protocol: Protocol) -> Report:
+    """Return what a validation finds.
 
     Raises:
         ProtocolError: its lists contradict themselves.
@@ -58,6 +58,11 @@ def check(protocol: Protocol) -> list[str]:
         raise ProtocolError(
             "\n".join(["the data set cannot be evaluated as it is", *report.lines()])
         )
+    return report
+
+
+def remarks(report: Report) -> list[str]:
+    """Return what is odd about a data set and does not stop an evaluation, for people."""
     told = []
     for kind, count in report.issue_counts.items():
         first = next(issue for issue in report.issues if issue.kind == kind)

@@ -80,6 +80,10 @@ def lfw(tmp_path_factory) -> tuple[Path, list[tuple[str, str, bool]]]:
     root = tmp_path_factory.mktemp("data") / "LFW"
     tree = trees.lfw_tree(root, folds=2, per_fold=3)
     fill(root, tree.pairs)
+    # somebody else's face makes an error: one that quality foresees, and one it cannot
+    mated = [second for _, second, same in tree.pairs if same]
+    shutil.copyfile(SAMPLES / "hopper_dark.jpg", root / mated[0])
+    shutil.copyfile(SAMPLES / "hopper.jpg", root / mated[2])
     return root, tree.pairs
 
 
@@ -95,10 +99,9 @@ def done(lfw, tmp_path_factory):
     extra = root / "Person_9" / "Person_9_0001.jpg"  # in no pair
     extra.parent.mkdir()
     shutil.copyfile(SAMPLES / "hopper.jpg", extra)
-    command = [sys.executable, "-m", "faceqan_toolkit", "evaluate", "lfw", "../LFW", "-o", "OUT",
+    command = [sys.executable, "-m", "faceqan_toolkit", "evaluate", "lfw", "LFW", "-o", "OUT",
                *QUICK, "--legacy-pickle", "old.pkl"]  # fmt: skip
-    (folder / "LFW").symlink_to(root)
-    command[5] = "LFW"
+    shutil.copytree(root, folder / "LFW")
     told = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "COLUMNS": "200"},
@@ -127,7 +130,7 @@ def test_lfw_equals_brute_force(lfw, done) -> None:
         expected = brute_force(pairs, embeddings, quality, target, 0.2)
         got = method["targets"][f"{target:g}"]
         assert got["threshold"] == pytest.approx(expected["threshold"], abs=1e-4)
-        assert got["fnmr0"] == expected["fnmr0"]
+        assert got["fnmr0"] == expected["fnmr0"] > 0
         assert got["pauc"]["0.2"]["raw"] == pytest.approx(expected["pauc"], rel=0.01, abs=1e-9)
     assert found["verification"]["accuracy"] is not None
     assert set(found["methods"]) == {
