@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.options import _stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,7 +19,7 @@ PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
-input_options = options.stack(
+input_options = _stack(
     click.option(
         "-o", "--output", type=FOLDER, required=True, metavar="OUT",
         help="Folder for results and what they are made of; the same command goes on there.",
@@ -41,7 +42,7 @@ input_options = options.stack(
     click.option("--name", metavar="NAME", help="Of the data set, in tables and figures."),
 )  # fmt: skip
 
-curve_options = options.stack(
+curve_options = _stack(
     click.option(
         "--edc", type=click.Choice(["fixed", "recompute"]), default="fixed", show_default=True,
         help="Threshold from all non-mated comparisons, or found anew at every discard share.",
@@ -79,7 +80,7 @@ curve_options = options.stack(
     ),
 )  # fmt: skip
 
-model_options = options.stack(
+model_options = _stack(
     click.option(
         "--model", "recogniser", metavar="MODEL", show_default="the quality model",
         help="Recognition model whose errors are counted.",
@@ -108,7 +109,7 @@ aligned_option = click.option(
     help="The photos are aligned crops: detect nothing.",
 )  # fmt: skip
 
-photo_options = options.stack(aligned_option, options.detection_options, options.alignment_options)
+photo_options = _stack(aligned_option, options.detection_options, options.alignment_options)
 
 pairs_option = click.option(
     "--pairs", type=FILE, metavar="FILE", help="Another list of pairs than the data set's own."
@@ -133,7 +134,7 @@ def command() -> None:
 
 def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
     """Return a decorator that makes the command of a protocol."""
-    return options.stack(command.command(name), root_argument, *COMMON, *extra)
+    return _stack(command.command(name), root_argument, *COMMON, *extra)
 
 
 def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:

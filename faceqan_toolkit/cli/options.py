@@ -27,9 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
-def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that does the work of several; the first option is shown first."""
-
+def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -49,7 +47,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
-machine_options = stack(
+machine_options = _stack(
     _option(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
@@ -62,7 +60,7 @@ retry_option = click.option(
     "--retry-failed", is_flag=True, help="Try every photo without a score again."
 )
 
-run_options = stack(
+run_options = _stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",
@@ -75,7 +73,7 @@ run_options = stack(
     machine_options,
 )  # fmt: skip
 
-detection_options = stack(
+detection_options = _stack(
     _option(
         "--faces", type=click.Choice(FACE_POLICIES), help="Which faces of a photo count.",
     ),
@@ -109,14 +107,14 @@ detection_options = stack(
     ),
 )  # fmt: skip
 
-alignment_options = stack(
+alignment_options = _stack(
     _option(
         "--antialias/--no-antialias",
         help="Average pixels where a face is shrunk more than twice, or sample them plainly.",
     ),
 )
 
-template_options = stack(
+template_options = _stack(
     _option(
         "--template", type=click.Choice(TEMPLATES),
         help="arcface: five landmarks to InsightFace's places; box: the face's box, as FaceNet's.",
@@ -139,7 +137,7 @@ like_published_option = click.option(
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
 )  # fmt: skip
 
-model_options = stack(
+model_options = _stack(
     _option(
         "--channels", type=click.Choice(["RGB", "BGR"]), show_default="the network's own",
         help="Colour order a weights file wants.",
@@ -158,7 +156,7 @@ model_options = stack(
     ),
 )  # fmt: skip
 
-method_options = stack(
+method_options = _stack(
     _option(
         "--method", type=click.Choice(list(METHODS)),
         help="Quality measure; others than faceqan have no presets and take no noise.",
@@ -186,7 +184,7 @@ method_options = stack(
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
 )  # fmt: skip
 
-attack_options = stack(
+attack_options = _stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
@@ -197,7 +195,7 @@ attack_options = stack(
     ),
 )  # fmt: skip
 
-quality_options = stack(
+quality_options = _stack(
     _option(
         "--model", metavar="MODEL",
         help="Face recognition model: a name (see `models list`), a weights file, or "

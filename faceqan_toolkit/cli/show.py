@@ -21,12 +21,12 @@ ENDS = 5
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> None:
     """Print rows on standard output, one line each."""
-    make_console(stderr=False).print(_table(rows, scored=scored))
+    _console(stderr=False).print(_table(rows, scored=scored))
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
     """Print the best and worst, the counts and where the files are, on standard error."""
-    console = make_console(stderr=True)
+    console = _console(stderr=True)
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
@@ -58,7 +58,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
         )
 
 
-def make_console(*, stderr: bool) -> Console:
+def _console(*, stderr: bool) -> Console:
     """Return a console; a pipe has no width, so every row has the line it needs."""
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -100,7 +100,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -> None:
     """Print how two runs differ, on standard output."""
-    console = make_console(stderr=False)
+    console = _console(stderr=False)
     correlation = _number(figures.spearman, 4) or "unknown, too few different scores"
     console.print(f"Common faces: {figures.common:,}; Spearman's rank correlation {correlation}")
     console.print(f"Only in the first run: {figures.only_a:,}, in the second: {figures.only_b:,}")
@@ -154,7 +154,7 @@ def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None
                 _interval(item.difference_low, item.difference_high, sign="+"),
             ]
         table.add_row(Text("(none)" if item.group is None else item.group), *cells)
-    make_console(stderr=False).print(table)
+    _console(stderr=False).print(table)
 
 
 def _percent(share: float | None, sign: str = "") -> str:
