@@ -1,6 +1,6 @@
 """Which quality measure predicts errors best: clean and damaged faces, two recognition models.
 
-    python benchmarks/evaluation.py --lfw ROOT --work DIR [--fold 5] [--measured 270] [--share 0.5]
+    python benchmarks/evaluation.py --lfw ROOT --work DIR [--fold 5] [--measured 270] [--share 0.3]
 
 ROOT is LFW in its layout, or part of it. People of one fold of its pairs are compared, all with
 all (`evaluate folders --non-mated all`), once as they are and once with a share of the crops
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--fold", type=int, default=UNSEEN_FOLD)
     parser.add_argument("--measured", type=int, default=270)
-    parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     work = options.work.absolute()
