@@ -187,6 +187,18 @@ def align(
     return AlignedCrop(pixels=crop, face=face, transform=transform)
 
 
+def resize_crop(pixels: Pixels, size: int) -> Pixels:
+    """Return a crop that was aligned elsewhere, (H, W, 3) uint8, at a model's size; the same if
+    it has that already. Resizing aligns nothing.
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    smaller = max(height, width) > size
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=method), dtype=np.uint8)
+
+
 def _warp(region: Pixels, to_crop: NDArray[np.float64], size: int, oversampling: int) -> Pixels:
     """Warp onto a grid `oversampling` times as fine and average it down to the crop."""
     fine = to_crop * oversampling

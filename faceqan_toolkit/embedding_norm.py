@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimator import QualityEstimator, usable
-from faceqan_toolkit.types import Score
+from faceqan_toolkit.types import Pixels, Score
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
@@ -40,6 +43,30 @@ class EmbeddingNorm(QualityEstimator):
         super().__init__(embedder, device)
         self._network = self._frozen(self.embedder)
         self.block_faces = CPU_BLOCK_FACES if self.device.type == "cpu" else GPU_BLOCK_FACES
+
+    def embed(self, crops: Sequence[Pixels] | Pixels, *, flip: bool = False) -> NDArray[np.float32]:
+        """Return the embeddings of aligned crops, not normalised.
+
+        Args:
+            crops: (N, S, S, 3) uint8, RGB, S the model's input size; or a sequence of such.
+            flip: add the mirror image's embedding to each, as InsightFace's evaluation does.
+
+        Returns:
+            (N, D) float32; a row may hold NaN or be all zero.
+
+        Raises:
+            SettingsError: a crop of another shape or type.
+        """
+
+        def compute(faces: Tensor) -> list[NDArray[np.float32]]:
+            with torch.inference_mode():
+                embeddings = self._network(faces)
+                if flip:
+                    embeddings = embeddings + self._network(faces.flip(3))
+                return list(embeddings.cpu().numpy())
+
+        rows = list(self._in_blocks(crops, compute))
+        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
     def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.inference_mode():

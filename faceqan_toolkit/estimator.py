@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from faceqan_toolkit.types import Pixels, Score
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
+
+Result = TypeVar("Result")
 
 GPU_MEMORY_SHARE = 0.5
 """Of a GPU's free memory, what a block may take by our own count of its feature maps."""
@@ -74,7 +76,7 @@ class QualityEstimator(ABC):
         Raises:
             SettingsError: a crop of another shape or type.
         """
-        return list(self._scores(crops))
+        return list(self._in_blocks(crops, self._score_block))
 
     @abstractmethod
     def _score_block(self, faces: Tensor) -> list[Score]:
@@ -93,7 +95,10 @@ class QualityEstimator(ABC):
     def _frozen(self, network: nn.Module) -> nn.Module:
         return freeze(network).to(self.device)
 
-    def _scores(self, crops: Sequence[Pixels] | Pixels) -> Iterator[Score]:
+    def _in_blocks(
+        self, crops: Sequence[Pixels] | Pixels, compute: Callable[[Tensor], Sequence[Result]]
+    ) -> Iterator[Result]:
+        """Yield what is computed of each crop, in blocks of one shape."""
         start = 0
         while start < len(crops):
             block = list(crops[start : start + self.block_faces])
@@ -101,7 +106,7 @@ class QualityEstimator(ABC):
                 # a short last block is filled up: a score must not depend on the block's shape
                 padded = block + [block[0]] * (self.block_faces - len(block))
                 with arithmetic(self.device, self.precision):
-                    scores = self._score_block(self._tensor(padded))
+                    results = compute(self._tensor(padded))
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
@@ -109,7 +114,7 @@ class QualityEstimator(ABC):
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            yield from scores[: len(block)]
+            yield from results[: len(block)]
             start += len(block)
 
     def _tensor(self, crops: list[Pixels]) -> Tensor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
 from faceqan_toolkit.hints import find_hints
@@ -261,13 +260,9 @@ class Pipeline:
         height, width = pixels.shape[:2]
         if (height, width) == (size, size):
             return Cut(0, None, pixels, measures=self._measure(pixels, photo, None))
-        smaller = max(height, width) > size
-        resized = np.asarray(
-            cv2.resize(
-                pixels, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            ),
-            dtype=np.uint8,
-        )
+        from faceqan_toolkit.alignment import resize_crop
+
+        resized = resize_crop(pixels, size)
         note = f"resized from {width}x{height}"
         return Cut(0, None, resized, note, self._measure(resized, photo, None))
 

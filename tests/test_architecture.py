@@ -40,19 +40,22 @@ LAYERS = [
     {"estimators"},
     {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
      "evaluation.protocols.templates"},
-    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy"},
+    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy",
+     "evaluation.run_faces"},
     {
         "evaluation.protocols.lfw", "evaluation.protocols.cfp", "evaluation.protocols.pairs",
         "evaluation.protocols.insightface_bin", "evaluation.protocols.folders",
         "evaluation.protocols.ijbc", "evaluation.embeddings", "evaluation.agreement",
     },
     {"evaluation.protocols.validation", "evaluation.protocols.registry"},
-    {"evaluation.comparisons"},
+    {"evaluation.comparisons", "evaluation.embedding_store"},
     {"evaluation.verification", "evaluation.edc", "evaluation.embed"},
+    {"evaluation.compare"},
     {"evaluation.bootstrap"},
     {"evaluation.thresholds"},
     {"evaluation.summary"},
-    {"evaluation.tables", "evaluation.plots", "evaluation.page"},
+    {"evaluation.panels"},
+    {"evaluation.tables", "evaluation.plots", "evaluation.page", "evaluation.job"},
     {"evaluation.output"},
     {"pipeline", "pictures"},
     {"explain", "engines.base", "engines.worker"},
@@ -136,7 +139,7 @@ def python(code: str) -> str:
 
 
 COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "calibrate",
-            "report", "models", "explain", "doctor"]  # fmt: skip
+            "report", "models", "explain", "evaluate", "doctor"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

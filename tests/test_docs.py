@@ -132,6 +132,52 @@ def test_every_option_is_documented(command: str, page: str) -> None:
     assert documented == known
 
 
+def test_every_option_of_evaluate_is_documented() -> None:
+    """Those it shares with the other commands stand in the README."""
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
+    shared = documented_options()
+    group = commands()["evaluate"]
+    assert isinstance(group, click.Group)
+    known = {}
+    for name in ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders"):
+        for parameter in group.commands[name].params:
+            if not isinstance(parameter, click.Option) or parameter.name == "output":
+                continue
+            long = next(opt for opt in parameter.opts if opt.startswith("--"))
+            if isinstance(parameter.show_default, str):
+                shown = parameter.show_default
+            elif parameter.multiple:
+                shown = ", ".join(f"`{value}`" for value in parameter.default) or "none"
+            elif parameter.is_flag or parameter.show_default:
+                shown = shown_default(parameter)
+            else:
+                shown = "none"
+            if shared.get(long) != shown or long in documented:
+                known[long] = shown
+    assert documented == known
+    for name, subcommand in group.commands.items():
+        assert subcommand.help
+        assert f"`evaluate {name}" in page
+        for parameter in subcommand.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+def test_the_command_line_has_the_evaluations_defaults() -> None:
+    from faceqan_toolkit.evaluation.protocols.registry import PROTOCOLS
+    from faceqan_toolkit.evaluation.summary import EvaluationOptions
+
+    group = commands()["evaluate"]
+    assert isinstance(group, click.Group)
+    ours, checked = EvaluationOptions(), 0
+    for parameter in group.commands["ijbc"].params:
+        if hasattr(ours, str(parameter.name)) and parameter.name != "template_quality":
+            assert parameter.default == getattr(ours, str(parameter.name)), parameter.name
+            checked += 1
+    assert checked == 7
+    assert set(group.commands) == {*PROTOCOLS, "validate", "agree", "grid"}
+
+
 def test_the_scale_is_as_documented() -> None:
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     scale = builtin_scale(Settings(), find_model("sface").weights("exact"))

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "report",
     "models": "models",
     "explain": "explain",
+    "evaluate": "evaluate",
     "doctor": "doctor",
 }
 

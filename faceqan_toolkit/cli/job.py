@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,10 +41,39 @@ def run_job(
     Raises:
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
+    counts, files = make_run(
+        settings,
+        find_photos(inputs),
+        output,
+        formats,
+        retry_failed=retry_failed,
+        report=report,
+        calibration=calibration,
+    )
+    print_summary(read_run(output), counts, files)
+    if set(counts) - {"ok"}:
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def make_run(
+    settings: Settings,
+    photos: Iterable[PhotoSource],
+    output: Path,
+    formats: Sequence[str],
+    *,
+    retry_failed: bool,
+    report: bool = False,
+    calibration: Path | None = None,
+) -> tuple[Mapping[str, int], list[Path]]:
+    """Process photos into a run folder; return counts of rows by status, and the results' files.
+
+    Raises:
+        FaceQANError: whatever stops the run; what was recorded until then is kept.
+    """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
-    sources = list(find_photos(inputs))
+    sources = list(photos)
     with Run(output, settings, weights, model, retry_failed=retry_failed) as run:
         changed = calibrated is not None and run.use_calibration(
             calibrated.for_run(), calibrated.scale
@@ -79,9 +108,7 @@ def run_job(
 
             click.echo("Writing the report", err=True)
             files.append(write_report(read_run(output), output / "report.html").file)
-    print_summary(read_run(output), counts, files)
-    if set(counts) - {"ok"}:
-        raise click.exceptions.Exit(SOME_FAILED)
+    return counts, files
 
 
 def _model(settings: Settings) -> tuple[str, dict[str, Any]]:

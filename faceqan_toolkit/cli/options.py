@@ -71,6 +71,10 @@ machine_options = _stack(
     device_option,
 )  # fmt: skip
 
+retry_option = click.option(
+    "--retry-failed", is_flag=True, help="Try every photo without a score again."
+)
+
 run_options = _stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
@@ -80,9 +84,7 @@ run_options = _stack(
         "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
         default=["csv"], show_default=True, help="Result file's format; may be repeated.",
     ),
-    click.option(
-        "--retry-failed", is_flag=True, help="Try every photo without a score again."
-    ),
+    retry_option,
     machine_options,
     _option(
         "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
@@ -183,12 +185,7 @@ model_options = _stack(
     ),
 )  # fmt: skip
 
-quality_options = _stack(
-    _option(
-        "--model", metavar="MODEL",
-        help="Face recognition model: a name (see `models list`), a weights file, or "
-        "package.module:factory.",
-    ),
+method_options = _stack(
     _option(
         "--method", type=click.Choice(list(METHODS)),
         help="Quality measure; others than faceqan have no presets and take no noise.",
@@ -214,7 +211,9 @@ quality_options = _stack(
         show_default="10, or the preset's",
     ),
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
-    _option("--seed", type=int, help="Of the noise."),
+)  # fmt: skip
+
+attack_options = _stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
@@ -228,6 +227,17 @@ quality_options = _stack(
         help="What computes the attack: torch, openvino (an extra) on a CPU, or compile: "
         "torch.compile. auto: openvino where it is faster, else torch.",
     ),
+)  # fmt: skip
+
+quality_options = _stack(
+    _option(
+        "--model", metavar="MODEL",
+        help="Face recognition model: a name (see `models list`), a weights file, or "
+        "package.module:factory.",
+    ),
+    method_options,
+    _option("--seed", type=int, help="Of the noise."),
+    attack_options,
 )  # fmt: skip
 
 

@@ -26,14 +26,16 @@ class Progress:
 
     Args:
         total: photos to do.
+        unit: what they are called.
 
     Attributes:
         done: photos done so far.
         failed: records without a result so far.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str = "photo") -> None:
         self.total, self.done, self.failed = total, 0, 0
+        self._unit = unit
         console = Console(stderr=True)
         self._started = self._logged = time.monotonic()
         self._task: TaskID | None = None
@@ -64,25 +66,28 @@ class Progress:
     ) -> None:
         self._bar.stop()
         if kind is None:
-            print_line = f"{self.done:,} photos in {_duration(self.seconds)} ({self._rate()})"
+            print_line = (
+                f"{self.done:,} {self._unit}s in {_duration(self.seconds)} ({self._rate()})"
+            )
             self._console.print(print_line, highlight=False, soft_wrap=True)
 
     def loaded(self) -> None:
         """Begin to count the time: networks are loaded, photos follow."""
         self._started = time.monotonic()
 
-    def advance(self, records: list[Record]) -> None:
-        """Count one photo, given its records."""
-        self.done += 1
+    def advance(self, records: list[Record], number: int = 1) -> None:
+        """Count a photo, or several, given their records."""
+        self.done += number
         self.failed += sum(record.status != "ok" for record in records)
         failures = f"{self.failed:,} failed" if self.failed else ""
         assert self._task is not None
-        self._bar.update(self._task, advance=1, rate=self._rate(), failures=failures)
+        self._bar.update(self._task, advance=number, rate=self._rate(), failures=failures)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= LOG_SECONDS:
             self._logged = now
             left = self.seconds / self.done * (self.total - self.done)
-            line = f"{self.done:,}/{self.total:,} photos, {self._rate()}, {_duration(left)} left"
+            line = f"{self.done:,}/{self.total:,} {self._unit}s, {self._rate()}, "
+            line += f"{_duration(left)} left"
             self._console.print(
                 f"{line}, {failures}" if failures else line, highlight=False, soft_wrap=True
             )
@@ -94,7 +99,9 @@ class Progress:
 
     def _rate(self) -> str:
         rate = self.done / max(1e-9, self.seconds)
-        return f"{rate:.1f} photos/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/photo"
+        if rate >= 1:
+            return f"{rate:.1f} {self._unit}s/s"
+        return f"{1 / max(rate, 1e-9):.1f} s/{self._unit}"
 
 
 def _duration(seconds: float) -> str:

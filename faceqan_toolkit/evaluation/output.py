@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.page import page
+from faceqan_toolkit.evaluation.panels import Panel
 from faceqan_toolkit.evaluation.plots import (
     FORMATS,
     det_figure,
@@ -88,7 +89,10 @@ def _figures(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
     pairs = {(one.recogniser, one.dataset) for one in evaluations}
     if len(evaluations) > 1 and len(pairs) == len(evaluations):
         for target in sorted(common, reverse=True):
-            yield f"grid_fmr{target:g}", grid_figure(evaluations, target)
+            yield (
+                f"grid_fmr{target:g}",
+                grid_figure([Panel.of(one, target) for one in evaluations], target),
+            )
     for number, one in enumerate(evaluations, 1):
         stem = "edc" if len(evaluations) == 1 else f"edc_{number}"
         for target in one.options.fmr_targets:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
+from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
-from faceqan_toolkit.evaluation.summary import Evaluation, MethodResult
+from faceqan_toolkit.evaluation.panels import Line, Panel
+from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.runs import replacing
 
 if TYPE_CHECKING:
@@ -50,36 +52,37 @@ def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figur
         MissingDependency: matplotlib is not installed.
         SettingsError: that target was not evaluated.
     """
+    panel = Panel.of(evaluation, fmr)
     with _style() as new_figure:
         figure = new_figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        _draw(axes, evaluation, evaluation.point(fmr), limit)
-        axes.set_title(_plain(evaluation.title))
-        axes.set_xlabel(_x_label(evaluation))
+        _draw(axes, panel, limit)
+        axes.set_title(_plain(panel.title))
+        axes.set_xlabel(_x_label(panel))
         axes.set_ylabel(f"FNMR at FMR {fmr:g}")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", handlelength=2.8)
         return figure
 
 
-def grid_figure(evaluations: Sequence[Evaluation], fmr: float, limit: float = 0.95) -> Figure:
+def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Figure:
     """Return a grid of recognisers (rows) and data sets (columns), as the paper shows them.
 
     Args:
-        evaluations: at most one for each recogniser and data set; places without one stay empty.
-        fmr: an FMR target all of them have.
+        panels: at most one for each recogniser and data set; places without one stay empty.
+        fmr: the FMR target all of them are of.
         limit: largest discard share shown.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        SettingsError: nothing to show, two of one recogniser and data set, or no such target.
+        SettingsError: nothing to show, or two of one recogniser and data set.
     """
-    cells = {(one.recogniser, one.dataset): one for one in evaluations}
-    if not cells or len(cells) < len(evaluations):
+    cells = {(one.recogniser, one.dataset): one for one in panels}
+    if not cells or len(cells) < len(panels):
         raise SettingsError("a grid needs one evaluation for each recogniser and data set")
-    rows = list(dict.fromkeys(one.recogniser for one in evaluations))
-    columns = list(dict.fromkeys(one.dataset for one in evaluations))
-    names = list(dict.fromkeys(method.name for one in evaluations for method in one.methods))
+    rows = list(dict.fromkeys(one.recogniser for one in panels))
+    columns = list(dict.fromkeys(one.dataset for one in panels))
+    names = list(dict.fromkeys(line.name for one in panels for line in one.lines))
     with _style() as new_figure:
         lines = -(-(len(names) + 1) // max(2, 2 * len(columns)))
         size = (2.1 * len(columns) + 0.5, 1.75 * len(rows) + 0.5 + 0.16 * lines)
@@ -92,14 +95,14 @@ def grid_figure(evaluations: Sequence[Evaluation], fmr: float, limit: float = 0.
                 if one is None:
                     axes.set_axis_off()
                 else:
-                    _draw(axes, one, one.point(fmr), limit, names)
+                    _draw(axes, one, limit, names)
                     found = axes.get_legend_handles_labels()
                     handles |= dict(zip(found[1], found[0], strict=True))
                 if row == 0:
                     axes.set_title(_plain(dataset))
                 if column == 0:
                     axes.set_ylabel(f"{_plain(recogniser)}\nFNMR")
-        figure.supxlabel(f"{_x_label(evaluations[0])} (FMR {fmr:g})", fontsize=8)
+        figure.supxlabel(f"{_x_label(panels[0])} (FMR {fmr:g})", fontsize=8)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center",
             ncols=-(-len(handles) // lines), handlelength=2.8,
@@ -136,6 +139,27 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
         axes.set_xlim(10 ** np.floor(np.log10(min(1 / one.non_mated for one in evaluations))), 1)
         axes.set_ylim(10 ** np.floor(np.log10(min(1 / one.mated for one in evaluations))), 1)
         figure.legend(loc="outside lower center", ncols=1)
+        return figure
+
+
+def scatter_figure(agreement: Agreement) -> Figure:
+    """Return two tools' scores of the same photos, one against the other.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    with _style() as new_figure:
+        figure = new_figure(figsize=(3.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        number = len(agreement.paths)
+        axes.plot(
+            agreement.first, agreement.second, "o", color=COLOURS[0], markeredgewidth=0,
+            markersize=3 if number < 2000 else 1.5, alpha=min(0.7, max(0.1, 700 / number)),
+            rasterized=number > 2000,
+        )  # fmt: skip
+        axes.set(xlabel=_plain(agreement.names[0]), ylabel=_plain(agreement.names[1]))
+        shown = "-" if agreement.spearman is None else f"{agreement.spearman:.3f}"
+        axes.set_title(f"Spearman {shown}, {number:,} photos")
         return figure
 
 
@@ -177,39 +201,32 @@ def _pen(index: int) -> tuple[str, Any]:
     return COLOURS[place], DASHES[(place + turn) % len(DASHES)]
 
 
-def _draw(
-    axes: Axes,
-    evaluation: Evaluation,
-    point: int,
-    limit: float,
-    names: Iterable[str] | None = None,
-) -> None:
+def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = None) -> None:
     """Draw all curves; `names` fixes which method has which pen across panels."""
-    order = list(names or [method.name for method in evaluation.methods])
-    spread = evaluation.random[point]
-    shown = spread.shares <= limit
+    order = list(names or [line.name for line in panel.lines])
+    shares = panel.random.discard
+    shown = shares <= limit
     axes.fill_between(
-        spread.shares[shown], spread.low[shown], spread.high[shown], color="#BBBBBB", alpha=0.45,
+        shares[shown], panel.low[shown], panel.high[shown], color="#BBBBBB", alpha=0.45,
         linewidth=0, label="random, 95 % of draws",
     )  # fmt: skip
     top = 0.0
-    for method in evaluation.methods:
-        curve = method.figures[point].curve
-        x, y = _line(curve, limit)
-        axes.plot(x, y, label=_label(method), **_line_style(method, order.index(method.name)))
-        if method.kind != "random":
+    for line in panel.lines:
+        x, y = _line(line.curve, limit)
+        axes.plot(x, y, label=_label(line), **_line_style(line, order.index(line.name)))
+        if line.kind != "random":
             top = max(top, float(np.max(y[x <= 0.7 * limit], initial=0)))
     axes.set_xlim(0, limit)
-    axes.set_ylim(0, 1.08 * max(top, 1.3 * evaluation.points[point].fnmr0) or 1)
+    axes.set_ylim(0, 1.08 * max(top, 1.3 * panel.fnmr0) or 1)
 
 
-def _line_style(method: MethodResult, index: int) -> dict[str, Any]:
-    if method.kind == "oracle":
+def _line_style(line: Line, index: int) -> dict[str, Any]:
+    if line.kind == "oracle":
         return {"color": "black", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
-    if method.kind == "random":
+    if line.kind == "random":
         return {"color": NEUTRAL, "linewidth": 0.8}
     colour, dashes = _pen(index)
-    if method.kind == "simple":
+    if line.kind == "simple":
         return {"color": colour, "linewidth": 0.8, "linestyle": (0, (1, 1))}
     return {"color": colour, "linewidth": 1.4, "linestyle": dashes}
 
@@ -234,13 +251,13 @@ def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[keep], y[keep]
 
 
-def _x_label(evaluation: Evaluation) -> str:
-    of = "mated" if evaluation.options.edc == "fixed" else "all"
+def _x_label(panel: Panel) -> str:
+    of = "mated" if panel.edc == "fixed" else "all"
     return f"Share of {of} comparisons discarded"
 
 
-def _label(method: MethodResult) -> str:
-    return _plain(f"{method.name} ({method.note})" if method.note else method.name)
+def _label(line: Line) -> str:
+    return _plain(f"{line.name} ({line.note})" if line.note else line.name)
 
 
 def _plain(text: str) -> str:

@@ -16,7 +16,10 @@ AREA_COLUMNS = (
     "errors", "mated", "fnmr0", "limit", "pauc", "pauc_low", "pauc_high", "pauc_normalised",
     "pauc_normalised_low", "pauc_normalised_high", "gap_to_ideal", "warnings",
 )  # fmt: skip
-CURVE_COLUMNS = ("dataset", "recogniser", "method", "target", "discard", "fnmr", "errors", "mated")
+CURVE_COLUMNS = (
+    "dataset", "recogniser", "method", "target", "discard", "fnmr", "errors", "mated",
+    "low", "high",
+)  # fmt: skip
 LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
@@ -30,7 +33,10 @@ def areas_csv(evaluations: Iterable[Evaluation]) -> str:
 
 
 def curves_csv(evaluations: Iterable[Evaluation]) -> str:
-    """Return every step of every curve; the last rate of a curve holds up to a share of 1."""
+    """Return every step of every curve; the last rate of a curve holds up to a share of 1.
+
+    Of "random" the columns low and high are the spread of its draws.
+    """
     return _csv(CURVE_COLUMNS, _curve_rows(evaluations))
 
 
@@ -232,8 +238,13 @@ def _curve_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
     for evaluation, method, point, figures in _figures(evaluations):
         names = (evaluation.dataset, evaluation.recogniser, method.name, point.name)
         curve = figures.curve
+        low: Sequence[float | None] = [None] * len(curve.discard)
+        high = low
+        if method.kind == "random":
+            spread = evaluation.random[evaluation.points.index(point)]
+            low, high = spread.low.tolist(), spread.high.tolist()
         for step in zip(
             curve.discard.tolist(), curve.fnmr.tolist(), curve.errors.tolist(),
-            curve.mated.tolist(), strict=True,
+            curve.mated.tolist(), low, high, strict=True,
         ):  # fmt: skip
             yield (*names, *step)

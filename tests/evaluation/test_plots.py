@@ -13,6 +13,7 @@ import pytest
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation import plots
 from faceqan_toolkit.evaluation.edc import edc
+from faceqan_toolkit.evaluation.panels import Panel
 from faceqan_toolkit.photos import decode_bytes
 from tests.evaluation.conftest import HOSTILE
 
@@ -51,18 +52,19 @@ def test_pens_differ() -> None:
 
 
 def test_grid(evaluations) -> None:
-    figure = plots.grid_figure(evaluations, 0.1)
+    panels = [Panel.of(one, 0.1) for one in evaluations]
+    figure = plots.grid_figure(panels, 0.1)
     shown = [axes for axes in figure.axes if axes.axison]
     assert len(figure.axes) == 4
     assert len(shown) == 3
     colours = [{line.get_label(): line.get_color() for line in axes.get_lines()} for axes in shown]
     assert colours[0] == colours[1] == colours[2]
     with pytest.raises(SettingsError, match="one evaluation for each"):
-        plots.grid_figure([evaluations[0], evaluations[0]], 0.1)
+        plots.grid_figure([panels[0], panels[0]], 0.1)
     with pytest.raises(SettingsError, match="one evaluation for each"):
         plots.grid_figure([], 0.1)
     with pytest.raises(SettingsError, match=r"FMR 0\.5"):
-        plots.grid_figure(evaluations, 0.5)
+        Panel.of(evaluations[0], 0.5)
 
 
 def test_det(evaluations) -> None:
@@ -99,7 +101,7 @@ def test_names_are_no_mathematics(evaluations, tmp_path: Path) -> None:
     figure = plots.edc_figure(one, 0.1)
     assert any(HOSTILE.replace("$", r"\$") in t.get_text() for t in figure.legends[0].texts)
     odd = dataclasses.replace(one, dataset="$x^", recogniser="_hidden")
-    plots.save(plots.grid_figure([odd], 0.1), tmp_path / "odd.svg")
+    plots.save(plots.grid_figure([Panel.of(odd, 0.1)], 0.1), tmp_path / "odd.svg")
 
 
 def test_other_formats_are_refused(evaluations, tmp_path: Path) -> None:

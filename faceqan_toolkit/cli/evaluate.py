@@ -1,0 +1,259 @@
+"""`faceqan-toolkit evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.options import _stack
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
+
+root_argument = click.argument("root", type=click.Path(path_type=Path))
+
+input_options = _stack(
+    click.option(
+        "-o", "--output", type=FOLDER, required=True, metavar="OUT",
+        help="Folder for results and what they are made of; the same command goes on there.",
+    ),
+    click.option(
+        "--run", type=FOLDER, metavar="RUN", help="Take faces and scores from this run.",
+    ),
+    click.option(
+        "--scores", multiple=True, default=(), metavar="NAME=FILE",
+        help="Scores made elsewhere, or a run; may be repeated.",
+    ),
+    click.option(
+        "--embeddings", metavar="NAME=FILE",
+        help="Embeddings made elsewhere (npz, parquet), by the recognition model NAME.",
+    ),
+    click.option(
+        "--scores-only", is_flag=True,
+        help="Open no photo: take what --scores and --embeddings give.",
+    ),
+    click.option("--name", metavar="NAME", help="Of the data set, in tables and figures."),
+)  # fmt: skip
+
+curve_options = _stack(
+    click.option(
+        "--edc", type=click.Choice(["fixed", "recompute"]), default="fixed", show_default=True,
+        help="Threshold from all non-mated comparisons, or found anew at every discard share.",
+    ),
+    click.option(
+        "--fmr", "fmr_targets", type=float, multiple=True, default=(1e-2, 1e-3, 1e-4),
+        show_default=True, metavar="RATE", help="False match rate; may be repeated.",
+    ),
+    click.option(
+        "--fnmr-start", "fnmr_starts", type=float, multiple=True, default=(0.05,),
+        show_default=True, metavar="RATE",
+        help="Also at the threshold with this FNMR before discarding; may be repeated.",
+    ),
+    click.option(
+        "--fte", type=click.Choice(["exclude", "worst"]), default="exclude", show_default=True,
+        help="Faces not found: leave their comparisons out, or count them as errors that are "
+        "discarded first.",
+    ),
+    click.option(
+        "--pair-quality", type=click.Choice(["min", "mean", "product"]), default="min",
+        show_default=True, help="Of a comparison, from its two qualities.",
+    ),
+    click.option(
+        "--bootstrap", "replicates", type=click.IntRange(min=0), default=1000, show_default=True,
+        metavar="N", help="Resamplings of identities behind the intervals; 0 for none.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+        help="Of all that is drawn here; the attack's is --noise-seed.",
+    ),
+    click.option(
+        "--format", "formats", type=click.Choice(["pdf", "svg", "png"]), multiple=True,
+        default=("pdf", "svg", "png"), show_default=True,
+        help="Of the figures; may be repeated.",
+    ),
+)  # fmt: skip
+
+model_options = _stack(
+    click.option(
+        "--model", "recogniser", metavar="MODEL", show_default="the quality model",
+        help="Recognition model whose errors are counted.",
+    ),
+    click.option(
+        "--quality-model", metavar="MODEL", default=options.DEFAULTS["model"], show_default=True,
+        help="Recognition model that the quality is measured with.",
+    ),
+    click.option(
+        "--flip/--no-flip", default=False, show_default=True,
+        help="Add the mirror image's embedding to each.",
+    ),
+    options.method_options,
+    click.option(
+        "--noise-seed", type=int, default=options.DEFAULTS["seed"], show_default=True,
+        help="Of the attack's noise.",
+    ),
+    options.attack_options,
+    options.like_published_option,
+    options.retry_option,
+    options.machine_options,
+)  # fmt: skip
+
+aligned_option = click.option(
+    "--aligned/--raw", default=None, show_default="raw; aligned in xqlfw_aligned_112",
+    help="The photos are aligned crops: detect nothing.",
+)  # fmt: skip
+
+photo_options = _stack(aligned_option, options.detection_options, options.alignment_options)
+
+pairs_option = click.option(
+    "--pairs", type=FILE, metavar="FILE", help="Another list of pairs than the data set's own."
+)
+
+pickle_option = click.option(
+    "--legacy-pickle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Score every photo and write the published evaluation script's pickle.",
+)  # fmt: skip
+
+COMMON = (input_options, curve_options, model_options)
+
+
+@click.group("evaluate")
+def command() -> None:
+    """Do quality scores predict recognition errors? Error-versus-discard curves.
+
+    Detects, aligns, embeds and scores the photos of a data set, compares as its protocol says, and
+    writes tables, figures and a page to OUT.
+    """
+
+
+def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
+    """Return a decorator that makes the command of a protocol."""
+    return _stack(command.command(name), root_argument, *COMMON, *extra)
+
+
+def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:
+    from faceqan_toolkit.cli import evaluate_job
+
+    evaluate_job.run_evaluation(name, root, chosen)
+
+
+@_protocol("lfw", pairs_option, pickle_option, photo_options)
+def lfw(root: Path, **chosen: Any) -> None:
+    """LFW: ROOT holds pairs.txt and a folder for each person."""
+    _run("lfw", root, chosen)
+
+
+@_protocol("xqlfw", pairs_option, pickle_option, photo_options)
+def xqlfw(root: Path, **chosen: Any) -> None:
+    """XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11."""
+    _run("xqlfw", root, chosen)
+
+
+@_protocol("cfp-fp", photo_options)
+def cfp_fp(root: Path, **chosen: Any) -> None:
+    """CFP-FP: ROOT holds the folders Protocol and Data."""
+    _run("cfp-fp", root, chosen)
+
+
+@_protocol("bin")
+def insightface_bin(root: Path, **chosen: Any) -> None:
+    """InsightFace's .bin: ROOT is the file, or a folder with one; its photos are aligned."""
+    _run("bin", root, chosen)
+
+
+@_protocol(
+    "ijbc",
+    click.option(
+        "--template-quality", type=click.Choice(["min", "mean", "max"]), default="min",
+        show_default=True, help="Of a template, from its photos' qualities.",
+    ),
+    click.option(
+        "--detector-weights/--no-detector-weights", default=False, show_default=True,
+        help="Weigh photos in a template by the detector's confidence.",
+    ),
+    options.alignment_options,
+)  # fmt: skip
+def ijbc(root: Path, **chosen: Any) -> None:
+    """IJB-C 1:1: ROOT holds meta and loose_crop; landmarks come from its lists."""
+    _run("ijbc", root, chosen)
+
+
+@_protocol(
+    "pairs",
+    click.option(
+        "--pairs", type=FILE, required=True, metavar="FILE",
+        help="CSV file with the columns a, b (paths below ROOT) and label (1 mated, 0 not).",
+    ),
+    photo_options,
+)  # fmt: skip
+def pairs(root: Path, **chosen: Any) -> None:
+    """Your own list of pairs of photos below ROOT."""
+    _run("pairs", root, chosen)
+
+
+@_protocol(
+    "folders",
+    click.option(
+        "--non-mated", metavar="N|all", show_default="as many as mated",
+        help="Non-mated comparisons, drawn with the seed.",
+    ),
+    photo_options,
+)  # fmt: skip
+def folders(root: Path, **chosen: Any) -> None:
+    """Your own photos: ROOT holds a folder for each person."""
+    _run("folders", root, chosen)
+
+
+@command.command("validate")
+@click.argument("protocol", type=click.Choice(PROTOCOLS))
+@root_argument
+@pairs_option
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def validate(protocol: str, root: Path, pairs: Path | None, as_json: bool) -> None:
+    """Print what of a data set is there, missing or wrong; exit code 1 if it is not usable."""
+    from faceqan_toolkit.cli import evaluate_job
+
+    if not evaluate_job.validate(protocol, root, pairs, as_json=as_json):
+        raise click.exceptions.Exit(1)
+
+
+@command.command("agree")
+@click.argument("first", metavar="[NAME=]A")
+@click.argument("second", metavar="[NAME=]B")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Scatter plot: png, pdf or svg.",
+)  # fmt: skip
+@click.option(
+    "--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
+    help="Show the N photos whose percentile differs most.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
+    """Do two tools rank the same photos alike? A and B are score files or runs."""
+    from faceqan_toolkit.cli import evaluate_job
+
+    evaluate_job.agree(first, second, output, top, as_json=as_json)
+
+
+@command.command("grid")
+@click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    metavar="FILE", help="Figure: pdf, svg or png.",
+)  # fmt: skip
+@click.option(
+    "--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
+    help="False match rate; all evaluations must have it.",
+)  # fmt: skip
+def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
+    """Draw the curves of several evaluations: a row a model, a column a data set."""
+    from faceqan_toolkit.cli import evaluate_job
+
+    evaluate_job.grid(evaluations, output, fmr)

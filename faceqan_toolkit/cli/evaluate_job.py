@@ -1,0 +1,455 @@
+"""What `evaluate` does: make or take a run, embed its crops, compare, write, tell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+from click.core import ParameterSource
+from filelock import FileLock, Timeout
+
+from faceqan_toolkit.cli import SOME_FAILED, options
+from faceqan_toolkit.cli.job import make_run
+from faceqan_toolkit.cli.progress import Progress
+from faceqan_toolkit.cli.show_evaluation import print_agreement, print_evaluation
+from faceqan_toolkit.embedders.zoo import FoundModel, find_model
+from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
+from faceqan_toolkit.evaluation import job
+from faceqan_toolkit.evaluation.agreement import agree as compare_scores
+from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
+from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
+from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
+from faceqan_toolkit.evaluation.output import write_evaluation
+from faceqan_toolkit.evaluation.panels import read_panels
+from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
+from faceqan_toolkit.evaluation.protocols.base import Protocol
+from faceqan_toolkit.evaluation.protocols.ijbc import write_landmarks
+from faceqan_toolkit.evaluation.protocols.registry import read_protocol
+from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
+from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
+from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
+from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.settings import ModelOptions, Settings, is_model_name
+
+SETTINGS = {item.name for item in fields(Settings)}
+OPTIONS = {item.name for item in fields(EvaluationOptions)}
+RESULTS = "scores"
+MACHINE = ("device", "max_pixels")
+SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
+ALIGNED_FOLDER = "xqlfw_aligned_112"
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """The recognition model whose errors are counted.
+
+    Attributes:
+        name: in tables and figures.
+        sha256: of its weights; "" if unknown.
+        embeddings: file they are read from, if they were made elsewhere.
+        found: the model, if they are made here.
+    """
+
+    name: str
+    sha256: str
+    embeddings: Path | None = None
+    found: FoundModel | None = None
+
+    @cached_property
+    def cut_as(self) -> tuple[str, int]:
+        """Template and size of the crops it takes."""
+        assert self.found is not None
+        known = self.found.entry or self.found.load()
+        return known.template, known.input_size
+
+
+@dataclass
+class Job:
+    """One evaluation that is being made."""
+
+    name: str
+    root: Path
+    chosen: Mapping[str, Any]
+    protocol: Protocol
+    output: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    matched: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> bool:
+        """Do all of it; return whether every comparison could be made."""
+        chosen = self.chosen
+        recogniser = self._recogniser()
+        faces = None if chosen["scores_only"] else self._faces()
+        methods: dict[str, Method] = {}
+        if faces is not None:
+            counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
+            click.echo(f"Photos of the protocol: {counts}", err=True)
+            methods |= job.own_method(faces, recogniser.sha256)
+        vectors = self._vectors(recogniser, faces)
+        self._add_scores(methods, recogniser)
+        if faces is not None:
+            simple, lacking = job.baselines(faces, methods, recogniser.sha256)
+            methods |= simple
+            if lacking:
+                click.echo(f"Not measured in this run: {', '.join(lacking)}", err=True)
+        click.echo("Comparing", err=True)
+        weights = self.protocol.confidences if chosen.get("detector_weights") else None
+        template_quality = chosen.get("template_quality")
+        given = {name: value for name, value in chosen.items() if name in OPTIONS}
+        evaluation = job.evaluate_protocol(
+            self.protocol,
+            vectors,
+            methods,
+            dataset=chosen["name"] or self._dataset(),
+            recogniser=recogniser.name + (" + flip" if chosen["flip"] else ""),
+            options=EvaluationOptions(**{**given, "template_quality": template_quality}),
+            weights=weights,
+        )
+        if weights is not None:
+            click.echo("Templates: photos weighted by the detector's confidence", err=True)
+        made = job.made_by(sys.argv[1:], self.files)
+        made |= self.matched
+        made["recognition model sha256"] = recogniser.sha256 or "unknown"
+        made["detector weights in templates"] = "no" if weights is None else "yes"
+        if faces is not None:
+            made |= self._made_by_run(faces)
+        written = write_evaluation([evaluation], self.output, made, figures=chosen["formats"])
+        print_evaluation(evaluation, written)
+        failed = evaluation.excluded + evaluation.non_mated_missing
+        return not failed and not any(one.missing for one in evaluation.methods)
+
+    def _dataset(self) -> str:
+        generic = self.name in ("pairs", "folders")
+        return self.root.absolute().name if generic else self.protocol.name
+
+    def _recogniser(self) -> Recogniser:
+        chosen = self.chosen
+        if chosen["embeddings"]:
+            _refuse(("recogniser", "flip"), "--embeddings brings the model's work")
+            name, file = _named(chosen["embeddings"])
+            self.files["embeddings"] = file
+            source = stored_source(file)
+            if source:
+                return Recogniser(name or source.model, source.sha256, file)
+            name = name or file.stem
+            return Recogniser(name, self._sha256_of(name), file)
+        if chosen["scores_only"]:
+            raise SettingsError("--scores-only needs --embeddings")
+        model = chosen["recogniser"] or chosen["quality_model"]
+        given = ModelOptions(*(chosen[name] for name in _MODEL_OPTIONS))
+        if chosen["recogniser"] is None and chosen["run"] is not None:
+            settings = read_run(chosen["run"]).content["settings"]
+            model = settings["model"]
+            given = ModelOptions(*(settings.get(name) for name in _MODEL_OPTIONS))
+        found = find_model(model, given if _is_file(model) else ModelOptions())
+        if found.entry is not None and found.entry.notice and chosen["recogniser"]:
+            click.echo(f"Note: {found.entry.notice}", err=True)
+        return Recogniser(found.name, found.sha256, None, found)
+
+    def _sha256_of(self, name: str) -> str:
+        """Return the weights' checksum if a name is the quality model's, else ""."""
+        if self.chosen["run"] is not None:
+            model = read_run(self.chosen["run"]).content.get("model") or {}
+            return str(model["sha256"]) if model.get("name") == name else ""
+        return find_model(name).sha256 if name == self.chosen["quality_model"] else ""
+
+    def _settings(self) -> Settings:
+        """Return what the run is made with."""
+        chosen = dict(self.chosen)
+        aligned = chosen.get("aligned")
+        if self.name == "bin":
+            aligned = True
+        elif aligned is None and "aligned" in chosen:
+            aligned = ALIGNED_FOLDER in (self.protocol.photos, self.protocol.root.name)
+            if aligned:
+                click.echo(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected", err=True)
+        if aligned:
+            _refuse(_DETECTION, "aligned photos need no detection")
+        given = {name: value for name, value in chosen.items() if name in SETTINGS}
+        model = chosen["quality_model"]
+        if not _is_file(model) and chosen["recogniser"] and _is_file(chosen["recogniser"]):
+            given |= dict.fromkeys(_MODEL_OPTIONS)
+        if self.name == "ijbc":
+            self.output.mkdir(parents=True, exist_ok=True)
+            landmarks = self.output / "landmarks.csv"
+            write_landmarks(self.protocol, landmarks)
+            # whoever made the lists chose the faces
+            given |= {"landmarks": landmarks, "min_face": 1, "min_confidence": 0.0}
+        return options.make_settings(
+            "score" if aligned else "align-and-score",
+            like_published=chosen["like_published"],
+            **{**given, "model": model, "seed": chosen["noise_seed"]},
+        )
+
+    def _faces(self) -> RunFaces:
+        """Return the protocol's faces, from a run that is there or is made now."""
+        folder: Path | None = self.chosen["run"]
+        pickle = self.chosen.get("legacy_pickle")
+        everything = job.all_photos(self.protocol) if pickle else []
+        if folder is None:
+            settings = self._settings()
+            folder = self.output / RESULTS
+            wanted = {source.path: source for source in (*self.protocol.sources(), *everything)}
+            retry = self.chosen["retry_failed"]
+            make_run(settings, wanted.values(), folder, ["csv"], retry_failed=retry)
+        else:
+            taken = SETTINGS - set(MACHINE) - set(_MODEL_OPTIONS)
+            _refuse((*taken, *SCORING), "--run has its scores")
+        found = read_run_faces(folder)
+        if pickle:
+            paths = [source.path for source in everything]
+            values = found.match(paths)[0].values["quality"].tolist()
+            write_legacy_pickle(pickle, self.root, dict(zip(paths, values, strict=True)))
+            click.echo(f"Written: {pickle}", err=True)
+        faces, match = found.match(self.protocol.paths)
+        if self.chosen["run"] is not None:
+            _tell(str(folder), match.lines())
+            if not sum(match.rules.values()):
+                raise ScoresError(f"{folder} has none of the data set's photos")
+        return faces
+
+    def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
+        """Return the samples' embeddings, (N, D), NaN for none."""
+        if recogniser.embeddings is not None:
+            table = read_embeddings(recogniser.embeddings)
+            vectors, match = table.match(self.protocol.paths)
+            lines = match.lines()
+            lines += _repeated(table.duplicates, table.conflicting)
+            self.matched["embeddings"] = lines[0]
+            _tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
+            if not sum(match.rules.values()):
+                raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
+            return vectors
+        assert faces is not None
+        faces = self._cut_for(recogniser, faces)
+        store = EmbeddingStore(
+            self.output / "embeddings.parquet",
+            Source(recogniser.name, recogniser.sha256, self.chosen["flip"]),
+            self.protocol.paths,
+            job.crop_files(self.protocol, faces),
+        )
+        if not store.pending:
+            return store.vectors
+        number = len(store.pending)
+        click.echo(f"Embedding {number:,} crop{'' if number == 1 else 's'}", err=True)
+        with Progress(number, "crop") as progress:
+
+            def load() -> Any:
+                from faceqan_toolkit.embedding_norm import EmbeddingNorm
+
+                assert recogniser.found is not None
+                made = EmbeddingNorm(recogniser.found.load(), device=self.chosen["device"])
+                progress.loaded()
+                return made
+
+            try:
+                return store.complete(load, lambda done: progress.advance([], done))
+            except KeyboardInterrupt:
+                click.echo("\nInterrupted; the same command goes on from there.", err=True)
+                raise
+
+    def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
+        """Return faces whose crops are cut as the recogniser wants them, made if need be."""
+        template, size = recogniser.cut_as
+        if faces.run.task == "score":
+            has = faces.run.content["model"]["template"]
+            if has != template:
+                raise SettingsError(
+                    f"{recogniser.name} wants faces cut another way ({template}) than these "
+                    f"aligned photos ({has})"
+                )
+            return faces
+        if faces.cut_as is None or faces.cut_as == recogniser.cut_as:
+            return faces
+        if self.chosen["run"] is not None:
+            has = "{} {}".format(*faces.cut_as)
+            raise SettingsError(
+                f"{self.chosen['run']} has crops cut as {has}, {recogniser.name} wants "
+                f"{template} {size}; leave --run out"
+            )
+        click.echo(f"Cutting faces anew: {recogniser.name} wants {template} {size}", err=True)
+        settings = replace(self._settings(), task="align", template=template, crop_size=size)
+        folder = self.output / "crops"
+        retry = self.chosen["retry_failed"]
+        make_run(settings, self.protocol.sources(), folder, ["csv"], retry_failed=retry)
+        return read_run_faces(folder).match(self.protocol.paths)[0]
+
+    def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
+        """Add the methods whose scores were made elsewhere."""
+        for given in self.chosen["scores"]:
+            table, file = _scores(given)
+            values, match = table.match(self.protocol.paths)
+            lines = match.lines() + _repeated(table.duplicates, table.conflicting)
+            _tell(f"{table.name}, {file}", lines)
+            if np.isnan(values).all():
+                raise ScoresError(f"{file} has a score for none of the data set's photos")
+            if table.name in methods:
+                raise SettingsError(f"two methods are called {table.name}; use --scores NAME=FILE")
+            run = read_run(file) if file.is_dir() else None
+            note = job.model_note(run, recogniser.sha256) if run else ""
+            methods[table.name] = Method(values, note=note)
+            self.files[f"scores of {table.name}"] = file
+            self.matched[f"scores of {table.name}"] = lines[0]
+
+    def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
+        content = faces.run.content
+        model = content.get("model") or {}
+        counts = ", ".join(f"{count} {status}" for status, count in faces.counts().items())
+        return {
+            "quality model": str(model.get("name", "")),
+            "quality model sha256": str(model.get("sha256", "")),
+            "run fingerprint": str(content.get("fingerprint", "")),
+            "photos": counts,
+        }
+
+
+def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
+    """Make an evaluation; exit with 3 if some comparisons could not be made.
+
+    Raises:
+        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
+    """
+    if chosen["scores_only"]:
+        if not chosen["scores"]:
+            raise SettingsError("--scores-only needs --scores")
+        taken = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
+        _refuse(taken, "--scores-only opens no photo")
+    protocol = read_protocol(
+        name, root.absolute(), pairs=chosen.get("pairs"),
+        non_mated=_non_mated(chosen.get("non_mated")),
+        seed=chosen["seed"] if name == "folders" else 0,
+    )  # fmt: skip
+    report = job.check(protocol)
+    for line in job.remarks(report):
+        click.echo(line, err=True)
+    click.echo(
+        f"{protocol.name}: {report.counts['samples']:,} photos, {report.counts['mated']:,} mated "
+        f"and {report.counts['non_mated']:,} non-mated comparisons",
+        err=True,
+    )
+    output = chosen["output"]
+    lock = FileLock(output / ".lock")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another process is writing to {output}") from None
+    except OSError as error:
+        raise RunError(f"cannot use {output}: {error.strerror or error}") from error
+    try:
+        if not chosen["scores_only"]:
+            protocol = job.unpacked(protocol, output.absolute() / "photos")
+        made = Job(name, root, chosen, protocol, output)
+        if chosen.get("pairs"):
+            made.files["pairs"] = chosen["pairs"]
+        complete = made.run()
+    finally:
+        lock.release()
+    if not complete:
+        click.echo(
+            "Exit code 3: some comparisons lack a face, an embedding or a score; "
+            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
+            err=True,
+        )
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
+    """Print what is there and what is wrong; return whether the data set is usable."""
+    report = validate_protocol(read_protocol(name, root, pairs=pairs, strict=False))
+    text = json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines())
+    click.echo(text)
+    return report.ok
+
+
+def agree(
+    first: str, second: str, output: Path | None, movers: int, *, as_json: bool
+) -> None:  # fmt: skip
+    """Print how two tools' scores agree, and draw one against the other."""
+    agreement = compare_scores(_scores(first)[0], _scores(second)[0])
+    if as_json:
+        click.echo(json.dumps(agreement.as_dict(movers), indent=1))
+    else:
+        print_agreement(agreement, movers)
+    if output is not None:
+        _write(scatter_figure(agreement), output)
+
+
+def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
+    """Draw the curves of several evaluations."""
+    panels = [panel for folder in folders for panel in read_panels(folder, fmr)]
+    _write(grid_figure(panels, fmr), output)
+
+
+_MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")
+_DETECTION = tuple(
+    item.name
+    for item in fields(Settings)
+    if item.metadata.get("stage") in ("detection", "alignment")
+)
+
+
+def _write(figure: Any, output: Path) -> None:
+    try:
+        save(figure, output)
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from error
+    click.echo(f"Written: {output}", err=True)
+
+
+def _scores(given: str) -> tuple[ScoreTable, Path]:
+    """Return the scores that NAME=FILE means."""
+    name, file = _named(given)
+    return read_scores(file, name or file.stem), file
+
+
+def _named(given: str) -> tuple[str, Path]:
+    """Return name and file of NAME=FILE, or "" and the file."""
+    name, equals, rest = given.partition("=")
+    if not equals or Path(given).exists():
+        return "", Path(given)
+    return name.strip(), Path(rest)
+
+
+def _non_mated(given: str | None) -> int | Literal["all"] | None:
+    if given is None or given == "all":
+        return "all" if given else None
+    try:
+        return int(given)
+    except ValueError:
+        raise SettingsError(f"--non-mated is a number or all, not {given}") from None
+
+
+def _is_file(model: str) -> bool:
+    return not is_model_name(model) and Path(model).is_file()
+
+
+def _refuse(names: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is not (
+            ParameterSource.DEFAULT
+        ):
+            raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
+
+
+def _repeated(duplicates: Sequence[str], conflicting: Sequence[str]) -> list[str]:
+    told = []
+    if duplicates:
+        told.append(f"{len(duplicates):,} stand there twice with equal values, {duplicates[0]}")
+    if conflicting:
+        told.append(f"{len(conflicting):,} with different values, left out: {conflicting[0]}")
+    return told
+
+
+def _tell(what: str, lines: Sequence[str]) -> None:
+    click.echo(f"{what}: {'; '.join(lines)}", err=True)

@@ -1,0 +1,108 @@
+"""What a run knows of each photo: its face's score and simple measures, and where its crop is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.evaluation.matching import Match, match_paths
+from faceqan_toolkit.runs import RunInfo, open_ledger, read_run
+
+MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
+_COLUMNS = ["path", "face", "status", "crop", "attempt", *MEASURES]
+
+
+@dataclass(frozen=True)
+class RunFaces:
+    """One face for each photo: the first that has a quality, else the first.
+
+    Attributes:
+        run: the run.
+        paths: (R,) of its photos, each once.
+        status: (R,) "ok" or why there is no result.
+        crops: (R,) of the faces, relative to the run folder; "" if none was written.
+        values: (R,) float64 for each of `MEASURES`, NaN where it is not known.
+    """
+
+    run: RunInfo
+    paths: tuple[str, ...]
+    status: tuple[str, ...]
+    crops: tuple[str, ...]
+    values: Mapping[str, NDArray[np.float64]]
+
+    def match(self, wanted: Sequence[str]) -> tuple[RunFaces, Match]:
+        """Return the faces of some samples, in their order.
+
+        Args:
+            wanted: (N,) paths, `Protocol.paths` for instance; one that the run does not have gets
+                the status "not_in_run".
+        """
+        match = match_paths(wanted, self.paths)
+        places = match.index.tolist()
+        return RunFaces(
+            self.run,
+            tuple(wanted),
+            tuple("not_in_run" if place < 0 else self.status[place] for place in places),
+            tuple("" if place < 0 else self.crops[place] for place in places),
+            {name: np.append(values, np.nan)[match.index] for name, values in self.values.items()},
+        ), match
+
+    def counts(self) -> dict[str, int]:
+        """Return how many photos have each status, most frequent first."""
+        return dict(Counter(self.status).most_common())
+
+    @property
+    def cut_as(self) -> tuple[str, int] | None:
+        """Template and size of its crops; None if the photos were crops already, or unknown."""
+        settings = self.run.content["settings"]
+        if settings["task"] == "align":
+            return settings["template"], settings["crop_size"]
+        model = self.run.content.get("model") or {}
+        if settings["task"] == "score" or "template" not in model:
+            return None
+        return model["template"], model["input_size"]
+
+
+def read_run_faces(folder: Path) -> RunFaces:
+    """Return what a run folder holds.
+
+    Raises:
+        RunError: it is no run folder, or damaged.
+    """
+    run = read_run(folder)
+    rows: dict[str, dict[str, Any]] = {}
+    for batch in open_ledger(run).to_batches(columns=_COLUMNS) if run.parts else ():
+        for row in batch.to_pylist():
+            before = rows.get(row["path"])
+            if before is None or _goes_before(row, before):
+                rows[row["path"]] = row
+    if not rows:
+        raise RunError(f"{folder} has no photos")
+    found = list(rows.values())
+    return RunFaces(
+        run,
+        tuple(rows),
+        tuple(row["status"] for row in found),
+        tuple(row["crop"] or "" for row in found),
+        {
+            name: np.array([math.nan if row[name] is None else row[name] for row in found])
+            for name in MEASURES
+        },
+    )
+
+
+def _goes_before(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether a row counts in place of another of the same photo."""
+    keys = [
+        (-one["attempt"], one["quality"] is None, one["status"] != "ok", one["face"] or 0)
+        for one in (row, other)
+    ]
+    return keys[0] < keys[1]

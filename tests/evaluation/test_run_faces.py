@@ -1,0 +1,94 @@
+"""One face a photo, of the last attempt, as score files choose it too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.evaluation.job import baselines, crop_files, model_note, own_method
+from faceqan_toolkit.evaluation.protocols.folders import read_folders
+from faceqan_toolkit.evaluation.run_faces import read_run_faces
+from faceqan_toolkit.evaluation.scores import read_scores
+from faceqan_toolkit.runs import Run
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Record
+
+
+def record(path: str, face: int | None, quality: float | None, **more) -> Record:
+    status = more.pop("status", "ok" if quality is not None else "no_face")
+    known = {"face_px": 50.0, "sharpness": 2.0, "confidence": 0.99, "embedding_norm": 9.0}
+    known = known if status == "ok" else {}
+    return Record(path, "/photos", face, status, quality=quality, **{**known, **more})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    settings = Settings(preset="fast", faces="all")
+    model = {"template": "arcface", "input_size": 112}
+    with Run(tmp_path / "run", settings, "w" * 64, model) as run:
+        run.append([record("a/1.jpg", 1, 0.9, crop="crops/a1.1"), record("a/1.jpg", 0, 0.2)])
+        run.append([record("a/2.jpg", 0, None, status="unscorable"), record("a/2.jpg", 1, 0.4)])
+        run.append([record("b/1.jpg", None, None)])
+        run.append([record("b/2.jpg", 0, 0.7)])
+        run.append([record("b/2.jpg", 0, 0.1, crop="crops/b2.0")])
+        run.append([record("a/3.jpg", 0, 0.5, sharpness=None)])
+        run.write_info({})
+    return tmp_path / "run"
+
+
+def test_faces(folder: Path) -> None:
+    faces = read_run_faces(folder)
+    table = read_scores(folder)
+    assert dict(zip(faces.paths, faces.values["quality"], strict=True)) == pytest.approx(
+        dict(zip(table.paths, table.values, strict=True)), nan_ok=True
+    )
+    assert faces.cut_as == ("arcface", 112)
+    assert faces.counts() == {"ok": 4, "no_face": 1}
+    matched, match = faces.match(["x/b/2.jpg", "nothing.jpg", "x/a/1.jpg"])
+    assert matched.status == ("ok", "not_in_run", "ok")
+    assert matched.values["quality"].tolist()[::2] == [0.1, 0.2]
+    assert np.isnan(matched.values["quality"][1])
+    assert matched.crops == ("crops/b2.0", "", "")
+    assert match.missing == ("nothing.jpg",)
+
+
+def test_methods(folder: Path) -> None:
+    faces = read_run_faces(folder)
+    (name,) = own = own_method(faces, "w" * 64)
+    assert name == "FaceQAN fast"
+    assert own[name].note == "S"
+    assert own_method(faces, "v" * 64)[name].note == "C"
+    made, lacking = baselines(faces, own, "v" * 64)
+    assert list(made) == ["face size", "detector confidence", "embedding norm"]
+    assert lacking == ["sharpness"]
+    assert [method.note for method in made.values()] == ["", "", "C"]
+    assert {method.kind for method in made.values()} == {"simple"}
+    taken = {"embedding norm": own[name]}
+    assert "embedding norm" not in baselines(faces, taken, "w" * 64)[0]
+    detected = Settings(task="detect")
+    with Run(folder.parent / "detect", detected, "") as run:
+        run.append([record("a/1.jpg", 0, None, status="ok")])
+        run.write_info({})
+    other = read_run_faces(folder.parent / "detect")
+    assert own_method(other, "w" * 64) == {}
+    assert model_note(other.run, "w" * 64) == ""
+    assert other.cut_as is None
+    (folder.parent / "people/a").mkdir(parents=True)
+    (folder.parent / "people/a/1.jpg").write_bytes(b"")
+    protocol = read_folders(folder.parent / "people")
+    with pytest.raises(RunError, match="no crops to embed"):
+        crop_files(protocol, other)
+    (folder.parent / "people/b").mkdir()
+    (folder.parent / "people/b/2.jpg").write_bytes(b"")
+    matched, _ = faces.match(read_folders(folder.parent / "people").paths)
+    assert crop_files(protocol, matched) == [None, folder / "crops/b2.0"]
+
+
+def test_an_empty_run(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Settings(task="detect"), ""):
+        pass
+    with pytest.raises(RunError, match="has no photos"):
+        read_run_faces(tmp_path / "run")
