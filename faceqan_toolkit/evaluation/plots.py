@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ FORMATS = ("pdf", "svg", "png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
 NEUTRAL = "#6E6E6E"
+SPREAD = "random, 95 % of draws"
+LEGEND_ENTRY, LEGEND_LETTER = 0.55, 0.05
+"""Inches that a line and a letter take in a grid's legend."""
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
@@ -77,15 +81,20 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
         MissingDependency: matplotlib is not installed.
         SettingsError: nothing to show, or two of one recogniser and data set.
     """
-    cells = {(one.recogniser, one.dataset): one for one in panels}
+    notes = {line.note for one in panels for line in one.lines if line.note}
+    plain = [_without_notes(one) for one in panels] if len(notes) > 1 else panels
+    cells = {(one.recogniser, one.dataset): one for one in plain}
     if not cells or len(cells) < len(panels):
         raise SettingsError("a grid needs one evaluation for each recogniser and data set")
     rows = list(dict.fromkeys(one.recogniser for one in panels))
     columns = list(dict.fromkeys(one.dataset for one in panels))
     names = list(dict.fromkeys(line.name for one in panels for line in one.lines))
     with _style() as new_figure:
-        lines = -(-(len(names) + 1) // max(2, 2 * len(columns)))
-        size = (2.1 * len(columns) + 0.5, 1.75 * len(rows) + 0.5 + 0.16 * lines)
+        width = 2.1 * len(columns) + 0.5
+        entry = LEGEND_ENTRY + LEGEND_LETTER * max(map(len, [*names, SPREAD]))
+        fitting = max(1, int(width / entry))
+        lines = -(-(len(names) + 1) // fitting)
+        size = (width, 1.75 * len(rows) + 0.5 + 0.16 * lines)
         figure = new_figure(figsize=size, layout="constrained")
         places = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
         handles: dict[str, Any] = {}
@@ -101,11 +110,12 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
                 if row == 0:
                     axes.set_title(_plain(dataset))
                 if column == 0:
-                    axes.set_ylabel(f"{_plain(recogniser)}\nFNMR")
+                    of_row = [one for one in panels if one.recogniser == recogniser]
+                    axes.set_ylabel(f"{_plain(recogniser)}{_common_note(of_row)}\nFNMR")
         figure.supxlabel(f"{_x_label(panels[0])} (FMR {fmr:g})", fontsize=8)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center",
-            ncols=-(-len(handles) // lines), handlelength=2.8,
+            ncols=min(fitting, len(handles)), handlelength=2.8,
         )  # fmt: skip
         return figure
 
@@ -208,7 +218,7 @@ def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = 
     shown = shares <= limit
     axes.fill_between(
         shares[shown], panel.low[shown], panel.high[shown], color="#BBBBBB", alpha=0.45,
-        linewidth=0, label="random, 95 % of draws",
+        linewidth=0, label=SPREAD,
     )  # fmt: skip
     top = 0.0
     for line in panel.lines:
@@ -258,6 +268,17 @@ def _x_label(panel: Panel) -> str:
 
 def _label(line: Line) -> str:
     return _plain(f"{line.name} ({line.note})" if line.note else line.name)
+
+
+def _without_notes(panel: Panel) -> Panel:
+    """Return a panel whose legend fits those of other recognisers."""
+    return replace(panel, lines=tuple(replace(line, note="") for line in panel.lines))
+
+
+def _common_note(panels: Iterable[Panel]) -> str:
+    """Return the one note that the methods of some panels have, in brackets, else nothing."""
+    notes = {line.note for one in panels for line in one.lines if line.note}
+    return f" ({notes.pop()})" if len(notes) == 1 else ""
 
 
 def _plain(text: str) -> str:

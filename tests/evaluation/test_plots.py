@@ -67,6 +67,25 @@ def test_grid(evaluations) -> None:
         Panel.of(evaluations[0], 0.5)
 
 
+def test_the_grid_of_the_same_and_another_model(evaluations) -> None:
+    """Where notes differ from row to row, the row says which it is; nothing is cut off."""
+    same = Panel.of(evaluations[0], 0.1)
+    lines = [dataclasses.replace(line, note=line.note and "C") for line in same.lines]
+    other = dataclasses.replace(same, recogniser="other", lines=tuple(lines))
+    lines = [dataclasses.replace(line, note=line.note and "S") for line in same.lines]
+    same = dataclasses.replace(same, lines=tuple(lines))
+    figure = plots.grid_figure([same, other], 0.1)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["sface (S)\nFNMR", "other (C)\nFNMR"]
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.texts]
+    assert len(labels) == len(set(labels)) == len(same.lines) + 1
+    assert "FaceQAN" in labels
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_det(evaluations) -> None:
     (axes,) = plots.det_figure(evaluations[:1]).axes
     line = axes.get_lines()[0]
