@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.cli import options
-from faceqan_toolkit.cli.options import _stack
+from faceqan_toolkit.cli.options import stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +19,7 @@ PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
-input_options = _stack(
+input_options = stack(
     click.option(
         "-o", "--output", type=FOLDER, required=True, metavar="OUT",
         help="Folder for results and what they are made of; the same command goes on there.",
@@ -42,7 +42,7 @@ input_options = _stack(
     click.option("--name", metavar="NAME", help="Of the data set, in tables and figures."),
 )  # fmt: skip
 
-curve_options = _stack(
+curve_options = stack(
     click.option(
         "--edc", type=click.Choice(["fixed", "recompute"]), default="fixed", show_default=True,
         help="Threshold from all non-mated comparisons, or found anew at every discard share.",
@@ -80,7 +80,7 @@ curve_options = _stack(
     ),
 )  # fmt: skip
 
-model_options = _stack(
+model_options = stack(
     click.option(
         "--model", "recogniser", metavar="MODEL", show_default="the quality model",
         help="Recognition model whose errors are counted.",
@@ -102,6 +102,7 @@ model_options = _stack(
     options.like_published_option,
     options.retry_option,
     options.machine_options,
+    options.workers_option,
 )  # fmt: skip
 
 aligned_option = click.option(
@@ -109,7 +110,7 @@ aligned_option = click.option(
     help="The photos are aligned crops: detect nothing.",
 )  # fmt: skip
 
-photo_options = _stack(aligned_option, options.detection_options, options.alignment_options)
+photo_options = stack(aligned_option, options.detection_options, options.alignment_options)
 
 pairs_option = click.option(
     "--pairs", type=FILE, metavar="FILE", help="Another list of pairs than the data set's own."
@@ -134,7 +135,7 @@ def command() -> None:
 
 def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
     """Return a decorator that makes the command of a protocol."""
-    return _stack(command.command(name), root_argument, *COMMON, *extra)
+    return stack(command.command(name), root_argument, *COMMON, *extra)
 
 
 def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:

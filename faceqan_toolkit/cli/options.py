@@ -28,7 +28,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
-def _stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that does what several do, the first outermost."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -64,18 +66,23 @@ device_option = _option(
     "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
 )  # fmt: skip
 
-machine_options = _stack(
+machine_options = stack(
     _option(
         "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
     ),
     device_option,
 )  # fmt: skip
 
+workers_option = _option(
+    "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
+    help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
+)  # fmt: skip
+
 retry_option = click.option(
     "--retry-failed", is_flag=True, help="Try every photo without a score again."
 )
 
-run_options = _stack(
+run_options = stack(
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",
@@ -86,13 +93,10 @@ run_options = _stack(
     ),
     retry_option,
     machine_options,
-    _option(
-        "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
-        help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
-    ),
+    workers_option,
 )  # fmt: skip
 
-detection_options = _stack(
+detection_options = stack(
     _option(
         "--faces", type=click.Choice(FACE_POLICIES), help="Which faces of a photo count.",
     ),
@@ -126,14 +130,14 @@ detection_options = _stack(
     ),
 )  # fmt: skip
 
-alignment_options = _stack(
+alignment_options = stack(
     _option(
         "--antialias/--no-antialias",
         help="Average pixels where a face is shrunk more than twice, or sample them plainly.",
     ),
 )
 
-template_options = _stack(
+template_options = stack(
     _option(
         "--template", type=click.Choice(TEMPLATES),
         help="arcface: five landmarks to InsightFace's places; box: the face's box, as FaceNet's.",
@@ -166,7 +170,7 @@ like_published_option = click.option(
     help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
 )  # fmt: skip
 
-model_options = _stack(
+model_options = stack(
     _option(
         "--channels", type=click.Choice(["RGB", "BGR"]), show_default="the network's own",
         help="Colour order a weights file wants.",
@@ -185,7 +189,7 @@ model_options = _stack(
     ),
 )  # fmt: skip
 
-method_options = _stack(
+method_options = stack(
     _option(
         "--method", type=click.Choice(list(METHODS)),
         help="Quality measure; others than faceqan have no presets and take no noise.",
@@ -213,7 +217,7 @@ method_options = _stack(
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
 )  # fmt: skip
 
-attack_options = _stack(
+attack_options = stack(
     _option(
         "--clamp", type=click.Choice(CLAMPS),
         help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
@@ -229,7 +233,7 @@ attack_options = _stack(
     ),
 )  # fmt: skip
 
-quality_options = _stack(
+quality_options = stack(
     _option(
         "--model", metavar="MODEL",
         help="Face recognition model: a name (see `models list`), a weights file, or "

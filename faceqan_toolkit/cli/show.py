@@ -23,12 +23,12 @@ ENDS = 5
 
 def print_rows(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> None:
     """Print rows on standard output, one line each."""
-    _console(stderr=False).print(_table(rows, scored=scored))
+    make_console(stderr=False).print(_table(rows, scored=scored))
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
     """Print the best and worst, the counts and where the files are, on standard error."""
-    console = _console(stderr=True)
+    console = make_console(stderr=True)
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
@@ -64,7 +64,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
 
 def print_calibration(calibration: Calibration) -> None:
     """Print what thresholds do to people that did not choose them, on standard error."""
-    console = _console(stderr=True)
+    console = make_console(stderr=True)
     counts = calibration.counts
     console.print(
         f"{counts['choosing_people']:,} people ({counts['choosing_faces']:,} faces) choose; all "
@@ -117,7 +117,7 @@ def _rate(rate: Rate, decimals: int = 2) -> str:
     return f"{text} ({100 * rate.low:.{decimals}f} .. {100 * rate.high:.{decimals}f})"
 
 
-def _console(*, stderr: bool) -> Console:
+def make_console(*, stderr: bool) -> Console:
     """Return a console; a pipe has no width, so every row has the line it needs."""
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -159,7 +159,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -> None:
     """Print how two runs differ, on standard output."""
-    console = _console(stderr=False)
+    console = make_console(stderr=False)
     correlation = _number(figures.spearman, 4) or "unknown, too few different scores"
     console.print(f"Common faces: {figures.common:,}; Spearman's rank correlation {correlation}")
     console.print(f"Only in the first run: {figures.only_a:,}, in the second: {figures.only_b:,}")
@@ -213,7 +213,7 @@ def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None
                 _interval(item.difference_low, item.difference_high, sign="+"),
             ]
         table.add_row(Text("(none)" if item.group is None else item.group), *cells)
-    _console(stderr=False).print(table)
+    make_console(stderr=False).print(table)
 
 
 def _percent(share: float | None, sign: str = "") -> str:

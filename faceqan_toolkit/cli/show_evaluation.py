@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from faceqan_toolkit.cli.show import _console
+from faceqan_toolkit.cli.show import make_console
 from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.evaluation.tables import between, number
@@ -17,7 +17,7 @@ from faceqan_toolkit.evaluation.tables import between, number
 def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
     """Print a table on standard output; what stands behind it and the files on standard error."""
     limit = evaluation.options.limits[0]
-    out, people = _console(stderr=False), _console(stderr=True)
+    out, people = make_console(stderr=False), make_console(stderr=True)
     table = Table(
         box=None, pad_edge=False, header_style="bold", title_justify="left",
         title=Text(f"{evaluation.title}: normalised pAUC to {limit:g}, lower is better"),
@@ -58,7 +58,7 @@ def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
 
 def print_agreement(agreement: Agreement, movers: int) -> None:
     """Print how two tools' scores agree, on standard output."""
-    out = _console(stderr=False)
+    out = make_console(stderr=False)
     first, second = agreement.names
     out.print(
         f"{len(agreement.paths):,} photos with both scores: Spearman "

@@ -36,9 +36,9 @@ def embed_crops(
     Raises:
         SettingsError: a device this machine does not have.
     """
-    from faceqan_toolkit.quality import FaceQAN
+    from faceqan_toolkit.embedding_norm import EmbeddingNorm
 
-    model = FaceQAN(embedder, copies=1, device=device, backend="torch")
+    model = EmbeddingNorm(embedder, device=device)
     size = embedder.input_size
     (blank,) = model.embed(np.zeros((1, size, size, 3), np.uint8))
     for crop in crops:
