@@ -69,7 +69,10 @@ class Explainer:
         self.pipeline = Pipeline(self.settings)
         scorer = self.pipeline.scorer
         if not isinstance(scorer, FaceQAN):
-            raise SettingsError(f"{settings.task} attacks nothing that could be explained")
+            raise SettingsError(
+                f"method {settings.method} attacks nothing that could be explained; explain with "
+                "--method faceqan"
+            )
         self.scorer = scorer
 
     def explain(self, source: PhotoSource) -> Iterator[Explanation]:

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.placing import THERE
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,28 @@ class Manifest:
 
     Args:
         path: made if it is not there.
+        dry: only to be read; nothing is made, changed or locked.
 
     Raises:
         RunError: another file by that name, another process at work, or no permission.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, dry: bool = False) -> None:
         self.path = path
         self._pairs: set[tuple[str, str]] | None = None
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            if not dry:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"another process is at work with {path}") from None
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
         try:
-            self._file = path.open("r+b" if path.exists() else "x+b")
-            self._begin()
+            mode = "rb" if dry else "r+b" if path.exists() else "x+b"
+            self._file: BinaryIO = path.open(mode)  # type: ignore[assignment]
+            self._begin(dry=dry)
         except OSError as error:
             self._lock.release()
             raise RunError(f"cannot write {path}: {error.strerror}") from error
@@ -78,12 +83,15 @@ class Manifest:
             self._lock.release()
             raise
 
-    def _begin(self) -> None:
+    def _begin(self, *, dry: bool) -> None:
         header = _lines([COLUMNS])
         first = self._file.readline()
         if not header.startswith(first) and first.rstrip(b"\r\n") != header.rstrip(b"\r\n"):
             raise RunError(f"{self.path} is not a manifest of this tool; choose another name")
         end = _end_of_last_line(self._file)
+        if dry:
+            self._before = end
+            return
         self._file.truncate(end)
         self._file.seek(end)
         if end == 0:
@@ -125,7 +133,8 @@ class Manifest:
             self._pairs = {
                 (entry.source, entry.destination)
                 for entry in self.entries()
-                if entry.decision in ("move", "copy")
+                # what was there already was not put there by us
+                if entry.decision in ("move", "copy") and entry.reason != THERE
             }
         return (source, destination) in self._pairs
 
@@ -162,7 +171,7 @@ def _until(file: Iterable[bytes], end: int) -> Iterator[bytes]:
         yield line
 
 
-def _end_of_last_line(file: io.BufferedRandom) -> int:
+def _end_of_last_line(file: BinaryIO) -> int:
     """Return the position behind the last line break, 0 if there is none."""
     position = file.seek(0, os.SEEK_END)
     while position > 0:

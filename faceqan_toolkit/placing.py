@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.types import FileState
 
 CHUNK = 1 << 20
@@ -50,12 +51,12 @@ def check_inside(folder: Path, target: Path) -> None:
     parent = target.parent
     while not os.path.lexists(parent):
         parent = parent.parent
-    inside = folder.resolve()
+    inside = os.path.realpath(folder)  # which passes over links that loop
     # a folder that is not there yet is made below one that is
     if parent != folder and parent in folder.parents:
         return
-    if not parent.resolve().is_relative_to(inside):
-        raise NotPlaced(f"{parent} is a link that leads out of the folder")
+    if not Path(os.path.realpath(parent)).is_relative_to(inside):
+        raise NotPlaced(f"{path_text(parent)} is a link that leads out of the folder")
 
 
 def inspect(

@@ -213,13 +213,19 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
             return False
         raise NotPlaced("it is neither where it was nor where it was moved to")
     if os.path.lexists(source):
+        if _is_file(moved, sha256) and not _is_file(source, sha256):
+            raise NotPlaced("another file is where it was; it stays as it is")
         _drop_second_name(source, moved, dry=dry)
         return False
-    if not stat.S_ISREG(moved.lstat().st_mode) or sha256_of(moved) != sha256:
+    if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
     if not dry:
         place(moved, source, "move", None, TODO)
     return True
+
+
+def _is_file(file: Path, sha256: str) -> bool:
+    return stat.S_ISREG(file.lstat().st_mode) and sha256_of(file) == sha256
 
 
 def _drop_second_name(source: Path, moved: Path, *, dry: bool) -> None:

@@ -18,7 +18,7 @@ def command() -> None:
     from faceqan_toolkit.device import resolve_device
     from faceqan_toolkit.embedders import installed
     from faceqan_toolkit.embedders.zoo import BUILT_IN, HEADS, find_model
-    from faceqan_toolkit.errors import WeightsError
+    from faceqan_toolkit.errors import MissingDependency, WeightsError
     from faceqan_toolkit.runs import versions
     from faceqan_toolkit.weights import read_weights
 
@@ -34,7 +34,7 @@ def command() -> None:
         try:
             embedder = find_model(name).load()
             state = f"{embedder.title}; weights verified"
-        except WeightsError as error:
+        except (WeightsError, MissingDependency) as error:
             state, broken = str(error), True
         click.echo(f"model       {name}: {state}")
     for what, weights, sha256 in (
@@ -49,6 +49,10 @@ def command() -> None:
         click.echo(f"weights     {what}: {state}")
     heif = "installed" if find_spec("pillow_heif") else "missing; faceqan-toolkit[heif] adds HEIC"
     click.echo(f"extra       heif: {heif}")
+    onnx = "missing; faceqan-toolkit[onnx] takes recognition models that are ONNX files"
+    if find_spec("onnx") and find_spec("onnx2torch") and find_spec("onnxruntime"):
+        onnx = "installed"
+    click.echo(f"extra       onnx: {onnx}")
     openvino = "missing; faceqan-toolkit[openvino] scores faster on x86-64 CPUs"
     if find_spec("openvino"):
         openvino = "installed"

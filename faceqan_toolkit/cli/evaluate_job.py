@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,6 @@ from faceqan_toolkit.settings import ModelOptions, Settings, is_model_name
 SETTINGS = {item.name for item in fields(Settings)}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
 RESULTS = "scores"
-MACHINE = ("device", "max_pixels")
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
 ALIGNED_FOLDER = "xqlfw_aligned_112"
 
@@ -121,6 +121,8 @@ class Job:
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
             made |= self._made_by_run(faces)
+        if find_spec("matplotlib") is None:
+            click.echo("No figures: pip install 'faceqan-toolkit[evaluate]'", err=True)
         written = write_evaluation([evaluation], self.output, made, figures=chosen["formats"])
         print_evaluation(evaluation, written)
         failed = evaluation.excluded + evaluation.non_mated_missing
@@ -201,7 +203,10 @@ class Job:
             retry = self.chosen["retry_failed"]
             make_run(settings, wanted.values(), folder, ["csv"], retry_failed=retry)
         else:
-            taken = SETTINGS - set(MACHINE) - set(_MODEL_OPTIONS)
+            taken = SETTINGS - {"device"}
+            recogniser = self.chosen["recogniser"]
+            if recogniser and Path(recogniser).is_file():
+                taken -= set(_MODEL_OPTIONS)
             _refuse((*taken, *SCORING), "--run has its scores")
         found = read_run_faces(folder)
         if pickle:
@@ -322,6 +327,9 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
             raise SettingsError("--scores-only needs --scores")
         taken = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
         _refuse(taken, "--scores-only opens no photo")
+    for given in (*chosen["scores"], *filter(None, [chosen["embeddings"]])):
+        if not (file := _named(given)[1]).exists():
+            raise ScoresError(f"{file}: No such file or directory")
     protocol = read_protocol(
         name, root.absolute(), pairs=chosen.get("pairs"),
         non_mated=_non_mated(chosen.get("non_mated")),

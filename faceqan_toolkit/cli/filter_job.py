@@ -90,7 +90,7 @@ def undo(path: Path, *, dry: bool) -> None:
     Raises:
         RunError: the manifest cannot be used.
     """
-    with Manifest(_absolute(path)) as manifest:
+    with Manifest(_absolute(path), dry=dry) as manifest:
         outcomes = put_back(manifest, dry=dry)
         _finish(outcomes, tell=_print_entry if dry else _print_nothing, what="files", dry=dry)
 

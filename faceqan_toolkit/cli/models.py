@@ -19,24 +19,33 @@ def list_models() -> None:
     """Print every model that --model knows by name, and whether its weights are here."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from faceqan_toolkit.embedders import factories, installed
     from faceqan_toolkit.embedders.registry import entries
+    from faceqan_toolkit.errors import WeightsError
 
     added = set(installed.names())
+    rows: list[tuple[str, str, str, str, str]] = []
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "weights", "what", "trained on", "commercial use"):
         table.add_column(column)
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
         state = "added" if entry.name in added else state
-        table.add_row(entry.name, state, entry.title, entry.trained_on, entry.commercial)
+        rows.append((entry.name, state, entry.title, entry.trained_on, entry.commercial))
     for name in sorted(added - set(entries())):
-        found = installed.find(name)
+        try:
+            found = installed.find(name)
+        except WeightsError as error:
+            rows.append((name, "damaged", str(error), "", ""))
+            continue
         if found is not None:
-            table.add_row(name, "added", found.entry.title, "", found.entry.commercial)
+            rows.append((name, "added", found.entry.title, "", found.entry.commercial))
     for name, factory in factories.offered().items():
-        table.add_row(name, "offered", factory, "", "unclear")
+        rows.append((name, "offered", factory, "", "unclear"))
+    for row in rows:
+        table.add_row(*map(Text, row))  # a file's own text is no markup
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 1000
@@ -47,13 +56,16 @@ def list_models() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
-    from faceqan_toolkit.embedders import installed
+    from faceqan_toolkit.embedders import factories, installed
     from faceqan_toolkit.embedders.registry import entries
     from faceqan_toolkit.embedders.zoo import HEADS
     from faceqan_toolkit.errors import UnknownModel
 
     found = installed.find(name)
     entry = found.entry if found else entries().get(name)
+    if entry is None and name in (offered := factories.offered()):
+        click.echo(f"{name}: offered by an installed package, made by {offered[name]}")
+        return
     if entry is None:
         raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
     weights = "not here" if entry.source != "built in" else f"built in, sha256 {entry.sha256}"
@@ -125,14 +137,14 @@ def verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
     from faceqan_toolkit.embedders import installed
     from faceqan_toolkit.embedders.zoo import BUILT_IN, load_embedder
-    from faceqan_toolkit.errors import WeightsError
+    from faceqan_toolkit.errors import MissingDependency, WeightsError
 
     broken = False
     for name in names or (BUILT_IN, *installed.names()):
         try:
-            embedder = load_embedder(name)
-            click.echo(f"{name}: verified, sha256 {embedder.sha256}")
-        except WeightsError as error:
+            load_embedder(name)
+            click.echo(f"{name}: verified")
+        except (WeightsError, MissingDependency) as error:
             broken = True
             click.echo(f"{name}: {error}")
     if broken:

@@ -9,6 +9,7 @@ import click
 
 from faceqan_toolkit.cli.show import print_comparison, print_groups, print_rows
 from faceqan_toolkit.comparing import RunComparison
+from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.grouping import export, summarise
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
@@ -19,6 +20,8 @@ MOVERS = 10
 def rank(run: RunInfo, top: int | None, bottom: int | None, formats: Sequence[str]) -> None:
     """Print a ranking, or write it to files and print their names."""
     ranking = Ranking(run)
+    if not ranking.scored and (top is not None or bottom is not None or "pickle" in formats):
+        raise RunError(f"{run.folder} has no scores to rank by: {run.task} made it")
     for file_format in formats:
         name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
         ranking.export(run.folder / name, file_format, top=top, bottom=bottom)

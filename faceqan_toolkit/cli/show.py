@@ -34,8 +34,10 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
     if ranking.scored and counts.get("ok"):
         rows = ranking.rows(top=ENDS, bottom=ENDS)
         console.print(_table(rows, scored=True))
+        settings = run.content["settings"]
+        most = ", 1 at most" if settings.get("method", "faceqan") == "faceqan" else ""
         console.print(
-            "Quality: higher is better, 1 at most. Compare it only with scores of the same model "
+            f"Quality: higher is better{most}. Compare it only with scores of the same model "
             f"and settings (fingerprint {run.content['fingerprint']})."
         )
     if resized := ranking.resized():

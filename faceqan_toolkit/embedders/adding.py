@@ -50,7 +50,7 @@ def add(
     original = hashlib.sha256(content).hexdigest()
     existing = find(name)
     if existing is not None:
-        if existing.original[1] == original:
+        if existing.original[1] == original and not (options.given or licence):
             where = str(existing.path)
             return existing, load_weights(existing.read(), existing.entry, where=where).embedder
         raise SettingsError(

@@ -47,7 +47,7 @@ def build(factory: str) -> Embedder:
     try:
         with _current_folder():
             embedder = getattr(importlib.import_module(module), name)()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # whatever the code of others raises
         raise WeightsError(
             f"--model {factory} cannot be made: {type(error).__name__}: {error}"

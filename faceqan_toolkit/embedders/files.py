@@ -97,6 +97,7 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
     wanted = preprocessing_of(entry) if entry else None
     loaded = load_onnx(content, wanted)
+    assumed = () if entry else loaded.assumed
     if options.given:
         own = loaded.embedder.preprocessing
         wanted = replace(
@@ -119,6 +120,5 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         "template": f"template {own.template}",
     }
     embedder.family, embedder.title = "onnx", loaded.title
-    given = () if entry else loaded.assumed
-    embedder.assumed = tuple(told[name] for name in given if getattr(options, name, None) is None)
+    embedder.assumed = tuple(told[name] for name in assumed if getattr(options, name, None) is None)
     return Loaded(embedder, loaded.embedding_size)

@@ -14,6 +14,7 @@ from platformdirs import user_data_path
 
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeights
+from faceqan_toolkit.settings import is_model_name
 from faceqan_toolkit.weights import checkout_weights
 
 FOLDER_VARIABLE = "FACEQAN_TOOLKIT_MODELS"
@@ -34,6 +35,14 @@ class Installed:
     path: Path
     sha256: str
     original: tuple[str, str]
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of its weights and of all that decides what they compute."""
+        entry = self.entry
+        told = (entry.family, entry.channels, entry.mean, entry.std, entry.eps, entry.input_size,
+                entry.template)  # fmt: skip
+        return hashlib.sha256(f"{self.sha256} {told}".encode()).hexdigest()
 
     @property
     def card(self) -> Path:
@@ -95,6 +104,8 @@ def find(name: str) -> Installed | None:
     Raises:
         DamagedWeights: its card cannot be read.
     """
+    if not is_model_name(name):
+        return None
     for folder in filter(None, (user_folder(), checkout_folder())):
         card = folder / f"{name}.json"
         if card.is_file():
@@ -105,7 +116,8 @@ def find(name: str) -> Installed | None:
 def names() -> list[str]:
     """Return the names of all added models."""
     folders = filter(None, (user_folder(), checkout_folder()))
-    return sorted({card.stem for folder in folders for card in folder.glob("*.json")})
+    found = {card.stem for folder in folders for card in folder.glob("*.json")}
+    return sorted(filter(is_model_name, found))
 
 
 def _read_card(path: Path) -> Installed:
@@ -128,4 +140,6 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DamagedWeights(f"{path} cannot be read: {error}; add the model again") from error
+        raise DamagedWeights(
+            f"{path} cannot be read: {error}; delete it, and add the model again"
+        ) from error

@@ -50,7 +50,7 @@ class FoundModel:
 
     Attributes:
         name: what records say.
-        sha256: of its weights, hexadecimal.
+        sha256: of its weights, and of what was told of them when they were added, hexadecimal.
         load: returns the network on the CPU, in evaluation mode, no weight asking for gradients.
         entry: what is known of it; None for a file or a factory.
     """
@@ -87,14 +87,14 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
             return _from_file(Path(model), options)
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
-    _refuse(options, model, "its entry decides")
+    _refuse(options, model, "what it wants is known")
     if model == BUILT_IN:
         entry = entries()[model]
         return FoundModel(model, entry.sha256, _load_sface, entry)
     found = installed.find(model)
     if found is not None:
         entry = found.entry
-        return FoundModel(model, found.sha256, lambda: _load_installed(found), entry)
+        return FoundModel(model, found.identity, lambda: _load_installed(found), entry)
     if model in entries():
         entry = entries()[model]
         raise MissingWeights(
@@ -169,7 +169,7 @@ def _load_installed(found: installed.Installed) -> Embedder:
 
     embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder
     embedder.name, embedder.title = found.entry.name, found.entry.title
-    embedder.sha256, embedder.assumed = found.sha256, ()
+    embedder.sha256, embedder.assumed = found.identity, ()
     return embedder
 
 
@@ -198,5 +198,10 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
 
 def _from_factory(name: str, factory: str) -> FoundModel:
     embedder = factories.build(factory)
+    # every process makes its own
+    if factories.build(factory).sha256 != embedder.sha256:
+        raise WrongArchitecture(
+            f"--model {factory} makes another model at every call; load weights, or set the seed"
+        )
     embedder.name = re.sub(r"\s", "", name)
     return FoundModel(embedder.name, embedder.sha256, lambda: embedder)

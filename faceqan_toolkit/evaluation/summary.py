@@ -91,6 +91,9 @@ class EvaluationOptions:
                 raise SettingsError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
         for rate in (*self.fmr_targets, *self.fnmr_starts, self.level):
             check_target(rate)
+        for rates in (self.fmr_targets, self.fnmr_starts):
+            if len({f"{rate:g}" for rate in rates}) < len(rates):
+                raise SettingsError("an error rate is given twice")
         for limit in self.limits:
             check_limit(limit)
         if not self.fmr_targets or not self.limits:

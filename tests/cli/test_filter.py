@@ -190,7 +190,8 @@ def test_undo_puts_nothing_over_anything(
     assert done.returncode == 3
     assert "ann/1.jpg: what is in its place now is not the file that was moved" in done.stderr
     assert "ann/2.jpg: it is neither where it was nor where it was moved to" in done.stderr
-    assert "1 put back, 1 already there, 2 errors" in done.stderr
+    assert "bob/1.jpg: another file is where it was" in done.stderr
+    assert "1 put back, 3 errors" in done.stderr
     assert (out / "ann/1.jpg").read_bytes() == b"edited since"
     assert (photos / "bob/1.jpg").read_bytes() == b"a new one"
     assert (out / "bob/1.jpg").exists()

@@ -13,7 +13,7 @@ from faceqan_toolkit.embedders import adding, installed
 from faceqan_toolkit.embedders.adding import add, remove
 from faceqan_toolkit.embedders.architectures import build_backbone, official
 from faceqan_toolkit.embedders.registry import entries
-from faceqan_toolkit.embedders.zoo import load_embedder
+from faceqan_toolkit.embedders.zoo import find_model, load_embedder
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
     DamagedWeights,
@@ -62,7 +62,7 @@ def test_a_model_of_ones_own(file: Path, folder: Path, state: dict[str, torch.Te
     assert found == model
     assert installed.names() == ["mine"]
     loaded = load_embedder("mine")
-    assert (loaded.name, loaded.sha256, loaded.assumed) == ("mine", model.sha256, ())
+    assert (loaded.name, loaded.sha256, loaded.assumed) == ("mine", model.identity, ())
     crops = torch.rand(1, 3, 112, 112)
     torch.testing.assert_close(loaded(crops), embedder(crops))
     assert model.entry.licence == "CC0"
@@ -146,8 +146,8 @@ def test_registered_models(name: str, tmp_path: Path, folder: Path) -> None:
     architecture = official(entry.family, entry.depth)
     filled = fill(shapes(build_backbone(architecture, "meta").state_dict()))
     file = tmp_path / "anything"
-    # MagFace's tensors are those of any IResNet: the entry, not the wrapping, says what it is
-    file.write_bytes(magface(filled) if name == "arcface_r50_ms1mv3" else saved(filled))
+    # MagFace's tensors are those of any IResNet: without its wrapping the entry says what it is
+    file.write_bytes(saved(filled))
     _, embedder = add(name, file, folder, PLAIN)
     loaded = load_embedder(name)
     crops = torch.rand(1, 3, entry.input_size, entry.input_size)
@@ -155,6 +155,32 @@ def test_registered_models(name: str, tmp_path: Path, folder: Path) -> None:
     assert loaded.preprocessing == architecture.preprocessing
     assert loaded.input_size == entry.input_size
     assert loaded.family == entry.family
+
+
+def test_a_magface_checkpoint_is_no_arcface(file: Path, folder: Path) -> None:
+    architecture = official("iresnet", 50)
+    filled = fill(shapes(build_backbone(architecture, "meta").state_dict()))
+    file.write_bytes(magface(filled))
+    with pytest.raises(WrongArchitecture, match="looks like MagFace"):
+        add("arcface_r50_ms1mv3", file, folder, PLAIN)
+
+
+def test_what_was_told_of_a_model_is_part_of_it(file: Path, folder: Path) -> None:
+    plain, _ = add("one", file, folder, PLAIN)
+    other, _ = add("two", file, folder, ModelOptions(channels="BGR"))
+    assert plain.sha256 == other.sha256
+    assert plain.identity != other.identity
+    assert find_model("one").sha256 == load_embedder("one").sha256 == plain.identity
+    with pytest.raises(SettingsError, match="added before"):
+        add("one", file, folder, ModelOptions(channels="BGR"))
+
+
+def test_names_never_lead_elsewhere(file: Path, folder: Path) -> None:
+    add("mine", file, folder, PLAIN)
+    (folder.parent / "outside.json").write_text("{}")
+    assert installed.find("../outside") is None
+    (folder / "a b.json").write_text("{}")
+    assert installed.names() == ["mine"]
 
 
 def test_errors_are_ours() -> None:

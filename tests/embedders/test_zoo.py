@@ -190,6 +190,15 @@ def bare():
 def fails():
     raise ValueError("no weights today")
 
+def leaves():
+    raise SystemExit(0)
+
+def differs():
+    embedder = make()
+    torch.seed()
+    torch.nn.init.normal_(embedder.backbone.fc.weight)
+    return embedder
+
 def mixes():
     class Mixing(Net):
         def forward(self, x):
@@ -224,6 +233,8 @@ def test_a_factory_in_the_current_folder(module: str) -> None:
         ("bare", "returned a Net; it must return a"),
         ("fails", "ValueError: no weights today"),
         ("nothing", "AttributeError"),
+        ("leaves", "SystemExit"),
+        ("differs", "another model at every call"),
         ("mixes", "depends on the batch"),
     ],
 )
