@@ -201,7 +201,7 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot use {folder} as a run folder: {error.strerror}") from error
         try:
-            if fresh or not self.info.parts:  # without records there is nothing to mix
+            if fresh:
                 self.write_info({})  # the ledger is worth nothing without its settings
             else:
                 self._continue()
