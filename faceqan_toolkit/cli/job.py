@@ -126,6 +126,8 @@ def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
         return weights, {"name": found.name, **asdict(found.entry)}
     embedder = found.load()
     click.echo(f"{found.name}: {embedder.title}", err=True)
+    for note in embedder.notes:
+        click.echo(f"Note: {note}", err=True)
     if embedder.assumed:
         click.echo(assumed_text(embedder.assumed), err=True)
     return weights, {
@@ -136,6 +138,7 @@ def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
         "template": embedder.template,
         "preprocessing": str(getattr(embedder, "preprocessing", "")),
         "assumed": list(embedder.assumed),
+        "notes": list(embedder.notes),
     }
 
 

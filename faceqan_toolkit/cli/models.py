@@ -124,6 +124,8 @@ def add(
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
     model, embedder = adding.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
+    for note in embedder.notes:
+        click.echo(f"Note: {note}", err=True)
     if embedder.assumed:
         click.echo(options.assumed_text(embedder.assumed), err=True)
     click.echo(f"weights  {model.path}")

@@ -23,6 +23,7 @@ class Embedder(nn.Module):
         title: one line for people.
         input_size: S, pixels.
         template: how crops are cut, see `alignment.Template`.
+        notes: what else people should know of how it was read.
         assumed: what nothing told and the family's default stands for, in words.
     """
 
@@ -33,6 +34,7 @@ class Embedder(nn.Module):
     input_size: int = 112
     template: str = "arcface"
     assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Return the embeddings of a batch of crops."""

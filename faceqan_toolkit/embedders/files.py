@@ -120,5 +120,6 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         "template": f"template {own.template}",
     }
     embedder.family, embedder.title = "onnx", loaded.title
+    embedder.notes = loaded.notes
     embedder.assumed = tuple(told[name] for name in assumed if getattr(options, name, None) is None)
     return Loaded(embedder, loaded.embedding_size)

@@ -177,6 +177,47 @@ def test_other_photos_in_the_way_stay(
     assert (photos / "bob/1.jpg").exists()
 
 
+def test_an_equal_file_of_somebody_else_never_costs_the_photo(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "out/ann/1.jpg"
+    other.parent.mkdir(parents=True)
+    shutil.copy2(photos / "ann/1.jpg", other)
+    arguments = ("filter", "run", "--to", "out", "--mode", "move", "--min-quality", "0.9")
+    for _ in range(3):
+        done = command_line(*arguments)
+        assert "1 already there" in done.stderr
+        assert (photos / "ann/1.jpg").exists()
+
+
+def test_a_look_at_undo_changes_nothing(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    arguments = ("filter", "run", "--to", "out", "--mode", "move", "--min-quality", "0.5")
+    assert command_line(*arguments).returncode == 0
+    file = tmp_path / "out/manifest.csv"
+    with file.open("a", encoding="utf-8") as manifest_file:
+        manifest_file.write("half a row")
+    before = file.read_bytes()
+    (tmp_path / "out/.manifest.csv.lock").unlink(missing_ok=True)
+    done = command_line("filter", "--undo", "out/manifest.csv", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == before
+    assert not (tmp_path / "out/.manifest.csv.lock").exists()
+
+
+@posix
+def test_links_in_the_target_are_no_tracebacks(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/ann").symlink_to("ann")
+    done = command_line("filter", "run", "--to", "out", "--mode", "copy", "--min-quality", "0.5")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out/bob/2.jpg").exists()
+
+
 def test_undo_puts_nothing_over_anything(
     command_line: CommandLine, photos: Path, tmp_path: Path
 ) -> None:

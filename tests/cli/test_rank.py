@@ -27,6 +27,17 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("arguments", [("--top", "1"), ("--bottom", "2"), ("--format", "pickle")])
+def test_a_run_without_scores_has_no_best(
+    command_line: CommandLine, tmp_path: Path, arguments: tuple[str, str]
+) -> None:
+    write_run(tmp_path / "found", [face(tmp_path, "a.jpg", None)], Settings(task="detect"))
+    done = command_line("rank", "found", *arguments)
+    assert done.returncode == 1
+    assert "has no scores to rank by" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_groups(command_line: CommandLine, runs: Path) -> None:
     done = command_line("rank", "a", "--group-by", "folder", "--below", "0.25")
     assert done.returncode == 0, done.stderr
