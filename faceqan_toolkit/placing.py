@@ -17,7 +17,7 @@ from faceqan_toolkit.types import FileState
 
 CHUNK = 1 << 20
 
-TODO, FINISH, THERE = "to do", "to finish", "already there"
+PENDING, FINISH, THERE = "to do", "to finish", "already there"
 """What `inspect` finds: nothing is there yet; a move was cut off after its copy; all is done."""
 
 _OCCUPIED = "another file is there; it stays as it is"
@@ -76,7 +76,7 @@ def inspect(
         began: tells whether an earlier process set out to put this file there.
 
     Returns:
-        `TODO`, `FINISH` or `THERE`.
+        `PENDING`, `FINISH` or `THERE`.
 
     Raises:
         NotPlaced: the source is gone, no file, or not what it was; something else is in its place.
@@ -110,7 +110,7 @@ def _left(
     try:
         there = target.lstat()
     except FileNotFoundError:
-        return TODO
+        return PENDING
     if mode == "symlink" and stat.S_ISLNK(there.st_mode) and target.readlink() == source:
         return THERE
     if stat.S_ISREG(there.st_mode):

@@ -316,3 +316,7 @@ def check_attack(
 def _check(valid: bool, name: str, value: object, expected: str) -> None:
     if not valid:
         raise SettingsError(f"{name.replace('_', '-')} is {value}; it must be {expected}")
+
+
+AS_TRAINED = ModelOptions()
+"""Nothing said: the file's own, or the family's."""

@@ -14,8 +14,8 @@ from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Entry, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import (
+    PENDING,
     THERE,
-    TODO,
     check_inside,
     inspect,
     part_of,
@@ -220,7 +220,7 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
     if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
     if not dry:
-        place(moved, source, "move", None, TODO)
+        place(moved, source, "move", None, PENDING)
     return True
 
 

@@ -13,8 +13,8 @@ from faceqan_toolkit import placing
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.placing import (
     FINISH,
+    PENDING,
     THERE,
-    TODO,
     check_inside,
     inspect,
     part_of,
@@ -66,7 +66,7 @@ def do(source: Path, target: Path, mode: str, **others) -> str:
 @pytest.mark.parametrize("mode", ["copy", "move"])
 def test_copy_and_move(source: Path, folder: Path, mode: str) -> None:
     target, before = folder / "sub" / "a.jpg", state_of(source)
-    assert do(source, target, mode) == TODO
+    assert do(source, target, mode) == PENDING
     assert target.read_bytes() == b"a photo"
     assert state_of(target) == before, "its time stays, so a run knows it again"
     assert source.exists() == (mode == "copy")
@@ -104,7 +104,7 @@ def test_what_is_there_stays(source: Path, folder: Path, mode: str) -> None:
         # and when it comes there in the last moment
         if mode != "link" or folder.name == "out":
             with pytest.raises(FileExistsError):
-                place(source, target, mode, state_of(source), TODO)
+                place(source, target, mode, state_of(source), PENDING)
         assert target.read_bytes() == there
         assert source.read_bytes() == b"a photo"
         assert not part_of(target).exists()
@@ -154,14 +154,14 @@ def test_photos_that_changed_are_left_alone(source: Path, folder: Path) -> None:
             inspect(source, folder / "a.jpg", mode, state)
     # its time hides it: found out while it is copied
     os.utime(source, ns=(state.mtime_ns, state.mtime_ns))
-    assert inspect(source, folder / "a.jpg", "copy", state) == TODO
+    assert inspect(source, folder / "a.jpg", "copy", state) == PENDING
     with pytest.raises(NotPlaced, match="changed since it was scored"):
-        place(source, folder / "a.jpg", "copy", state, TODO)
+        place(source, folder / "a.jpg", "copy", state, PENDING)
     assert not (folder / "a.jpg").exists()
     # touched, but the same
     source.write_bytes(b"a photo")
     os.utime(source, ns=(5, 5))
-    assert inspect(source, folder / "a.jpg", "copy", state) == TODO
+    assert inspect(source, folder / "a.jpg", "copy", state) == PENDING
 
 
 def test_a_bad_copy_is_noticed_before_the_photo_goes(
@@ -209,7 +209,7 @@ def test_file_systems_without_hard_links(source: Path, folder: Path, monkeypatch
     assert (folder / "a.jpg").read_bytes() == b"a photo"
     assert (folder / "b.jpg").read_bytes() == b"another photo"
     with pytest.raises(FileExistsError):
-        place(twin, folder / "a.jpg", "move", state_of(twin), TODO)
+        place(twin, folder / "a.jpg", "move", state_of(twin), PENDING)
     assert (folder / "a.jpg").read_bytes() == b"a photo"
 
 

@@ -30,9 +30,7 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.settings import ModelOptions
-
-AS_TRAINED = ModelOptions()
+from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
 
 NESTING = 4
 """Dictionaries inside dictionaries are searched this deep."""

@@ -10,9 +10,7 @@ from faceqan_toolkit.embedders.checkpoints import is_safetensors, load_network
 from faceqan_toolkit.embedders.preprocessing import Preprocessing
 from faceqan_toolkit.embedders.registry import Entry
 from faceqan_toolkit.errors import SettingsError, WeightsError, WrongArchitecture
-from faceqan_toolkit.settings import ModelOptions
-
-AS_TRAINED = ModelOptions()
+from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
 
 
 def is_onnx(content: bytes) -> bool:

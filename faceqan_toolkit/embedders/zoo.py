@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
-from faceqan_toolkit.settings import ModelOptions, is_model_name
+from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
 
-AS_TRAINED = ModelOptions()
 BUILT_IN = "sface"
 
 
