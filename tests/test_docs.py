@@ -179,7 +179,7 @@ def test_the_command_line_has_the_evaluations_defaults() -> None:
 
 
 def test_the_scale_is_as_documented() -> None:
-    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/quality-scale.md").read_text(encoding="utf-8")
     scale = builtin_scale(Settings(), find_model("sface").weights("exact"))
     assert scale is not None
     assert f"| `{scale.id}` | `sface`" in page
