@@ -22,6 +22,26 @@ FOLDER = "folder"
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """What photos are grouped by.
+
+    Attributes:
+        by: a column of `file`; without that file "folder", a photo's own.
+        file: CSV, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+
+    Raises:
+        SettingsError: a column without its file.
+    """
+
+    by: str = FOLDER
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is None and self.by != FOLDER:
+            raise SettingsError(f"--group-by {self.by} needs --groups FILE.csv with that column")
+
+
+@dataclass(frozen=True)
 class GroupSummary:
     """What one group's faces are like.
 
@@ -67,14 +87,13 @@ _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.float64())) for name in COLUMNS]
 
 
 def summarise(
-    run: RunInfo, by: str = FOLDER, *, groups: Path | None = None, below: float | None = None
+    run: RunInfo, grouping: Grouping | None = None, *, below: float | None = None
 ) -> list[GroupSummary]:
     """Return a summary of each group, those with most faces below the threshold first.
 
     Args:
         run: with scores.
-        by: a column of `groups`; without that file "folder", a photo's own.
-        groups: CSV file, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+        grouping: by folder if None.
         below: a quality, the threshold; None leaves the shares out, and then the groups with the
             lowest median come first.
 
@@ -86,17 +105,23 @@ def summarise(
         raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
     if below is not None and not math.isfinite(below):
         raise SettingsError(f"below is {below}; it must be a finite number")
-    if groups is None and by != FOLDER:
-        raise SettingsError(f"--group-by {by} needs --groups FILE.csv with that column")
     with connect(ledger=run) as connection:
-        if groups is None:
-            grouped = _by_folder(connection)
-        else:
-            connection.register("memberships", _read_groups(groups, by))
-            grouped = _BY_FILE
+        grouped = _grouped(connection, grouping or Grouping())
         rows = connection.execute(_summary_query(grouped, below)).fetchall()
     summaries = [GroupSummary(*row) for row in rows]
     return summaries if below is None else _with_shares(summaries)
+
+
+def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
+    """Return the group of each photo by its path, as `summarise` has it; it needs their memory.
+
+    Raises:
+        RunError: the ledger is damaged.
+        SettingsError: as `summarise` does.
+    """
+    with connect(ledger=run) as connection:
+        grouped = _grouped(connection, grouping)
+        return dict(connection.execute(f"SELECT DISTINCT path, name FROM ({grouped})").fetchall())
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> None:
@@ -127,6 +152,14 @@ _BY_FILE = f"""
     LEFT JOIN memberships AS relative ON relative.path = latest.path
     LEFT JOIN memberships AS whole ON whole.path = latest.root || '/' || latest.path
 """
+
+
+def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
+    """Return SQL for the rows with the name of their group."""
+    if grouping.file is None:
+        return _by_folder(connection)
+    connection.register("memberships", _read_groups(grouping.file, grouping.by))
+    return _BY_FILE
 
 
 def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:

@@ -35,7 +35,7 @@ LAYERS = [
     {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest"},
     {"filtering", "comparing", "grouping", "calibration"},
     {"transfer"},
-    {"report.rows", "report.pictures", "report.page"},
+    {"report.rows", "report.pictures", "report.groups", "report.page"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
     {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",

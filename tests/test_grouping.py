@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.grouping import COLUMNS, GroupSummary, export, summarise
+from faceqan_toolkit.grouping import COLUMNS, Grouping, GroupSummary, export, members, summarise
 from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.ranking import FORMATS
 from faceqan_toolkit.runs import RunInfo
@@ -79,6 +80,19 @@ def test_folders(tmp_path: Path) -> None:
     assert [item.group for item in found] == ["/q", "/p"]
 
 
+def test_members_are_those_that_are_counted(tmp_path: Path) -> None:
+    paths = ["top.jpg", "x/a.jpg", "x/b.jpg", "x/y/c.jpg", "none/d.jpg"]
+    records = [scored(path, None if path.startswith("none") else 0.5) for path in paths]
+    (tmp_path / "groups.csv").write_text("path,who\nx/a.jpg,ann\n/p/x/b.jpg,bob\n")
+    run = write_run(tmp_path / "run", records)
+    for grouping in (Grouping(), Grouping("who", tmp_path / "groups.csv")):
+        found = members(run, grouping)
+        assert sorted(found) == sorted(paths)
+        counted = {item.group: item.faces + item.unscored for item in summarise(run, grouping)}
+        assert Counter(found.values()) == counted
+    assert (found["x/a.jpg"], found["x/b.jpg"], found["top.jpg"]) == ("ann", "bob", None)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunInfo:
     paths = ("a.jpg", "=b.jpg", "c/d.jpg", "e.jpg", "f.jpg")
@@ -92,9 +106,9 @@ def test_a_column_of_a_file(run: RunInfo, tmp_path: Path) -> None:
         "\ufeffid,path,age,sex\n1,a.jpg,old,=f\n2,'=b.jpg,young,m\n3,/p/c/d.jpg,old,m\n4,e.jpg,,m\n"
         "5,not_here.jpg,old,m\n", encoding="utf-8",
     )  # fmt: skip
-    found = {item.group: item.faces for item in summarise(run, "age", groups=table)}
+    found = {item.group: item.faces for item in summarise(run, Grouping("age", table))}
     assert found == {"old": 2, "young": 1, None: 2}
-    found = {item.group: item.faces for item in summarise(run, "sex", groups=table)}
+    found = {item.group: item.faces for item in summarise(run, Grouping("sex", table))}
     assert found == {"=f": 1, "m": 3, None: 1}
 
 
@@ -111,12 +125,12 @@ def test_a_column_of_a_file(run: RunInfo, tmp_path: Path) -> None:
 def test_files_that_make_no_sense(run: RunInfo, tmp_path: Path, content, message: str) -> None:
     (tmp_path / "groups.csv").write_bytes(content)
     with pytest.raises(SettingsError, match=message):
-        summarise(run, "age", groups=tmp_path / "groups.csv")
+        summarise(run, Grouping("age", tmp_path / "groups.csv"))
 
 
 def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="needs --groups"):
-        summarise(run, "age")
+        Grouping("age")
     with pytest.raises(SettingsError, match="finite"):
         summarise(run, below=float("nan"))
     detected = write_run(tmp_path / "d", [scored("a.jpg", None)], Settings(task="detect"))
@@ -128,7 +142,7 @@ def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:
 def test_files_agree(run: RunInfo, tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text("path,name\na.jpg,=evil()\ne.jpg,x\n")
-    found = summarise(run, "name", groups=table, below=0.25)
+    found = summarise(run, Grouping("name", table), below=0.25)
     for file_format in FORMATS:
         export(found, tmp_path / f"out.{file_format}", file_format)
     expected = [item.as_dict() for item in found]

@@ -73,6 +73,17 @@ machine_options = stack(
     device_option,
 )  # fmt: skip
 
+group_options = stack(
+    click.option(
+        "--group-by", metavar="folder|COLUMN",
+        help="Summarise the faces of each folder, or of each value in a column of --groups.",
+    ),
+    click.option(
+        "--groups", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
+        help="With --group-by: a file with the columns path (as in rankings) and COLUMN.",
+    ),
+)  # fmt: skip
+
 workers_option = _option(
     "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
     help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
 
 
@@ -15,17 +16,7 @@ from faceqan_toolkit.errors import SettingsError
                 type=click.Path(path_type=Path, file_okay=False))  # fmt: skip
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
 @click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The worst scored N only.")
-@click.option(
-    "--group-by",
-    metavar="folder|COLUMN",
-    help="Summarise the faces of each folder, or of each value in a column of --groups.",
-)
-@click.option(
-    "--groups",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="CSV",
-    help="With --group-by: a file with the columns path (as in rankings) and COLUMN.",
-)
+@group_options
 @click.option(
     "--below",
     type=float,
@@ -56,6 +47,7 @@ def command(
     --top N then shows the N faces that moved most.
     """
     from faceqan_toolkit.cli import rank_job
+    from faceqan_toolkit.grouping import Grouping
     from faceqan_toolkit.runs import read_run
 
     if group_by is None and (groups is not None or below is not None):
@@ -69,6 +61,6 @@ def command(
     elif group_by is not None:
         if top is not None or bottom is not None:
             raise SettingsError("--group-by shows all groups; leave --top and --bottom out")
-        rank_job.group(read_run(run), group_by, groups, below, formats)
+        rank_job.group(read_run(run), Grouping(group_by, groups), below, formats)
     else:
         rank_job.rank(read_run(run), top, bottom, formats)

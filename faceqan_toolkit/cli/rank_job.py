@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
 from faceqan_toolkit.cli.show import print_comparison, print_groups, print_rows
 from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.grouping import export, summarise
+from faceqan_toolkit.grouping import Grouping, export, summarise
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 
@@ -41,14 +40,12 @@ def compare(first: RunInfo, second: RunInfo, top: int | None, formats: Sequence[
         print_comparison(comparison.figures(), comparison.movers(top or MOVERS))
 
 
-def group(
-    run: RunInfo, by: str, groups: Path | None, below: float | None, formats: Sequence[str]
-) -> None:
+def group(run: RunInfo, grouping: Grouping, below: float | None, formats: Sequence[str]) -> None:
     """Print summaries of groups, or write them to files and print their names."""
-    summaries = summarise(run, by, groups=groups, below=below)
+    summaries = summarise(run, grouping, below=below)
     for file_format in formats:
         target = run.folder / f"groups.{file_format}"
         export(summaries, target, file_format)
         click.echo(target)
     if not formats:
-        print_groups(summaries, by, below)
+        print_groups(summaries, grouping.by, below)

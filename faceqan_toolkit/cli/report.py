@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.options import group_options
+from faceqan_toolkit.errors import SettingsError
+
 
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
@@ -23,16 +26,36 @@ import click
     help="Show the photos too, or only the crops.",
 )
 @click.option("--redact", is_flag=True, help="Leave every picture out: scores and names only.")
-def command(run: Path, output: Path | None, photos: bool, redact: bool) -> None:
+@group_options
+@click.option(
+    "--below",
+    type=float,
+    metavar="Q",
+    help="The threshold the page opens with; there it can be moved.",
+)
+def command(
+    run: Path,
+    output: Path | None,
+    photos: bool,
+    redact: bool,
+    group_by: str | None,
+    groups: Path | None,
+    below: float | None,
+) -> None:
     """Write a RUN as one HTML page: scores, crops, threshold, failures.
 
     It needs no network. Pictures of more than 200 rows lie in a folder beside it, report-files.
     """
+    from faceqan_toolkit.grouping import Grouping
     from faceqan_toolkit.report.page import write_report
     from faceqan_toolkit.runs import read_run
 
-    target = output or run / "report.html"
-    report = write_report(read_run(run), target, pictures=not redact, photos=photos)
+    if group_by is None and groups is not None:
+        raise SettingsError("--groups goes with --group-by")
+    report = write_report(
+        read_run(run), output or run / "report.html", pictures=not redact, photos=photos,
+        grouping=Grouping(group_by, groups) if group_by is not None else None, below=below,
+    )  # fmt: skip
     click.echo(report.file)
     if report.folder:
         click.echo(f"Its pictures are in {report.folder}; keep them together.", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -20,8 +21,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from faceqan_toolkit.calibration import below_thresholds
-from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.grouping import Grouping
 from faceqan_toolkit.ranking import PARTS, Ranking
+from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
 from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.runs import RunInfo, replacing
@@ -39,7 +42,9 @@ FAILURE_LIMIT = 50_000
 BLOCK = 64 * SHEET
 """Rows in one piece of the page."""
 
-SCRIPTS = ("table", "csv", "pictures", "histogram", "grid", "detail", "main")
+SCRIPTS = (
+    "table", "csv", "pictures", "histogram", "grid", "detail", "intervals", "groups", "main",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,13 @@ class Report:
 
 
 def write_report(
-    run: RunInfo, target: Path, *, pictures: bool = True, photos: bool = True
+    run: RunInfo,
+    target: Path,
+    *,
+    pictures: bool = True,
+    photos: bool = True,
+    grouping: Grouping | None = None,
+    below: float | None = None,
 ) -> Report:
     """Write a run's report, whole or not at all; memory use does not grow with the pictures.
 
@@ -66,11 +77,16 @@ def write_report(
             to a folder beside it, named after it: `report-files` for `report.html`.
         pictures: show crops and photos; False leaves every picture out.
         photos: show the photos too, not only the crops.
+        grouping: show a table of these groups.
+        below: a quality, where the threshold stands when the page opens; None keeps all.
 
     Raises:
-        RunError: the ledger is damaged, or the report cannot be written.
+        RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
+            are wanted of a run without scores.
+        SettingsError: `below` is not finite, or groups cannot be made (`grouping.summarise`).
     """
     page = _Page(run, target, pictures=pictures, photos=pictures and photos)
+    page.compare(grouping, below)
     try:
         try:
             with replacing(target) as temporary:
@@ -111,6 +127,19 @@ class _Page:
         self.every = max(1, -(-self.faces // FACE_LIMIT))
         self.every_failure = max(1, -(-self.failures // FAILURE_LIMIT))
         self.rows_of_photos: dict[str, dict[str, Any]] = {}
+        self.below: float | None = None
+        self.groups: Groups | None = None
+
+    def compare(self, grouping: Grouping | None, below: float | None) -> None:
+        """Set the threshold the page opens with, and the groups it compares."""
+        if below is not None and not math.isfinite(below):
+            raise SettingsError(f"--below {below}: not a finite number")
+        if below is not None and not self.ranking.scored:
+            raise RunError(f"{self.run.folder} has no scores; it was made by {self.run.task}")
+        self.below = below
+        if grouping:
+            whole = self.every == self.every_failure == 1
+            self.groups = page_groups(self.run, grouping, below, follow=whole)
 
     def write(self, file: Path) -> None:
         """Write the page and its folder."""
@@ -163,6 +192,8 @@ class _Page:
             "redacted": self.source is None,
             "every": self.every,
             "every_failure": self.every_failure,
+            "groups": self.groups if self.groups and self.groups.number else None,
+            "below": self.below,
             "meta": script_json(self.meta()),
             "blocks": self.blocks(pool),
             "photos": self.photos(pool),
@@ -183,6 +214,8 @@ class _Page:
             "pictures": self.source is not None,
             "folder": None if folder is None else "/".join(map(_quoted, folder.split("/"))),
             "photos": "copied" if self.copied else "linked" if self.linked else "none",
+            "below": self.below,
+            "groups": self.groups.meta() if self.groups and self.groups.number else None,
         }
 
     def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
@@ -206,6 +239,8 @@ class _Page:
                     self.rows_of_photos.setdefault(row["path"], row)
                 places = {path: place for place, path in enumerate(self.rows_of_photos)}
                 more["photo"] = [places[row["path"]] for row in mappings]
+            if self.groups and self.groups.follow:
+                more["group"] = [self.groups.place(row["path"]) for row in mappings]
             yield {
                 "json": columns_json(self.columns, rows, more),
                 "sheets": {number: text for number, text in sheets.items() if text},

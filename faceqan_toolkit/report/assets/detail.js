@@ -103,8 +103,8 @@ class Detail {
     const caption = element("figcaption", {}, "Photo");
     const mark = (width, height) => {
       frame.querySelector("svg")?.remove();
-      const drawing = this.marks(row, width, height);
-      if (drawing) frame.append(drawing);
+      const marks = this.marks(row, width, height);
+      if (marks) frame.append(marks);
       caption.textContent = `Photo, ${count(width)} × ${count(height)} pixels`;
     };
     image.addEventListener("load", () => mark(...(size ?? [image.naturalWidth, image.naturalHeight])));
@@ -124,26 +124,21 @@ class Detail {
     const box = numbers(this.meta.box);
     const points = numbers(this.meta.landmarks);
     if (box.includes(null) && points.includes(null)) return null;
-    const svg = (name, attributes) => {
-      const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-      return node;
-    };
     // pixel centres are whole numbers
-    const drawing = svg("svg", { viewBox: `-0.5 -0.5 ${width} ${height}`, "aria-hidden": "true" });
+    const marks = drawing("svg", { viewBox: `-0.5 -0.5 ${width} ${height}`, "aria-hidden": "true" });
     if (!box.includes(null)) {
       const [x, y, right, bottom] = box;
       for (const kind of ["halo", "box"]) {
-        drawing.append(svg("rect", { x, y, width: Math.max(0, right - x), height: Math.max(0, bottom - y), class: kind }));
+        marks.append(drawing("rect", { x, y, width: Math.max(0, right - x), height: Math.max(0, bottom - y), class: kind }));
       }
     }
     if (!points.includes(null)) {
       const radius = Math.max(width, height) / 160;
       for (let i = 0; i < points.length; i += 2) {
-        drawing.append(svg("circle", { cx: points[i], cy: points[i + 1], r: radius }));
+        marks.append(drawing("circle", { cx: points[i], cy: points[i + 1], r: radius }));
       }
     }
-    return drawing;
+    return marks;
   }
 
   facts(row) {

@@ -55,19 +55,21 @@ class Histogram {
       })
       .join("");
     document.getElementById("peak").textContent = peak ? `Highest bar: ${plural(peak, "face", "faces")}` : "";
-    const svg = (name, attributes) => {
-      const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-      return node;
-    };
-    const clip = svg("clipPath", { id: "staying" });
-    this.window = svg("rect", { x: 0, y: 0, width: 1000, height: 100 });
+    const clip = drawing("clipPath", { id: "staying" });
+    this.window = drawing("rect", { x: 0, y: 0, width: 1000, height: 100 });
     clip.append(this.window);
     this.svg.replaceChildren(
       clip,
-      svg("path", { d: path, class: "going" }),
-      svg("path", { d: path, class: "staying", "clip-path": "url(#staying)" }),
+      drawing("path", { d: path, class: "going" }),
+      drawing("path", { d: path, class: "staying", "clip-path": "url(#staying)" }),
     );
+  }
+
+  // A threshold as the page writes it: the axis' decimals, more where it has them.
+  label(threshold) {
+    const text = threshold.toFixed(this.decimals);
+    const exact = Number(threshold.toFixed(6));
+    return Number(text) === exact ? text : String(exact);
   }
 
   // Move the line without telling anybody.
@@ -78,7 +80,7 @@ class Histogram {
     this.window?.setAttribute("x", 1000 * share);
     this.flag.style.left = `${100 * share}%`;
     this.flag.classList.toggle("right", share > 0.85);
-    this.flag.firstElementChild.textContent = threshold.toFixed(this.decimals);
+    this.flag.firstElementChild.textContent = this.label(threshold);
   }
 }
 

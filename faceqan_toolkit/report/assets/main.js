@@ -13,9 +13,10 @@ const faces = rows.filter((row) => statuses[row] === "ok");
 const failures = rows.filter((row) => statuses[row] !== "ok");
 const qualities = table.data.get("quality") ?? new Float64Array(table.length).fill(NaN);
 const scored = faces.filter((row) => !Number.isNaN(qualities[row])); // best first
+const members = table.data.get("group"); // the group of each row, if the page shows groups
 const positions = new Set([...meta.box, ...meta.landmarks]);
 
-let threshold = -Infinity;
+let threshold = meta.below ?? -Infinity;
 let base = faces; // faces that pass the filters, whatever the threshold
 let baseScores = new Float64Array(); // theirs, best first
 const stays = (row) => qualities[row] >= threshold;
@@ -65,7 +66,7 @@ function failure(row) {
 // ---- what is selected
 
 const controls = Object.fromEntries(
-  ["text", "folder", "status", "from", "to", "show", "sort", "order"].map((id) => [id, get(id)]),
+  ["text", "folder", "group", "status", "from", "to", "show", "sort", "order"].map((id) => [id, get(id)]),
 );
 const numberOf = (input, otherwise) => (input.value === "" || Number.isNaN(input.valueAsNumber) ? otherwise : input.valueAsNumber);
 const sortColumn = () => table.columns.find((column) => column.name === controls.sort.value && column.name !== "path" && column.name !== "quality");
@@ -89,8 +90,10 @@ function passes() {
   const high = numberOf(controls.to, Infinity);
   const ranged = low > -Infinity || high < Infinity;
   const paths = table.data.get("path");
+  const group = controls.group.value;
   return (row) => {
     if (status && statuses[row] !== status) return false;
+    if (group && members[row] !== Number(group)) return false;
     if (ranged && !(qualities[row] >= low && qualities[row] <= high)) return false;
     if (folder) {
       const own = folderOf(paths[row]).toLowerCase();
@@ -146,6 +149,7 @@ const grids = {
 };
 const detail = new Detail({ meta, table, pictures, stays });
 const histogram = scored.length ? new Histogram(Float64Array.from(scored, (row) => qualities[row]), setThreshold) : null;
+const groups = meta.groups && histogram ? new Groups(meta.groups, { members, scored, qualities, axis: histogram, choose: showGroup }) : null;
 const filtered = () => base.length !== faces.length;
 
 function applyFilters() {
@@ -171,13 +175,13 @@ function applyThreshold() {
     element("b", { class: "go" }, count(all - stay)), all - stay === 1 ? " goes" : " go",
   );
   const line = Math.max(threshold, histogram.low);
-  histogram.place(line, `${line.toFixed(histogram.decimals)}: ${count(stay)} ${of} ${stay === 1 ? "stays" : "stay"}`);
-  if (document.activeElement !== get("threshold-number")) get("threshold-number").value = line.toFixed(histogram.decimals);
+  histogram.place(line, `${histogram.label(line)}: ${count(stay)} ${of} ${stay === 1 ? "stays" : "stay"}`);
+  if (document.activeElement !== get("threshold-number")) get("threshold-number").value = histogram.label(line);
   if (document.activeElement !== get("share")) get("share").value = all ? ((100 * stay) / all).toFixed(1) : "";
 }
 
 function setThreshold(value) {
-  threshold = histogram && value <= histogram.low ? -Infinity : value;
+  threshold = value <= histogram.low ? -Infinity : value;
   applyThreshold();
   later();
 }
@@ -187,6 +191,7 @@ let waiting = null;
 function later() {
   waiting ??= requestAnimationFrame(() => {
     waiting = null;
+    groups?.update(threshold, histogram.label(threshold));
     applySelection();
   });
 }
@@ -208,6 +213,23 @@ function applySelection() {
 
 function selection() {
   return [...shownFaces(), ...shownFailures()]; // in the order of rankings.csv
+}
+
+// ---- groups
+
+function fillGroups() {
+  const names = meta.groups.rows.map((row, place) => ({ place, name: row[0] ?? "(none)" }));
+  names.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.place - b.place));
+  controls.group.append(element("option", { value: "" }, "all"));
+  controls.group.append(...names.map(({ place, name }) => element("option", { value: place }, name)));
+  controls.group.closest("label").hidden = false;
+}
+
+function showGroup(place) {
+  controls.group.value = place;
+  applyFilters();
+  get("results").scrollIntoView();
+  get("results").focus({ preventScroll: true });
 }
 
 // ---- tabs
@@ -270,7 +292,9 @@ controls.folder.addEventListener("input", suggestFolders);
 if (folders.length < 2) controls.folder.closest("label").hidden = true;
 if (!scored.length) for (const id of ["range", "show-label"]) get(id).hidden = true;
 
-for (const id of ["text", "folder", "status", "from", "to"]) controls[id].addEventListener("input", applyFilters);
+if (groups && members) fillGroups();
+
+for (const id of ["text", "folder", "group", "status", "from", "to"]) controls[id].addEventListener("input", applyFilters);
 for (const id of ["show", "order"]) controls[id].addEventListener("input", applySelection);
 controls.sort.addEventListener("input", () => {
   controls.order.value = controls.sort.value === "path" ? "up" : "down";
@@ -323,6 +347,12 @@ if (histogram) {
   get("spread").append(element("span", { class: "hint" }, " Drag the line, or use the arrow keys."));
   Object.assign(get("threshold-number"), { step: histogram.step });
   get("threshold-panel").hidden = false;
+  if (threshold <= histogram.low) threshold = -Infinity;
+}
+if (groups) {
+  get("groups-panel").hidden = false;
+  groups.update(threshold, histogram.label(threshold));
+  groups.order();
 }
 get("filter-box").open = innerWidth >= 700;
 applyFilters();

@@ -19,7 +19,7 @@ class Table {
     const lengths = pieces.map((piece) => piece.length);
     table.length = lengths.reduce((sum, length) => sum + length, 0);
     const names = table.columns.map((column) => [column.name, column.kind === "text"]);
-    for (const [name, isText] of [...names, ["has_thumbnail", false], ["photo", false]]) {
+    for (const [name, isText] of [...names, ["has_thumbnail", false], ["photo", false], ["group", false]]) {
       if (!pieces.every((piece) => name in piece)) continue;
       const values = isText ? new Array(table.length) : new Float64Array(table.length);
       let start = 0;
