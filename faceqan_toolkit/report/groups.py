@@ -27,6 +27,7 @@ class Groups:
 
     Attributes:
         by: what they are made by.
+        below: the threshold of the summaries' shares.
         summaries: of the listed ones.
         number: of all.
         places: of each photo by its path, the index of its group in `summaries`; None if the page
@@ -34,6 +35,7 @@ class Groups:
     """
 
     by: str
+    below: float | None
     summaries: list[GroupSummary]
     number: int
     places: dict[str, int] | None
@@ -50,7 +52,13 @@ class Groups:
     def meta(self) -> dict[str, Any]:
         """Return what the script must know: each group's figures in rows."""
         rows = [[_short(getattr(item, name)) for name in FIGURES] for item in self.summaries]
-        return {"by": self.by, "figures": FIGURES, "rows": rows, "follow": self.follow}
+        return {
+            "by": self.by,
+            "below": self.below,
+            "figures": FIGURES,
+            "rows": rows,
+            "follow": self.follow,
+        }
 
 
 def page_groups(run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool) -> Groups:
@@ -72,7 +80,7 @@ def page_groups(run: RunInfo, grouping: Grouping, below: float | None, *, follow
         numbers = {item.group: number for number, item in enumerate(listed)}
         found = members(run, grouping).items()
         places = {path: numbers[group] for path, group in found if group in numbers}
-    return Groups(grouping.by, listed, len(summaries), places)
+    return Groups(grouping.by, below, listed, len(summaries), places)
 
 
 def _short(value: Any) -> Any:

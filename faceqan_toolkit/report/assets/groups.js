@@ -5,13 +5,16 @@ const GROUPS_SHOWN = 50;
 
 class Groups {
   // info: of meta. members: the group of each row. scored: rows with a score, best first.
-  // axis: {low, high} of the histogram. choose(place): show that group's faces.
-  constructor(info, { members, scored, qualities, axis, choose }) {
-    Object.assign(this, { info, members, scored, qualities, axis, choose });
+  // choose(place): show that group's faces.
+  constructor(info, { members, scored, qualities, choose }) {
+    Object.assign(this, { info, members, scored, qualities, choose });
     this.groups = info.rows.map((row, place) => ({
       place,
       ...Object.fromEntries(info.figures.map((name, i) => [name, row[i]])),
     }));
+    const known = this.groups.filter((group) => group.median !== null);
+    this.low = known.reduce((low, group) => Math.min(low, group.q05), Infinity);
+    this.high = known.reduce((high, group) => Math.max(high, group.q95), this.low + 1e-3);
     this.host = document.getElementById("groups");
     this.head = this.host.querySelector("thead tr");
     this.body = this.host.querySelector("tbody");
@@ -31,7 +34,7 @@ class Groups {
   describe() {
     const quantile = (key, title) => ({ key, title, cell: (group) => [score(group[key])] });
     const shares = [
-      { key: "share", title: "Below", cell: (group) => rated(group, "share", shareOf, false) },
+      { key: "share", title: `Below ${this.info.below ?? "the threshold"}`, cell: (group) => rated(group, "share", shareOf, false) },
       { key: "difference", title: "Against all others", cell: (group) => rated(group, "difference", points, true) },
     ];
     return [
@@ -39,8 +42,8 @@ class Groups {
       { key: "faces", title: "Faces", cell: (group) => [count(group.faces)] },
       ...(this.shares ? shares : []),
       { title: "Spread", cell: (group) => [this.spread(group)] },
-      quantile("median", "Median"),
-      quantile("q05", "5 %"), quantile("q25", "25 %"), quantile("q75", "75 %"), quantile("q95", "95 %"),
+      quantile("q05", "5 %"), quantile("q25", "25 %"), quantile("median", "Median"),
+      quantile("q75", "75 %"), quantile("q95", "95 %"),
       { key: "unscored", title: "No score", cell: (group) => [count(group.unscored)] },
     ];
   }
@@ -124,9 +127,9 @@ class Groups {
   }
 
   name(group) {
-    const text = group.group === null ? element("i", {}, "(none)") : element("bdi", {}, group.group);
+    const text = group.group === null ? element("i", {}, "(none)") : element("bdi", { title: group.group }, group.group);
     if (!this.info.follow) return text;
-    const button = element("button", { type: "button", class: "link", title: "Show these faces" }, text);
+    const button = element("button", { type: "button", class: "link" }, text);
     button.addEventListener("click", () => this.choose(group.place));
     return button;
   }
@@ -135,15 +138,14 @@ class Groups {
   spread(group) {
     const box = drawing("svg", { class: "spread", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" });
     if (group.median === null) return box;
-    const { low, high } = this.axis;
-    const at = (quality) => 100 * Math.max(0, Math.min(1, (quality - low) / (high - low)));
+    const at = (quality) => (100 * (quality - this.low)) / (this.high - this.low);
     const line = (from, to, y1, y2, name) => drawing("line", { x1: at(from), x2: at(to), y1, y2, class: name });
     box.append(
       line(group.q05, group.q95, 10, 10, "reach"),
       drawing("rect", { x: at(group.q25), y: 4, width: Math.max(0.5, at(group.q75) - at(group.q25)), height: 12 }),
       line(group.median, group.median, 3, 17, "middle"),
     );
-    if (this.threshold > -Infinity) box.append(line(this.threshold, this.threshold, 0, 20, "threshold"));
+    if (this.threshold >= this.low && this.threshold <= this.high) box.append(line(this.threshold, this.threshold, 0, 20, "threshold"));
     return box;
   }
 }

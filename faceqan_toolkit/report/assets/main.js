@@ -149,7 +149,7 @@ const grids = {
 };
 const detail = new Detail({ meta, table, pictures, stays });
 const histogram = scored.length ? new Histogram(Float64Array.from(scored, (row) => qualities[row]), setThreshold) : null;
-const groups = meta.groups && histogram ? new Groups(meta.groups, { members, scored, qualities, axis: histogram, choose: showGroup }) : null;
+const groups = meta.groups && histogram ? new Groups(meta.groups, { members, scored, qualities, choose: showGroup }) : null;
 const filtered = () => base.length !== faces.length;
 
 function applyFilters() {
