@@ -190,7 +190,9 @@ def write_contact_sheet(
     ]
     lost = sum(tile.crop is None for _, tiles in sections for tile in tiles)
     target = _inside(folder, PurePosixPath("contact_sheet.png"))
-    title = f"{run.folder.name}: the best {len(best_rows)} and the worst {len(worst_rows)}"
+    ends = (("best", best_rows), ("worst", worst_rows))
+    shown = " and ".join(f"the {end} {len(some)}" for end, some in ends if some)
+    title = f"{run.folder.absolute().name}: {shown}"
     subtitle = f"model {settings.model}, preset {run.content['settings'].get('preset', 'exact')}"
     _save(contact_sheet(title, subtitle, sections, eps=settings.eps), target)
     return target, lost

@@ -74,6 +74,11 @@ class Rules:
         self._check("keep_top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %")
         for name in ("keep_top", "per_identity", "min_per_identity"):
             self._check(name, getattr(self, name), 1, math.inf, "at least 1")
+        if (self.min_per_identity or 0) > (self.per_identity or math.inf):
+            raise SettingsError(
+                f"--min-per-identity {self.min_per_identity} is more than --per-identity "
+                f"{self.per_identity} leaves: nothing would be kept"
+            )
 
     @staticmethod
     def _check(name: str, value: float | None, low: float, high: float, expected: str) -> None:

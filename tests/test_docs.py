@@ -15,7 +15,7 @@ from faceqan_toolkit.runs import HEALABLE
 from faceqan_toolkit.scale import builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
-from tests.conftest import DATA, read_rgb
+from tests.conftest import DATA, cases, read_rgb
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -191,3 +191,13 @@ def test_the_scale_is_as_documented() -> None:
     assert len(example) == 10
     for quality, value in example:
         assert scale.of(float(quality)) == int(value), quality
+
+
+def test_the_scores_on_the_page_about_scores() -> None:
+    page = (ROOT / "docs/score.md").read_text(encoding="utf-8")
+    scores = {case["image"]: case["quality"] for case in cases()}
+    for crop, sentence in (
+        ("grey.png", "plain grey crop has {}"),
+        ("astronaut_occluded.png", "lower half black\nhas {}"),
+    ):
+        assert sentence.format(f"{scores[crop]:.2f}") in page

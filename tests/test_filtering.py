@@ -99,7 +99,13 @@ rules_for = st.fixed_dictionaries(
         "min_per_identity": st.integers(1, 3),
         "drop_status": st.sets(st.sampled_from(["ok", "no_face", "unscorable"]), min_size=1),
     },
-).filter(lambda rules: rules and not {"keep_top", "keep_percent"} <= rules.keys())
+).filter(
+    lambda rules: (
+        rules
+        and not {"keep_top", "keep_percent"} <= rules.keys()
+        and rules.get("min_per_identity", 0) <= rules.get("per_identity", 4)
+    )
+)
 
 
 @settings(
@@ -168,6 +174,7 @@ def test_reasons_are_for_people(tmp_path: Path) -> None:
         ({"keep_percent": 0}, "above 0 %"),
         ({"keep_percent": 101}, "at most 100 %"),
         ({"per_identity": 0}, "at least 1"),
+        ({"per_identity": 1, "min_per_identity": 2}, "nothing would be kept"),
         ({"keep_top": 1, "what": "crops", "by": "worst"}, "--by is for photos"),
     ],
     ids=str,

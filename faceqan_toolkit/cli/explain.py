@@ -45,6 +45,8 @@ def command(
     """
     if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
         _refuse_settings()
+        if worst == best == 0:
+            raise click.UsageError("--worst 0 --best 0 leaves nothing to show")
         _explain_run(Path(photos[0]), output, worst, best, chosen["device"])
         return
     if worst is not None or best is not None:

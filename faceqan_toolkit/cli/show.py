@@ -163,7 +163,8 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
     """Print how two runs differ, on standard output."""
     console = make_console(stderr=False)
     correlation = _number(figures.spearman, 4) or "unknown, too few different scores"
-    console.print(f"Common faces: {figures.common:,}; Spearman's rank correlation {correlation}")
+    shared = f"; Spearman's rank correlation {correlation}" if figures.common else ""
+    console.print(f"Common faces: {figures.common:,}{shared}")
     console.print(f"Only in the first run: {figures.only_a:,}, in the second: {figures.only_b:,}")
     if figures.changed:
         console.print(f"Photos whose content differs, not compared: {figures.changed:,}")

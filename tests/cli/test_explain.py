@@ -101,6 +101,7 @@ def test_a_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
         (["photos"], "--output"),
         (["run", "-o", "why", "--eps", "0.002"], "--eps cannot be given with a run folder"),
         (["run", "photos", "-o", "why", "--best", "1"], "given alone"),
+        (["run", "-o", "why", "--best", "0", "--worst", "0"], "leaves nothing to show"),
         (["photos", "-o", "photos/hopper.jpg"], "is a file"),
     ],
     ids=str,

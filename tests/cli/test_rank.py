@@ -72,6 +72,10 @@ def test_two_runs(command_line: CommandLine, runs: Path) -> None:
     done = command_line("rank", "a", "b", "--top", "2", "--format", "csv")
     assert done.stdout.split() == [str(Path("b/comparison.csv"))]
     assert len((runs / "b/comparison.csv").read_text().splitlines()) == 3
+    write_run(runs / "d", [face(runs / "photos", "dan/1.jpg", 0.5)])
+    done = command_line("rank", "a", "d")
+    assert done.stdout.splitlines()[0] == "Common faces: 0"
+    assert "Only in the first run: 8, in the second: 1" in done.stdout
     refused = command_line("rank", "a", "c")
     assert refused.returncode == 1
     assert "scores of different models cannot be compared" in refused.stderr
