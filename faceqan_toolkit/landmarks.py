@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +16,23 @@ from faceqan_toolkit.faces import accept_faces
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
 
-Row = tuple[tuple[float, ...], float | None, tuple[float, ...] | None]
+
+class Row(NamedTuple):
+    """A face of the file."""
+
+    landmarks: tuple[float, ...]
+    confidence: float | None
+    box: tuple[float, ...] | None
+    rotation: int = 0
 
 
 class LandmarksFile:
     """A detector that looks faces up instead of finding them.
 
     The file has one row a face. With a header: `path`, the ten columns of `LANDMARK_COLUMNS`,
-    and if you like `confidence` and the box (`BOX_COLUMNS`), in any order among others: our own
-    `faces.csv` fits. Without: path, the ten numbers in that order, and perhaps the confidence.
+    and if you like `confidence`, the box (`BOX_COLUMNS`) and `rotation` (`Face.rotation`, which
+    turns crops of boxes), in any order among others: our own `faces.csv` fits. Without: path, the
+    ten numbers in that order, and perhaps the confidence.
     Paths are those of the results (relative to the folder given), or absolute. A face without a
     box gets the smallest upright one that holds its crop.
 
@@ -68,6 +77,7 @@ class LandmarksFile:
             points = [number(column) for column in LANDMARK_COLUMNS]
             box = [number(column) for column in BOX_COLUMNS]
             confidence = number("confidence")
+            rotation = number("rotation") or 0
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from error
         landmarks = tuple(value for value in points if value is not None)
@@ -75,10 +85,11 @@ class LandmarksFile:
             return  # a photo without a face, as our own faces.csv lists them
         if len(landmarks) != len(points):
             raise SettingsError(f"{where}: {len(landmarks)} of ten landmark coordinates")
+        if rotation not in (0, 90, 180, 270):
+            raise SettingsError(f"{where}: rotation {rotation:g} is none of 0, 90, 180, 270")
         known = tuple(value for value in box if value is not None)
-        self.rows.setdefault(photo, []).append(
-            (landmarks, confidence, known if len(known) == len(box) else None)
-        )
+        whole = known if len(known) == len(box) else None
+        self.rows.setdefault(photo, []).append(Row(landmarks, confidence, whole, int(rotation)))
 
     def _lookup(self, source: PhotoSource) -> list[Row]:
         return self.rows.get(source.path) or self.rows.get(source.file.as_posix()) or []
@@ -86,7 +97,9 @@ class LandmarksFile:
     def identify(self, source: PhotoSource) -> str:
         """Return a short text that changes when the photo's rows do; empty if it has none."""
         rows = self._lookup(source)
-        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
+        # as without a rotation where there is none: runs made before there was one go on
+        known = [tuple(row) if row.rotation else tuple(row)[:3] for row in rows]
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if rows else ""
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
@@ -100,10 +113,10 @@ class LandmarksFile:
         if not rows:
             raise NoLandmarks(f"{self.path.name} has no landmarks for this photo")
         faces = []
-        for coordinates, confidence, box in rows:
-            landmarks = np.array(coordinates).reshape(5, 2)
-            corners = np.array(box) if box else footprint(estimate_transform(landmarks))
-            faces.append(Face(box=corners, landmarks=landmarks, confidence=confidence))
+        for row in rows:
+            landmarks = np.array(row.landmarks).reshape(5, 2)
+            corners = np.array(row.box) if row.box else footprint(estimate_transform(landmarks))
+            faces.append(Face(corners, landmarks, row.confidence, row.rotation))
         return accept_faces(faces, self.settings)
 
 

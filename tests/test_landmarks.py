@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from faceqan_toolkit.errors import NoFace, NoLandmarks, PhotoError, SettingsError, Unalignable
 from faceqan_toolkit.landmarks import LandmarksFile
+from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face
-from tests.conftest import photo_of
+from tests.conftest import SAMPLES, photo_of, read_rgb
 
 POINTS = [60.0, 80.0, 100.0, 80.0, 80.0, 100.0, 65.0, 120.0, 95.0, 120.0]
 NUMBERS = ",".join(map(str, POINTS))
@@ -56,6 +58,39 @@ def test_columns_in_any_order_with_boxes(tmp_path: Path) -> None:
     assert face.box.tolist() == [1, 2, 3, 4]
 
 
+def test_rotation(tmp_path: Path) -> None:
+    header = ",".join(["path", "rotation", *LANDMARK_COLUMNS])
+    rows = f"a.jpg,90,{NUMBERS}\nb.jpg,,{NUMBERS}\nc.jpg,0,{NUMBERS}\n"
+    table = read(tmp_path, f"{header}\n{rows}")
+    assert [detect(table, f"{name}.jpg")[0].rotation for name in "abc"] == [90, 0, 0]
+    plain = read(tmp_path, f"{HEADER}\na.jpg,{NUMBERS}\n")
+    a, b, c, before = (
+        some.identify(photo_of(np.zeros((1, 1, 3), np.uint8), name).source)
+        for some, name in ((table, "a.jpg"), (table, "b.jpg"), (table, "c.jpg"), (plain, "a.jpg"))
+    )
+    assert b == c == before
+    assert a != b
+
+
+def test_box_crops_of_turned_faces_are_the_detectors(tmp_path: Path) -> None:
+    """From faces.csv as `detect` writes it, a FaceNet crop is that of detection itself."""
+    sideways = SAMPLES / "astronaut_sideways_no_exif.jpg"
+    options = {"device": "cpu", "rotate": True, "template": "box", "crop_size": 160}
+    pipeline = Pipeline(Settings(task="align", **options), crops_folder=tmp_path / "one")
+    (record,) = pipeline.run([sideways])
+    assert record.rotation in (90, 270)
+    row = record.as_dict()
+    with (tmp_path / "faces.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, row).writeheader()
+        csv.DictWriter(file, row).writerow(row)
+    settings = Settings(task="align", landmarks=tmp_path / "faces.csv", **options)
+    (again,) = Pipeline(settings, crops_folder=tmp_path / "two").run([sideways])
+    assert again.rotation == record.rotation
+    crops = [read_rgb(tmp_path / folder / crop.crop.split("/", 1)[1])
+             for folder, crop in (("one", record), ("two", again))]  # fmt: skip
+    assert (crops[0] == crops[1]).all()
+
+
 def test_several_faces_largest_first(tmp_path: Path) -> None:
     small = ",".join(str(value / 3) for value in POINTS)
     faces = detect(read(tmp_path, f"a.jpg,{small}\nb.jpg,{NUMBERS}\na.jpg,{NUMBERS}\n"))
@@ -93,6 +128,7 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
         ("a.jpg,1,2,3\n", "line 1: 4 cells"),
         (f"{HEADER}\na.jpg,1,2,,,,,,,,\n", "line 2: 2 of ten"),
         (f"{HEADER}\na.jpg,{NUMBERS}\nb.jpg,1,2,x,4,5,6,7,8,9,10\n", "line 3: .*'x'"),
+        (f"{HEADER},rotation\na.jpg,{NUMBERS},45\n", "line 2: rotation 45 is none of"),
         ("hello\nworld\n", "line 1: 1 cells"),
     ],
 )
