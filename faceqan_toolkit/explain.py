@@ -10,15 +10,17 @@ from typing import Any
 
 from PIL import Image
 
+from faceqan_toolkit.alignment import resize_crop
 from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.hints import describe
-from faceqan_toolkit.paths import crop_path, path_from_text
+from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode
 from faceqan_toolkit.pictures import Tile, contact_sheet, draw_face
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality import FaceQAN, Trace
 from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.run_crops import RunCrops
 from faceqan_toolkit.runs import RunInfo, replacing, write_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
@@ -174,7 +176,7 @@ def write_contact_sheet(
         raise RunError(f"{run.folder} has no scores to explain: it was made by {run.task}")
     rows = [
         row
-        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1))
+        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
         if row["quality"] is not None
     ]
     if not rows:
@@ -183,10 +185,10 @@ def write_contact_sheet(
     best_rows = rows[:best] if best else []
     worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
     settings = _settings_of(run, device)
-    explainer = Explainer(settings)
+    scorer, crops = Explainer(settings).scorer, RunCrops(run)
     sections = [
-        ("Best", [_tile(run, row, explainer) for row in best_rows]),
-        ("Worst", [_tile(run, row, explainer) for row in worst_rows]),
+        ("Best", [_tile(row, crops, scorer) for row in best_rows]),
+        ("Worst", [_tile(row, crops, scorer) for row in worst_rows]),
     ]
     lost = sum(tile.crop is None for _, tiles in sections for tile in tiles)
     target = _inside(folder, PurePosixPath("contact_sheet.png"))
@@ -199,26 +201,34 @@ def write_contact_sheet(
 
 
 def _settings_of(run: RunInfo, device: str) -> Settings:
-    """Return a run's settings, for this machine, with an attack.
+    """Return settings that attack crops on this machine as a run did.
 
     Raises:
         RunError: they are not those of this version, or the model's weights have changed.
     """
     settings = run.settings
     preset = "exact" if settings.preset == "instant" else settings.preset
+    # where the faces are is in the ledger
     settings = replace(
-        settings, device=device, backend="auto", preset=preset, refine=0.0, refine_at=None
-    )
+        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
+        refine=0.0, refine_at=None,
+    )  # fmt: skip
     made_with = (run.content.get("model") or {}).get("sha256")
     if made_with and made_with != find_model(settings.model, settings.model_options).sha256:
         raise RunError(f"{run.folder} was made with other weights of {settings.model}")
     return settings
 
 
-def _tile(run: RunInfo, row: Mapping[str, Any], explainer: Explainer) -> Tile:
+def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:
     """Return what the sheet shows of a ranked face."""
-    crop = _crop_of(run, row, explainer)
-    trace = None if crop is None else explainer.scorer.trace(crop)
+    crop = trace = None
+    try:
+        crop = crops.crop(row)
+    except PhotoError:
+        pass  # crop and photo are gone, which the sheet says
+    else:
+        crop = resize_crop(crop, scorer.embedder.input_size)
+        trace = scorer.trace(crop)
     return Tile(
         path=row["path"],
         face=row["face"],
@@ -229,21 +239,6 @@ def _tile(run: RunInfo, row: Mapping[str, Any], explainer: Explainer) -> Tile:
         crop=crop,
         trace=trace,
     )
-
-
-def _crop_of(run: RunInfo, row: Mapping[str, Any], explainer: Explainer) -> Pixels | None:
-    """Return a face's crop: the one the run kept, or cut again from the photo."""
-    if row["crop"]:
-        file = run.folder / row["crop"]
-        source = PhotoSource(str(run.folder), row["crop"], file)
-        try:
-            return decode(source, max_pixels=explainer.settings.max_pixels).pixels
-        except PhotoError:
-            pass  # deleted since: the photo may still be there
-    file = Path(path_from_text(row["root"])) / path_from_text(row["path"])
-    source = PhotoSource(row["root"], row["path"], file, frozenset({row["face"]}))
-    cuts = explainer.pipeline.prepare(source).cuts
-    return next((cut.crop for cut in cuts if cut.index == row["face"]), None)
 
 
 def _inside(folder: Path, name: PurePosixPath) -> Path:

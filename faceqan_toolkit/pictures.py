@@ -171,7 +171,7 @@ def _tile(
     x, y = corner
     if tile.crop is None or tile.trace is None:
         draw.rectangle((x, y, x + 3 * TILE - 1, y + TILE - 1), outline=LINE)
-        _text(draw, (x + 12, y + 46), "crop and photo are gone", 15, MUTED)
+        _text(draw, (x + 12, y + 46), "crop and photo are gone or changed", 15, MUTED)
     else:
         pictures = (
             tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop)

@@ -187,10 +187,17 @@ class Ranking:
             ).fetchone()
         return int(row[0]) if row else 0
 
-    def rows(self, *, top: int | None = None, bottom: int | None = None) -> list[dict[str, Any]]:
-        """Return rows as dictionaries: all, the best `top`, the worst scored `bottom`, or both."""
+    def rows(
+        self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return rows as dictionaries: all, the best `top`, the worst scored `bottom`, or both.
+
+        Args:
+            top, bottom: how many of either end.
+            extra: names of further columns of the ledger.
+        """
         with self._connection() as connection:
-            cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom)})")
+            cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom, extra)})")
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -316,9 +323,9 @@ class Ranking:
         on_scale = f"{scale.sql('quality') if scale else 'CAST(NULL AS INTEGER)'} AS quality_100"
         return ", ".join(on_scale if name == "quality_100" else name for name in self.columns)
 
-    def _query(self, top: int | None, bottom: int | None) -> str:
+    def _query(self, top: int | None, bottom: int | None, extra: Sequence[str] = ()) -> str:
         """Return SQL for the wanted rows, in order."""
-        columns = self._columns()
+        columns = ", ".join((self._columns(), *extra))
         if top is None and bottom is None:
             return f"SELECT {columns} FROM ({RANKED})"
         kept = " OR ".join(

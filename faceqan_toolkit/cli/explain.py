@@ -84,7 +84,8 @@ def _explain_run(
     )
     click.echo(target)
     if lost:
-        click.echo(f"{lost} faces are not shown: crop and photo are gone", err=True)
+        faces = f"{lost} face is" if lost == 1 else f"{lost} faces are"
+        click.echo(f"{faces} not shown: crop and photo are gone or changed", err=True)
         raise click.exceptions.Exit(SOME_FAILED)
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.paths import path_from_text
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.run_crops import RunCrops
 from faceqan_toolkit.runs import RunInfo
-from faceqan_toolkit.types import PhotoSource, Pixels
+from faceqan_toolkit.types import Pixels
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
-
-CROP_PIXELS = 4096**2
-"""A crop with more pixels is none."""
 
 
 def embed_crops(
@@ -58,16 +53,7 @@ def kept_crop(run: RunInfo, row: Mapping[str, Any]) -> Pixels | None:
             the crops.
         row: its `path`, `root`, `crop` and `sha256`.
     """
-    if run.task == "score":
-        file = Path(path_from_text(row["root"])) / path_from_text(row["path"])
-    elif row["crop"]:
-        file = run.folder / row["crop"]
-    else:
-        return None
     try:
-        photo = decode(PhotoSource("", row["path"], file), max_pixels=CROP_PIXELS)
+        return RunCrops(run, cut=False).crop({**row, "face": 0})
     except PhotoError:
         return None
-    if run.task == "score" and photo.state.sha256 != row["sha256"]:
-        return None
-    return photo.pixels

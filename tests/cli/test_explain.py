@@ -87,10 +87,28 @@ def test_a_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
     assert after == before
 
     shutil.rmtree(tmp_path / "run/crops")
+    (photos / "hopper.jpg").write_bytes((photos / "hopper_dark.jpg").read_bytes())
+    done = command_line("explain", "run", "-o", "sheet", "--worst", "3", "--device", "cpu")
+    assert done.returncode == 3
+    assert "1 face is not shown: crop and photo are gone or changed" in done.stderr
     shutil.rmtree(photos)
     done = command_line("explain", "run", "-o", "sheet", "--worst", "1", "--device", "cpu")
     assert done.returncode == 3
     assert "3 faces are not shown" in done.stderr
+
+
+def test_a_run_outlives_its_file_of_landmarks(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    assert command_line("detect", photos, "-o", "found", "--device", "cpu").returncode == 3
+    table = tmp_path / "faces.csv"
+    shutil.move(tmp_path / "found/faces.csv", table)
+    done = command_line("align-and-score", photos, "-o", "run", *QUICK, "--landmarks", table,
+                        "--no-crops")  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    table.unlink()
+    done = command_line("explain", "run", "-o", "sheet", "--device", "cpu")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
