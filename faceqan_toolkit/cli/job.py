@@ -18,6 +18,7 @@ from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.estimators import make_estimator
 from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.ranking import Ranking
@@ -120,6 +121,9 @@ def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
         return "", {}
     found = find_model(settings.model, settings.model_options)
     weights = found.weights(settings.preset)
+    if settings.method != "faceqan":
+        # other methods suit some models only, and each finds that out when it is made
+        make_estimator(replace(settings, device="cpu"), found.load())
     if found.entry is not None:
         if found.entry.notice:
             click.echo(f"Note: {found.entry.notice}", err=True)

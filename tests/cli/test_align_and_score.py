@@ -320,6 +320,15 @@ def test_wrong_usage_is_one_clear_line(
     assert "Traceback" not in done.stderr
 
 
+def test_a_method_its_model_cannot_do_leaves_no_run(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    refused = command_line(MAIN, photos, "-o", "run", "--method", "magface", "--device", "cpu")
+    assert refused.returncode == 2
+    assert "needs a model trained by MagFace, and sface is none" in refused.stderr
+    assert not (tmp_path / "run").exists(), "the same folder is free for another method"
+
+
 def test_an_empty_folder(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command_line(MAIN, "empty", "-o", "run", *QUICK)
