@@ -14,15 +14,13 @@ built-in one have random weights: their seconds are right, their ranks say nothi
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+import turns
 
 WAYS = ("published", "exact", "fast", "instant", "serfiq", "grafiqs", "norm")
 
@@ -69,20 +67,11 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--crops", type=int, default=12, help="a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
-    parser.add_argument("--model", default="sface")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        print(json.dumps(worker(options.worker, options.model, json.load(sys.stdin))))
+    options = turns.parser(__doc__, WAYS).parse_args()
+    if turns.is_worker(options, worker):
         return
     from scipy.stats import spearmanr
 
-    files = sorted(map(str, options.folder.rglob("*.png")))
     # the instant preset's head is the built-in model's
     ways = [way for way in options.ways if way != "instant" or options.model == "sface"]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -90,17 +79,9 @@ def main() -> None:
     clean: dict[str, list[float]] = {way: [] for way in ways}
     mixed: dict[str, list[float]] = {way: [] for way in ways}
     lower = dict.fromkeys(ways, 0)
-    for number in range(options.rounds):
-        chosen = [files[(number * options.crops + n) % len(files)] for n in range(options.crops)]
+    for files in turns.rounds(options.folder, options.crops, options.rounds):
         for way in ways:
-            done = subprocess.run(
-                [
-                    sys.executable, __file__, str(options.folder),
-                    "--worker", way, "--model", options.model,
-                ],
-                input=json.dumps(chosen), capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            result = json.loads(done.stdout)
+            result = turns.turn(__file__, way, options.model, files)
             seconds[way].append(result["seconds"])
             cpu[way].append(result["cpu"])
             clean[way] += result["clean"]

@@ -12,16 +12,15 @@ random weights, which take as long as any; `--every-model` takes one of each reg
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import turns
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
@@ -92,17 +91,10 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--crops", type=int, default=12, help="a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY")
-    parser.add_argument("--model", default="sface")
+    parser = turns.parser(__doc__, WAYS)
     parser.add_argument("--every-model", action="store_true")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        print(json.dumps(worker(options.worker, options.model, json.load(sys.stdin))))
+    if turns.is_worker(options, worker):
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
     for model in networks() if options.every_model else [options.model]:
@@ -125,25 +117,18 @@ def networks() -> list[str]:
 def compare(model: str, ways: list[str], folder: Path, crops: int, rounds: int) -> None:
     """Print the ways' times, and their ratios to the first."""
     print(model)
-    files = sorted(map(str, folder.rglob("*.png")))
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     ready: dict[str, list[float]] = {way: [] for way in ways}
     scores: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(rounds):
-        chosen = [files[(number * crops + n) % len(files)] for n in range(crops)]
+    for files in turns.rounds(folder, crops, rounds):
         for way in ways:
-            done = subprocess.run(
-                [
-                    sys.executable, __file__, str(folder),
-                    "--worker", way, "--model", model,
-                ],
-                input=json.dumps(chosen), capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if done.returncode:  # a backend that cannot compute this network
-                print(f"{way:15} {done.stderr.strip().splitlines()[-1]}")
+            try:
+                result = turns.turn(__file__, way, model, files)
+            except subprocess.CalledProcessError as error:
+                # a backend that cannot compute this network
+                print(f"{way:15} {error.stderr.strip().splitlines()[-1]}")
                 compare(model, [w for w in ways if w != way], folder, crops, rounds)
                 return
-            result = json.loads(done.stdout)
             seconds[way].append(result["seconds"])
             ready[way].append(result["ready"])
             scores[way] += result["scores"]
