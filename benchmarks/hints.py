@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import align, estimate_transform
 from faceqan_toolkit.detection import Detector, make_detector
+from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.faces import select_faces
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.measures import WHOLE_FACE, measure
 from faceqan_toolkit.photos import decode, find_photos
-from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 
@@ -255,10 +255,10 @@ def as_photo(pixels: Pixels) -> Photo:
 
 
 def row_of(
-    photo: Photo, crop: Pixels, aligned: AlignedCrop | None, scorer: FaceQAN
+    photo: Photo, crop: Pixels, aligned: AlignedCrop | None, embedder: EmbeddingNorm
 ) -> dict[str, float | None]:
     """Return what the ledger would hold of a face, as far as hints look at it."""
-    (embedding,) = scorer.embed([crop])
+    (embedding,) = embedder.embed([crop])
     confidence = aligned.face.confidence if aligned else None
     norm = float(np.linalg.norm(embedding))
     return asdict(measure(crop, photo, aligned)) | {
@@ -268,7 +268,7 @@ def row_of(
 
 
 def examine(
-    pixels: Pixels, near: NDArray[np.float64] | None, detector: Detector, scorer: FaceQAN
+    pixels: Pixels, near: NDArray[np.float64] | None, detector: Detector, embedder: EmbeddingNorm
 ) -> dict[str, float | None] | None:
     """Return the row of the face nearest to a place, or None if there is no face there.
 
@@ -285,14 +285,14 @@ def examine(
         aligned = align(pixels, faces[0], antialias=True)
     except PhotoError:
         return None
-    return row_of(photo, aligned.pixels, aligned, scorer)
+    return row_of(photo, aligned.pixels, aligned, embedder)
 
 
 def rows_of(
-    chosen: list[Subject], detector: Detector, scorer: FaceQAN
+    chosen: list[Subject], detector: Detector, embedder: EmbeddingNorm
 ) -> Iterator[tuple[str, str, frozenset[str], list[dict[str, float | None]], int]]:
     """Yield kind, strength, right hints, rows and number of faces that were lost."""
-    clean = [examine(subject.pixels, place(subject), detector, scorer) for subject in chosen]
+    clean = [examine(subject.pixels, place(subject), detector, embedder) for subject in chosen]
     found = [row for row in clean if row is not None]
     yield "clean", "", frozenset(), found, len(clean) - len(found)
     for kind, (damage, strengths, right) in KINDS.items():
@@ -302,14 +302,14 @@ def rows_of(
                 rng = np.random.default_rng([number, int(100 * strength)])
                 damaged = damage(subject, strength, rng)
                 near = None if damage is edge else place(subject)
-                rows.append(examine(damaged, near, detector, scorer))
+                rows.append(examine(damaged, near, detector, embedder))
             found = [row for row in rows if row is not None]
             yield kind, f"{strength:g}", right, found, len(rows) - len(found)
     for kind, make in NOT_FACES.items():
         rows = []
         for number, subject in enumerate(chosen):
             crop = make(subject, np.random.default_rng(number))
-            rows.append(row_of(as_photo(crop), crop, None, scorer))
+            rows.append(row_of(as_photo(crop), crop, None, embedder))
         yield kind, "", frozenset({"may not be a face"}), rows, 0
 
 
@@ -348,17 +348,17 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=300, help="of LFW, at the most")
     parser.add_argument("--fit", action="store_true", help="show the half that chose thresholds")
     options = parser.parse_args()
-    detector, scorer = make_detector(Settings(device="cpu")), FaceQAN(device="cpu")
+    detector, embedder = make_detector(Settings(device="cpu")), EmbeddingNorm(device="cpu")
     if options.lfw:
         people = sorted(folder for folder in (options.lfw / "images").iterdir() if folder.is_dir())
         chosen = [person for person in people if in_fit_half(person.name) is options.fit]
         first = [str(sorted(person.iterdir())[0]) for person in chosen[: options.faces]]
         half = "the half that chose the thresholds" if options.fit else "people who chose nothing"
         found = list(subjects(first, detector, policy="central"))
-        report(f"LFW, {half}", rows_of(found, detector, scorer))
+        report(f"LFW, {half}", rows_of(found, detector, embedder))
     if options.photos:
         found = list(subjects([str(options.photos)], detector, policy="all"))
-        report("Raw photos, every face", rows_of(found, detector, scorer))
+        report("Raw photos, every face", rows_of(found, detector, embedder))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from PIL import Image
 
 from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
 from faceqan_toolkit.detection import MTCNNDetector, make_detector
+from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.quality import FaceQAN
@@ -50,6 +51,7 @@ def measure_crops(
     detector: MTCNNDetector, model: FaceQAN, sources: list[PhotoSource], folder: Path
 ) -> None:
     """Print how much reduced decoding changes embeddings and scores."""
+    embedder = EmbeddingNorm(model.embedder, device="cpu")
     cosines, drifts = [], []
     for source in sources:
         jpeg = as_jpeg(decode(source, max_pixels=UNLIMITED), folder)
@@ -68,7 +70,7 @@ def measure_crops(
                     align(p.pixels, face, antialias=True, reduction=p.reduction).pixels
                     for p in (full, photo)
                 ]
-                one, other = model.embed(crops)
+                one, other = embedder.embed(crops)
                 cosines.append(float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
                 first, second = model.score(crops)
                 drifts.append(abs(first.quality - second.quality))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,12 +129,6 @@ class FaceQAN(QualityEstimator):
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             self.block_faces = max(1, copies_that_fit(free, self._network, size) // copies)
-
-    def embed(self, crops: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
-        """Return (N, D) float32 embeddings of aligned crops, not normalised."""
-        with torch.inference_mode():
-            blocks = [self._network(self._tensor([crop])).cpu().numpy() for crop in crops]
-        return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
     def trace(self, crop: Pixels) -> Trace:
         """Score one crop and keep what its attack did.

@@ -29,6 +29,18 @@ def test_equals_the_plain_networks_embedding() -> None:
         assert score.similarities is score.symmetry is score.quality_error is None
 
 
+def test_embeddings_are_the_networks(crop: Pixels) -> None:
+    model = EmbeddingNorm(device="cpu")
+    crops = [crop, crop[:, ::-1].copy(), *(read_rgb(DATA / f"{name}.png") for name in NAMES)]
+    network = load_embedder("sface")
+    batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        plain, mirrored = network(batch).numpy(), network(batch.flip(3)).numpy()
+    np.testing.assert_allclose(model.embed(crops), plain, atol=2e-3)
+    np.testing.assert_allclose(model.embed(crops, flip=True), plain + mirrored, atol=4e-3)
+    assert model.embed([]).shape == (0, 0)
+
+
 def test_damage_lowers_it() -> None:
     best, *worse = EmbeddingNorm(device="cpu").score(
         [read_rgb(DATA / f"{name}.png") for name in NAMES]

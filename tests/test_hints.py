@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit import FaceQAN
+from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.hints import HINTS, describe, find_hints
 from faceqan_toolkit.measures import Measures, measure
 from faceqan_toolkit.types import Pixels, Record
@@ -27,8 +27,8 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def scorer() -> FaceQAN:
-    return FaceQAN(copies=1, device="cpu", backend="torch")
+def scorer() -> EmbeddingNorm:
+    return EmbeddingNorm(device="cpu")
 
 
 def hints_of(crop: Pixels) -> list[str]:
@@ -45,10 +45,10 @@ def hints_of(crop: Pixels) -> list[str]:
         ("grey", {"may not be a face", "blurred", "low contrast"}),
     ],
 )
-def test_crops_of_the_tests(name: str, expected: set[str], scorer: FaceQAN) -> None:
+def test_crops_of_the_tests(name: str, expected: set[str], scorer: EmbeddingNorm) -> None:
     crop = read_rgb(DATA / f"{name}.png")
-    norm = float(np.linalg.norm(scorer.embed([crop])))
-    row = asdict(measure(crop, photo_of(crop), None)) | {"embedding_norm": norm}
+    (score,) = scorer.score([crop])
+    row = asdict(measure(crop, photo_of(crop), None)) | {"embedding_norm": score.embedding_norm}
     assert set(find_hints(row, "sface")) == expected
 
 

@@ -219,15 +219,6 @@ def test_a_useless_embedding_gives_nan(value: float) -> None:
 
 def test_no_crops_no_scores() -> None:
     assert FaceQAN(Small(), device="cpu").score([]) == []
-    assert FaceQAN(Small(), device="cpu").embed([]).shape == (0, 0)
-
-
-def test_embeddings_are_the_models() -> None:
-    crops = faces(3)
-    batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 255
-    np.testing.assert_allclose(
-        FaceQAN(Small(), device="cpu").embed(crops), Small()(batch).numpy(), atol=1e-4
-    )
 
 
 @pytest.mark.parametrize(

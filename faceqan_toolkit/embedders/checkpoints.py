@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +24,7 @@ from faceqan_toolkit.embedders.architectures import (
 from faceqan_toolkit.embedders.base import BackboneEmbedder, Embedder
 from faceqan_toolkit.errors import (
     DamagedWeights,
-    MissingWeights,
     UnsafeCheckpoint,
-    WeightsError,
     WrongArchitecture,
 )
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
@@ -58,13 +55,11 @@ class Found:
         state: tensors under the network's own names.
         place: keys of the dictionaries it was in, outermost first.
         prefix: what stood before the names there, with its last dot.
-        ignored: names beside it that are not the network's.
     """
 
     state: dict[str, Tensor]
     place: tuple[str, ...]
     prefix: str
-    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,25 +68,6 @@ class Loaded:
 
     embedder: BackboneEmbedder
     architecture: Architecture
-
-
-def load_file(
-    path: Path, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
-) -> Loaded:
-    """Return the model in a weights file, checked; see `load_network`.
-
-    Raises:
-        MissingWeights: the file cannot be read.
-        WeightsError: as `load_network`; the message begins with the path.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MissingWeights(f"{path}: {error.strerror}") from error
-    try:
-        return load_network(content, architecture, options)
-    except WeightsError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def load_network(
@@ -300,13 +276,12 @@ def _cut_out(
     state: Mapping[str, Tensor], place: tuple[str, ...], prefix: str, anchor: str
 ) -> Found:
     parts = next(family.parts for family in FAMILIES.values() if family.anchor == anchor)
-    names = {
-        name: inner
-        for name in state
+    own = {
+        inner: tensor
+        for name, tensor in state.items()
         if name.startswith(prefix) and (inner := name[len(prefix) :]).split(".")[0] in parts
     }
-    own = {inner: state[name] for name, inner in names.items()}
-    return Found(own, place, prefix, tuple(name for name in state if name not in names))
+    return Found(own, place, prefix)
 
 
 def _fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,13 +37,14 @@ def embed_crops(
     model = EmbeddingNorm(embedder, device=device)
     size = embedder.input_size
     (blank,) = model.embed(np.zeros((1, size, size, 3), np.uint8))
-    for crop in crops:
-        vector = np.full_like(blank, np.nan)
-        if crop is not None and crop.shape == (size, size, 3):
-            (found,) = model.embed([crop])
-            if np.isfinite(found).all() and found.any():
-                vector = found
-        yield vector
+    remaining = iter(crops)
+    while block := list(islice(remaining, model.block_faces)):
+        fit = [crop is not None and crop.shape == (size, size, 3) for crop in block]
+        vectors = np.full((len(block), len(blank)), np.nan, np.float32)
+        if any(fit):
+            vectors[fit] = model.embed([crop for crop in compress(block, fit) if crop is not None])
+        vectors[~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))] = np.nan
+        yield from vectors
 
 
 def kept_crop(run: RunInfo, row: Mapping[str, Any]) -> Pixels | None:

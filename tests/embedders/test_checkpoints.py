@@ -22,7 +22,6 @@ from faceqan_toolkit.embedders.architectures import build_backbone, official
 from faceqan_toolkit.embedders.base import Embedder
 from faceqan_toolkit.embedders.checkpoints import (
     check_embeddings,
-    load_file,
     load_network,
     read_state_dict,
     strip,
@@ -30,7 +29,6 @@ from faceqan_toolkit.embedders.checkpoints import (
 from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.errors import (
     DamagedWeights,
-    MissingWeights,
     UnsafeCheckpoint,
     WeightsError,
     WrongArchitecture,
@@ -84,7 +82,7 @@ def test_wrappings_come_off(state: State, prefix: str, place: tuple[str, ...]) -
     found = strip(wrapped)
     assert found.state.keys() == state.keys()
     assert all(found.state[name] is state[name] for name in state)
-    assert (found.place, found.prefix, found.ignored) == (place, prefix, tuple(head))
+    assert (found.place, found.prefix) == (place, prefix)
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "features.module.", "module.features."])
@@ -117,7 +115,7 @@ def test_a_callers_architecture_rules(state: State) -> None:
 def test_what_is_loaded(state: State, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(state, path)
-    embedder = load_file(path).embedder
+    embedder = load_network(path.read_bytes()).embedder
     assert (embedder.name, embedder.input_size) == ("iresnet18", 112)
     assert embedder.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not embedder.training
@@ -285,19 +283,6 @@ def test_damage_is_an_error_of_ours_or_harmless(content: bytes, data: st.DataObj
         assert str(error)  # noqa: PT017
     else:
         pytest.fail("there is no known network in it")
-
-
-@pytest.mark.parametrize("name", ["missing.pth", "."])
-def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(MissingWeights, match=str(tmp_path)):
-        load_file(tmp_path / name)
-
-
-def test_messages_name_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"")
-    with pytest.raises(DamagedWeights, match=rf"^{path}: the file is empty$"):
-        load_file(path)
 
 
 class Trap:

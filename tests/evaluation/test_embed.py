@@ -30,6 +30,15 @@ def test_they_are_the_network_s_own(crop: Pixels) -> None:
         with torch.no_grad():
             expected = load_embedder("sface")(faces)[0].numpy()
         assert vector == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # more than are computed at once, and gaps among them
+    mixed = [crop, None, None, None, small, crop, crop[:, ::-1], None, crop, None, crop[:, ::-1]]
+    again = list(embed_crops(mixed, network, device="cpu"))
+    assert len(again) == len(mixed)
+    for vector, pixels in zip(again, mixed, strict=True):
+        if pixels is None or pixels is small:
+            assert np.isnan(vector).all()
+        else:
+            assert vector == pytest.approx(found[0 if pixels is crop else 3], abs=1e-4)
     assert list(embed_crops([], network, device="cpu")) == []
 
 

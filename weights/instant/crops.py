@@ -18,10 +18,10 @@ from damage import KINDS, no_face, several, tint
 
 from faceqan_toolkit.alignment import align
 from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.faces import select_faces
 from faceqan_toolkit.photos import decode, find_photos
-from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 
@@ -117,7 +117,7 @@ def items(lfw: Path, photos: Path, splits: tuple[str, ...] = SPLITS) -> Iterator
     """Yield the crops of some splits, report and selection first."""
     settings = Settings(task="align", device="cpu")
     detector = make_detector(settings)
-    network = FaceQAN("sface", device="cpu")
+    network = EmbeddingNorm("sface", device="cpu")
     held_out = []
 
     def faces(path: Path, policy: str) -> Iterator[tuple[Photo, Face, Pixels]]:
