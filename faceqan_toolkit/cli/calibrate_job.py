@@ -88,18 +88,7 @@ def calibrate(
             f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
         )
     needed = any(kind == "fnmr" for kind, _ in targets)
-    vectors = _embeddings(run, labelled, embeddings, device, needed)
-    known = labelled
-    if vectors is not None:
-        there = np.asarray(np.isfinite(vectors).all(axis=1))
-        known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding are left out")
-    people = len(np.unique(known.identity))
-    if people < 2:
-        raise CalibrationError(
-            f"not enough data: {people} {'person' if people == 1 else 'people'} in {folder}; one "
-            "half of the people chooses, the other reports"
-        )
+    known, vectors = _embedded(run, labelled, embeddings, device, needed)
     quality = np.array([row["quality"] for row in known.rows])
     chosen = split_people(known.identity, seed)
     halves = [
@@ -137,6 +126,29 @@ def calibrate(
     write_calibration(calibration, output)
     print_calibration(calibration)
     click.echo(output)
+
+
+def _embedded(
+    run: RunInfo, labelled: Labelled, embeddings: Path | None, device: str, needed: bool
+) -> tuple[Labelled, NDArray[np.float32] | None]:
+    """Return the photos that have an embedding, and those; all of them if there are none.
+
+    Raises:
+        CalibrationError: they are of fewer than two people.
+    """
+    vectors = _embeddings(run, labelled, embeddings, device, needed)
+    known = labelled
+    if vectors is not None:
+        there = np.asarray(np.isfinite(vectors).all(axis=1))
+        known, vectors = labelled.only(there), vectors[there]
+        _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding are left out")
+    people = len(np.unique(known.identity))
+    if people < 2:
+        raise CalibrationError(
+            f"not enough data: {people} {'person' if people == 1 else 'people'} in {run.folder}; "
+            "one half of the people chooses, the other reports"
+        )
+    return known, vectors
 
 
 def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
