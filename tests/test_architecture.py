@@ -55,6 +55,7 @@ LAYERS = [
     {"evaluation.bootstrap"},
     {"evaluation.thresholds"},
     {"evaluation.summary"},
+    {"evaluation.evaluator"},
     {"evaluation.panels"},
     {"evaluation.tables", "evaluation.plots", "evaluation.page", "evaluation.job"},
     {"evaluation.output"},

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.evaluation.comparisons import Comparisons
-from faceqan_toolkit.evaluation.summary import Method
+from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,13 @@ def world(people: int = 30, images: int = 4, seed: int = 0, decimals: int | None
         similarity = similarity.round(decimals)
     mated = identity[first] == identity[second]
     return World(similarity, mated, first, second, identity, damage)
+
+
+QUICK = {"replicates": 50, "draws": 20, "fmr_targets": (0.1, 0.01), "fnmr_starts": (0.1,)}
+
+
+def run(seen: World, methods=None, *, keep: int | None = None, **options) -> Evaluation:
+    return evaluate(
+        seen.comparisons(keep), seen.methods() if methods is None else methods,
+        dataset="Made up", recogniser="none", options=EvaluationOptions(**QUICK | options),
+    )  # fmt: skip
