@@ -218,9 +218,9 @@ def folders(root: Path, **chosen: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def validate(protocol: str, root: Path, pairs: Path | None, as_json: bool) -> None:
     """Print what of a data set is there, missing or wrong; exit code 1 if it is not usable."""
-    from faceqan_toolkit.cli import evaluate_job
+    from faceqan_toolkit.cli import evaluate_tools
 
-    if not evaluate_job.validate(protocol, root, pairs, as_json=as_json):
+    if not evaluate_tools.validate(protocol, root, pairs, as_json=as_json):
         raise click.exceptions.Exit(1)
 
 
@@ -238,9 +238,9 @@ def validate(protocol: str, root: Path, pairs: Path | None, as_json: bool) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
     """Do two tools rank the same photos alike? A and B are score files or runs."""
-    from faceqan_toolkit.cli import evaluate_job
+    from faceqan_toolkit.cli import evaluate_tools
 
-    evaluate_job.agree(first, second, output, top, as_json=as_json)
+    evaluate_tools.agree(first, second, output, top, as_json=as_json)
 
 
 @command.command("grid")
@@ -255,6 +255,6 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 )  # fmt: skip
 def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
     """Draw the curves of several evaluations: a row a model, a column a data set."""
-    from faceqan_toolkit.cli import evaluate_job
+    from faceqan_toolkit.cli import evaluate_tools
 
-    evaluate_job.grid(evaluations, output, fmr)
+    evaluate_tools.grid(evaluations, output, fmr)

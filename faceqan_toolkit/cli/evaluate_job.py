@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import numpy as np
-from click.core import ParameterSource
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cli import SOME_FAILED, options
+from faceqan_toolkit.cli.evaluate_inputs import (
+    Recogniser,
+    is_file,
+    named,
+    refuse,
+    repeated,
+    scores_of,
+    tell,
+)
 from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.cli.progress import Progress
-from faceqan_toolkit.cli.show_evaluation import print_agreement, print_evaluation
-from faceqan_toolkit.embedders.zoo import FoundModel, find_model
+from faceqan_toolkit.cli.show_evaluation import print_evaluation
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation import job
-from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
 from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
 from faceqan_toolkit.evaluation.output import write_evaluation
-from faceqan_toolkit.evaluation.panels import read_panels
-from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.ijbc import write_landmarks
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
-from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
-from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
 from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
 from faceqan_toolkit.runs import read_run
-from faceqan_toolkit.settings import ModelOptions, Settings, is_model_name
+from faceqan_toolkit.settings import ModelOptions, Settings
 
 SETTINGS = {item.name for item in fields(Settings)}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
 RESULTS = "scores"
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
 ALIGNED_FOLDER = "xqlfw_aligned_112"
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """The recognition model whose errors are counted.
-
-    Attributes:
-        name: in tables and figures.
-        sha256: of its weights; "" if unknown.
-        embeddings: file they are read from, if they were made elsewhere.
-        found: the model, if they are made here.
-    """
-
-    name: str
-    sha256: str
-    embeddings: Path | None = None
-    found: FoundModel | None = None
-
-    @cached_property
-    def cut_as(self) -> tuple[str, int]:
-        """Template and size of the crops it takes."""
-        assert self.found is not None
-        known = self.found.entry or self.found.load()
-        return known.template, known.input_size
 
 
 @dataclass
@@ -135,8 +112,8 @@ class Job:
     def _recogniser(self) -> Recogniser:
         chosen = self.chosen
         if chosen["embeddings"]:
-            _refuse(("recogniser", "flip"), "--embeddings brings the model's work")
-            name, file = _named(chosen["embeddings"])
+            refuse(("recogniser", "flip"), "--embeddings brings the model's work")
+            name, file = named(chosen["embeddings"])
             self.files["embeddings"] = file
             source = stored_source(file)
             if source:
@@ -151,7 +128,7 @@ class Job:
             settings = read_run(chosen["run"]).content["settings"]
             model = settings["model"]
             given = ModelOptions(*(settings.get(name) for name in _MODEL_OPTIONS))
-        found = find_model(model, given if _is_file(model) else ModelOptions())
+        found = find_model(model, given if is_file(model) else ModelOptions())
         if found.entry is not None and found.entry.notice and chosen["recogniser"]:
             click.echo(f"Note: {found.entry.notice}", err=True)
         return Recogniser(found.name, found.sha256, None, found)
@@ -174,10 +151,10 @@ class Job:
             if aligned:
                 click.echo(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected", err=True)
         if aligned:
-            _refuse(_DETECTION, "aligned photos need no detection")
+            refuse(_DETECTION, "aligned photos need no detection")
         given = {name: value for name, value in chosen.items() if name in SETTINGS}
         model = chosen["quality_model"]
-        if not _is_file(model) and chosen["recogniser"] and _is_file(chosen["recogniser"]):
+        if not is_file(model) and chosen["recogniser"] and is_file(chosen["recogniser"]):
             given |= dict.fromkeys(_MODEL_OPTIONS)
         if self.name == "ijbc":
             self.output.mkdir(parents=True, exist_ok=True)
@@ -207,7 +184,7 @@ class Job:
             recogniser = self.chosen["recogniser"]
             if recogniser and Path(recogniser).is_file():
                 taken -= set(_MODEL_OPTIONS)
-            _refuse((*taken, *SCORING), "--run has its scores")
+            refuse((*taken, *SCORING), "--run has its scores")
         found = read_run_faces(folder)
         if pickle:
             paths = [source.path for source in everything]
@@ -216,7 +193,7 @@ class Job:
             click.echo(f"Written: {pickle}", err=True)
         faces, match = found.match(self.protocol.paths)
         if self.chosen["run"] is not None:
-            _tell(str(folder), match.lines())
+            tell(str(folder), match.lines())
             if not sum(match.rules.values()):
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
@@ -227,9 +204,9 @@ class Job:
             table = read_embeddings(recogniser.embeddings)
             vectors, match = table.match(self.protocol.paths)
             lines = match.lines()
-            lines += _repeated(table.duplicates, table.conflicting)
+            lines += repeated(table.duplicates, table.conflicting)
             self.matched["embeddings"] = lines[0]
-            _tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
+            tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
             if not sum(match.rules.values()):
                 raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
             return vectors
@@ -290,10 +267,10 @@ class Job:
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
         """Add the methods whose scores were made elsewhere."""
         for given in self.chosen["scores"]:
-            table, file = _scores(given)
+            table, file = scores_of(given)
             values, match = table.match(self.protocol.paths)
-            lines = match.lines() + _repeated(table.duplicates, table.conflicting)
-            _tell(f"{table.name}, {file}", lines)
+            lines = match.lines() + repeated(table.duplicates, table.conflicting)
+            tell(f"{table.name}, {file}", lines)
             if np.isnan(values).all():
                 raise ScoresError(f"{file} has a score for none of the data set's photos")
             if table.name in methods:
@@ -326,9 +303,9 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         if not chosen["scores"]:
             raise SettingsError("--scores-only needs --scores")
         taken = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
-        _refuse(taken, "--scores-only opens no photo")
+        refuse(taken, "--scores-only opens no photo")
     for given in (*chosen["scores"], *filter(None, [chosen["embeddings"]])):
-        if not (file := _named(given)[1]).exists():
+        if not (file := named(given)[1]).exists():
             raise ScoresError(f"{file}: No such file or directory")
     protocol = read_protocol(
         name, root.absolute(), pairs=chosen.get("pairs"),
@@ -370,61 +347,12 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
-    """Print what is there and what is wrong; return whether the data set is usable."""
-    report = validate_protocol(read_protocol(name, root, pairs=pairs, strict=False))
-    text = json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines())
-    click.echo(text)
-    return report.ok
-
-
-def agree(
-    first: str, second: str, output: Path | None, movers: int, *, as_json: bool
-) -> None:  # fmt: skip
-    """Print how two tools' scores agree, and draw one against the other."""
-    agreement = compare_scores(_scores(first)[0], _scores(second)[0])
-    if as_json:
-        click.echo(json.dumps(agreement.as_dict(movers), indent=1))
-    else:
-        print_agreement(agreement, movers)
-    if output is not None:
-        _write(scatter_figure(agreement), output)
-
-
-def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
-    """Draw the curves of several evaluations."""
-    panels = [panel for folder in folders for panel in read_panels(folder, fmr)]
-    _write(grid_figure(panels, fmr), output)
-
-
 _MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")
 _DETECTION = tuple(
     item.name
     for item in fields(Settings)
     if item.metadata.get("stage") in ("detection", "alignment")
 )
-
-
-def _write(figure: Any, output: Path) -> None:
-    try:
-        save(figure, output)
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
-    click.echo(f"Written: {output}", err=True)
-
-
-def _scores(given: str) -> tuple[ScoreTable, Path]:
-    """Return the scores that NAME=FILE means."""
-    name, file = _named(given)
-    return read_scores(file, name or file.stem), file
-
-
-def _named(given: str) -> tuple[str, Path]:
-    """Return name and file of NAME=FILE, or "" and the file."""
-    name, equals, rest = given.partition("=")
-    if not equals or Path(given).exists():
-        return "", Path(given)
-    return name.strip(), Path(rest)
 
 
 def _non_mated(given: str | None) -> int | Literal["all"] | None:
@@ -434,30 +362,3 @@ def _non_mated(given: str | None) -> int | Literal["all"] | None:
         return int(given)
     except ValueError:
         raise SettingsError(f"--non-mated is a number or all, not {given}") from None
-
-
-def _is_file(model: str) -> bool:
-    return not is_model_name(model) and Path(model).is_file()
-
-
-def _refuse(names: Sequence[str], why: str) -> None:
-    """Refuse options that would be ignored."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) is not (
-            ParameterSource.DEFAULT
-        ):
-            raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
-
-
-def _repeated(duplicates: Sequence[str], conflicting: Sequence[str]) -> list[str]:
-    told = []
-    if duplicates:
-        told.append(f"{len(duplicates):,} stand there twice with equal values, {duplicates[0]}")
-    if conflicting:
-        told.append(f"{len(conflicting):,} with different values, left out: {conflicting[0]}")
-    return told
-
-
-def _tell(what: str, lines: Sequence[str]) -> None:
-    click.echo(f"{what}: {'; '.join(lines)}", err=True)

@@ -1,0 +1,84 @@
+"""What `evaluate` is given: models, files by name, options; and what it says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from faceqan_toolkit.embedders.zoo import FoundModel
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.settings import is_model_name
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """The recognition model whose errors are counted.
+
+    Attributes:
+        name: in tables and figures.
+        sha256: of its weights; "" if unknown.
+        embeddings: file they are read from, if they were made elsewhere.
+        found: the model, if they are made here.
+    """
+
+    name: str
+    sha256: str
+    embeddings: Path | None = None
+    found: FoundModel | None = None
+
+    @cached_property
+    def cut_as(self) -> tuple[str, int]:
+        """Template and size of the crops it takes."""
+        assert self.found is not None
+        known = self.found.entry or self.found.load()
+        return known.template, known.input_size
+
+
+def scores_of(given: str) -> tuple[ScoreTable, Path]:
+    """Return the scores that NAME=FILE means."""
+    name, file = named(given)
+    return read_scores(file, name or file.stem), file
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Return name and file of NAME=FILE, or "" and the file."""
+    name, equals, rest = given.partition("=")
+    if not equals or Path(given).exists():
+        return "", Path(given)
+    return name.strip(), Path(rest)
+
+
+def is_file(model: str) -> bool:
+    """Tell whether a model is a weights file."""
+    return not is_model_name(model) and Path(model).is_file()
+
+
+def refuse(names: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is not (
+            ParameterSource.DEFAULT
+        ):
+            raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
+
+
+def repeated(duplicates: Sequence[str], conflicting: Sequence[str]) -> list[str]:
+    """Return what is said of paths that stand in a file more than once."""
+    told = []
+    if duplicates:
+        told.append(f"{len(duplicates):,} stand there twice with equal values, {duplicates[0]}")
+    if conflicting:
+        told.append(f"{len(conflicting):,} with different values, left out: {conflicting[0]}")
+    return told
+
+
+def tell(what: str, lines: Sequence[str]) -> None:
+    """Say on standard error how an input fits the data set."""
+    click.echo(f"{what}: {'; '.join(lines)}", err=True)

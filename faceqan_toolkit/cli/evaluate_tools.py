@@ -1,0 +1,54 @@
+"""What the smaller commands of `evaluate` do: validate, agree, grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceqan_toolkit.cli.evaluate_inputs import scores_of
+from faceqan_toolkit.cli.show_evaluation import print_agreement
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.evaluation.agreement import agree as compare_scores
+from faceqan_toolkit.evaluation.panels import read_panels
+from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
+from faceqan_toolkit.evaluation.protocols.registry import read_protocol
+from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
+
+
+def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
+    """Print what is there and what is wrong; return whether the data set is usable."""
+    report = validate_protocol(read_protocol(name, root, pairs=pairs, strict=False))
+    text = json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines())
+    click.echo(text)
+    return report.ok
+
+
+def agree(
+    first: str, second: str, output: Path | None, movers: int, *, as_json: bool
+) -> None:  # fmt: skip
+    """Print how two tools' scores agree, and draw one against the other."""
+    agreement = compare_scores(scores_of(first)[0], scores_of(second)[0])
+    if as_json:
+        click.echo(json.dumps(agreement.as_dict(movers), indent=1))
+    else:
+        print_agreement(agreement, movers)
+    if output is not None:
+        _write(scatter_figure(agreement), output)
+
+
+def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
+    """Draw the curves of several evaluations."""
+    panels = [panel for folder in folders for panel in read_panels(folder, fmr)]
+    _write(grid_figure(panels, fmr), output)
+
+
+def _write(figure: Any, output: Path) -> None:
+    try:
+        save(figure, output)
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error.strerror}") from error
+    click.echo(f"Written: {output}", err=True)
