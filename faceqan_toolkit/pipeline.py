@@ -6,8 +6,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,10 +131,16 @@ class Pipeline:
         Raises:
             SettingsError: an input that does not exist.
         """
-        for records in self.records(self.prepare_ahead(find_photos(inputs))):
+        for records in self.source_records(find_photos(inputs)):
             yield from records
 
-    def prepare_ahead(self, sources: Iterable[PhotoSource]) -> Iterator[Prepared]:
+    def source_records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
+        """Yield each photo's records, in order, while the next ones are being prepared."""
+        # closed at once, whatever happens: a process that ends with that thread at work aborts
+        with closing(self.prepare_ahead(sources)) as prepared:
+            yield from self.records(prepared)
+
+    def prepare_ahead(self, sources: Iterable[PhotoSource]) -> Generator[Prepared]:
         """Yield prepared photos, in order, from a thread that works ahead of its consumer."""
         return prefetch(map(self.prepare, sources), PREPARED_AHEAD)
 

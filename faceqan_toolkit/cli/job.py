@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -186,6 +189,25 @@ def _refine(run: Run, settings: Settings, ranking: Ranking) -> dict[str, Any]:
     return {"faces": faces, **done}
 
 
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C end the work in good order, and no other one disturb that."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and may say how
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
 def _process(
     run: Run,
     settings: Settings,
@@ -207,8 +229,11 @@ def _process(
 
     engine = make_engine(settings, len(todo))
     try:
-        with Progress(len(todo)) as progress:
-            found = engine.run(todo, settings, run.crops_folder)
+        with (
+            _one_interrupt(),
+            Progress(len(todo)) as progress,
+            closing(engine.run(todo, settings, run.crops_folder)) as found,
+        ):
             progress.loaded()
             for records in found:
                 if resolved := resolve(records):

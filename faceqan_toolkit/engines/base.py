@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,6 @@ class Engine(Protocol):
 
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Iterator[list[Record]]:
-        """Yield each photo's records as soon as they are complete."""
+    ) -> Generator[list[Record]]:
+        """Yield each photo's records as soon as they are complete; closing it ends the work."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 
 from faceqan_toolkit.pipeline import Pipeline
@@ -31,7 +31,7 @@ class LocalEngine:
 
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Iterator[list[Record]]:
+    ) -> Generator[list[Record]]:
         """Yield each photo's records as soon as they are complete."""
         self._pipeline = Pipeline(settings, crops_folder=crops_folder)
-        return self._pipeline.records(self._pipeline.prepare_ahead(sources))
+        return self._pipeline.source_records(sources)

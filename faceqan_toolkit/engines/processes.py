@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -128,7 +128,7 @@ class ProcessEngine:
 
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Iterator[list[Record]]:
+    ) -> Generator[list[Record]]:
         """Yield each photo's records as soon as they are complete, in any order.
 
         Raises:
@@ -146,7 +146,7 @@ class ProcessEngine:
             raise
         return self._records(iter(sources))
 
-    def _records(self, fresh: Iterator[PhotoSource]) -> Iterator[list[Record]]:
+    def _records(self, fresh: Iterator[PhotoSource]) -> Generator[list[Record]]:
         try:
             self._hand_out(fresh)
             while self._more or self._again or any(worker.in_hand for worker in self._team):

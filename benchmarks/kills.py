@@ -1,0 +1,154 @@
+"""A run killed with SIGKILL at random moments, again and again, must end as one left in peace.
+
+    python benchmarks/kills.py PHOTOS [--kills 50] [--photos 120] [--seed 1]
+
+Makes PHOTOS photos out of those of the folder, each a little different, and runs
+`align-and-score --preset instant` over them with one and two worker processes in turn, writing a
+part of the ledger every half second. The process and its workers are killed after a random time.
+After every kill: no row that was recorded is gone, none is doubled, every part can be read. When
+all kills are done, the command is left to end, and rankings, crops and rows are compared with a
+run that nobody disturbed. A difference ends the script with exit code 1. Not for Windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+PROGRAM = """
+import faceqan_toolkit.runs as runs
+runs.FLUSH_SECONDS = 0.5
+from faceqan_toolkit.cli import main
+main()
+"""
+
+
+def make_photos(folder: Path, given: Path, number: int) -> None:
+    """Write small variations of the given photos."""
+    files = sorted(path for path in given.rglob("*") if path.suffix.lower() in (".jpg", ".png"))
+    if not files:
+        raise SystemExit(f"{given} has no .jpg or .png")
+    for index in range(number):
+        file = files[index % len(files)]
+        try:
+            with Image.open(file) as image:
+                picture = image.convert("RGB")
+        except OSError:
+            (folder / f"{index:04d}.jpg").write_bytes(file.read_bytes())  # one that fails
+            continue
+        picture.thumbnail((480, 480))
+        picture = picture.crop((index // len(files), 0, *picture.size))
+        picture.save(folder / f"{index:04d}.png")
+
+
+def start(photos: Path, run: Path, workers: int) -> subprocess.Popen[bytes]:
+    arguments = ["align-and-score", photos, "-o", run, "--preset", "instant", "--device", "cpu",
+                 "--workers", workers, "--backend", "torch"]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def rows(run: Path) -> list[tuple[str, int, int]]:
+    """Return path, face and attempt of every row in the ledger, read without the toolkit."""
+    found = []
+    for part in sorted((run / "records").glob("part-*.parquet")):
+        table = pq.read_table(part, columns=["path", "face", "attempt"]).to_pydict()
+        found += zip(table["path"], table["face"], table["attempt"], strict=True)
+    return found
+
+
+def check(before: list[tuple[str, int, int]], after: list[tuple[str, int, int]]) -> None:
+    lost = set(before) - set(after)
+    if lost:
+        raise SystemExit(f"lost: {sorted(lost, key=str)[:5]}")
+    if len(after) != len(set(after)):
+        raise SystemExit("a row is doubled")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
+    }
+
+
+def finish(photos: Path, run: Path) -> float:
+    began = time.monotonic()
+    process = start(photos, run, 1)
+    _, errors = process.communicate()
+    if process.returncode not in (0, 3):
+        raise SystemExit(errors.decode())
+    return time.monotonic() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--photos", type=int, default=120, dest="number")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos, run, whole = folder / "photos", folder / "run", folder / "whole"
+        photos.mkdir()
+        make_photos(photos, options.photos, options.number)
+        seconds = finish(photos, whole)
+        expected = rows(whole)
+        print(f"undisturbed: {len(expected)} rows in {seconds:.1f} s")
+        before: list[tuple[str, int, int]] = []
+        kills, ended, times = 0, 0, []
+        while kills < options.kills:
+            process = start(photos, run, 1 + kills % 2)
+            wait = chance.uniform(0, min(seconds, 12))
+            try:
+                process.wait(wait)
+                ended += 1  # it was done: begin again in a new folder
+                run = folder / f"run{ended}"
+                before = []
+                continue
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+            kills += 1
+            times.append(wait)
+            after = rows(run) if run.exists() else []
+            check(before, after)
+            print(f"kill {kills} after {wait:.1f} s: {len(after)} rows, none lost, none doubled")
+            before = after
+        finish(photos, run)
+        after = rows(run)
+        check(before, after)
+        if sorted(after) != sorted(expected):
+            raise SystemExit("the rows are not those of the undisturbed run")
+        for what, one, other in (
+            (
+                "rankings",
+                (run / "rankings.csv").read_bytes(),
+                (whole / "rankings.csv").read_bytes(),
+            ),
+            ("crops", contents(run / "crops"), contents(whole / "crops")),
+        ):
+            if one != other:
+                raise SystemExit(f"{what} are not those of the undisturbed run")
+        print(
+            f"{kills} kills, {ended} runs that ended before theirs: rows, rankings and crops equal"
+        )
+
+
+if __name__ == "__main__":
+    main()

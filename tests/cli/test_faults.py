@@ -1,0 +1,171 @@
+"""Full and read-only disks, impatient people, clocks that jump: the real command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_align_and_score import (
+    FLUSH_ALWAYS,
+    MAIN,
+    QUICK,
+    many,
+    read_csv,
+    recorded,
+    start,
+)
+from tests.conftest import CommandLine
+
+__all__ = ["many"]  # a fixture
+
+
+def can_mount() -> bool:
+    """Tell whether this user may mount in a namespace of their own: Linux, and not everywhere."""
+    if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="cannot mount file systems here")
+
+
+def in_namespace(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell script that may mount; the mounts are gone when it ends."""
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-e", "-c", script, sys.executable, *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@needs_mounts
+@pytest.mark.parametrize("size", [16, 40, 300], ids=lambda size: f"{size}k")
+def test_a_full_disk(command_line: CommandLine, many: Path, tmp_path: Path, size: int) -> None:
+    """What was recorded survives; with room again the same command ends as if nothing had been."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "kept").mkdir()
+    script = f"""
+        mount -t tmpfs -o size={size}k tmpfs disk
+        code=0; "$0" -m faceqan_toolkit "$@" || code=$?
+        cp -a disk/. kept
+        exit $code
+    """
+    arguments = (MAIN, str(many), *QUICK, "-o")
+    full = in_namespace(script, *arguments, "disk/run", cwd=tmp_path)
+    assert full.returncode == 1, full.stderr
+    assert "Traceback" not in full.stderr
+    assert "No space left on device" in full.stderr
+    shutil.rmtree(tmp_path / "disk")
+    again = command_line(*arguments, "kept/run")
+    assert again.returncode == 3, again.stderr
+    assert command_line(*arguments, "whole").returncode == 3
+    one, other = (tmp_path / name / "rankings.csv" for name in ("kept/run", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+    assert len(recorded(tmp_path / "kept/run")) == 12
+
+
+@needs_mounts
+def test_a_read_only_place(many: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    script = 'mount -t tmpfs -o ro tmpfs disk; exec "$0" -m faceqan_toolkit "$@"'
+    done = in_namespace(script, MAIN, str(many), *QUICK, "-o", "disk/run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Read-only file system" in done.stderr
+
+
+@needs_mounts
+def test_a_run_that_has_become_read_only(
+    command_line: CommandLine, many: Path, tmp_path: Path
+) -> None:
+    """It can still be ranked; going on with it is refused in one line."""
+    arguments = (MAIN, str(many), "-o", "run", *QUICK)
+    assert command_line(*arguments).returncode == 3
+    script = 'mount --bind run run; mount -o remount,bind,ro run; exec "$0" -m faceqan_toolkit "$@"'
+    ranked = in_namespace(script, "rank", "run", cwd=tmp_path)
+    assert ranked.returncode == 0, ranked.stderr
+    assert "astronaut.jpg" in ranked.stdout
+    shutil.copy2(many / "00_astronaut.jpg", many / "new.jpg")
+    more = in_namespace(script, *arguments, cwd=tmp_path)
+    assert more.returncode == 1
+    assert "Traceback" not in more.stderr
+    assert "Read-only file system" in more.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.5])
+def test_ctrl_c_twice(command_line: CommandLine, many: Path, tmp_path: Path, pause: float) -> None:
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    process = start(arguments, tmp_path, FLUSH_ALWAYS)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "run").glob("crops/*.png"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    again = command_line(*arguments)
+    assert again.returncode == 3, again.stderr
+    assert sorted(recorded(tmp_path / "run")) == sorted(path.name for path in many.iterdir())
+
+
+JUMPING = """
+import random, time
+real, chance = time.time, random.Random(0)
+time.time = lambda: real() + chance.uniform(-1e9, 1e9)
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+def test_a_clock_that_jumps(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    process = start(arguments, tmp_path, JUMPING + FLUSH_ALWAYS)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert command_line(*arguments[:3], "whole", *arguments[4:]).returncode == 3
+    one, other = (tmp_path / name / "rankings.csv" for name in ("run", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_photos_from_the_future(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
+    """Times of files decide nothing when the content has not changed."""
+    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    assert command_line(*arguments).returncode == 3
+    for offset, path in zip((-1e9, 0, 1e9) * 4, sorted(many.iterdir()), strict=True):
+        os.utime(path, (time.time() + offset,) * 2)
+    again = command_line(*arguments)
+    assert again.returncode == 3
+    assert "12 of them done before" in again.stderr
+
+
+def test_photos_that_go_while_a_run_is_at_work(many: Path, tmp_path: Path) -> None:
+    """A photo that was found and is gone when its turn comes costs one record."""
+    code = f"""
+import faceqan_toolkit.cli.job as job
+from pathlib import Path
+plan = job._plan
+def removing(*arguments):
+    Path({str(many / "04_astronaut.jpg")!r}).unlink()
+    Path({str(many / "02_hopper.jpg")!r}).write_bytes(b"changed")
+    return plan(*arguments)
+job._plan = removing
+"""
+    process = start([MAIN, str(many), "-o", "run", *QUICK], tmp_path, code)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "Traceback" not in stderr
+    status = {row["path"]: row["status"] for row in read_csv(tmp_path / "run/rankings.csv")}
+    assert status["04_astronaut.jpg"] == "missing"
+    assert status["02_hopper.jpg"] == "unreadable"
+    assert sorted(status.values()).count("ok") == 7
