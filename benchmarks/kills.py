@@ -53,7 +53,7 @@ def make_photos(folder: Path, given: Path, number: int) -> None:
 
 def start(photos: Path, run: Path, workers: int) -> subprocess.Popen[bytes]:
     arguments = ["align-and-score", photos, "-o", run, "--preset", "instant", "--device", "cpu",
-                 "--workers", workers, "--backend", "torch"]  # fmt: skip
+                 "--workers", workers]  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],
         stdout=subprocess.DEVNULL,
