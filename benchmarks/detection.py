@@ -129,7 +129,7 @@ def main() -> None:
         return
     from faceqan_toolkit.photos import find_photos
 
-    files = [str(source.file) for source in find_photos([options.photos])]
+    files = [source.place for source in find_photos([options.photos])]
     files = files[:: max(1, len(files) // options.limit)][: options.limit]
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
     for megapixels in options.megapixels or [None]:

@@ -33,6 +33,7 @@ from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.evaluation.protocols.lfw import read_lfw
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import PhotoSource
 
 METHODS = {
@@ -75,7 +76,7 @@ def chosen_photos(lfw: Path, fold: int, measured: int) -> tuple[list[PhotoSource
         for file in files
     ]
     text = str(root.absolute())
-    return [PhotoSource(text, f"{f.parent.name}/{f.name}", f) for f in files], several
+    return [locate(text, f"{f.parent.name}/{f.name}") for f in files], several
 
 
 def make_trees(work: Path, several: set[str], share: float) -> None:
@@ -227,7 +228,7 @@ def main() -> None:
     make_trees(work, several, options.share)
 
     pool = [
-        PhotoSource(str(work / "pool"), str(file.relative_to(work / "pool").as_posix()), file)
+        locate(str(work / "pool"), file.relative_to(work / "pool").as_posix())
         for file in sorted((work / "pool").rglob("*.png"))
     ]
     methods = [m for m in METHODS if m != "FaceQAN instant" or options.fold == UNSEEN_FOLD]

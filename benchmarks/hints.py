@@ -32,6 +32,7 @@ from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.measures import WHOLE_FACE, measure
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 
 CROP_EYES = 35.2
@@ -251,7 +252,7 @@ def in_fit_half(name: str) -> bool:
 
 
 def as_photo(pixels: Pixels) -> Photo:
-    return Photo(PhotoSource("", "", Path()), pixels, FileState(0, 0))
+    return Photo(PhotoSource("", "", LocalFile(Path())), pixels, FileState(0, 0))
 
 
 def row_of(

@@ -70,7 +70,7 @@ def main() -> None:
         for cut in prepared.cuts:
             if cut.crop is not None:
                 (embedding,) = model.embed([cut.crop])
-                embeddings[prepared.source.file] = embedding / np.linalg.norm(embedding)
+                embeddings[Path(prepared.source.place)] = embedding / np.linalg.norm(embedding)
         if number % 500 == 0:
             print(f"{number} of {len(images)} images", flush=True)
 

@@ -27,6 +27,7 @@ from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import Photo, PhotoSource
 
 UNLIMITED = 10**9
@@ -44,7 +45,7 @@ def as_jpeg(photo: Photo, folder: Path, megapixels: float | None = None) -> Phot
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92)
     (folder / "photo.jpg").write_bytes(buffer.getvalue())
-    return PhotoSource(str(folder), "photo.jpg", folder / "photo.jpg")
+    return locate(str(folder), "photo.jpg")
 
 
 def measure_crops(

@@ -92,7 +92,7 @@ class LandmarksFile:
         self.rows.setdefault(photo, []).append(Row(landmarks, confidence, whole, int(rotation)))
 
     def _lookup(self, source: PhotoSource) -> list[Row]:
-        return self.rows.get(source.path) or self.rows.get(source.file.as_posix()) or []
+        return self.rows.get(source.path) or self.rows.get(source.place) or []
 
     def identify(self, source: PhotoSource) -> str:
         """Return a short text that changes when the photo's rows do; empty if it has none."""

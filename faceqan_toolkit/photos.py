@@ -6,11 +6,11 @@ import glob
 import hashlib
 import io
 import os
-import stat
 import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,16 +19,14 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from faceqan_toolkit.errors import (
     MissingExtra,
-    MissingPhoto,
-    NoPermission,
-    NotAFile,
     PhotoError,
     SettingsError,
     TooLarge,
     UnreadablePhoto,
 )
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"
@@ -61,12 +59,11 @@ def find_photos(
             that would have the same path in the results.
     """
     roots: dict[str, str] = {}
-    files: set[str] = set()
+    places: set[str] = set()
     for source in _expand(inputs, stdin):
-        file = os.fspath(source.file)
-        if file in files:
+        if source.place in places:
             continue
-        files.add(file)
+        places.add(source.place)
         root = roots.setdefault(source.path, source.root)
         if root != source.root:
             raise SettingsError(
@@ -187,14 +184,14 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 
 def _below(root: Path, path: Path) -> PhotoSource:
-    return PhotoSource(path_text(root), path_text(path.relative_to(root)), path)
+    return PhotoSource(path_text(root), path_text(path.relative_to(root)), LocalFile(path))
 
 
 def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     """Return a photo as a viewer would show it.
 
     Args:
-        source: the file.
+        source: the photo.
         max_pixels: a photo with more is not decoded.
         at_least: pixels its longer side must keep. A JPEG with twice, four or eight times as many
             is decoded at a half, a quarter or an eighth, for a fraction of the time and memory;
@@ -203,25 +200,10 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     Raises:
         PhotoError: it cannot be read; the class says why.
     """
-    try:
-        found = source.file.stat()
-        # before it is opened: opening a pipe would wait for a writer
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise NotAFile(f"{kind}, not a file")
-        with source.file.open("rb") as file:
-            found = os.fstat(file.fileno())
-            data = file.read()
-    except PermissionError as error:
-        raise NoPermission("no permission to read it") from error
-    except FileNotFoundError as error:
-        broken = source.file.is_symlink()
-        raise MissingPhoto("a link to nothing" if broken else "no such file") from error
-    except (OSError, ValueError) as error:
-        raise UnreadablePhoto(getattr(error, "strerror", None) or str(error)) from error
+    data, found = source.content.read()
     if not data:
         raise UnreadablePhoto("the file is empty")
-    state = FileState(found.st_size, found.st_mtime_ns, hashlib.sha256(data).hexdigest())
+    state = replace(found, sha256=hashlib.sha256(data).hexdigest())
     decoded = _decode_safely(data, max_pixels, at_least)
     if decoded.reduction == 1:
         return Photo(source, decoded.pixels, state)

@@ -356,10 +356,9 @@ def _estimator(settings: Settings) -> QualityEstimator:
 def _state(source: PhotoSource) -> FileState | None:
     """Return size and time of a file that could not be read, as far as they can be known."""
     try:
-        found = source.file.stat()
-    except (OSError, ValueError):
+        return source.content.state()
+    except PhotoError:
         return None
-    return FileState(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
 def failed_record(source: PhotoSource, failure: PhotoError) -> Record:

@@ -13,8 +13,8 @@ import duckdb
 
 from faceqan_toolkit.cells import guard_sql
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.runs import RunInfo, open_ledger, replacing
+from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
@@ -91,9 +91,7 @@ class Doubt:
     @property
     def source(self) -> PhotoSource:
         """The photo, of which only those faces are wanted."""
-        root, path = self.records[0].root, self.records[0].path
-        file = Path(path_from_text(root)) / path_from_text(path)
-        return PhotoSource(root, path, file, self.faces)
+        return locate(self.records[0].root, self.records[0].path, self.faces)
 
     def resolved(self, measured: list[Record]) -> list[Record]:
         """Return all records, measured ones in their places; nothing if one of them is missing.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos import decode, decode_full
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
 CROP_PIXELS = 4096**2
@@ -54,7 +55,7 @@ class RunCrops:
             return self.photo(row).pixels
         name = row.get("crop") or ""
         if name and ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute():
-            source = PhotoSource("", name, self.folder / name)
+            source = PhotoSource("", name, LocalFile(self.folder / name))
             try:
                 return decode(source, max_pixels=CROP_PIXELS).pixels
             except PhotoError:
@@ -69,8 +70,7 @@ class RunCrops:
         Raises:
             PhotoError: it is gone, cannot be read, or is not the one the row tells of.
         """
-        file = Path(path_from_text(row["root"])) / path_from_text(row["path"])
-        source = PhotoSource(row["root"], row["path"], file)
+        source = locate(row["root"], row["path"])
         photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)
         if row.get("sha256") and row["sha256"] != photo.state.sha256:
             raise PhotoError("changed since")

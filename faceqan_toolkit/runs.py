@@ -19,10 +19,10 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.locate import is_there, locate
 from faceqan_toolkit.types import PhotoSource, Record
 
 FLUSH_SECONDS = 30.0
@@ -255,11 +255,12 @@ class Run:
             return True
         unchanged = known.landmarks_id == landmarks_id and self._same_file(source, known)
         if known.root != source.root and not unchanged:
-            other = Path(path_from_text(known.root)) / path_from_text(source.path)
-            if other.exists():
+            other = locate(known.root, source.path)
+            if is_there(other):
                 raise RunError(
-                    f"{source.file} and {other} would both be {source.path!r} in {self.folder}; "
-                    "use another run folder, or give their common parent folder from the start"
+                    f"{source.place} and {other.place} would both be {source.path!r} in "
+                    f"{self.folder}; use another run folder, or give their common parent folder "
+                    "from the start"
                 )
         if not unchanged:
             return True
@@ -397,18 +398,18 @@ class Run:
 
     def _same_file(self, source: PhotoSource, known: Known) -> bool:
         try:
-            state = source.file.stat()
-        except (OSError, ValueError):
+            state = source.content.state()
+        except PhotoError:
             return known.file_size is None
-        if state.st_size != known.file_size:
+        if state.size != known.file_size:
             return False
-        if state.st_mtime_ns == known.mtime_ns:
+        if state.mtime_ns == known.mtime_ns:
             return True
         if not known.sha256:
             return False
         try:
-            return hashlib.sha256(source.file.read_bytes()).hexdigest() == known.sha256
-        except OSError:
+            return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+        except PhotoError:
             return False
 
 

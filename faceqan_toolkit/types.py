@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from faceqan_toolkit.paths import path_from_text
 
 Pixels = NDArray[np.uint8]
 
 LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 """The five landmarks in every array's order; left and right as seen in the image."""
-
-
-@dataclass(frozen=True)
-class PhotoSource:
-    """A photo that was asked for and has not been opened yet.
-
-    Attributes:
-        root: absolute folder its path is relative to, as text (`paths.path_text`).
-        path: text that identifies it in results: relative to `root`, forward slashes, bytes
-            that are no text percent-encoded (`paths.path_text`).
-        file: what to open.
-        faces: indices of the faces that are wanted; None means all the settings accept.
-    """
-
-    root: str
-    path: str
-    file: Path
-    faces: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +29,50 @@ class FileState:
     size: int
     mtime_ns: int
     sha256: str = ""
+
+
+class Content(Protocol):
+    """How a photo's bytes are had: a small value that can be pickled, nothing open in it."""
+
+    def state(self) -> FileState:
+        """Return what tells this version from others, without reading it: no sha256.
+
+        Raises:
+            PhotoError: it is not there, or cannot be looked at.
+        """
+        ...
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return the encoded photo, and its state as it was read.
+
+        Raises:
+            PhotoError: it cannot be read; the class says why.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A photo that was asked for and has not been opened yet.
+
+    Attributes:
+        root: absolute folder its path is relative to, as text (`paths.path_text`).
+        path: text that identifies it in results: relative to `root`, forward slashes, bytes
+            that are no text percent-encoded (`paths.path_text`).
+        content: its bytes, see `Content`; `sources.locate` finds them again by root and path.
+        faces: indices of the faces that are wanted; None means all the settings accept.
+    """
+
+    root: str
+    path: str
+    content: Content
+    faces: frozenset[int] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, absolute, with forward slashes and not percent-encoded."""
+        root, path = path_from_text(self.root), path_from_text(self.path)
+        return f"{root.rstrip('/')}/{path}" if root else path
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
 DATA = Path(__file__).parent / "data"
@@ -35,7 +36,9 @@ def read_rgb(path: Path) -> Pixels:
 
 
 def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
-    return Photo(PhotoSource("/photos", name, Path("/photos") / name), pixels, FileState(0, 0))
+    return Photo(
+        PhotoSource("/photos", name, LocalFile(Path("/photos") / name)), pixels, FileState(0, 0)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores"},
-    {"weights", "settings"},
+    {"weights", "settings", "sources.local"},
+    {"sources.locate"},
     {
         "photos", "scale", "device", "alignment", "attack", "facenet_weights",
         "embedders.step_check",

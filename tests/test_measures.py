@@ -32,6 +32,7 @@ from faceqan_toolkit.measures import (
     pose,
     sharpness,
 )
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import MEASURE_COLUMNS, Face, FileState, Photo, PhotoSource, Pixels
 from tests.conftest import DATA, photo_of, read_rgb
 
@@ -248,7 +249,7 @@ class TestAll:
         assert found.eye_distance == pytest.approx(35.2, abs=1)
         assert found.roll == pytest.approx(0, abs=1)
         reduced = Photo(
-            PhotoSource("", "", Path()), astronaut, FileState(0, 0), 2, (1024, 1024)
+            PhotoSource("", "", LocalFile(Path())), astronaut, FileState(0, 0), 2, (1024, 1024)
         )  # fmt: skip
         assert measure(aligned.pixels, reduced, aligned).blockiness is None
 

@@ -29,6 +29,7 @@ from faceqan_toolkit.errors import (
     UnreadablePhoto,
 )
 from faceqan_toolkit.photos import decode, decode_bytes, find_photos
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource, Pixels
 
 LIMIT = 10_000_000
@@ -49,7 +50,7 @@ class TestFinding:
         touch(tmp_path, "b.JPG", "a.png", "sub/c.webp", "sub/deep/d.heic", "notes.txt", "e.avif")
         assert found(tmp_path) == ["a.png", "b.JPG", "e.avif", "sub/c.webp", "sub/deep/d.heic"]
         (source, *_) = find_photos([tmp_path])
-        assert (source.root, source.file) == (str(tmp_path), tmp_path / "a.png")
+        assert (source.root, source.place) == (str(tmp_path), f"{tmp_path}/a.png")
 
     def test_hidden_ones_are_left_out(self, tmp_path: Path) -> None:
         touch(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
@@ -102,7 +103,7 @@ class TestFinding:
         touch(folder, "a.jpg")
         (source,) = find_photos([folder])
         assert source.root == f"{tmp_path}/%FF"
-        assert source.file.read_bytes() == b"x"
+        assert source.content.read()[0] == b"x"
 
     def test_patterns(self, tmp_path: Path, monkeypatch) -> None:
         touch(tmp_path, "a/1.jpg", "a/2.png", "b/3.jpg", "a/b.jpg/4.jpg")
@@ -351,7 +352,7 @@ class TestReducedDecoding:
     def decode(self, tmp_path: Path, data: bytes, **options) -> photos.Photo:
         path = tmp_path / "photo.jpg"
         path.write_bytes(data)
-        source = PhotoSource(str(tmp_path), path.name, path)
+        source = PhotoSource(str(tmp_path), path.name, LocalFile(path))
         return decode(source, **{"max_pixels": LIMIT, **options})
 
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -418,7 +419,7 @@ class TestReducedDecoding:
 
 class TestFiles:
     def source(self, path: Path) -> PhotoSource:
-        return PhotoSource(str(path.parent), path.name, path)
+        return PhotoSource(str(path.parent), path.name, LocalFile(path))
 
     def decode(self, path: Path) -> photos.Photo:
         return decode(self.source(path), max_pixels=LIMIT)

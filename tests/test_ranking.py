@@ -226,7 +226,7 @@ def test_what_was_measured_counts_and_what_changed_does_not(tmp_path: Path) -> N
     everything = ranking.uncertain(1.0)
     assert chosen(everything) == {("a.jpg", 0), ("a.jpg", 1)}
     assert [record.face for record in everything[0].records] == [0, 1]
-    assert everything[0].source.file == Path("/photos/a.jpg")
+    assert everything[0].source.place == "/photos/a.jpg"
     assert everything[0].source.faces == {0, 1}
     # b.jpg is as uncertain as the first face of a.jpg, and is done
     assert chosen(ranking.uncertain(0.34)) == {("a.jpg", 0)}

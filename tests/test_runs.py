@@ -15,6 +15,7 @@ from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import HEALABLE, SCHEMA, Run, read_run
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource, Record
 
 SETTINGS = Settings()
@@ -23,17 +24,17 @@ SETTINGS = Settings()
 def photo(folder: Path, name: str, content: bytes = b"photo") -> PhotoSource:
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
-    return PhotoSource(str(folder), name, folder / name)
+    return PhotoSource(str(folder), name, LocalFile(folder / name))
 
 
 def record(source: PhotoSource, status: str = "ok", face: int | None = 0, **values) -> Record:
     import hashlib
 
-    data = source.file.read_bytes()
+    data = Path(source.place).read_bytes()
     return Record(
         path=source.path, root=source.root, face=face, status=status,
         quality=0.5 if status == "ok" else None,
-        file_size=len(data), mtime_ns=source.file.stat().st_mtime_ns,
+        file_size=len(data), mtime_ns=Path(source.place).stat().st_mtime_ns,
         sha256=hashlib.sha256(data).hexdigest(), **values,
     )  # fmt: skip
 
@@ -113,20 +114,20 @@ def test_changed_photos_are_done_again(tmp_path: Path, source: PhotoSource) -> N
 
     assert not pending()
     assert pending("two")
-    os.utime(source.file, ns=(1, 1))
+    os.utime(Path(source.place), ns=(1, 1))
     assert not pending(), "touched, but the same"
-    source.file.write_bytes(b"p h o t o")
+    Path(source.place).write_bytes(b"p h o t o")
     assert pending(), "another size"
-    source.file.write_bytes(b"other")
+    Path(source.place).write_bytes(b"other")
     assert pending(), "the same size"
-    source.file.unlink()
+    Path(source.place).unlink()
     assert pending()
 
 
 def test_the_last_attempt_counts(tmp_path: Path, source: PhotoSource) -> None:
     with open_run(tmp_path / "run") as run:
         run.append([record(source, face=0), record(source, face=1)])
-    source.file.write_bytes(b"another photo")
+    Path(source.place).write_bytes(b"another photo")
     with open_run(tmp_path / "run") as run:
         run.append([record(source, "no_face", None)])
     assert [(row["face"], row["status"]) for row in rows(tmp_path / "run")] == [(None, "no_face")]
@@ -140,10 +141,10 @@ def test_another_root_with_the_same_path(tmp_path: Path, source: PhotoSource) ->
         run.pending(other)
     # the folder was moved
     moved = photo(tmp_path / "moved", "a.jpg")
-    os.utime(moved.file, ns=(source.file.stat().st_mtime_ns,) * 2)
+    os.utime(Path(moved.place), ns=(Path(source.place).stat().st_mtime_ns,) * 2)
     with open_run(tmp_path / "run") as run:
         assert not run.pending(moved)
-    source.file.unlink()
+    Path(source.place).unlink()
     with open_run(tmp_path / "run") as run:
         assert run.pending(other)
 

@@ -84,7 +84,7 @@ def all_photos(protocol: Protocol) -> list[PhotoSource]:
     """Return all photos of a data set, those no pair names included."""
     prefix = f"{protocol.photos}/" if protocol.photos else ""
     return [
-        PhotoSource(path_text(protocol.root), prefix + source.path, source.file)
+        PhotoSource(path_text(protocol.root), prefix + source.path, source.content)
         for source in find_photos([protocol.root / protocol.photos])
     ]
 

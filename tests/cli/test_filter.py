@@ -80,7 +80,7 @@ def test_list_prints_what_is_kept(command_line: CommandLine, photos: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
     # what it prints, this tool reads
     sources = find_photos(["-"], stdin=io.BytesIO(done.stdout.encode()))
-    assert [source.file for source in sources] == [Path(kept[0]), Path(kept[2])]
+    assert [Path(source.place) for source in sources] == [Path(kept[0]), Path(kept[2])]
 
 
 def test_failures_can_be_listed(command_line: CommandLine, photos: Path) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.evaluation.protocols.templates import Templates
-from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import PhotoSource
 
 Index = NDArray[np.int64]
@@ -135,7 +136,7 @@ class Protocol:
         if self.encoded:
             return
         for path in self.paths:
-            yield PhotoSource(path_text(self.root), path, self.root / path_from_text(path))
+            yield locate(path_text(self.root), path)
 
     def comparisons(self) -> Comparisons:
         """Return all comparisons at once: 17 bytes each, 25 with folds."""

@@ -26,7 +26,7 @@ def test_official_layout(tmp_path: Path, folder: str) -> None:
     tree = ijbc_tree(tmp_path / folder)
     protocol = read_protocol("ijbc", tmp_path)
     assert protocol.paths == tuple(f"loose_crop/{index}.jpg" for index in range(1, 41))
-    assert all(source.file.is_file() for source in protocol.sources())
+    assert all(Path(source.place).is_file() for source in protocol.sources())
     templates = protocol.templates
     assert templates is not None
     assert protocol.landmarks is not None

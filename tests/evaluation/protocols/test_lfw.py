@@ -36,7 +36,7 @@ def test_ten_folds(tmp_path: Path) -> None:
     assert (protocol.identities[:, None] == protocol.identities).tolist() == [
         [a == b for b in people] for a in people
     ]
-    assert all(source.file.is_file() for source in protocol.sources())
+    assert all(Path(source.place).is_file() for source in protocol.sources())
     assert validate(protocol).ok
 
 

@@ -1,0 +1,1 @@
+"""Where the bytes of photos come from; what each place is like stays in here."""
