@@ -43,6 +43,12 @@ class MissingPhoto(PhotoError):
     status = "missing"
 
 
+class Unreachable(PhotoError):
+    """The place behind a URL does not answer, or refuses."""
+
+    status = "unreachable"
+
+
 class MissingExtra(PhotoError):
     """The photo's format needs an optional package."""
 

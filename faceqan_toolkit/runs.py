@@ -28,7 +28,9 @@ from faceqan_toolkit.types import PhotoSource, Record
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000
 
-HEALABLE = frozenset({"missing_extra", "no_permission", "missing", "too_large", "crashed"})
+HEALABLE = frozenset(
+    {"missing_extra", "no_permission", "missing", "too_large", "crashed", "unreachable"}
+)
 """Failures that another try may not meet again: tried again whenever a run goes on."""
 
 PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",

@@ -18,7 +18,10 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores"},
-    {"weights", "settings", "sources.local"},
+    {"weights", "settings", "sources.names"},
+    {"sources.base", "sources.local", "sources.remote"},
+    {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
+    {"sources.archives"},
     {"sources.locate"},
     {
         "photos", "scale", "device", "alignment", "attack", "facenet_weights",

@@ -30,5 +30,6 @@ def command(
     """
     from faceqan_toolkit.cli.job import run_job
 
+    archives = options.take_archives(chosen)
     settings = options.make_settings("align", **chosen)
-    run_job(settings, photos, output, formats, retry_failed=retry_failed)
+    run_job(settings, photos, output, formats, archives=archives, retry_failed=retry_failed)

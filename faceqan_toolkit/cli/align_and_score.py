@@ -32,18 +32,21 @@ def command(
 ) -> None:
     """Detect, align, score and rank the faces of raw PHOTOS.
 
-    PHOTOS are folders (searched recursively), files, glob patterns, @list.txt (a file of paths),
-    or - (paths from standard input). The same command again goes on where it stopped and takes
-    in new photos.
+    PHOTOS are folders (searched recursively), files, archives (.tar, .parquet, .rec) and videos,
+    glob patterns, URLs, @list.txt (a file of these), or - (these from standard input).
+
+    The same command again goes on where it stopped and takes in new photos.
     """
     from faceqan_toolkit.cli.job import run_job
 
+    archives = options.take_archives(chosen)
     settings = options.make_settings("align-and-score", **chosen)
     run_job(
         settings,
         photos,
         output,
         formats,
+        archives=archives,
         retry_failed=retry_failed,
         report=report,
         calibration=calibration,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.sources.archives import ArchiveOptions
 
 ENDS = 12
 """Faces a contact sheet shows of either end of a run."""
@@ -25,6 +26,7 @@ ENDS = 12
 @click.option(
     "--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
 )
+@options.archive_options
 @options.machine_options
 @options.like_published_option
 @options.detection_options
@@ -51,7 +53,8 @@ def command(
         return
     if worst is not None or best is not None:
         raise click.UsageError("--worst and --best are for a run folder, given alone")
-    _explain_photos(photos, output, options.make_settings("align-and-score", **chosen))
+    archives = options.take_archives(chosen)
+    _explain_photos(photos, archives, output, options.make_settings("align-and-score", **chosen))
 
 
 def _refuse_settings() -> None:
@@ -89,14 +92,16 @@ def _explain_run(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _explain_photos(photos: tuple[str, ...], output: Path, settings: Any) -> None:
+def _explain_photos(
+    photos: tuple[str, ...], archives: ArchiveOptions, output: Path, settings: Any
+) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.explain import Explainer, write_explanation
     from faceqan_toolkit.photos import find_photos
 
     explainer = Explainer(settings)
     failed = 0
-    for source in find_photos(photos):
+    for source in find_photos(photos, options=archives):
         for explanation in explainer.explain(source):
             for file in write_explanation(explanation, explainer, output):
                 click.echo(file)

@@ -27,6 +27,7 @@ from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.types import PhotoSource, Record
 
 
@@ -36,6 +37,7 @@ def run_job(
     output: Path,
     formats: Sequence[str],
     *,
+    archives: ArchiveOptions,
     retry_failed: bool,
     report: bool = False,
     calibration: Path | None = None,
@@ -47,7 +49,7 @@ def run_job(
     """
     counts, files = make_run(
         settings,
-        find_photos(inputs),
+        find_photos(inputs, options=archives),
         output,
         formats,
         retry_failed=retry_failed,

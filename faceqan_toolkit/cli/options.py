@@ -22,6 +22,8 @@ from faceqan_toolkit.settings import (
     TEMPLATES,
     Settings,
 )
+from faceqan_toolkit.sources.archives import ArchiveOptions
+from faceqan_toolkit.sources.video import Every, parse_every
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +62,30 @@ def _number_or_auto(
         raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
 
 
+def _every(_context: click.Context, _option: click.Parameter, value: str) -> Every:
+    try:
+        return parse_every(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+archive_options = stack(
+    click.option(
+        "--every", callback=_every, default="1s", show_default=True, metavar="N|Ns",
+        help="Of videos: one frame in N, or one in N seconds.",
+    ),
+    click.option(
+        "--image-column", default="", show_default="found by its type", metavar="NAME",
+        help="Of parquet files: the column with the photos.",
+    ),
+)  # fmt: skip
+
+
+def take_archives(chosen: dict[str, Any]) -> ArchiveOptions:
+    """Take what `archive_options` are given out of a command's options."""
+    return ArchiveOptions(chosen.pop("every"), chosen.pop("image_column"))
+
+
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
 device_option = _option(
@@ -94,6 +120,7 @@ retry_option = click.option(
 )
 
 run_options = stack(
+    archive_options,
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",

@@ -36,12 +36,14 @@ def command(
     """
     from faceqan_toolkit.cli.job import run_job
 
+    archives = options.take_archives(chosen)
     settings = options.make_settings("score", **chosen)
     run_job(
         settings,
         crops,
         output,
         formats,
+        archives=archives,
         retry_failed=retry_failed,
         report=report,
         calibration=calibration,

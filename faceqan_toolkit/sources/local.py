@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, NoPermission, NotAFile, PhotoError, UnreadablePhoto
 from faceqan_toolkit.types import FileState
@@ -38,6 +39,36 @@ class LocalFile:
                 return file.read(), FileState(found.st_size, found.st_mtime_ns)
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
+
+    @property
+    def name(self) -> str:
+        """Its name without folders."""
+        return self.file.name
+
+    def open(self) -> BinaryIO:
+        """Return it opened for reading."""
+        try:
+            return self.file.open("rb")
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
+        """Return some of its bytes and its state."""
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                found = os.fstat(file.fileno())
+                file.seek(offset)
+                pieces = []
+                while size and (piece := file.read(size)):
+                    pieces.append(piece)
+                    size -= len(piece)
+            return b"".join(pieces), FileState(found.st_size, found.st_mtime_ns)
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def sibling(self, extension: str) -> LocalFile:
+        """Return the file beside it that differs in its extension."""
+        return LocalFile(self.file.with_suffix(extension))
 
     def _failure(self, error: OSError | ValueError) -> PhotoError:
         if isinstance(error, PermissionError):

@@ -16,7 +16,7 @@ from faceqan_toolkit.evaluation.protocols.base import PairList, Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import pixels
 from faceqan_toolkit.evaluation.protocols.issues import KEPT_OF_A_KIND, SEVERITY, Issue, IssueLog
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos import PHOTO_EXTENSIONS
+from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Names of photos inside archives and stores: which are taken, and which might do harm."""
+
+from __future__ import annotations
+
+from faceqan_toolkit.errors import UnreadablePhoto
+
+PHOTO_EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "bmp", "dib", "tif", "tiff", "gif"),
+        *("heic", "heif", "avif"),
+    )
+)
+"""What a folder or a tar is searched for; a file given by name may have any extension."""
+
+
+def extension(name: str) -> str:
+    """Return a name's extension with its dot, lower case; "" if it has none."""
+    head, dot, tail = name.rpartition("/")[2].rpartition(".")
+    return f".{tail.lower()}" if dot and head else ""
+
+
+def is_safe(name: str) -> bool:
+    """Tell whether a relative name stays where it belongs, on every system."""
+    return (
+        bool(name)
+        and not any(character in name for character in "\0\\")
+        and all(part not in ("", ".", "..") for part in name.split("/"))
+    )
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a folder is searched without such a file, or without a folder on its way."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+class Names:
+    """The names of one archive's members as they are read; says at the end what was left out."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._left_out: dict[str, tuple[int, str]] = {}
+
+    def take(self, name: str) -> bool:
+        """Tell whether a member is taken: its name is safe, and the first of its kind."""
+        if not is_safe(name):
+            self.leave_out(name, "whose names lead out of it")
+        elif name in self._seen:
+            self.leave_out(name, "whose names came before")
+        else:
+            self._seen.add(name)
+            return True
+        return False
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Note a member that is not taken."""
+        count, first = self._left_out.get(why, (0, name))
+        self._left_out[why] = (count + 1, first)
+
+    def finish(self, damage: str = "") -> None:
+        """Say what is wrong with the archive, if anything is.
+
+        Raises:
+            UnreadablePhoto: members were left out, it is damaged, or it holds no photos.
+        """
+        reasons = [damage] if damage else []
+        reasons += [
+            f"left out {count:,} {why}, e.g. {first[:80]!r}"
+            for why, (count, first) in self._left_out.items()
+        ]
+        if self._seen and damage:
+            reasons[0] += f"; the {len(self._seen):,} photos before that are used"
+        if not reasons and not self._seen:
+            reasons = ["no photos in it"]
+        if reasons:
+            raise UnreadablePhoto("; ".join(reasons))

@@ -1,0 +1,254 @@
+"""Parquet files with encoded photos in a column, Hugging Face's data sets among them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
+from faceqan_toolkit.sources.base import Store
+from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension
+from faceqan_toolkit.types import FileState
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
+LABEL_COLUMNS = ("label", "identity", "subject", "person")
+KEY_COLUMNS = ("key", "__key__")
+BATCH = 16
+"""Photos that are read at once."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a file's photos and their names come from; "" where there is none.
+
+    Attributes:
+        image: the column.
+        leaf: what is read of it, the bytes alone.
+        label: a folder for each of its values.
+        key: the photo's name, in place of its row's number.
+    """
+
+    image: str
+    leaf: str
+    label: str
+    key: str
+
+
+@dataclass(frozen=True)
+class ParquetArchive:
+    """The photos in a parquet file, see `base.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
+
+    Args:
+        store: the file.
+        column: with the photos; "" finds it: binary, or a struct with binary `bytes`.
+    """
+
+    store: Store
+    column: str = ""
+
+    def members(self) -> Iterator[tuple[str, Cell]]:
+        """Yield names and contents, row by row; of the photos one is looked at."""
+        state, names = self.store.state(), Names()
+        damage = ""
+        try:
+            for row, name in enumerate(self._names(state)):
+                if names.take(name):
+                    yield name, Cell(self, row)
+        except UnreadablePhoto as error:
+            damage = error.reason
+        names.finish(damage)
+
+    def find(self, name: str) -> Cell:
+        """Return a member."""
+        archive = self
+        chosen = re.match(r"column=([^/]+)/", name)
+        if chosen and not self.column:
+            archive = ParquetArchive(self.store, chosen[1])
+        row = _rows_by_name(archive, self.store.state()).get(name)
+        if row is None:
+            raise MissingPhoto(f"not in {self.store.name}")
+        return Cell(archive, row)
+
+    def columns(self, schema: pa.Schema) -> Columns:
+        """Return where photos and names are.
+
+        Raises:
+            UnreadablePhoto: no column has photos, or several may.
+        """
+        found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
+        by_name = [name for name in IMAGE_COLUMNS if name in found]
+        if self.column:
+            if self.column not in found:
+                has = ", ".join(found) or "none"
+                raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
+            image = self.column
+        elif not found:
+            raise UnreadablePhoto("no column with encoded photos")
+        elif len(found) == 1 or by_name:
+            image = by_name[0] if by_name else next(iter(found))
+        else:
+            raise UnreadablePhoto(f"say which has the photos: --image-column {'|'.join(found)}")
+        plain = {item.name for item in schema if _is_name(item.type)}
+        label = next((name for name in LABEL_COLUMNS if name in plain), "")
+        key = next((name for name in KEY_COLUMNS if name in plain), "")
+        return Columns(image, found[image], label, key)
+
+    def _names(self, state: FileState) -> Iterator[str]:
+        """Yield the name of each row."""
+        reader = _reader(self, state)
+        suffix = reader.first_extension()
+        prefix = f"column={self.column}/" if self.column else ""
+        for row, (label, key) in enumerate(reader.labels_and_keys()):
+            folder = "" if label is None else f"{_label_text(label)}/"
+            name = f"{row:08d}" if key is None else str(key)
+            if extension(name) not in PHOTO_EXTENSIONS:
+                name += suffix
+            yield f"{prefix}{folder}{name}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A photo in a row. Its state is the whole file's: a row's size is not known unread."""
+
+    archive: ParquetArchive
+    row: int
+
+    def state(self) -> FileState:
+        """Return the file's state."""
+        return self.archive.store.state()
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return the photo, and the file's state."""
+        state = self.archive.store.state()
+        data = _reader(self.archive, state).cell(self.row)
+        if data is None:
+            raise UnreadablePhoto("its row has no photo")
+        return data, state
+
+
+class _Reader:
+    """Reads one file in its order; what is asked for out of order costs a new start."""
+
+    def __init__(self, archive: ParquetArchive) -> None:
+        self._lock = threading.Lock()
+        self._opened = archive.store.open()
+        weakref.finalize(self, self._opened.close)
+        with _damage_told():
+            self._file = pq.ParquetFile(self._opened, buffer_size=1 << 20)
+            self.columns = archive.columns(self._file.schema_arrow)
+            sizes = [
+                self._file.metadata.row_group(index).num_rows
+                for index in range(self._file.metadata.num_row_groups)
+            ]
+        self._starts = [0]
+        for size in sizes:
+            self._starts.append(self._starts[-1] + size)
+        self._group = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._first = 0
+        self._batch: pa.RecordBatch | None = None
+
+    def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each row's label and key, None where there is no such column."""
+        wanted = [name for name in (self.columns.label, self.columns.key) if name]
+        if not wanted:
+            yield from ((None, None) for _ in range(self._starts[-1]))
+            return
+        with _damage_told():
+            for batch in self._file.iter_batches(columns=wanted):
+                empty = [None] * batch.num_rows
+                values = [
+                    batch.column(name).to_pylist() if name else empty
+                    for name in (self.columns.label, self.columns.key)
+                ]
+                yield from zip(*values, strict=True)
+
+    def first_extension(self) -> str:
+        """Return the extension of what the first photo is."""
+        try:
+            start = (self.cell(0) if self._starts[-1] else b"") or b""
+        except PhotoError:
+            start = b""
+        kinds = {b"\x89PNG": ".png", b"RIFF": ".webp"}
+        return kinds.get(start[:4], ".jpg")
+
+    def cell(self, row: int) -> bytes | None:
+        """Return the bytes in a row."""
+        if not 0 <= row < self._starts[-1]:
+            raise MissingPhoto("no such row")
+        with self._lock, _damage_told():
+            group = next(index for index, end in enumerate(self._starts[1:]) if row < end)
+            within = row - self._starts[group]
+            if group != self._group or within < self._first:
+                self._batches = self._file.iter_batches(
+                    BATCH, row_groups=[group], columns=[self.columns.leaf]
+                )
+                self._group, self._first, self._batch = group, 0, next(self._batches, None)
+            while self._batch is not None and within >= self._first + self._batch.num_rows:
+                self._first += self._batch.num_rows
+                self._batch = next(self._batches, None)
+            if self._batch is None:
+                self._group = -1
+                raise UnreadablePhoto("the file ends before its row")
+            value = self._batch.column(0)[within - self._first].as_py()
+            found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+            return found
+
+
+class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
+    """Turns what pyarrow raises on damaged files into an UnreadablePhoto."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError)):
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UnreadablePhoto(f"not a parquet file, or damaged: {text}") from error
+
+
+@lru_cache(4)
+def _reader(archive: ParquetArchive, _state: FileState) -> _Reader:
+    return _Reader(archive)
+
+
+@lru_cache(2)
+def _rows_by_name(archive: ParquetArchive, _state: FileState) -> dict[str, int]:
+    found = {}
+    try:
+        for name, cell in archive.members():
+            found[name] = cell.row
+    except PhotoError:
+        pass
+    return found
+
+
+def _leaf(item: pa.Field) -> str:
+    """Return what to read of a column with photos; "" of any other."""
+    kind = item.type
+    if _is_binary(kind):
+        return str(item.name)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{item.name}.bytes" if _is_binary(kind.field("bytes").type) else ""
+    return ""
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    return any(is_kind(kind) for is_kind in test)
+
+
+def _label_text(label: object) -> str:
+    return f"{label:05d}" if isinstance(label, int) else str(label)

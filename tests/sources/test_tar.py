@@ -1,0 +1,161 @@
+"""Tar shards: what is taken, what is refused, what damage costs."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faceqan_toolkit.errors import PhotoError, SettingsError
+from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.sources.tar import TarArchive
+from tests.sources.makers import picture, write_tar
+
+
+def contents(archive: Path) -> tuple[dict[str, bytes], str]:
+    """Return what a tar gives, and what is wrong with it."""
+    found = {}
+    try:
+        for name, content in TarArchive(LocalFile(archive)).members():
+            found[name] = content.read()[0]
+    except PhotoError as error:
+        return found, error.reason
+    return found, ""
+
+
+def test_members_are_photos_of_a_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "x" * 150 + "/" + "ü" * 90 + ".png"
+    members = {"./ann/1.jpg": picture(1), "ann/1.json": b"{}", "ann/.2.jpg": b"", long: picture(2)}
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards/a.tar", members)
+    for inputs in (["shards/a.tar"], ["shards/*.tar"], [tmp_path / "shards/a.tar"]):
+        sources = list(find_photos(inputs))
+        assert [source.path for source in sources] == [
+            "shards/a.tar/ann/1.jpg",
+            f"shards/a.tar/{long}",
+        ]
+        assert {source.root for source in sources} == {str(tmp_path)}
+    for source, shade in zip(sources, (1, 2), strict=True):
+        again = locate(source.root, source.path)
+        for one in (source, again):
+            copy = pickle.loads(pickle.dumps(one))
+            photo = decode(copy, max_pixels=100)
+            assert photo.pixels[0, 0, 0] == shade
+            assert copy.content.state() == source.content.state()
+    assert len(pickle.dumps(source)) < 1000
+    # a list names members as `filter` prints them
+    listed = find_photos(["-"], stdin=io.BytesIO(source.place.encode()))
+    assert [item.path for item in listed] == [source.path]
+
+
+def test_a_folder_of_archives_says_how_to_give_them(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"1.jpg": picture()})
+    with pytest.raises(SettingsError, match=r"holds no photos, but 1 archives.*\*\.tar"):
+        list(find_photos([tmp_path]))
+    (tmp_path / "b.jpg").write_bytes(picture())
+    assert [source.path for source in find_photos([tmp_path])] == ["b.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip"])
+def test_compressed_archives_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(SettingsError, match="unpack it"):
+        list(find_photos([tmp_path / name]))
+
+
+def test_a_disguised_gzip_is_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w:gz"):
+        pass
+    assert contents(tmp_path / "a.tar") == (
+        {},
+        "a tar compressed by gzip, which cannot be read in places; unpack it to a plain tar",
+    )
+
+
+def test_hostile_names_and_links_are_left_out(tmp_path: Path) -> None:
+    good = picture(7)
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("../up.jpg", "/top.jpg", "a/../../b.jpg", "a\\b.jpg", "ok.jpg", "ok.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(good)
+            tar.addfile(info, io.BytesIO(good))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            info = tarfile.TarInfo(f"{kind!r}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+    found, reason = contents(path)
+    assert found == {"ok.jpg": good}
+    assert "left out 4 whose names lead out of it, e.g. '../up.jpg'" in reason
+    assert "left out 1 whose names came before" in reason
+    assert "left out 4 that are links or no plain files" in reason
+    sources = list(find_photos([path]))
+    assert [source.path.rpartition("/")[2] for source in sources] == ["ok.jpg", "a.tar"]
+    with pytest.raises(PhotoError, match="lead out of it"):
+        decode(sources[1], max_pixels=100)
+    for name in ("../up.jpg", "nothing.jpg"):
+        with pytest.raises(PhotoError):
+            TarArchive(LocalFile(path)).find(name)
+
+
+def test_what_comes_before_damage_is_used(tmp_path: Path) -> None:
+    members = {f"{number}.jpg": picture(number) for number in range(5)}
+    whole = write_tar(tmp_path / "a.tar", members).read_bytes()
+    path = tmp_path / "cut.tar"
+    step = len(whole) // 60
+    for length in range(512, len(whole), step):
+        path.write_bytes(whole[:length])
+        found, reason = contents(path)
+        assert found.items() <= members.items()
+        # nothing is wrong with a tar that lacks zeros at its end alone
+        assert reason or found == members or length % 512 == 0
+        if found and reason:
+            assert f"the {len(found)} photos before that are used" in reason
+    path.write_bytes(whole[: whole.index(b"3.jpg\0")] + b"?" * 2000)
+    found, reason = contents(path)
+    assert list(found) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert "damaged" in reason
+
+
+def test_a_tar_that_changes_meanwhile_is_not_read(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.jpg": picture(1)})
+    (source,) = find_photos([path])
+    write_tar(path, {"0.jpg": picture(0), "1.jpg": picture(1)})
+    with pytest.raises(PhotoError, match="changed meanwhile"):
+        source.content.read()
+    assert locate(source.root, source.path).content.read()[0] == picture(1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_bytes_give_clean_errors(tmp_path_factory, data) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.tar"
+    members = {"a.jpg": b"1234", "b/" + "c" * 120 + ".jpg": b"5" * 600}
+    whole = bytearray(write_tar(path, members).read_bytes()[:5120])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        whole[place : place + 8] = data.draw(st.binary(min_size=1, max_size=8))
+    path.write_bytes(data.draw(st.one_of(st.binary(max_size=1500), st.just(bytes(whole)))))
+    contents(path)
+    locate(str(path.parent), "any.tar/a.jpg")
+
+
+def test_webdataset_agrees(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    pattern = tmp_path / "shard-%03d.tar"
+    samples = {f"{number:05d}": picture(number) for number in range(7)}
+    with wds.ShardWriter(str(pattern), maxcount=3, verbose=0) as sink:
+        for key, data in samples.items():
+            sink.write({"__key__": key, "jpg": data, "cls": 3})
+    sources = list(find_photos([str(tmp_path / "*.tar")]))
+    assert len({source.path.split("/")[-2] for source in sources}) == 3
+    read = {source.path.rpartition("/")[2][:-4]: source.content.read()[0] for source in sources}
+    assert read == samples
