@@ -27,18 +27,19 @@ MODES = {"1 core": 1, "1 process, 2 threads": 2, "2 processes": 2}
 def run(mode: str, preset: str, folder: str) -> None:
     """Do all photos; print the seconds it takes when all is loaded."""
     from faceqan_toolkit.cores import set_threads
-    from faceqan_toolkit.engines.local import LocalEngine
     from faceqan_toolkit.engines.processes import ProcessEngine
     from faceqan_toolkit.photos import find_photos
+    from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.settings import Settings
 
     settings = Settings(preset=preset, device="cpu")
+    sources = find_photos([folder])
     if mode == "2 processes":
-        engine = ProcessEngine(["cpu"] * 2)
+        found = ProcessEngine(["cpu"] * 2).run(sources, settings, None)
     else:
         set_threads(MODES[mode])
-        engine = LocalEngine()
-    found = engine.run(find_photos([folder]), settings, None)
+        pipeline = Pipeline(settings)
+        found = pipeline.records(pipeline.prepare_ahead(sources))
     start = time.perf_counter()
     for _ in found:
         pass

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
+DEVICES = Path("/dev")
+GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+"""Device files of GPUs that torch may know: NVIDIA's, Tegra's, WSL's, AMD's."""
 
 
 def usable_cores() -> int:
@@ -19,9 +25,12 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         cores = os.cpu_count() or 1
-    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        cores = min(cores, -(-int(quota) // int(period)))
+    for group in _groups("cpu"):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        period = period or _read(group / "cpu.cfs_period_us")
+        quota = quota or _read(group / "cpu.cfs_quota_us")
+        if quota.isdecimal() and period.isdecimal():
+            cores = min(cores, -(-int(quota) // int(period)))
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if wanted.isdecimal():
         cores = min(cores, int(wanted))
@@ -30,14 +39,47 @@ def usable_cores() -> int:
 
 def usable_memory() -> int | None:
     """Return how many bytes of memory are free for this process, or None if nobody says so."""
-    limits = []
+    free = []
     for line in _read(MEMINFO).splitlines():
         if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
-    limit = _read(CGROUP / "memory.max")
-    if limit.isdecimal():
-        limits.append(int(limit))
-    return min(limits, default=None)
+            free.append(int(line.split()[1]) * 1024)
+    for group in _groups("memory"):
+        limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
+        used = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes") or "0"
+        if limit.isdecimal() and used.isdecimal():
+            free.append(max(0, int(limit) - int(used) + _reclaimable(group)))
+    return min(free, default=None)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Yield the control groups that limit this process, its own and those around that.
+
+    The first version of control groups has a tree for every controller, the second one for all.
+    """
+    yield CGROUP
+    for line in _read(OWN_CGROUPS).splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        tree = CGROUP / controller if controllers else CGROUP
+        if controllers and controller not in controllers.split(","):
+            continue
+        inner = PurePosixPath(path.lstrip("/"))
+        yield from (tree / group for group in (inner, *inner.parents))
+
+
+def _reclaimable(group: Path) -> int:
+    """Return how much of a control group's memory is files that the system would drop."""
+    for line in _read(group / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def may_have_gpu() -> bool:
+    """Tell whether asking torch for GPUs, for which it must be imported, can find one."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(any(DEVICES.glob(pattern)) for pattern in GPU_DEVICES)
 
 
 def set_threads(number: int) -> None:

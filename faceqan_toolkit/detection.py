@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -117,6 +119,7 @@ class MTCNNDetector(PhotoDetector):
     def __init__(self, settings: Settings, device: torch.device) -> None:
         super().__init__(settings)
         self.networks = MTCNN("cpu" if device.type == "mps" else device)
+        self._own = threading.local()
         if self.networks.device.type == "cpu":
             keep_freed_buffers()
 
@@ -125,9 +128,19 @@ class MTCNNDetector(PhotoDetector):
         # the pyramid is the same whatever `min_face` is: that filters faces and moves none
         finest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
         skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
-        found = self.networks.detect(pixels, finest, skip_levels=skipped)
+        with self._own_stream():
+            found = self.networks.detect(pixels, finest, skip_levels=skipped)
         offset = np.float32(0 if self.settings.one_based else 1)
         return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Have a GPU not queue this thread's work behind that of the thread that scores."""
+        device = self.networks.device
+        if device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
 
     def _levels_to_skip(self, finest: float, wanted: float) -> int:
         """Return how many of the image pyramid's finest levels hold no face that counts.

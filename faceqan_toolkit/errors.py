@@ -61,6 +61,12 @@ class TooLarge(PhotoError):
     status = "too_large"
 
 
+class TimedOut(PhotoError):
+    """Decoding it and looking for faces takes longer than the run allows."""
+
+    status = "timed_out"
+
+
 class NoFace(PhotoError):
     """The detector found no face in the photo."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from faceqan_toolkit.alignment import estimate_transform, footprint
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import NoLandmarks, SettingsError
 from faceqan_toolkit.faces import accept_faces
+from faceqan_toolkit.landmarks_index import open_index
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
 
@@ -47,23 +49,30 @@ class LandmarksFile:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
-        self.rows: dict[str, list[Row]] = {}
         try:
-            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
-                reader = csv.reader(lines)
-                columns: dict[str, int] | None = None
-                for cells in reader:
-                    if not any(cell.strip() for cell in cells):
-                        continue
-                    if columns is None:
-                        columns, is_header = _columns(cells)
-                        if is_header:
-                            continue
-                    self._add(cells, columns, reader.line_num)
+            self._index = open_index(path, self._entries)
         except (OSError, csv.Error) as error:
             raise SettingsError(f"{path}: {error}") from error
 
-    def _add(self, cells: list[str], columns: dict[str, int], line: int) -> None:
+    def _entries(self) -> Iterator[tuple[str, Row]]:
+        """Yield the file's faces with their photos' paths."""
+        with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+            reader = csv.reader(lines)
+            columns: dict[str, int] | None = None
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if columns is None:
+                    columns, is_header = _columns(cells)
+                    if is_header:
+                        continue
+                yield from self._faces(cells, columns, reader.line_num)
+
+    def _faces(
+        self, cells: list[str], columns: dict[str, int], line: int
+    ) -> Iterator[tuple[str, Row]]:
+        """Yield a line's face, if it has one, with its photo's path."""
+
         def number(column: str) -> float | None:
             index = columns.get(column)
             text = cells[index].strip() if index is not None and index < len(cells) else ""
@@ -89,10 +98,14 @@ class LandmarksFile:
             raise SettingsError(f"{where}: rotation {rotation:g} is none of 0, 90, 180, 270")
         known = tuple(value for value in box if value is not None)
         whole = known if len(known) == len(box) else None
-        self.rows.setdefault(photo, []).append(Row(landmarks, confidence, whole, int(rotation)))
+        yield photo, Row(landmarks, confidence, whole, int(rotation))
 
     def _lookup(self, source: PhotoSource) -> list[Row]:
-        return self.rows.get(source.path) or self.rows.get(source.place) or []
+        found = self._index.rows(source.path) or self._index.rows(source.place)
+        return [
+            Row(tuple(landmarks), confidence, box and tuple(box), rotation)
+            for landmarks, confidence, box, rotation in found
+        ]
 
     def identify(self, source: PhotoSource) -> str:
         """Return a short text that changes when the photo's rows do; empty if it has none."""

@@ -290,8 +290,7 @@ class _Decoded(NamedTuple):
 def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     """Decode; whatever goes wrong becomes a PhotoError."""
     try:
-        with _pillow_unlimited, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # people get a record
+        with _pillow_unlimited:
             return _decode(data, max_pixels, at_least)
     except PhotoError:
         raise
@@ -361,18 +360,23 @@ class _PillowUnlimited:
     """Lifts Pillow's own limit in pixels while photos are decoded: ours was checked before.
 
     The limit is a global of Pillow's, looked at when it opens and, for some formats, when it
-    loads; it belongs to the host program, so the last thread to leave puts it back.
+    loads; it belongs to the host program, so the last thread to leave puts it back. The same goes
+    for warnings, which nobody sees meanwhile: people get a record.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._limit: int | None = None
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -380,6 +384,7 @@ class _PillowUnlimited:
             self._inside -= 1
             if self._inside == 0:
                 Image.MAX_IMAGE_PIXELS = self._limit
+                self._warnings.__exit__(None, None, None)
 
 
 _pillow_unlimited = _PillowUnlimited()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, Unscorable
+from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, TimedOut, Unscorable
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode, decode_full, find_photos
@@ -85,6 +86,8 @@ class Prepared:
 class Pipeline:
     """The stages of a task, loaded once, for any number of photos.
 
+    Several threads may prepare photos at once; one makes records of them.
+
     Args:
         settings: what to do.
         crops_folder: where to write aligned crops; None keeps them nowhere.
@@ -101,6 +104,7 @@ class Pipeline:
         self.settings = settings = settings or Settings()
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
+        self._adding = threading.Lock()
         self.scorer: QualityEstimator | None = None
         self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
@@ -342,7 +346,8 @@ class Pipeline:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            with self._adding:
+                self.seconds[stage] += time.perf_counter() - start
 
 
 def _estimator(settings: Settings) -> QualityEstimator:
@@ -363,7 +368,9 @@ def _state(source: PhotoSource) -> FileState | None:
 
 def failed_record(source: PhotoSource, failure: PhotoError) -> Record:
     """Return the record of a photo of which nothing is known but what went wrong."""
-    return _record(Prepared(source, _state(source)), failure=failure)
+    # a disk that does not answer would hold up whoever asks it
+    state = None if isinstance(failure, TimedOut) else _state(source)
+    return _record(Prepared(source, state), failure=failure)
 
 
 def _record(

@@ -1,13 +1,16 @@
-"""An iterator that works ahead in a thread."""
+"""Iterators that work ahead in threads."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 
 class _Failure:
@@ -55,3 +58,26 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def prefetch_map(
+    function: Callable[[T], Result], items: Iterable[T], depth: int, threads: int
+) -> Generator[Result]:
+    """Yield what a function makes of the items, in their order, computed ahead by threads.
+
+    Args:
+        function: called by several threads at once.
+        items: taken one by one, by a thread of their own.
+        depth: results that may be ahead of the consumer, those being computed included.
+        threads: that compute.
+
+    An error is raised here, after the results before it. When the consumer stops early, threads
+    end with the items they are at.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    try:
+        with closing(prefetch((pool.submit(function, item) for item in items), depth)) as futures:
+            for future in futures:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

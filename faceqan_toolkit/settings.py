@@ -117,6 +117,8 @@ class Settings:
             measured as "exact" does.
         refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
         max_pixels: photos with more pixels are not decoded.
+        photo_timeout: seconds that decoding a photo and finding its faces may take; 0 sets no
+            limit. Worker processes keep it; `Pipeline` by itself does not.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         backend: one of `BACKENDS`, see `quality.FaceQAN`.
         workers: processes that work side by side, each on a core or a GPU; None means as many as
@@ -156,6 +158,7 @@ class Settings:
     clamp: str = _stage("quality", "published")
     precision: str = _stage("quality", "float32")
     max_pixels: int = 200_000_000
+    photo_timeout: float = 300.0
     device: str = "auto"
     backend: str = "auto"
     workers: int | None = None
@@ -200,6 +203,12 @@ class Settings:
         _ = self.model_options
         _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        _check(
+            0 <= self.photo_timeout < math.inf,
+            "photo_timeout",
+            self.photo_timeout,
+            "0 or more seconds; 0 sets no limit",
+        )
         check_attack(
             self.eps,
             self.steps,

@@ -6,6 +6,8 @@ Research, 2023; weights of OpenCV Zoo, see weights/README.md.
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 
@@ -21,7 +23,7 @@ OVERLAP = 0.3
 
 
 class YuNet:
-    """The network; runs on the CPU.
+    """The network; runs on the CPU. Every thread gets its own, as OpenCV's keeps the last size.
 
     Raises:
         WeightsError: its weights are missing or changed.
@@ -29,12 +31,16 @@ class YuNet:
     """
 
     def __init__(self) -> None:
-        content = np.frombuffer(read_weights(WEIGHTS, SHA256), np.uint8)
+        self._content = np.frombuffer(read_weights(WEIGHTS, SHA256), np.uint8)
+        self._own = threading.local()
+        self._own.network = self._load()
+
+    def _load(self) -> cv2.FaceDetectorYN:
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
-            self._network = cv2.FaceDetectorYN.create(
-                "onnx", content, np.empty(0, np.uint8), (320, 320), LOWEST_CONFIDENCE, OVERLAP
+            return cv2.FaceDetectorYN.create(
+                "onnx", self._content, np.empty(0, np.uint8), (320, 320), LOWEST_CONFIDENCE, OVERLAP
             )
         except cv2.error as error:
             raise MissingDependency(
@@ -51,9 +57,12 @@ class YuNet:
             pixels: (H, W, 3) uint8, RGB.
         """
         height, width = pixels.shape[:2]
-        self._network.setInputSize((width, height))
+        network = getattr(self._own, "network", None)
+        if network is None:
+            network = self._own.network = self._load()
+        network.setInputSize((width, height))
         # a row: x y width height, ten coordinates, confidence
-        _, found = self._network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        _, found = network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found, np.float32)
         corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))

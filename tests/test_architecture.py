@@ -36,6 +36,7 @@ LAYERS = [
     {"embedders.onnx_convert", "embedders.onnx_network", "embedders.onnx_model"},
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
+    {"landmarks_index"},
     {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest",
      "run_crops"},
     {"filtering", "comparing", "grouping", "calibration"},
@@ -65,7 +66,7 @@ LAYERS = [
     {"evaluation.output"},
     {"pipeline", "pictures"},
     {"explain", "engines.base", "engines.worker"},
-    {"engines.local", "engines.processes"},
+    {"engines.processes"},
     {"engines.choice"},
     {"cli"},
 ]  # fmt: skip

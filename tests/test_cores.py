@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from faceqan_toolkit import cores
-from faceqan_toolkit.cores import usable_cores, usable_memory
+from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def machine(monkeypatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "OWN_CGROUPS", tmp_path / "cgroups")
     monkeypatch.setattr(cores, "MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:  8000000 kB\n")
     return tmp_path
@@ -55,3 +57,59 @@ def test_memory(machine: Path) -> None:
     (machine / "memory.max").unlink()
     (machine / "meminfo").unlink()
     assert usable_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "names"),
+    [
+        ("0::/job/step\n", "job", ("cpu.max", "memory.max", "memory.current")),
+        ("0::/../../job\n", "", ("cpu.max", "memory.max", "memory.current")),
+        (
+            "4:cpu,memory:/job/step\n0::/\n",
+            "{}/job/step",
+            (None, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ),
+    ],
+    ids=["around", "hidden", "version 1"],
+)
+def test_limits_of_any_group_around_it_count(machine: Path, own: str, group: str, names) -> None:
+    (machine / "cgroups").write_text(own)
+    for controller in ("cpu", "memory"):
+        (machine / group.format(controller)).mkdir(parents=True, exist_ok=True)
+    cpu, memory = (machine / group.format(controller) for controller in ("cpu", "memory"))
+    if names[0]:
+        (cpu / names[0]).write_text("200000 100000\n")
+    else:
+        (cpu / "cpu.cfs_quota_us").write_text("200000\n")
+        (cpu / "cpu.cfs_period_us").write_text("100000\n")
+    (memory / names[1]).write_text("3000000000\n")
+    (memory / names[2]).write_text("1000000000\n")
+    assert usable_cores() == 2
+    assert usable_memory() == 2_000_000_000
+    # files it has read would make room
+    (memory / "memory.stat").write_text("anon 1\ninactive_file 400000000\n")
+    assert usable_memory() == 2_400_000_000
+    (memory / names[2]).write_text("9000000000\n")
+    assert usable_memory() == 0
+
+
+def test_groups_without_a_limit(machine: Path) -> None:
+    (machine / "cgroups").write_text("4:memory:/\n")
+    (machine / "memory").mkdir()
+    (machine / "memory/memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")
+    (machine / "memory/memory.usage_in_bytes").write_text("5\n")
+    assert usable_memory() == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "expected"),
+    [("linux", "nvidia0", True), ("linux", "nvme0", False), ("linux", "kfd", True),
+     ("linux", "dxg", True), ("darwin", "null", True), ("win32", "null", True)],
+)  # fmt: skip
+def test_device_files_tell_of_gpus(
+    monkeypatch, machine: Path, platform: str, name: str, expected: bool
+) -> None:
+    monkeypatch.setattr(cores, "DEVICES", machine)
+    monkeypatch.setattr(sys, "platform", platform)
+    (machine / name).touch()
+    assert may_have_gpu() is expected

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from faceqan_toolkit import landmarks_index
 from faceqan_toolkit.errors import NoFace, NoLandmarks, PhotoError, SettingsError, Unalignable
 from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.pipeline import Pipeline
@@ -153,3 +156,85 @@ def test_coinciding_points_and_least_confidence(tmp_path: Path) -> None:
         detect(read(tmp_path, "a.jpg," + ",".join(["5"] * 10)))
     with pytest.raises(NoFace, match=r"0\.50"):
         detect(read(tmp_path, f"a.jpg,{NUMBERS},0.5\n"))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path: Path) -> Path:
+    """Where indices go, and every file is large enough for one."""
+    monkeypatch.setattr(landmarks_index, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(landmarks_index, "LARGE_BYTES", 10)
+    return tmp_path / "cache" / "landmarks"
+
+
+ODD_FILE = f"""{HEADER},confidence,rotation,box_x1,box_y1,box_x2,box_y2
+z.jpg,{NUMBERS},0.95,90,1,2,3.3333333333333335,4
+a.jpg,nan,{NUMBERS.partition(",")[2]},,,,,,
+sub\\b.jpg,{NUMBERS},nan,,,,,
+z.jpg,{NUMBERS},,,5,6,7,
+"""
+
+
+def test_a_large_file_is_indexed_once_with_equal_rows(
+    tmp_path: Path, cache: Path, monkeypatch
+) -> None:
+    names = ("z.jpg", "a.jpg", "sub/b.jpg", "nobody.jpg")
+    sources = [photo_of(np.zeros((1, 1, 3), np.uint8), name).source for name in names]
+    with monkeypatch.context() as small:
+        small.setattr(landmarks_index, "LARGE_BYTES", 10**9)
+        table = read(tmp_path, ODD_FILE)
+        rows = [repr(table._lookup(source)) for source in sources]
+        identities = [table.identify(source) for source in sources]
+        assert not cache.exists()
+    table = read(tmp_path, ODD_FILE)
+    assert len(list(cache.iterdir())) == 1
+    assert [repr(table._lookup(source)) for source in sources] == rows
+    assert [table.identify(source) for source in sources] == identities
+    # every later process finds it
+    monkeypatch.setattr(LandmarksFile, "_entries", None)
+    again = LandmarksFile(tmp_path / "faces.csv", Settings())
+    assert [again.identify(source) for source in sources] == identities
+
+
+def test_paths_that_are_no_text(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "faces.csv").write_bytes(b"/photos/\xff.jpg," + NUMBERS.encode() + b"\n")
+    table = LandmarksFile(tmp_path / "faces.csv", Settings())
+    assert table.identify(photo_of(np.zeros((1, 1, 3), np.uint8), "\udcff.jpg").source)
+
+
+def test_a_changed_file_has_another_index(tmp_path: Path, cache: Path) -> None:
+    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\n"))
+    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\nb.jpg,{NUMBERS}\n"), "b.jpg")
+    old, new = sorted(cache.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    os.utime(old, (0, 0))
+    assert detect(read(tmp_path, f"{HEADER}\nc.jpg,{NUMBERS}\n"), "c.jpg")
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_bad_line_leaves_no_index(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(SettingsError, match="line 2"):
+        read(tmp_path, f"a.jpg,{NUMBERS}\nb.jpg,1\n")
+    assert list(cache.iterdir()) == []
+
+
+def test_without_a_place_for_an_index(tmp_path: Path, cache: Path) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\n"))
+
+
+def test_a_damaged_index_is_named(tmp_path: Path, cache: Path) -> None:
+    read(tmp_path, f"a.jpg,{NUMBERS}\n")
+    (index,) = cache.iterdir()
+    index.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(SettingsError, match=f"{index.name}: .*delete it"):
+        detect(LandmarksFile(tmp_path / "faces.csv", Settings()))
+
+
+def test_threads_look_up_at_once(tmp_path: Path, cache: Path) -> None:
+    table = read(tmp_path, "".join(f"{n}.jpg,{n}{NUMBERS}\n" for n in range(100)))
+
+    def first(number: int) -> float:
+        return detect(table, f"{number}.jpg")[0].landmarks[0, 0]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(first, range(100))) == [float(f"{n}60.0") for n in range(100)]

@@ -7,7 +7,9 @@ import hashlib
 import io
 import os
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -479,3 +481,22 @@ class TestFiles:
         monkeypatch.setattr(Path, "open", fail)
         with pytest.raises(UnreadablePhoto, match="Input/output error"):
             self.decode(tmp_path / "a.jpg")
+
+
+def test_threads_decode_at_once_without_warnings(monkeypatch) -> None:
+    """Filters of warnings are the process's: threads must not take them from each other."""
+    real = photos._decode
+
+    def noisy(*arguments):
+        warnings.warn("odd EXIF", stacklevel=2)
+        time.sleep(0.001)
+        return real(*arguments)
+
+    monkeypatch.setattr(photos, "_decode", noisy)
+    data = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    before, limit = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        for pixels in pool.map(lambda _: decode_bytes(data, max_pixels=100), range(200)):
+            assert pixels.shape == (8, 8, 3)
+    assert warnings.filters == before
+    assert limit == Image.MAX_IMAGE_PIXELS

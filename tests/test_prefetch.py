@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from faceqan_toolkit.prefetch import prefetch
+from faceqan_toolkit.prefetch import prefetch, prefetch_map
 
 
 def test_order_and_end() -> None:
@@ -50,4 +50,59 @@ def test_stopping_early_ends_the_thread() -> None:
     items = prefetch(iter(int, 1), 2)
     next(items)
     items.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_mapping_keeps_the_order(threads: int) -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.002 * (number % 5))
+        return number * number
+
+    assert list(prefetch_map(slow, range(50), 6, threads)) == [n * n for n in range(50)]
+    assert list(prefetch_map(slow, [], 6, threads)) == []
+
+
+def test_mapping_is_shared_out_and_bounded() -> None:
+    begun, at_once, most = [], 0, 0
+    lock = threading.Lock()
+
+    def work(number: int) -> int:
+        nonlocal at_once, most
+        with lock:
+            begun.append(number)
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+        return number
+
+    results = prefetch_map(work, range(40), 6, 3)
+    assert next(results) == 0
+    time.sleep(0.5)
+    assert most == 3
+    assert len(begun) <= 1 + 6 + 1  # taken, ahead, in the hand that would put it there
+    assert list(results) == list(range(1, 40))
+
+
+def test_an_error_of_the_mapping_comes_in_its_turn_and_ends_the_threads() -> None:
+    def work(number: int) -> int:
+        if number == 2:
+            raise KeyError("lost")
+        return number
+
+    before = threading.active_count()
+    results = prefetch_map(work, iter(range(1000)), 4, 3)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(KeyError, match="lost"):
+        next(results)
+    assert threading.active_count() == before
+
+
+def test_leaving_a_mapping_early_ends_its_threads() -> None:
+    before = threading.active_count()
+    results = prefetch_map(str, iter(int, 1), 4, 3)
+    assert next(results) == "0"
+    results.close()
     assert threading.active_count() == before

@@ -19,6 +19,7 @@ OTHER = {
     "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
     "precision": "tf32", "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu",
     "backend": "torch", "workers": 3, "keep_crops": False, "hints": False,
+    "photo_timeout": 9.0,
 }  # fmt: skip
 NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
 """Settings that mean nothing without others."""
@@ -50,6 +51,7 @@ def test_weights_and_task_belong_to_it() -> None:
         ("steps", 0), ("copies", -1), ("preset", "slow"), ("exponent", 0.0),
         ("exponent", float("inf")), ("seed", -1), ("seed", 2**63), ("clamp", "none"),
         ("backend", "onnx"), ("workers", 0), ("precision", "float8"),
+        ("photo_timeout", -1.0), ("photo_timeout", float("inf")), ("photo_timeout", float("nan")),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense(name: str, value: object) -> None:

@@ -229,7 +229,9 @@ def _process(
         return {}
     from faceqan_toolkit.engines.choice import make_engine
 
-    engine = make_engine(settings, len(todo))
+    # a head is the package's own
+    weights = run.identity.get("weights_sha256", "").partition("+")[0]
+    engine = make_engine(settings, len(todo), weights)
     try:
         with (
             _one_interrupt(),

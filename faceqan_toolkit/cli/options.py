@@ -115,6 +115,11 @@ workers_option = _option(
     help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
 )  # fmt: skip
 
+timeout_option = _option(
+    "--photo-timeout", type=float, metavar="SECONDS",
+    help="Give a photo up that takes longer to decode and search; 0: never.",
+)  # fmt: skip
+
 retry_option = click.option(
     "--retry-failed", is_flag=True, help="Try every photo without a score again."
 )
@@ -131,6 +136,7 @@ run_options = stack(
     ),
     retry_option,
     machine_options,
+    timeout_option,
     workers_option,
 )  # fmt: skip
 

@@ -45,6 +45,18 @@ class Installed:
         return hashlib.sha256(f"{self.sha256} {told}".encode()).hexdigest()
 
     @property
+    def size(self) -> int:
+        """Bytes of its weights.
+
+        Raises:
+            MissingWeights: the file is gone, or cannot be read.
+        """
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise MissingWeights(f"{self.path}: {error.strerror}") from error
+
+    @property
     def card(self) -> Path:
         """The file that describes it."""
         return self.path.with_suffix(".json")

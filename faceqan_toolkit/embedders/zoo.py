@@ -14,7 +14,7 @@ from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
-from faceqan_toolkit.weights import read_weights
+from faceqan_toolkit.weights import read_weights, weights_path
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
@@ -50,12 +50,14 @@ class FoundModel:
     Attributes:
         name: what records say.
         sha256: of its weights, and of what was told of them when they were added, hexadecimal.
+        size: of its weights, bytes.
         load: returns the network on the CPU, in evaluation mode, no weight asking for gradients.
         entry: what is known of it; None for a file or a factory.
     """
 
     name: str
     sha256: str
+    size: int
     load: Callable[[], Embedder]
     entry: Entry | None = None
 
@@ -89,11 +91,12 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     _refuse(options, model, "what it wants is known")
     if model == BUILT_IN:
         entry = entries()[model]
-        return FoundModel(model, entry.sha256, _load_sface, entry)
+        size = weights_path(entry.file).stat().st_size
+        return FoundModel(model, entry.sha256, size, _load_sface, entry)
     found = installed.find(model)
     if found is not None:
         entry = found.entry
-        return FoundModel(model, found.identity, lambda: _load_installed(found), entry)
+        return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
     if model in entries():
         entry = entries()[model]
         raise MissingWeights(
@@ -175,6 +178,7 @@ def _load_installed(found: installed.Installed) -> Embedder:
 def _from_file(path: Path, options: ModelOptions) -> FoundModel:
     digest = hashlib.sha256()
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -192,7 +196,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
         embedder.name, embedder.sha256 = name, sha256
         return embedder
 
-    return FoundModel(name, sha256, load)
+    return FoundModel(name, sha256, size, load)
 
 
 def _from_factory(name: str, factory: str) -> FoundModel:
@@ -203,4 +207,5 @@ def _from_factory(name: str, factory: str) -> FoundModel:
             f"--model {factory} makes another model at every call; load weights, or set the seed"
         )
     embedder.name = re.sub(r"\s", "", name)
-    return FoundModel(embedder.name, embedder.sha256, lambda: embedder)
+    size = sum(tensor.nbytes for tensor in embedder.state_dict().values())
+    return FoundModel(embedder.name, embedder.sha256, size, lambda: embedder)

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from faceqan_toolkit.cores import set_threads, usable_cores, usable_memory
+from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines.base import Engine
+from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.settings import Settings
 
 PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
 """Photos that take about as long as it takes to start a process for them."""
 
-WORKER_BYTES = 1_500_000_000
-"""Memory a process may come to need on a CPU: 1.35 GB with the built-in model, exact."""
+WORKER_BYTES = 1_300_000_000
+"""Memory a process may come to need on a CPU, besides what grows with the recognition model."""
+
+MODEL_COPIES = 7
+"""How many times its weights' size a recognition model adds to that, see docs/speed.md."""
 
 
-def make_engine(settings: Settings, photos: int) -> Engine:
+def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
     """Return the engine for a run.
 
-    On a CPU every process computes with one thread, the single one too: threads of one process
+    The work is done by other processes, even by a single one: whatever a photo does to it, the
+    one that keeps the records lives. Each computes with one thread, as threads of one process
     wait for each other, and their number moves scores in the last digits, which the number of
-    processes never does. On GPUs the cores are shared out.
+    processes never does. Where a GPU scores, the cores are shared out to threads that prepare
+    photos for it.
 
     Args:
         settings: `device` and `workers` count.
         photos: to do.
+        weights_sha256: of the recognition model, which every process must find; "" takes any.
 
     Raises:
         SettingsError: a device this machine does not have.
+        WeightsError: the recognition model is not there.
     """
     devices = worker_devices(settings, photos)
-    threads = 1 if devices[0] == "cpu" else max(1, usable_cores() // len(devices))
-    if len(devices) == 1:
-        from faceqan_toolkit.engines.local import LocalEngine
-
-        set_threads(threads)
-        return LocalEngine()
-    from faceqan_toolkit.engines.processes import ProcessEngine
-
-    return ProcessEngine(devices, threads=threads)
+    cores = usable_cores() // len(devices)
+    # one core is for the thread that keeps the GPU busy
+    preparers = 1 if devices[0] == "cpu" else max(1, cores - 1)
+    return ProcessEngine(devices, preparers=preparers, weights_sha256=weights_sha256)
 
 
 def worker_devices(settings: Settings, photos: int) -> list[str]:
@@ -47,6 +51,7 @@ def worker_devices(settings: Settings, photos: int) -> list[str]:
 
     Raises:
         SettingsError: a device this machine does not have.
+        WeightsError: the recognition model is not there.
     """
     places = _places(settings.device)
     wanted = settings.workers
@@ -58,7 +63,7 @@ def worker_devices(settings: Settings, photos: int) -> list[str]:
 
 def _places(device: str) -> list[str]:
     """Return the devices a `--device` value means: every GPU, if it names none."""
-    if device == "cpu":
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
         return ["cpu"]
     import torch
 
@@ -74,6 +79,19 @@ def _worth_while(settings: Settings, photos: int) -> int:
     """Return how many processes pay on a CPU."""
     attacked = "quality" in settings.stages and settings.method == "faceqan"
     share = PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
+    wanted = min(usable_cores(), photos // share)
     memory = usable_memory()
-    most = usable_cores() if memory is None else min(usable_cores(), memory // WORKER_BYTES)
-    return min(most, photos // share)
+    if wanted < 2 or memory is None:
+        return wanted
+    return min(wanted, memory // worker_bytes(settings))
+
+
+def worker_bytes(settings: Settings) -> int:
+    """Return how much memory a process may come to need on a CPU.
+
+    Raises:
+        WeightsError: the recognition model is not there.
+    """
+    if "quality" not in settings.stages:
+        return WORKER_BYTES
+    return WORKER_BYTES + MODEL_COPIES * find_model(settings.model, settings.model_options).size

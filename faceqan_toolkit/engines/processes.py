@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,14 +15,29 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from faceqan_toolkit import errors
-from faceqan_toolkit.engines.worker import Done, Failed, MakePipeline, Ready, make_pipeline, work
-from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.engines.worker import (
+    Begun,
+    Done,
+    Failed,
+    MakePipeline,
+    Ready,
+    Waiting,
+    make_pipeline,
+    work,
+)
+from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, TimedOut
 from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
 BLOCKS_IN_HAND = 2
 """Blocks of photos a worker is given at once: one to score, one to prepare meanwhile."""
+
+TICK = 0.5
+"""Seconds after which workers are looked at, whether they have said something or not."""
+
+KILL_SECONDS = 10.0
+"""How long a killed process is waited for: one that waits for a dead disk may outlive its kill."""
 
 
 @dataclass
@@ -47,6 +63,8 @@ class Worker:
         inbox: takes photos.
         outbox: gives answers.
         in_hand: photos it was given and has not answered yet, in order.
+        answered: how many it has answered.
+        preparing: photos it decodes or looks for faces in, with the engine's time when it began.
         capacity: photos it may have in hand; 0 until it is ready.
         closed: gets no more photos until it has answered those in hand.
         seconds: it has spent so far by stage.
@@ -57,6 +75,8 @@ class Worker:
     inbox: Connection
     outbox: Connection
     in_hand: deque[Task] = field(default_factory=deque)
+    answered: int = 0
+    preparing: dict[int, tuple[Task, float]] = field(default_factory=dict)
     capacity: int = 0
     closed: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -67,10 +87,14 @@ class Worker:
         with suppress(OSError):  # it is dead, which its outbox will tell
             self.inbox.send(task.source)
 
+    def overdue(self, begun_before: float) -> list[Task]:
+        """Return the photos it has been preparing since before a time of the engine."""
+        return [task for task, begun in self.preparing.values() if begun < begun_before]
+
     def end(self) -> None:
         """Kill the process, if it still lives, and wait for its end."""
         self.process.kill()
-        self.process.join()
+        self.process.join(KILL_SECONDS)
         self.inbox.close()
         self.outbox.close()
 
@@ -91,15 +115,18 @@ class ProcessEngine:
     """Runs one pipeline in each of several processes; a photo goes to whichever has room.
 
     Processes have little in hand at any time, so that a photo that takes long holds up few
-    others. When one dies it is replaced. The photos it had in hand are tried again, half of them
-    at a time as long as there are several: so one that kills whoever touches it is soon alone.
-    If it was alone, and it was not the first time, its record says `crashed`.
+    others. When one dies it is replaced, and the photos it had in hand are tried again: those that
+    were being prepared each alone, the others half of them at a time; so one that kills whoever
+    touches it is soon alone. If it was alone, and it was not the first time, its record says
+    `crashed`. A process that prepares one photo for longer than `Settings.photo_timeout` is killed
+    and replaced; that photo's record says `timed_out`, the others are done again.
 
     The processes end when their parent does, however that ends, and hold none of its files.
 
     Args:
         devices: where each process computes: "cpu", "cuda:0", ...
-        threads: each may compute with on the CPU.
+        preparers: threads of each that decode photos and find faces while another scores.
+        weights_sha256: of the recognition model that the run was begun with; "" takes any.
         make: makes a worker's pipeline; importable by name, as processes are spawned.
 
     Attributes:
@@ -107,14 +134,22 @@ class ProcessEngine:
     """
 
     def __init__(
-        self, devices: Sequence[str], *, threads: int = 1, make: MakePipeline = make_pipeline
+        self,
+        devices: Sequence[str],
+        *,
+        preparers: int = 1,
+        weights_sha256: str = "",
+        make: MakePipeline = make_pipeline,
     ) -> None:
-        self.devices, self.threads, self.make = tuple(devices), threads, make
+        self.devices, self.preparers, self.make = tuple(devices), preparers, make
+        self.weights_sha256 = weights_sha256
         self.workers = len(self.devices)
         self._seconds: Counter[str] = Counter()
         self._backend = ""
         self._team: list[Worker] = []
         self._again: deque[list[Task]] = deque()
+        self._now = 0.0
+        self._looked = time.monotonic()
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -133,6 +168,7 @@ class ProcessEngine:
 
         Raises:
             FaceQANError: what stops a worker, or that all of them die before they are ready.
+            ChecksumMismatch: a worker has loaded other weights than the run was begun with.
         """
         self._settings, self._crops_folder = settings, crops_folder
         self._more = True
@@ -151,6 +187,7 @@ class ProcessEngine:
             self._hand_out(fresh)
             while self._more or self._again or any(worker.in_hand for worker in self._team):
                 yield from self._answers()
+                yield from self._give_up_overdue()
                 self._hand_out(fresh)
         finally:
             self._stop()
@@ -176,7 +213,9 @@ class ProcessEngine:
     def _answers(self) -> Iterator[list[Record]]:
         """Wait until workers have something to say; yield the records that come of it."""
         speakers = {worker.outbox: worker for worker in self._team}
-        for outbox in wait(list(speakers)):
+        found = wait(list(speakers), TICK)
+        self._pass_time()
+        for outbox in found:
             worker = speakers[outbox]  # type: ignore[index]
             try:
                 answer = worker.outbox.recv()
@@ -184,10 +223,17 @@ class ProcessEngine:
                 yield from self._bury(worker)
                 continue
             if isinstance(answer, Ready):
+                self._check_weights(answer)
                 worker.capacity = BLOCKS_IN_HAND * answer.block_faces
                 self._backend = answer.backend
+            elif isinstance(answer, Begun):
+                task = worker.in_hand[answer.number - worker.answered]
+                worker.preparing[answer.number] = (task, self._now)
+            elif isinstance(answer, Waiting):
+                del worker.preparing[answer.number]
             elif isinstance(answer, Done):
                 worker.in_hand.popleft()
+                worker.answered += 1
                 worker.seconds = answer.seconds
                 yield answer.records
             else:
@@ -212,9 +258,48 @@ class ProcessEngine:
             reason = f"its worker process ended, twice ({worker.cause_of_death})"
             yield [failed_record(tasks[0].source, Crashed(reason))]
         else:
-            half = len(tasks) // 2
-            self._again.extend(part for part in (tasks[:half], tasks[half:]) if part)
+            suspects = [task for task, _ in worker.preparing.values()]
+            others = [task for task in tasks if task not in suspects]
+            half = 0 if suspects else len(others) // 2
+            self._try_again(*([task] for task in suspects), others[:half], others[half:])
         self._team.append(self._start(worker.device))
+
+    def _give_up_overdue(self) -> Iterator[list[Record]]:
+        """Kill workers that have been at a photo for too long; yield those photos' records."""
+        limit = self._settings.photo_timeout
+        if not limit:
+            return
+        for worker in list(self._team):
+            overdue = worker.overdue(begun_before=self._now - limit)
+            # what it has to say may be that it is done with them
+            if not overdue or worker.outbox.poll():
+                continue
+            self._team.remove(worker)
+            self._seconds.update(worker.seconds)
+            worker.end()
+            self._try_again([task for task in worker.in_hand if task not in overdue])
+            self._team.append(self._start(worker.device))
+            for task in overdue:
+                reason = f"not decoded and searched within {limit:g} s (--photo-timeout)"
+                yield [failed_record(task.source, TimedOut(reason))]
+
+    def _try_again(self, *groups: list[Task]) -> None:
+        """Have each group of photos done by a worker that has no others."""
+        self._again.extend(filter(None, groups))
+
+    def _pass_time(self) -> None:
+        """Let the engine's time pass; not that in which this process was stopped, or asleep."""
+        now = time.monotonic()
+        self._now += min(now - self._looked, 2 * TICK)
+        self._looked = now
+
+    def _check_weights(self, ready: Ready) -> None:
+        if self.weights_sha256 and ready.weights_sha256 != self.weights_sha256:
+            raise ChecksumMismatch(
+                f"the weights of {self._settings.model} have changed since this run was begun: "
+                f"their sha256 was {self.weights_sha256}, a new worker process found "
+                f"{ready.weights_sha256}. Put the file back, or use another run folder"
+            )
 
     def _start(self, device: str) -> Worker:
         context = multiprocessing.get_context("spawn")
@@ -224,7 +309,7 @@ class ProcessEngine:
         share = 1 / self.devices.count(device)
         process = context.Process(
             target=work,
-            args=(inbox, outbox, settings, self._crops_folder, self.threads, share, self.make),
+            args=(inbox, outbox, settings, self._crops_folder, self.preparers, share, self.make),
             name=f"faceqan-{device}",
             daemon=True,
         )

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from faceqan_toolkit import errors
 from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.errors import FaceQANError
 from faceqan_toolkit.pipeline import PREPARED_AHEAD, Pipeline, Prepared
-from faceqan_toolkit.prefetch import prefetch
+from faceqan_toolkit.prefetch import prefetch_map
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
 MakePipeline = Callable[[Settings, "Path | None"], Pipeline]
+
+Numbered = tuple[int, PhotoSource]
+"""A photo with its number among those this process was given, from 0."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,31 @@ class Ready:
     Attributes:
         block_faces: faces it scores at once.
         backend: what computes the attack's steps; "" if nothing is scored.
+        weights_sha256: of the recognition model it has loaded; "" if nothing is scored.
     """
 
     block_faces: int
     backend: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A photo is being decoded and its faces looked for from now on."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A photo waits for its scores."""
+
+    number: int
 
 
 @dataclass(frozen=True)
 class Done:
-    """A photo's records; answers come in the order of the photos.
+    """A photo's records; these answers come in the order of the photos.
 
     Attributes:
         records: of the photo.
@@ -72,7 +91,7 @@ def work(
     outbox: Connection,
     settings: Settings,
     crops_folder: Path | None,
-    threads: int,
+    preparers: int,
     gpu_share: float,
     make: MakePipeline,
 ) -> None:
@@ -80,28 +99,55 @@ def work(
 
     Args:
         inbox: gives photos.
-        outbox: takes `Ready`, then a `Done` for every photo, or `Failed` at any time.
+        outbox: takes `Ready`; then for every photo `Begun`, `Waiting` and `Done`; or `Failed` at
+            any time.
         settings: for the pipeline; they name the device.
         crops_folder: where to write aligned crops.
-        threads: that this process may compute with.
+        preparers: threads that decode photos and find faces, each computing alone.
         gpu_share: of the GPU's memory, what this process may take.
         make: makes the pipeline.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     todo: SimpleQueue[PhotoSource] = SimpleQueue()
     Thread(target=_receive, args=(inbox, todo), daemon=True).start()
+    lock = Lock()
+
+    def tell(answer: object) -> None:
+        with lock:
+            outbox.send(answer)
+
+    def prepare(arrived: Numbered | None) -> Prepared | None:
+        if arrived is None:
+            return None
+        number, source = arrived
+        tell(Begun(number))
+        try:
+            return pipeline.prepare(source)
+        except Exception as error:  # noqa: BLE001 - the parent raises it, and ends this process
+            tell(_failed(error))
+            return None
+        finally:
+            tell(Waiting(number))
+
     try:
-        set_threads(threads)
+        set_threads(1)
         _take_gpu_share(settings.device, gpu_share)
         pipeline = make(settings, crops_folder)
-        scorer = pipeline.scorer
-        outbox.send(Ready(scorer.block_faces, scorer.backend) if scorer else Ready(1, ""))
-        for records in pipeline.records(prefetch(_prepared(pipeline, todo), PREPARED_AHEAD)):
-            outbox.send(Done(records, dict(pipeline.seconds)))
-    except FaceQANError as error:
-        outbox.send(Failed(_public_kind(error), str(error)))
-    except Exception:  # noqa: BLE001 - told to the parent, which raises it
-        outbox.send(Failed("", traceback.format_exc()))
+        ready = _ready(pipeline)
+        tell(ready)
+        # the next block is whole before the scorer asks for it
+        ahead = max(PREPARED_AHEAD, ready.block_faces) + preparers
+        for records in pipeline.records(prefetch_map(prepare, _arriving(todo), ahead, preparers)):
+            tell(Done(records, dict(pipeline.seconds)))
+    except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
+        tell(_failed(error))
+
+
+def _ready(pipeline: Pipeline) -> Ready:
+    scorer = pipeline.scorer
+    if scorer is None:
+        return Ready(block_faces=1, backend="", weights_sha256="")
+    return Ready(scorer.block_faces, scorer.backend, scorer.embedder.sha256)
 
 
 def _receive(inbox: Connection, todo: SimpleQueue[PhotoSource]) -> None:
@@ -113,15 +159,17 @@ def _receive(inbox: Connection, todo: SimpleQueue[PhotoSource]) -> None:
             os._exit(1)
 
 
-def _prepared(pipeline: Pipeline, todo: SimpleQueue[PhotoSource]) -> Iterator[Prepared | None]:
-    """Yield prepared photos, and None whenever there is nothing to prepare for the moment."""
+def _arriving(todo: SimpleQueue[PhotoSource]) -> Iterator[Numbered | None]:
+    """Yield photos as they come, and None whenever there is none for the moment."""
+    number = 0
     while True:
         try:
             source = todo.get_nowait()
         except Empty:
             yield None
             source = todo.get()
-        yield pipeline.prepare(source)
+        yield number, source
+        number += 1
 
 
 def _take_gpu_share(device: str, share: float) -> None:
@@ -131,7 +179,10 @@ def _take_gpu_share(device: str, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
 
 
-def _public_kind(error: FaceQANError) -> str:
-    """Return the name of the nearest class in `errors`: others may not survive the pipe."""
+def _failed(error: Exception) -> Failed:
+    """Return an error as the parent is told of it."""
+    if not isinstance(error, FaceQANError):
+        return Failed("", traceback.format_exc())
+    # the nearest class in `errors`: others may not survive the pipe
     kinds = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    return next(kinds).__name__
+    return Failed(next(kinds).__name__, str(error))

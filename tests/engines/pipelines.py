@@ -25,12 +25,16 @@ def die() -> None:
 
 
 class Blocks:
-    """A scorer of several faces at once."""
+    """A scorer of several faces at once, as a GPU is; the process's cores are free meanwhile."""
 
     embedder = Embedder()
     block_faces, backend = 4, "stub"
 
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = seconds
+
     def score(self, crops) -> list[Score]:
+        time.sleep(self.seconds if crops else 0)
         return [Score(1.0, 1.0) for _ in crops]
 
 
@@ -43,6 +47,8 @@ class Accidents(Pipeline):
         if "once" in source.path and (marker := Path(source.root) / "alive").exists():
             marker.unlink()
             die()
+        if "hanging" in source.path:
+            time.sleep(600)
         if "slow" in source.path:
             time.sleep(SLOW_SECONDS)
         if "full" in source.path:
@@ -57,6 +63,23 @@ def accidents(settings: Settings, crops_folder: Path | None) -> Pipeline:
 def accidents_in_blocks(settings: Settings, crops_folder: Path | None) -> Pipeline:
     pipeline = accidents(settings, crops_folder)
     pipeline.scorer = Blocks()
+    return pipeline
+
+
+PREPARE_SECONDS, BLOCK_SECONDS = 0.12, 0.16
+
+
+class SlowPreparation(Pipeline):
+    """Preparing four photos takes three times as long as scoring them."""
+
+    def prepare(self, source: PhotoSource) -> Prepared:
+        time.sleep(PREPARE_SECONDS)
+        return super().prepare(source)
+
+
+def slow_preparation(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    pipeline = SlowPreparation(settings, crops_folder=crops_folder)
+    pipeline.scorer = Blocks(BLOCK_SECONDS)
     return pipeline
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
+from pathlib import Path
+
 import pytest
 import torch
 
 from faceqan_toolkit.engines import choice
-from faceqan_toolkit.engines.choice import make_engine, worker_devices
-from faceqan_toolkit.engines.local import LocalEngine
+from faceqan_toolkit.engines.choice import make_engine, worker_bytes, worker_devices
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.settings import Settings
@@ -21,6 +21,7 @@ def machine(monkeypatch) -> None:
     """Eight cores, 64 GB, no GPU."""
     monkeypatch.setattr(choice, "usable_cores", lambda: 8)
     monkeypatch.setattr(choice, "usable_memory", lambda: 64 * GB)
+    monkeypatch.setattr(choice, "may_have_gpu", lambda: True)
     gpus(monkeypatch, 0)
 
 
@@ -77,22 +78,45 @@ def test_devices_that_are_not_there() -> None:
         devices(1000, device="cuda")
 
 
-def test_engines_and_their_threads(monkeypatch) -> None:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        torch.set_num_threads(2)
-        engine = make_engine(Settings(device="cpu"), 1)
-        assert isinstance(engine, LocalEngine)
-        # so that a single process gives the scores that several give
-        assert torch.get_num_threads() == cv2.getNumThreads() == 1
-        assert engine.workers == 1
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-    engine = make_engine(Settings(device="cpu"), 1000)
+def test_one_process_too_does_its_work_apart() -> None:
+    engine = make_engine(Settings(device="cpu"), 1, "abc")
     assert isinstance(engine, ProcessEngine)
-    assert (engine.workers, engine.threads) == (8, 1)
+    assert (engine.devices, engine.preparers) == (("cpu",), 1)
+    assert engine.weights_sha256 == "abc"
+
+
+def test_cores_prepare_for_gpus(monkeypatch) -> None:
+    assert preparers(1000, device="cpu") == 1
+    gpus(monkeypatch, 1)
+    assert preparers(1000) == 7
+    assert preparers(1000, workers=2) == 3
+    assert preparers(1000, workers=8) == 1
     gpus(monkeypatch, 3)
-    engine = make_engine(Settings(), 1000)
+    assert preparers(1000) == 1
+
+
+def preparers(photos: int, **options) -> int:
+    engine = make_engine(Settings(**options), photos)
     assert isinstance(engine, ProcessEngine)
-    assert (engine.devices, engine.threads) == (("cuda:0", "cuda:1", "cuda:2"), 2)
+    return engine.preparers
+
+
+def test_torch_is_not_asked_where_there_can_be_no_gpu(monkeypatch) -> None:
+    gpus(monkeypatch, 2)
+    monkeypatch.setattr(choice, "may_have_gpu", lambda: False)
+    assert devices(1000) == ["cpu"] * 8
+    assert devices(1000, device="cuda") == ["cuda:0", "cuda:1"]
+
+
+def test_larger_models_take_more_memory(monkeypatch, tmp_path: Path) -> None:
+    """IResNet-50 and 100 took 2.3 and 3.0 GB."""
+    for size, least, most in ((174_656_457, 2.3, 2.6), (261_177_093, 3.0, 3.3)):
+        file = tmp_path / "network.pth"
+        with file.open("wb") as weights:
+            weights.truncate(size)
+        assert least * GB < worker_bytes(Settings(model=str(file))) < most * GB
+    assert 1.3 * GB < worker_bytes(Settings()) < 1.5 * GB
+    assert worker_bytes(Settings(task="detect")) < worker_bytes(Settings())
+    monkeypatch.setattr(choice, "usable_memory", lambda: 16 * GB)
+    assert devices(1000) == ["cpu"] * 8
+    assert devices(1000, model=str(file)) == ["cpu"] * 5

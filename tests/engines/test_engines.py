@@ -1,4 +1,4 @@
-"""Every engine gives the same records, whatever the number of its workers."""
+"""Every engine gives the records of a plain pipeline, whatever the number of its workers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
-from faceqan_toolkit.engines.local import LocalEngine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES
@@ -22,13 +22,14 @@ from tests.engines.pipelines import by_path
 ENGINES: dict[str, Callable[[], Engine]] = {
     "1 process": lambda: ProcessEngine(["cpu"]),
     "3 processes": lambda: ProcessEngine(["cpu"] * 3),
+    "2 processes, 3 threads prepare": lambda: ProcessEngine(["cpu"] * 2, preparers=3),
 }
 SETTINGS = {
     "exact": Settings(faces="all", steps=2, copies=2, backend="torch", device="cpu"),
     "instant": Settings(preset="instant", device="cpu"),
 }
 
-Found = tuple[dict[str, list[Record]], dict[str, bytes], Engine]
+Found = tuple[dict[str, list[Record]], dict[str, bytes]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,25 +42,30 @@ def one_thread() -> Iterator[None]:
     cv2.setNumThreads(before[1])
 
 
-def records(engine: Engine, preset: str, folder: Path) -> Found:
-    found = engine.run(find_photos([str(SAMPLES)]), SETTINGS[preset], folder)
-    rows = by_path(list(found))
-    return rows, {file.name: file.read_bytes() for file in folder.rglob("*.png")}, engine
+def crops(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.rglob("*.png")}
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
-def local(request, tmp_path_factory) -> tuple[str, Found]:
-    folder = tmp_path_factory.mktemp("local")
-    return request.param, records(LocalEngine(), request.param, folder / "crops")
+def expected(request, tmp_path_factory) -> tuple[Settings, Found, Pipeline]:
+    """What a pipeline in this process gives."""
+    folder = tmp_path_factory.mktemp("local") / "crops"
+    settings = SETTINGS[request.param]
+    pipeline = Pipeline(settings, crops_folder=folder)
+    found = pipeline.records(pipeline.prepare_ahead(find_photos([str(SAMPLES)])))
+    return settings, (by_path(list(found)), crops(folder)), pipeline
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_records_and_crops_are_equal(local: tuple[str, Found], name: str, tmp_path: Path) -> None:
-    preset, (expected, crops, reference) = local
-    assert sum(row.quality is not None for rows in expected.values() for row in rows) > 10
-    found, found_crops, engine = records(ENGINES[name](), preset, tmp_path / "crops")
-    assert found == expected
-    assert found_crops == crops != {}
-    assert engine.backend == reference.backend == "torch"
-    assert set(engine.seconds) == set(reference.seconds)
+def test_records_and_crops_are_equal(
+    expected: tuple[Settings, Found, Pipeline], name: str, tmp_path: Path
+) -> None:
+    settings, (rows, pictures), pipeline = expected
+    assert sum(row.quality is not None for photo in rows.values() for row in photo) > 10
+    engine = ENGINES[name]()
+    found = list(engine.run(find_photos([str(SAMPLES)]), settings, tmp_path / "crops"))
+    assert by_path(found) == rows
+    assert crops(tmp_path / "crops") == pictures != {}
+    assert engine.backend == "torch"
+    assert set(engine.seconds) == set(pipeline.seconds)
     assert all(spent > 0 for spent in engine.seconds.values())

@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.worker import MakePipeline
-from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
+from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
@@ -37,8 +39,8 @@ def photos(folder: Path, *names: str) -> Path:
     return folder
 
 
-def run(engine: ProcessEngine, folder: Path) -> list[list[Record]]:
-    return list(engine.run(find_photos([str(folder)]), SETTINGS, None))
+def run(engine: ProcessEngine, folder: Path, settings: Settings = SETTINGS) -> list[list[Record]]:
+    return list(engine.run(find_photos([str(folder)]), settings, None))
 
 
 def statuses(found: list[list[Record]]) -> dict[str, str]:
@@ -82,6 +84,84 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path: Path) -> None:
     assert not (folder / "alive").exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "workers", "preparers"),
+    [
+        (pipelines.accidents, 1, 1),
+        (pipelines.accidents_in_blocks, 2, 3),
+    ],
+)
+def test_a_photo_that_hangs_is_given_up(
+    make: MakePipeline, workers: int, preparers: int, tmp_path: Path
+) -> None:
+    folder = photos(tmp_path / "photos", *numbered(9), "03_hanging", "05_hanging")
+    engine = ProcessEngine(["cpu"] * workers, preparers=preparers, make=make)
+    start = time.monotonic()
+    found = run(engine, folder, replace(SETTINGS, photo_timeout=1.5))
+    assert time.monotonic() - start < 60
+    expected = dict.fromkeys((f"{name}.jpg" for name in numbered(9)), "ok")
+    hanging = dict.fromkeys(("03_hanging.jpg", "05_hanging.jpg"), "timed_out")
+    assert statuses(found) == {**expected, **hanging}
+    (given_up,) = by_path(found)["03_hanging.jpg"]
+    assert given_up.reason == "not decoded and searched within 1.5 s (--photo-timeout)"
+    assert not multiprocessing.active_children()
+
+
+def test_time_in_which_the_parent_does_something_else_is_no_photos_fault(tmp_path: Path) -> None:
+    """Nor is a machine that was asleep, or a run that was stopped by Ctrl-Z."""
+    folder = photos(tmp_path / "photos", *numbered(4), "00_slow")
+    engine = ProcessEngine(["cpu"], make=pipelines.accidents)
+    limited = replace(SETTINGS, photo_timeout=pipelines.SLOW_SECONDS + 2)
+    found = []
+    for rows in engine.run(find_photos([str(folder)]), limited, None):
+        found.append(rows)
+        if len(found) == 1:
+            time.sleep(pipelines.SLOW_SECONDS + 3)
+    assert set(statuses(found).values()) == {"ok"}
+
+
+def test_a_killer_among_many_costs_two_workers(tmp_path: Path, monkeypatch) -> None:
+    """Who was at work on it is known, so the others in hand are not divided again and again."""
+    folder = photos(tmp_path / "photos", *numbered(9), "05_killer")
+    engine = ProcessEngine(["cpu"], make=pipelines.accidents_in_blocks)
+    started = []
+    start = engine._start
+    monkeypatch.setattr(engine, "_start", lambda device: started.append(device) or start(device))
+    assert statuses(run(engine, folder))["05_killer.jpg"] == "crashed"
+    assert len(started) == 3
+
+
+def test_weights_that_changed_stop_the_run(tmp_path: Path) -> None:
+    settings = Settings(preset="instant", device="cpu")
+    folder = photos(tmp_path / "photos", "one")
+    before = find_model("sface").sha256
+    assert statuses(run(ProcessEngine(["cpu"], weights_sha256=before), folder, settings)) == {
+        "one.jpg": "ok"
+    }
+    with pytest.raises(ChecksumMismatch, match=f"weights of sface have changed.*{before}"):
+        run(ProcessEngine(["cpu"], weights_sha256="0" * 64), folder, settings)
+    assert not multiprocessing.active_children()
+
+
+def test_a_fast_scorer_does_not_wait_if_there_are_preparers(tmp_path: Path) -> None:
+    """One thread prepares at a third of the rate at which blocks of four are scored."""
+    folder = photos(tmp_path / "photos", *numbered(40))
+
+    def seconds(preparers: int) -> tuple[float, dict[str, list[Record]]]:
+        engine = ProcessEngine(["cpu"], preparers=preparers, make=pipelines.slow_preparation)
+        running = engine.run(find_photos([str(folder)]), SETTINGS, None)
+        start = time.monotonic()
+        found = list(running)
+        return time.monotonic() - start, by_path(found)
+
+    alone, expected = seconds(1)
+    assert alone > 40 * pipelines.PREPARE_SECONDS
+    # ten blocks alone would take a third of that
+    shared, found = seconds(6)
+    assert shared < 0.6 * alone
+    assert found == expected
+
+
 @posix
 def test_kill_9_of_a_worker(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *numbered(12))
@@ -101,7 +181,8 @@ def test_kill_9_of_a_worker(tmp_path: Path) -> None:
 def test_a_slow_photo_holds_up_few_others(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", "00_slow", *numbered(10)[1:])
     engine = ProcessEngine(["cpu"] * 2, make=pipelines.accidents)
-    paths = list(by_path(run(engine, folder)))
+    # without any limit
+    paths = list(by_path(run(engine, folder, replace(SETTINGS, photo_timeout=0))))
     assert "00_slow.jpg" in paths[-2:]
 
 
