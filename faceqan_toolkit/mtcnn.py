@@ -127,7 +127,9 @@ class MTCNN:
         self._refinement = JudgingNet("rnet", size=24, pools=(3, 3, 0), device=self.device)
         self._output = JudgingNet("onet", size=48, pools=(3, 3, 2, 0), device=self.device)
         on_cpu = self.device.type == "cpu"
-        self._map = serial_workers().map if on_cpu else map
+        # threads that call, if there are several, share no single thread
+        shared_out = on_cpu and torch.get_num_threads() > 1
+        self._map = serial_workers().map if shared_out else map
         self._pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
 
     def detect(self, pixels: Pixels, smallest: float, skip_levels: int = 0) -> Detections:

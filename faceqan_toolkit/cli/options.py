@@ -116,7 +116,7 @@ workers_option = _option(
 )  # fmt: skip
 
 timeout_option = _option(
-    "--photo-timeout", type=float, metavar="SECONDS",
+    "--photo-timeout", type=float, metavar="SECONDS", show_default="300",
     help="Give a photo up that takes longer to decode and search; 0: never.",
 )  # fmt: skip
 
