@@ -30,9 +30,14 @@ FLUSH_RECORDS = 20_000
 
 HEALABLE = frozenset(
     {
-        "missing_extra", "no_permission", "missing", "too_large", "crashed", "unreachable",
+        "missing_extra",
+        "no_permission",
+        "missing",
+        "too_large",
+        "crashed",
+        "unreachable",
         "timed_out",
-    }  # fmt: skip
+    }
 )
 """Failures that another try may not meet again: tried again whenever a run goes on."""
 
