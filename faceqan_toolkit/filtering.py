@@ -40,6 +40,8 @@ class Rules:
         keep_top: the best so many.
         keep_percent: the best so many percent of those with a score, rounded, in (0, 100].
         per_identity: the best so many of each identity, which is a photo's folder.
+        per_window: the best frame in each so many seconds of each video; photos that are no frames
+            pass.
         min_per_identity: only identities of which the other conditions keep so many.
         drop_status: statuses of which nothing is kept. What has no score fails all conditions on
             quality, and no other.
@@ -55,6 +57,7 @@ class Rules:
     keep_top: int | None = None
     keep_percent: float | None = None
     per_identity: int | None = None
+    per_window: float | None = None
     min_per_identity: int | None = None
     drop_status: frozenset[str] = frozenset()
 
@@ -67,11 +70,12 @@ class Rules:
         if all(value is None or value == frozenset() for value in conditions):
             raise SettingsError(
                 "say what to keep: --min-quality, --calibration, --min-percentile, --keep-top, "
-                "--per-identity, --min-per-identity or --drop-status"
+                "--per-identity, --per-window, --min-per-identity or --drop-status"
             )
         self._check("min_quality", self.min_quality, -math.inf, math.inf, "a finite number")
         self._check("min_percentile", self.min_percentile, 0, 100, "in 0..100")
         self._check("keep_top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %")
+        self._check("per_window", self.per_window, 1e-3, math.inf, "at least 0.001 seconds")
         for name in ("keep_top", "per_identity", "min_per_identity"):
             self._check(name, getattr(self, name), 1, math.inf, "at least 1")
         if (self.min_per_identity or 0) > (self.per_identity or math.inf):
@@ -91,7 +95,8 @@ class Rules:
     def need_scores(self) -> bool:
         """Whether a condition is on quality."""
         on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent)
-        return any(value is not None for value in (*on_quality, self.per_identity))
+        by_place = (self.per_identity, self.per_window)
+        return any(value is not None for value in (*on_quality, *by_place))
 
 
 @dataclass(frozen=True)
@@ -121,10 +126,11 @@ class Decision:
         return not self.rule
 
 
-def decide(run: RunInfo, rules: Rules) -> Iterator[Decision]:
+def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decision]:
     """Yield a decision for every photo, or with "crops" for every face, of a run.
 
-    They come best first, those without a score last. Memory use does not grow with their number:
+    They come best first, those without a score last; or, in the order "identity", folder by folder,
+    by path. Memory use does not grow with their number:
     what DuckDB cannot hold goes to the run folder.
 
     Raises:
@@ -139,12 +145,12 @@ def decide(run: RunInfo, rules: Rules) -> Iterator[Decision]:
         raise SettingsError(
             f"--drop-status {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
         )
-    return _rows(run, rules)
+    return _rows(run, rules, order)
 
 
-def _rows(run: RunInfo, rules: Rules) -> Iterator[Decision]:
+def _rows(run: RunInfo, rules: Rules, order: str) -> Iterator[Decision]:
     with connect(ledger=run) as connection:
-        cursor = connection.execute(*_prepare(connection, rules))
+        cursor = connection.execute(*_prepare(connection, rules, order))
         while rows := cursor.fetchmany(_FETCHED):
             for root, path, crop, quality, size, mtime_ns, sha256, rule, reason in rows:
                 state = None if size is None else FileState(size, mtime_ns, sha256)
@@ -167,7 +173,7 @@ class _Condition:
 
 
 def _prepare(
-    connection: duckdb.DuckDBPyConnection, rules: Rules
+    connection: duckdb.DuckDBPyConnection, rules: Rules, order: str
 ) -> tuple[str, dict[str, float | str]]:
     """Return the query for the decisions, in order, and its parameters.
 
@@ -209,9 +215,11 @@ def _prepare(
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
+    by = {"quality": "quality DESC NULLS LAST, status <> 'ok', path, face",
+          "identity": "identity, path, face"}[order]  # fmt: skip
     query = f"""
         SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
-        FROM ({judged}) ORDER BY quality DESC NULLS LAST, status <> 'ok', path, face
+        FROM ({judged}) ORDER BY {by}
     """
     return query, parameters
 
@@ -275,6 +283,15 @@ def _on_place(
         )
         why = f"'not among the best {rules.per_identity} of its folder'"
         yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
+    if rules.per_window is not None:
+        # as sources.video names frames
+        time = r"TRY_CAST(regexp_extract(path, '/\d+-(\d+\.\d+)s\.png$', 1) AS DOUBLE)"
+        place = (
+            f"row_number() OVER (PARTITION BY identity, floor({time} / {rules.per_window!r}) "
+            "ORDER BY quality DESC NULLS LAST, path, face)"
+        )
+        why = f"'not the best of its {rules.per_window:g} seconds'"
+        yield _Condition("per-window", f"{time} IS NOT NULL AND {place} > 1", why)
 
 
 def _least_number(percentile: float, faces: int) -> int:

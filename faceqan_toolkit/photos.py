@@ -31,6 +31,7 @@ from faceqan_toolkit.sources.archives import (
     expand,
     is_archive,
 )
+from faceqan_toolkit.sources.base import Inside
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, extension
@@ -106,6 +107,8 @@ def _expand(
             plain = [match for match in matches if not Path(match).is_dir()] or matches
             for match in plain:
                 yield from _existing(match, options)
+        elif isinstance(locate("", text.replace(os.sep, "/")).content, Inside):
+            yield from _existing(text, options)
         else:
             raise SettingsError(f"{text}: no such file or folder")
 

@@ -162,6 +162,62 @@ def place(source: Path, target: Path, mode: str, state: FileState | None, found:
         raise NotPlaced(_reason(error)) from error
 
 
+def inspect_content(
+    read: Callable[[], bytes], target: Path, mode: str, state: FileState | None
+) -> str:
+    """Tell what is left to do with a photo that is no file of its own: `PENDING` or `THERE`.
+
+    Args:
+        read: returns its bytes.
+        target, mode, state: as for `inspect`.
+
+    Raises:
+        NotPlaced: the mode needs a file, or something else is in its place.
+    """
+    if mode != "copy":
+        raise NotPlaced(f"it lies in an archive or behind a URL; only copy takes it, not {mode}")
+    try:
+        there = target.lstat()
+    except FileNotFoundError:
+        return PENDING
+    except (OSError, ValueError) as error:
+        raise NotPlaced(_reason(error)) from error
+    if stat.S_ISREG(there.st_mode):
+        wanted = (state and state.sha256) or hashlib.sha256(read()).hexdigest()
+        if sha256_of(target) == wanted:
+            return THERE
+    raise NotPlaced(_OCCUPIED)
+
+
+def place_content(data: bytes, target: Path, state: FileState | None) -> None:
+    """Write a photo to its place: under another name, to the disk, then its own.
+
+    Raises:
+        FileExistsError: something came into its place meanwhile.
+        NotPlaced: it is not what it was, or cannot be written.
+    """
+    if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
+        raise NotPlaced(_CHANGED)
+    part = part_of(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # of a process that died
+        with part.open("xb") as copy:
+            copy.write(data)
+            copy.flush()
+            os.fsync(copy.fileno())
+        _name(part, target)
+    except FileExistsError as error:
+        if target.parent.is_dir():
+            raise
+        raise NotPlaced("a file stands where a folder is needed") from error
+    except OSError as error:
+        raise NotPlaced(_reason(error)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def part_of(target: Path) -> Path:
     """Return the name a copy has until it is complete: hidden, the same every time."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
@@ -252,16 +308,21 @@ def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool =
             shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            raise
-        except OSError:
-            _rename(part, target)
+        _name(part, target)
         if verify:
             _sync(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give a finished copy its name, which nothing may have yet."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        _rename(part, target)
 
 
 def _sync(folder: Path) -> None:

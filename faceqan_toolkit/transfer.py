@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.errors import NotPlaced, PhotoError
 from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Entry, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
@@ -18,12 +18,18 @@ from faceqan_toolkit.placing import (
     THERE,
     check_inside,
     inspect,
+    inspect_content,
     part_of,
     place,
     place_below,
+    place_content,
     sha256_of,
 )
-from faceqan_toolkit.types import FileState
+from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.sources.names import extension
+from faceqan_toolkit.types import Content, FileState
 
 MODES = ("list", "copy", "move", "link", "symlink")
 BATCH = 256
@@ -55,18 +61,19 @@ class Outcome:
 
     Attributes:
         entry: its row in the manifest.
-        source: the file.
+        source: where the photo is, absolute.
         rule: of `filtering.Decision`.
     """
 
     entry: Entry
-    source: Path
+    source: str
     rule: str = ""
 
 
 @dataclass(frozen=True)
 class _Item:
     outcome: Outcome
+    content: Content
     target: Path | None = None
     state: FileState | None = None
     found: str = THERE
@@ -102,36 +109,63 @@ def carry_out(
 
 def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item:
     """Return what is to be done about a decision, looking at files and changing none."""
-    source = _source(decision, plan)
-    quality = "" if decision.quality is None else f"{decision.quality:.6f}"
-    entry = Entry(path_text(source), "", quality, plan.mode, "", "")
-    outcome = Outcome(entry, source, decision.rule)
+    outcome, content = outcome_of(decision, plan)
+    entry = outcome.entry
     if not decision.kept:
-        return _Item(
-            replace(outcome, entry=replace(entry, decision="drop", reason=decision.reason))
-        )
+        return _Item(outcome, content)
     try:
-        if plan.what == "crops" and not decision.crop:
-            raise NotPlaced("the run kept no crop of it")
-        if plan.what == "crops":
-            place_below(plan.run_folder, decision.crop)
+        check_source(decision, plan)
         if plan.folder is None or plan.mode == "list":
-            return _Item(outcome)
+            return _Item(outcome, content)
+        if isinstance(content, LocalFile) and extension(content.name) in ARCHIVE_EXTENSIONS:
+            raise NotPlaced("an archive, which stays where it is")
         target = place_below(plan.folder, _relative(decision, plan))
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
         state = decision.state if plan.what == "photos" else None
-        began = manifest.has if manifest else _never
-        found = inspect(
-            source, target, plan.mode, state, lambda: began(entry.source, entry.destination)
-        )
-        if plan.mode == "move" and not plan.dry:
-            entry = replace(entry, sha256=_sha256(source, target, state))
+        if isinstance(content, LocalFile):
+            began = manifest.has if manifest else _never
+            found = inspect(
+                content.file, target, plan.mode, state,
+                lambda: began(entry.source, entry.destination),
+            )  # fmt: skip
+        else:
+            found = inspect_content(lambda: content.read()[0], target, plan.mode, state)
+        if isinstance(content, LocalFile) and plan.mode == "move" and not plan.dry:
+            entry = replace(entry, sha256=_sha256(content.file, target, state))
         if found == THERE:
             entry = replace(entry, reason=THERE)
-        return _Item(replace(outcome, entry=entry), target, state, found)
-    except (NotPlaced, OSError) as error:
-        return _Item(_failed(replace(outcome, entry=entry), error))
+        return _Item(replace(outcome, entry=entry), content, target, state, found)
+    except (NotPlaced, PhotoError, OSError) as error:
+        return _Item(failed(replace(outcome, entry=entry), error), content)
+
+
+def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
+    """Return what a decision comes to before anything is done, and the photo's or crop's bytes."""
+    if plan.what == "crops":
+        content: Content = LocalFile(plan.run_folder / decision.crop)
+        place = os.fspath(plan.run_folder / decision.crop)
+    else:
+        source = locate(decision.root, decision.path)
+        content = source.content
+        place = os.fspath(content.file) if isinstance(content, LocalFile) else source.place
+    quality = "" if decision.quality is None else f"{decision.quality:.6f}"
+    entry = Entry(path_text(place), "", quality, plan.mode, "", "")
+    if not decision.kept:
+        entry = replace(entry, decision="drop", reason=decision.reason)
+    return Outcome(entry, place, decision.rule), content
+
+
+def check_source(decision: Decision, plan: Plan) -> None:
+    """Check that what is wanted exists in the run, and lies in it.
+
+    Raises:
+        NotPlaced: it does not.
+    """
+    if plan.what == "crops":
+        if not decision.crop:
+            raise NotPlaced("the run kept no crop of it")
+        place_below(plan.run_folder, decision.crop)
 
 
 def _never(*_: str) -> bool:
@@ -142,12 +176,6 @@ def _sha256(source: Path, target: Path, state: FileState | None) -> str:
     if state and state.sha256:
         return state.sha256
     return sha256_of(source if os.path.lexists(source) else target)
-
-
-def _source(decision: Decision, plan: Plan) -> Path:
-    if plan.what == "crops":
-        return plan.run_folder / decision.crop
-    return Path(path_from_text(decision.root)) / path_from_text(decision.path)
 
 
 def _relative(decision: Decision, plan: Plan) -> str:
@@ -162,22 +190,32 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     if item.target is None:
         return item.outcome
     assert plan.folder is not None
-    entry, source = item.outcome.entry, item.outcome.source
+    entry, content = item.outcome.entry, item.content
     try:
         check_inside(plan.folder, item.target)
         try:
-            place(source, item.target, plan.mode, item.state, item.found)
+            if isinstance(content, LocalFile):
+                place(content.file, item.target, plan.mode, item.state, item.found)
+            elif item.found != THERE:
+                place_content(content.read()[0], item.target, item.state)
         except FileExistsError:
             # an earlier one of these came there, on file systems that know no upper case
-            if inspect(source, item.target, plan.mode, item.state) == THERE:
+            if _is_there(content, item.target, plan.mode, item.state):
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
             raise NotPlaced("another file is there; it stays as it is") from None
-    except NotPlaced as error:
-        return _failed(item.outcome, error)
+    except (NotPlaced, PhotoError) as error:
+        return failed(item.outcome, error)
     return item.outcome
 
 
-def _failed(outcome: Outcome, error: Exception) -> Outcome:
+def _is_there(content: Content, target: Path, mode: str, state: FileState | None) -> bool:
+    if isinstance(content, LocalFile):
+        return inspect(content.file, target, mode, state) == THERE
+    return inspect_content(lambda: content.read()[0], target, mode, state) == THERE
+
+
+def failed(outcome: Outcome, error: Exception) -> Outcome:
+    """Return the outcome as an error, with its reason."""
     reason = getattr(error, "strerror", None) or str(error)
     return replace(outcome, entry=replace(outcome.entry, decision="error", reason=reason))
 
@@ -196,12 +234,12 @@ def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
         if entry.decision != "move":
             continue
         source = Path(path_from_text(entry.source))
-        outcome = Outcome(replace(entry, decision="back"), source)
+        outcome = Outcome(replace(entry, decision="back"), os.fspath(source))
         try:
             done = _put_back(source, Path(path_from_text(entry.destination)), entry.sha256, dry=dry)
             yield outcome if done else replace(outcome, entry=replace(outcome.entry, reason=THERE))
         except (NotPlaced, OSError) as error:
-            yield _failed(outcome, error)
+            yield failed(outcome, error)
 
 
 def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:

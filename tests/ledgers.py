@@ -41,9 +41,17 @@ def photo(root: Path, path: str, content: bytes | None = None) -> dict[str, obje
     }
 
 
-def face(root: Path, path: str, quality: float, index: int = 0, **values: object) -> Record:
+def face(
+    root: Path,
+    path: str,
+    quality: float,
+    index: int = 0,
+    *,
+    content: bytes | None = None,
+    **values: object,
+) -> Record:
     """Return a scored face of a photo that is written for it."""
-    return Record(**photo(root, path), face=index, status="ok", quality=quality, **values)
+    return Record(**photo(root, path, content), face=index, status="ok", quality=quality, **values)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

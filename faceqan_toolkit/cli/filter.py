@@ -34,6 +34,21 @@ from faceqan_toolkit.errors import SettingsError
     help="Photos, or the run's aligned crops.",
 )
 @click.option(
+    "--as",
+    "sink",
+    type=click.Choice(["files", "webdataset", "recordio"]),
+    default="files",
+    show_default=True,
+    help="With copy: files as they are, or a set for training: tars, or InsightFace's train.rec.",
+)
+@click.option(
+    "--shard-size",
+    type=int,
+    metavar="N",
+    show_default="10000",
+    help="With --as webdataset: photos in a tar.",
+)
+@click.option(
     "--by",
     type=click.Choice(["best", "worst", "main"]),
     default="best",
@@ -74,6 +89,12 @@ from faceqan_toolkit.errors import SettingsError
     type=int,
     metavar="N",
     help="Keep the best N of each identity, which is a photo's folder.",
+)
+@click.option(
+    "--per-window",
+    type=float,
+    metavar="SECONDS",
+    help="Of videos: keep the best frame in each so many seconds.",
 )
 @click.option(
     "--min-per-identity",

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.placing import THERE
 from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
 from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
 
 SHOWN_ERRORS = 20
@@ -36,6 +38,8 @@ def run_filter(
     folder: Path | None,
     mode: str,
     what: str,
+    sink: str,
+    shard_size: int | None,
     keep_top: str | None,
     drop_status: tuple[str, ...],
     manifest_path: Path | None,
@@ -74,10 +78,23 @@ def run_filter(
     plan = Plan(_absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry)
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
-    decisions = decide(run, rules)
+    if sink != "files":
+        if mode != "copy":
+            raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
+        if sink != "webdataset" and shard_size is not None:
+            raise SettingsError("--shard-size is for --as webdataset")
+    elif shard_size is not None:
+        raise SettingsError("--shard-size is for --as webdataset")
     writing = manifest_path is not None and not dry
     with Manifest(_absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
-        outcomes = carry_out(decisions, plan, file)
+        if sink == "files":
+            # what lies in archives is copied archive by archive
+            order = "identity" if mode == "copy" else "quality"
+            outcomes = carry_out(decide(run, rules, order), plan, file)
+        else:
+            by_folder = partial(decide, run, rules, "identity")
+            size = SHARD_SIZE if shard_size is None else shard_size
+            outcomes = Export(by_folder, plan, sink, size, file).outcomes()
         tell = _print_entry if dry else _print_path if mode == "list" else _print_nothing
         _finish(outcomes, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
     if writing:

@@ -1,0 +1,1 @@
+"""Where filtered photos go when they do not stay files of their own."""
