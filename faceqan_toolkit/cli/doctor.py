@@ -47,6 +47,8 @@ def command() -> None:
         except WeightsError as error:
             state, broken = str(error), True
         click.echo(f"weights     {what}: {state}")
+    remote = "installed" if find_spec("fsspec") else "missing; faceqan-toolkit[remote] adds URLs"
+    click.echo(f"extra       remote: {remote}")
     heif = "installed" if find_spec("pillow_heif") else "missing; faceqan-toolkit[heif] adds HEIC"
     click.echo(f"extra       heif: {heif}")
     onnx = "missing; faceqan-toolkit[onnx] takes recognition models that are ONNX files"

@@ -64,8 +64,8 @@ def parse_every(text: str) -> Every:
 class VideoArchive:
     """The frames of a video, see `base.Archive`: `NUMBER-SECONDSs.png`.
 
-    The frame of a number is the first one that is shown at number / rate seconds or later, so
-    that it is the same however it is reached, at a varying rate too.
+    Times count from the first frame. That of a number is the first one at number / rate seconds or
+    later, so that it is the same however it is reached, at a varying rate too.
 
     Args:
         store: the file, which must be on this machine.
@@ -121,10 +121,13 @@ class _Player:
         self._path = os.fspath(store.file)
         self._lock = threading.Lock()
         self._capture: Any
-        self._next = 0
+        self._next, self._time = 0, -math.inf  # one past the frame in hand, and its time
         with self._lock, _quiet():
             import cv2
 
+            self._open()
+            self._capture.grab()
+            self._zero = self._capture.get(cv2.CAP_PROP_POS_MSEC)  # some begin later than at 0
             self._open()
             self.rate = float(self._capture.get(cv2.CAP_PROP_FPS))
             if not 0 < self.rate <= MAX_RATE:
@@ -153,7 +156,7 @@ class _Player:
         import cv2
 
         self._capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
-        self._next = 0
+        self._next, self._time = 0, -math.inf
         if not self._capture.isOpened():
             raise UnreadablePhoto("not a video that can be read, or damaged")
 
@@ -169,9 +172,11 @@ class _Player:
         import cv2
 
         wanted = (number - 0.5) / self.rate * 1000
-        back = 0
+        back = 0  # frames before it where to begin; 0 goes on from the one in hand
         if not 0 <= number - self._next <= AHEAD:
             back = 1
+        elif self._time >= wanted:
+            return  # a gap: it is shown still
         while True:
             if back:
                 start = max(0, number - back)
@@ -185,12 +190,12 @@ class _Player:
                 self._open()
                 self._end = min(self._end, number)
                 raise UnreadablePhoto(_TOO_SHORT)
-            time = self._capture.get(cv2.CAP_PROP_POS_MSEC)
-            if back and number - back > 0 and time >= wanted:
+            self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) - self._zero
+            if back and number - back > 0 and self._time >= wanted:
                 back *= 16  # sought too far
                 continue
             back = 0
-            if time >= wanted:
+            if self._time >= wanted:
                 return
 
 

@@ -51,6 +51,15 @@ def test_frames_have_their_numbers(tmp_path: Path, name: str, code: str) -> None
     assert [len(taken(path, every)) for every in ("1s", "1", "0.001s")] == [5, 45, 45]
 
 
+def test_times_that_begin_late(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mpg", 60, rate=25, code="PIM1")
+    sources = taken(path, "7")
+    assert len(sources) > 5
+    for order in (sources, sources[::-1], sources[4:] + sources[:4]):
+        read = [shown(locate(source.root, source.path)) for source in order]
+        assert read == [int(source.path.rpartition("/")[2][:8]) for source in order]
+
+
 def test_the_same_frame_has_the_same_bytes(tmp_path: Path) -> None:
     sources = taken(write_video(tmp_path / "a.mp4", 30), "7")
     first = [source.content.read() for source in sources]
