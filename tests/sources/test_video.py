@@ -7,8 +7,10 @@ import pickle
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,8 +18,9 @@ from PIL import Image
 from faceqan_toolkit.errors import PhotoError, SettingsError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.sources.archives import ArchiveOptions
+from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
-from faceqan_toolkit.sources.video import Every, parse_every
+from faceqan_toolkit.sources.video import Every, _player, parse_every
 from faceqan_toolkit.types import PhotoSource
 from tests.sources.makers import frame, write_video
 
@@ -51,13 +54,32 @@ def test_frames_have_their_numbers(tmp_path: Path, name: str, code: str) -> None
     assert [len(taken(path, every)) for every in ("1s", "1", "0.001s")] == [5, 45, 45]
 
 
-def test_times_that_begin_late(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mpg", 60, rate=25, code="PIM1")
-    sources = taken(path, "7")
-    assert len(sources) > 5
-    for order in (sources, sources[::-1], sources[4:] + sources[:4]):
-        read = [shown(locate(source.root, source.path)) for source in order]
-        assert read == [int(source.path.rpartition("/")[2][:8]) for source in order]
+@pytest.mark.parametrize("start", [0, 50])
+def test_times_that_begin_late_and_vary(tmp_path: Path, start: int) -> None:
+    """The frame of a number is the first at its time or later, counted from the first frame."""
+    path, times = tmp_path / "a.mkv", [*range(8), 20, 21, 22, *range(30, 50)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
+        for number, time in enumerate(times):
+            picture = av.VideoFrame.from_ndarray(frame(number), format="rgb24")
+            picture.pts, picture.time_base = start + time, Fraction(1, 10)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    (source,) = taken(path, "1000")
+    folder = source.path.rpartition("/")[0]
+    rate = _player(LocalFile(path), LocalFile(path).state()).rate
+    wanted = {
+        number: next((at for at, time in enumerate(times) if time / 10 >= (number - 0.5) / rate))
+        for number in range(int(4.8 * rate))
+    }
+    for order in (sorted(wanted), sorted(wanted, reverse=True), [*range(5, 12), 40, 9, 41, 3]):
+        found = {
+            number: shown(locate(source.root, f"{folder}/{number:08d}-{number / rate:.3f}s.png"))
+            for number in order
+        }
+        assert found == {number: wanted[number] for number in order}
 
 
 def test_the_same_frame_has_the_same_bytes(tmp_path: Path) -> None:
