@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import CalibrationError, SettingsError
+from faceqan_toolkit.files import write_text
 from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import RunInfo, write_text
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
 
 FORMAT = 1

@@ -11,9 +11,11 @@ from typing import Any
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
+from faceqan_toolkit.database import connect, copy_rows
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.ranking import Ranking, connect, copy_rows, latest_of
-from faceqan_toolkit.runs import RunInfo, replacing
+from faceqan_toolkit.files import replacing
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import RunInfo
 
 SAME_FACE = 0.5
 """Overlap, intersection over union, from which two boxes in one photo are the same face."""
@@ -147,11 +149,10 @@ class RunComparison:
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection with the scored faces as tables a and b, and the common as pairs."""
-        with connect(ledger_a=self.first, ledger_b=self.second) as connection:
+        with connect(run_a=self.first, run_b=self.second) as connection:
             for name in "ab":
                 connection.execute(
-                    f"CREATE TEMP VIEW {name} AS SELECT * FROM ({latest_of(f'ledger_{name}')}) "
-                    "WHERE quality IS NOT NULL"
+                    f"CREATE TEMP VIEW {name} AS SELECT * FROM run_{name} WHERE quality IS NOT NULL"
                 )
             apart = "b.quality - a.quality" if self.scores_compare else "CAST(NULL AS DOUBLE)"
             connection.execute(f"CREATE TEMP TABLE pairs AS {_PAIRS.format(difference=apart)}")

@@ -13,6 +13,7 @@ from PIL import Image
 from faceqan_toolkit.alignment import resize_crop
 from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.files import replacing, write_text
 from faceqan_toolkit.hints import describe
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode
@@ -21,7 +22,7 @@ from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality import FaceQAN, Trace
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_crops import RunCrops
-from faceqan_toolkit.runs import RunInfo, replacing, write_text
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
 

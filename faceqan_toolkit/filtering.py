@@ -9,8 +9,9 @@ from typing import Any
 
 import duckdb
 
+from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.ranking import LATEST, Ranking, connect
+from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import FileState
 
@@ -181,10 +182,10 @@ def _prepare(
     are looked up first, by sorting, which it can do on the disk.
     """
     connection.execute(
-        f"""CREATE TEMP TABLE faces AS
+        """CREATE TEMP TABLE faces AS
             SELECT path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256,
                 regexp_replace(root || '/' || path, '/[^/]*$', '') AS identity
-            FROM ({LATEST})"""
+            FROM ledger"""
     )
     chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
     if rules.what == "photos" and _fetch(connection, "SELECT max(face) > 0 FROM faces"):

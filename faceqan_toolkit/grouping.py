@@ -13,10 +13,12 @@ import duckdb
 import pyarrow as pa
 
 from faceqan_toolkit.cells import guard, unguard
+from faceqan_toolkit.database import connect, copy_rows
 from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.files import replacing
 from faceqan_toolkit.intervals import difference, wilson
-from faceqan_toolkit.ranking import LATEST, Ranking, connect, copy_rows
-from faceqan_toolkit.runs import RunInfo, replacing
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import RunInfo
 
 FOLDER = "folder"
 
@@ -146,11 +148,11 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
         raise RunError(f"cannot write {target}: {error}") from error
 
 
-_BY_FILE = f"""
-    SELECT latest.*, coalesce(relative.name, whole.name) AS name
-    FROM ({LATEST}) AS latest
-    LEFT JOIN memberships AS relative ON relative.path = latest.path
-    LEFT JOIN memberships AS whole ON whole.path = latest.root || '/' || latest.path
+_BY_FILE = """
+    SELECT ledger.*, coalesce(relative.name, whole.name) AS name
+    FROM ledger
+    LEFT JOIN memberships AS relative ON relative.path = ledger.path
+    LEFT JOIN memberships AS whole ON whole.path = ledger.root || '/' || ledger.path
 """
 
 
@@ -169,7 +171,7 @@ def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:
     return rf"""
         SELECT *, CASE WHEN contains({path}, '/')
             THEN regexp_replace({path}, '/[^/]*$', '') ELSE '.' END AS name
-        FROM ({LATEST})
+        FROM ledger
     """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
+from faceqan_toolkit.database import connect, copy_rows, fetch_dicts
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.runs import RunInfo, open_ledger, replacing
+from faceqan_toolkit.files import replacing
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
@@ -36,43 +38,52 @@ SCORED_COLUMNS = (
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 
 
-def latest_of(table: str) -> str:
-    """Return SQL for the rows of a ledger that count: of each photo its last attempt."""
+def ranked(rows: str, left_out: str = "0") -> str:
+    """Return SQL for rows in order, with `rank`, `percentile` and `number`, their place from 1.
+
+    Apart from the sort, which can use the disk, all of it streams: a window with an order of its
+    own would have to fit into memory.
+
+    Args:
+        rows: SQL, a table or a query, for rows of the table `ledger`.
+        left_out: SQL for how many rows of the ledger that stand above a row are not among them.
+    """
     return f"""
-        SELECT * FROM {table}
-        SEMI JOIN (SELECT path, max(attempt) AS attempt FROM {table} GROUP BY path)
-        USING (path, attempt)
+        SELECT * EXCLUDE (before, best),
+            CASE WHEN quality IS NOT NULL THEN number END AS rank,
+            CASE WHEN quality IS NOT NULL THEN 100 * (
+                ((SELECT count(quality) FROM ledger) - best + 1)
+                / (SELECT count(quality) FROM ledger)
+            ) END AS percentile
+        FROM (
+            SELECT *, max(CASE WHEN quality IS DISTINCT FROM before THEN number END)
+                OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS best
+            FROM (
+                SELECT *, row_number() OVER () + {left_out} AS number,
+                    lag(quality) OVER () AS before
+                FROM (FROM {rows} ORDER BY quality DESC NULLS LAST, status <> 'ok', path, face)
+            )
+        )
     """
 
 
-LATEST = latest_of("ledger")
-RANKED = f"""
-    WITH latest AS ({LATEST})
-    SELECT
-        row_number() OVER (ORDER BY quality DESC, path, face) AS rank,
-        100 * cume_dist() OVER (ORDER BY quality) AS percentile,
-        *
-    FROM latest WHERE quality IS NOT NULL
-    UNION ALL BY NAME
-    SELECT * FROM latest WHERE quality IS NULL
-    ORDER BY rank NULLS LAST, status <> 'ok', path, face
-"""
+RANKED = ranked("ledger")
 # Predicted scores, those that were measured since included, of the photos as they are; of each
 # how far its rank may be off: the share of the faces within its error.
-PREDICTED = f"""
-    WITH latest AS ({LATEST}), predicted AS (
-        SELECT path, face, sha256, quality, quality_error FROM ledger
+PREDICTED = """
+    WITH predicted AS (
+        SELECT path, face, sha256, quality, quality_error FROM ledger_attempts
         WHERE preset = 'instant' AND quality IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY path, face ORDER BY attempt DESC) = 1
     )
     SELECT
-        path, face, latest.preset = 'exact' AS measured, predicted.quality AS prediction,
+        path, face, ledger.preset = 'exact' AS measured, predicted.quality AS prediction,
         predicted.quality_error AS error,
         count(*) OVER (
             ORDER BY predicted.quality
             RANGE BETWEEN predicted.quality_error PRECEDING AND predicted.quality_error FOLLOWING
         ) AS within
-    FROM latest JOIN predicted USING (path, face, sha256) WHERE latest.quality IS NOT NULL
+    FROM ledger JOIN predicted USING (path, face, sha256) WHERE ledger.quality IS NOT NULL
 """
 
 
@@ -146,7 +157,7 @@ class Ranking:
         """Return the number of rows by status: faces for "ok", photos for most others."""
         with self._connection() as connection:
             rows = connection.execute(
-                f"SELECT status, count(*) FROM ({LATEST}) GROUP BY status "
+                "SELECT status, count(*) FROM ledger GROUP BY status "
                 "ORDER BY status <> 'ok', count(*) DESC, status"
             ).fetchall()
         return dict(rows)
@@ -155,7 +166,7 @@ class Ranking:
         """Return how many faces have a lower quality, and how many have one at all."""
         with self._connection() as connection:
             row = connection.execute(
-                f"SELECT count(*) FILTER (quality < $quality), count(quality) FROM ({LATEST})",
+                "SELECT count(*) FILTER (quality < $quality), count(quality) FROM ledger",
                 {"quality": quality},
             ).fetchone()
         return row or (0, 0)
@@ -168,19 +179,18 @@ class Ranking:
         """
         with self._connection() as connection:
             cursor = connection.execute(
-                f"SELECT path, root, crop, sha256, quality FROM ({LATEST}) "
+                "SELECT path, root, crop, sha256, quality FROM ledger "
                 "WHERE face IS NOT NULL "
                 "QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 "
                 "AND quality IS NOT NULL ORDER BY path"
             )
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return fetch_dicts(cursor)
 
     def resized(self) -> int:
         """Return how many scored crops had to be resized first."""
         with self._connection() as connection:
             row = connection.execute(
-                f"SELECT count(*) FROM ({LATEST}) "
+                "SELECT count(*) FROM ledger "
                 "WHERE status = 'ok' AND starts_with(reason, 'resized from')"
             ).fetchone()
         return int(row[0]) if row else 0
@@ -196,8 +206,7 @@ class Ranking:
         """
         with self._connection() as connection:
             cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom, extra)})")
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return fetch_dicts(cursor)
 
     def described(self) -> list[Column]:
         """Return how CSV shows each of `columns`."""
@@ -234,18 +243,13 @@ class Ranking:
             every_failure: the same for all others.
         """
         columns = ", ".join((self._columns(), *extra))
-        query = f"SELECT {columns} FROM ({RANKED})"
-        if max(every, every_failure) > 1:
-            query = f"""
-                SELECT {columns} FROM (
-                    SELECT *, row_number() OVER (
-                        PARTITION BY status = 'ok' ORDER BY rank NULLS LAST, path, face
-                    ) - 1 AS place
-                    FROM ({RANKED})
-                )
-                WHERE place % CASE WHEN status = 'ok' THEN {every:d} ELSE {every_failure:d} END = 0
-                ORDER BY rank NULLS LAST, status <> 'ok', path, face
-            """
+        query = f"""
+            SELECT {columns} FROM ({RANKED}) WHERE CASE WHEN status = 'ok'
+                THEN (number - 1) % {every:d}
+                ELSE (number - 1 - (SELECT count(*) FROM ledger WHERE status = 'ok'))
+                    % {every_failure:d}
+            END = 0
+        """
         with self._connection() as connection:
             cursor = connection.execute(query)
             while rows := cursor.fetchmany(size):
@@ -268,14 +272,13 @@ class Ranking:
                     FROM ({PREDICTED})
                 ) WHERE place <= round({float(share)!r} * total) AND NOT measured
             )
-            SELECT latest.*, chosen.face IS NOT NULL AS wanted
-            FROM ({LATEST}) AS latest LEFT JOIN chosen USING (path, face)
+            SELECT ledger.*, chosen.face IS NOT NULL AS wanted
+            FROM ledger LEFT JOIN chosen USING (path, face)
             WHERE path IN (SELECT path FROM chosen) ORDER BY path, face
         """
         with self._connection() as connection:
             cursor = connection.execute(query)
-            names = [column[0] for column in cursor.description]
-            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            rows = fetch_dicts(cursor)
         photos: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             photos.setdefault(row["path"], []).append(row)
@@ -326,15 +329,26 @@ class Ranking:
         columns = ", ".join((self._columns(), *extra))
         if top is None and bottom is None:
             return f"SELECT {columns} FROM ({RANKED})"
-        kept = " OR ".join(
-            condition
-            for condition, number in (
-                (f"rank <= {top}", top),
-                (f"rank > (SELECT max(rank) FROM ranked) - {bottom}", bottom),
+        # the best and the worst by their quality first: then little is left to sort
+        least, most = "(SELECT least FROM ends)", "(SELECT most FROM ends)"
+        between = f"(SELECT count(*) FROM ledger WHERE quality < {least} AND quality > {most})"
+        return f"""
+            WITH ends AS MATERIALIZED (SELECT
+                coalesce((SELECT min(quality) FROM (
+                    SELECT quality FROM ledger ORDER BY quality DESC NULLS LAST LIMIT {top or 0}
+                )), CAST('infinity' AS DOUBLE)) AS least,
+                coalesce((SELECT max(quality) FROM (
+                    SELECT quality FROM ledger ORDER BY quality NULLS LAST LIMIT {bottom or 0}
+                )), CAST('-infinity' AS DOUBLE)) AS most
+            ), outer_rows AS (
+                SELECT * FROM ledger WHERE quality >= {least} OR quality <= {most}
             )
-            if number is not None
-        )
-        return f"WITH ranked AS ({RANKED}) SELECT {columns} FROM ranked WHERE {kept} ORDER BY rank"
+            SELECT {columns} FROM (
+                {ranked("outer_rows", f"CASE WHEN quality < {least} THEN {between} ELSE 0 END")}
+            )
+            WHERE rank <= {top or 0} OR rank > (SELECT count(quality) FROM ledger) - {bottom or 0}
+            ORDER BY rank
+        """
 
     def _qualities(self, top: int | None, bottom: int | None) -> dict[str, float]:
         """Return {path: quality}; of several faces in a photo the largest one's."""
@@ -351,45 +365,6 @@ class Ranking:
 
     def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         return connect(ledger=self.run)
-
-
-@contextmanager
-def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection that sees the records of runs as tables of the given names.
-
-    What does not fit into memory goes to the first run's folder.
-
-    Raises:
-        RunError: a ledger is damaged.
-    """
-    with duckdb.connect() as connection:
-        folder = next(iter(runs.values())).folder
-        connection.execute("SET temp_directory = ?", [str(folder / ".duckdb")])
-        # the order is in the query; without progress bars on people's terminals
-        connection.execute("SET enable_progress_bar = false")
-        for name, run in runs.items():
-            connection.register(name, open_ledger(run))
-        yield connection
-
-
-def copy_rows(
-    connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
-) -> None:
-    """Write the rows of a query to a file.
-
-    Args:
-        connection: where the query runs.
-        query: SQL; for CSV its cells must be harmless already, see `cells.guard_sql`.
-        target: replaced if it exists.
-        file_format: one of `FORMATS`.
-    """
-    options = {
-        "csv": "FORMAT csv, HEADER true",
-        "jsonl": "FORMAT json, ARRAY false",
-        "parquet": "FORMAT parquet",
-    }[file_format]
-    destination = str(target).replace("'", "''")
-    connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
 
 
 def _column(name: str, kind: str, cell: object) -> Column:

@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +14,11 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.files import write_text
+from faceqan_toolkit.ledger import Ledger, as_table
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.locate import is_there, locate
@@ -43,12 +42,6 @@ HEALABLE = frozenset(
 
 PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",
             "numpy", "pillow", "pyarrow", "duckdb", "openvino")  # fmt: skip
-
-_ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-SCHEMA = pa.schema(
-    [(column.name, _ARROW[str(column.type).removesuffix(" | None")]) for column in fields(Record)]
-)
-"""Columns of the ledger: those of `Record`."""
 
 
 class Known(NamedTuple):
@@ -115,9 +108,9 @@ class RunInfo:
             raise RunError(f"{self.folder / 'run.json'}: {error}") from error
 
     @property
-    def parts(self) -> list[Path]:
-        """The ledger's files, oldest first."""
-        return sorted((self.folder / "records").glob("part-*.parquet"))
+    def ledger(self) -> Ledger:
+        """Its records."""
+        return Ledger(self.folder / "records")
 
 
 def read_run(folder: Path) -> RunInfo:
@@ -137,23 +130,6 @@ def read_run(folder: Path) -> RunInfo:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
 
-def open_ledger(run: RunInfo) -> pads.Dataset:
-    """Return the ledger's parts as one dataset.
-
-    Raises:
-        RunError: a part is damaged; the message names it.
-    """
-    for part in run.parts:
-        try:
-            pq.read_schema(part)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(
-                f"{part} is damaged ({error}); delete it and run again: "
-                "only its photos are scored anew"
-            ) from error
-    return pads.dataset([str(part) for part in run.parts], schema=SCHEMA, format="parquet")
-
-
 class Run:
     """A run folder opened for writing; use it in a `with` statement.
 
@@ -163,6 +139,10 @@ class Run:
         weights_sha256: of the recognition model (`FoundModel.weights`), "" for a task without one.
         model: what `run.json` says of it besides.
         retry_failed: try every photo without a score again, not only healable ones.
+
+    Attributes:
+        ledger: its records.
+        repaired: what people should know of damage that was found and put right.
 
     Raises:
         RunError: other settings, another process at work, a folder that is no run's.
@@ -189,6 +169,7 @@ class Run:
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
         self._invocations: list[dict[str, Any]] = []
+        self.ledger = Ledger(folder / "records")
         self._lock = FileLock(folder / ".lock")
         try:
             os.fspath(folder).encode()
@@ -215,9 +196,8 @@ class Run:
                 self.write_info({})  # the ledger is worth nothing without its settings
             else:
                 self._continue()
+            self.repaired = tuple(self.ledger.repair())
             self._read_known()
-            numbers = [int(part.stem.removeprefix("part-")) for part in self.info.parts]
-            self._next_part = max(numbers, default=-1) + 1
         except BaseException:
             self._lock.release()
             raise
@@ -303,18 +283,26 @@ class Run:
         self._flushed = time.monotonic()
         if not self._waiting:
             return
-        target = self.folder / "records" / f"part-{self._next_part:06d}.parquet"
-        rows = [record.as_dict() for record in self._waiting]
         try:
-            with replacing(target) as temporary:
-                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+            self.ledger.write([as_table(self._waiting)])
         except OSError as error:
             raise RunError(
-                f"cannot write {target}: {error.strerror or error}; parts written before are safe, "
-                "the same command goes on from there"
+                f"cannot write to {self.ledger.folder}: {error.strerror or error}; parts written "
+                "before are safe, the same command goes on from there"
             ) from error
-        self._next_part += 1
         self._waiting = []
+
+    def compact(self) -> None:
+        """Join the ledger's parts if they have become many.
+
+        Raises:
+            RunError: they cannot be read or written; nothing is lost.
+        """
+        try:
+            self.ledger.compact()
+        except (OSError, pa.ArrowException) as error:
+            self.ledger.refuse_damage()
+            raise RunError(f"cannot join the parts in {self.ledger.folder}: {error}") from error
 
     def write_info(
         self, counts: Mapping[str, int], invocation: Mapping[str, Any] | None = None
@@ -390,9 +378,7 @@ class Run:
 
     def _read_known(self) -> None:
         columns = ["path", *Known._fields]
-        if not self.info.parts:
-            return
-        for batch in open_ledger(self.info).to_batches(columns=columns):
+        for batch in self.ledger.dataset().to_batches(columns=columns):
             for row in batch.to_pylist():
                 self._note(row["path"], _known(row))
 
@@ -421,35 +407,6 @@ class Run:
             return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
         except PhotoError:
             return False
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path that is flushed to the disk and takes the target's name at the end.
-
-    If the body fails, the target stays as it was.
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a small file whole or not at all.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    try:
-        with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores"},
-    {"weights", "settings", "sources.names"},
+    {"weights", "settings", "files", "sources.names"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
     {"sources.archives"},
@@ -31,14 +31,14 @@ LAYERS = [
     },
     {"measures", "embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},
     {"embedders.sface", "embedders.architectures", "proposals"},
-    {"embedders.checkpoints", "runs"},
+    {"embedders.checkpoints", "ledger", "runs"},
     {"embedders.onnx_rewrites", "embedders.onnx_source", "embedders.onnx_session"},
     {"embedders.onnx_convert", "embedders.onnx_network", "embedders.onnx_model"},
     {"embedders.files", "embedders.factories", "embedders.installed"},
     {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
     {"landmarks_index"},
-    {"detection", "landmarks", "estimator", "ranking", "intervals", "placing", "manifest",
-     "run_crops"},
+    {"detection", "landmarks", "estimator", "database", "ranking", "intervals", "placing",
+     "manifest", "run_crops"},
     {"filtering", "comparing", "grouping", "calibration"},
     {"transfer"},
     {"sinks.samples"},
@@ -109,9 +109,9 @@ def test_imports_go_one_way(name: str) -> None:
 
 
 RECORDS = [
-    "ranking", "runs", "cells", "types", "errors", "settings", "scale", "filtering", "placing",
-    "manifest", "transfer", "comparing", "grouping", "intervals", "methods", "estimators",
-    "hints", "calibration",
+    "ranking", "runs", "ledger", "database", "cells", "types", "errors", "settings", "scale",
+    "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
+    "methods", "estimators", "hints", "calibration",
 ]  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def test_nothing_needs_more_memory_than_it_has(tmp_path: Path, monkeypatch) -> N
     import pyarrow.parquet as pq
 
     from faceqan_toolkit import filtering
-    from faceqan_toolkit.runs import SCHEMA
+    from faceqan_toolkit.ledger import SCHEMA
 
     run = write_run(tmp_path / "run", [])
     number = 150_000

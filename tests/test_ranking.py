@@ -250,7 +250,9 @@ def test_records_of_runs_without_hints_can_be_refined(tmp_path: Path) -> None:
     predicted = scored("a.jpg", 0.5, preset="instant", quality_error=0.1, sha256="x")
     ranking = ranking_of(tmp_path / "run", [predicted])
     (part,) = (tmp_path / "run/records").iterdir()
-    pq.write_table(pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"]), part)
+    table = pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"])
+    part.unlink()
+    pq.write_table(table, part.with_name("part-000000.parquet"))  # as parts were called then
     (doubt,) = ranking.uncertain(1.0)
     assert doubt.records == (predicted,)
     with Run(tmp_path / "run", Settings(), "weights") as run:

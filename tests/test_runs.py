@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from faceqan_toolkit import runs
+from faceqan_toolkit import ledger, runs
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import HEALABLE, SCHEMA, Run, read_run
+from faceqan_toolkit.runs import HEALABLE, Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource, Record
@@ -52,16 +51,12 @@ def source(tmp_path: Path) -> PhotoSource:
     return photo(tmp_path / "photos", "a.jpg")
 
 
-def test_schema_has_the_records_columns() -> None:
-    assert SCHEMA.names == [field.name for field in dataclasses.fields(Record)]
-
-
 def test_records_come_back(tmp_path: Path, source: PhotoSource) -> None:
     written = record(source, similarity_mean=0.9, confidence=None, crop="crops/a.jpg.0.png")
     with open_run(tmp_path / "run") as run:
         run.append([written])
     (part,) = (tmp_path / "run/records").iterdir()
-    assert part.name == "part-000000.parquet"
+    assert part.name.startswith("part-000000.")
     (row,) = pq.read_table(part).to_pylist()
     assert Record(**row) == written
 
@@ -182,16 +177,26 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         open_run(tmp_path / "run")
 
 
-def test_a_damaged_part_is_named(tmp_path: Path, source: PhotoSource) -> None:
-    with open_run(tmp_path / "run") as run:
-        run.append([record(source)])
-    part = tmp_path / "run/records/part-000000.parquet"
+def test_a_damaged_part_is_moved_aside_and_its_photos_are_done_again(
+    tmp_path: Path, source: PhotoSource
+) -> None:
+    other = photo(tmp_path / "photos", "b.jpg")
+    for written in (source, other):
+        with open_run(tmp_path / "run") as run:
+            run.append([record(written)])
+    part, _ = (part.file for part in run.ledger.parts)
     part.write_bytes(part.read_bytes()[:50])
-    with pytest.raises(RunError, match=r"part-000000\.parquet is damaged.*delete it"):
-        open_run(tmp_path / "run")
-    part.unlink()
+    with pytest.raises(RunError, match=r"part-000000\.\w+\.parquet is damaged.*run again"):
+        rows(tmp_path / "run")
     with open_run(tmp_path / "run") as run:
+        (line,) = run.repaired
+        assert line.startswith(f"{part} is damaged")
         assert run.pending(source)
+        assert not run.pending(other)
+    assert (tmp_path / "run/records/damaged" / part.name).read_bytes()
+    assert [row["path"] for row in rows(tmp_path / "run")] == ["b.jpg"]
+    with open_run(tmp_path / "run") as run:
+        assert run.repaired == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": {}}', '{"settings": 3}'])
@@ -216,12 +221,12 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch) -> None
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pq, "write_table", full)
+        patched.setattr(ledger, "write_part", full)
         with pytest.raises(
             RunError, match="No space left on device; parts written before are safe"
         ):
             run.flush()
-    assert [path.name for path in (tmp_path / "run/records").iterdir()] == ["part-000000.parquet"]
+    assert len(list((tmp_path / "run/records").iterdir())) == 1
     run.close()  # the disk has room again
     assert {row["path"] for row in rows(tmp_path / "run")} == {"a.jpg", "b.jpg"}
 

@@ -81,6 +81,8 @@ def make_run(
     calibrated = _calibration(calibration, settings, weights)
     sources = list(photos)
     with Run(output, settings, weights, model, retry_failed=retry_failed) as run:
+        for line in run.repaired:
+            click.echo(f"Warning: {line}", err=True)
         changed = calibrated is not None and run.use_calibration(
             calibrated.for_run(), calibrated.scale
         )
@@ -91,6 +93,7 @@ def make_run(
         run.flush()
         ranking = Ranking(run.info)
         refined = _refine(run, settings, ranking) if settings.refine else {}
+        run.compact()
         counts = ranking.counts()
         files = [output / f"{ranking.name}.{file_format}" for file_format in formats]
         for file, file_format in zip(files, formats, strict=True):

@@ -18,7 +18,7 @@ from faceqan_toolkit.errors import (
     SettingsError,
     WeightsError,
 )
-from faceqan_toolkit.runs import replacing
+from faceqan_toolkit.files import replacing
 from faceqan_toolkit.settings import ModelOptions, is_model_name
 
 

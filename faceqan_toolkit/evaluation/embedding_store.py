@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.embeddings import Vectors
-from faceqan_toolkit.runs import replacing
+from faceqan_toolkit.files import replacing
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedding_norm import EmbeddingNorm

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_from_text
-from faceqan_toolkit.runs import replacing
 
 LEGACY_NAME = "xqlfw_results.pkl"
 """The file's name there."""

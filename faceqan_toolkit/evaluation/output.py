@@ -20,7 +20,7 @@ from faceqan_toolkit.evaluation.plots import (
 )
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
-from faceqan_toolkit.runs import write_text
+from faceqan_toolkit.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.panels import Line, Panel
 from faceqan_toolkit.evaluation.summary import Evaluation
-from faceqan_toolkit.runs import replacing
+from faceqan_toolkit.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

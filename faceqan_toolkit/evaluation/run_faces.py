@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.matching import Match, match_paths
-from faceqan_toolkit.runs import RunInfo, open_ledger, read_run
+from faceqan_toolkit.runs import RunInfo, read_run
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
-_COLUMNS = ["path", "face", "status", "crop", "attempt", *MEASURES]
 
 
 @dataclass(frozen=True)
@@ -78,31 +77,20 @@ def read_run_faces(folder: Path) -> RunFaces:
         RunError: it is no run folder, or damaged.
     """
     run = read_run(folder)
-    rows: dict[str, dict[str, Any]] = {}
-    for batch in open_ledger(run).to_batches(columns=_COLUMNS) if run.parts else ():
-        for row in batch.to_pylist():
-            before = rows.get(row["path"])
-            if before is None or _goes_before(row, before):
-                rows[row["path"]] = row
-    if not rows:
+    columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
+    with connect(ledger=run) as connection:
+        found = connection.execute(
+            f"""SELECT path, status, coalesce(crop, '') AS crop, {columns} FROM ledger
+            QUALIFY row_number() OVER (
+                PARTITION BY path ORDER BY quality IS NULL, status <> 'ok', face
+            ) = 1 ORDER BY path"""
+        ).fetchnumpy()
+    if not len(found["path"]):
         raise RunError(f"{folder} has no photos")
-    found = list(rows.values())
     return RunFaces(
         run,
-        tuple(rows),
-        tuple(row["status"] for row in found),
-        tuple(row["crop"] or "" for row in found),
-        {
-            name: np.array([math.nan if row[name] is None else row[name] for row in found])
-            for name in MEASURES
-        },
+        tuple(found["path"].tolist()),
+        tuple(map(sys.intern, found["status"].tolist())),
+        tuple(found["crop"].tolist()),
+        {name: np.ma.filled(found[name], np.nan) for name in MEASURES},
     )
-
-
-def _goes_before(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether a row counts in place of another of the same photo."""
-    keys = [
-        (-one["attempt"], one["quality"] is None, one["status"] != "ok", one["face"] or 0)
-        for one in (row, other)
-    ]
-    return keys[0] < keys[1]

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.matching import Match, match_paths
 from faceqan_toolkit.evaluation.plain_pickle import load_plain
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.runs import open_ledger, read_run
+from faceqan_toolkit.runs import read_run
 
 PATH_COLUMNS = ("path", "image", "image_path", "img_path", "image_name", "filename", "file", "name")
 QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
@@ -263,23 +264,11 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
 
 def _run_rows(folder: Path) -> Iterator[Row]:
     """Yield the rows of a run: of each photo those of its last attempt."""
-    run = read_run(folder)
-    if not run.parts:
-        return
-    columns = ["path", "face", "quality", "attempt"]
-    latest: dict[str, tuple[int, list[Row]]] = {}
-    for batch in open_ledger(run).to_batches(columns=columns):
-        for path, face, quality, attempt in zip(
-            *(batch.column(column).to_pylist() for column in columns), strict=True
-        ):
-            row = (path, face or 0, math.nan if quality is None else quality)
-            before = latest.get(path)
-            if before is None or attempt > before[0]:
-                latest[path] = (attempt, [row])
-            elif attempt == before[0]:
-                before[1].append(row)
-    for _, rows in latest.values():
-        yield from rows
+    with connect(ledger=read_run(folder)) as connection:
+        cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
+        while rows := cursor.fetchmany(10_000):
+            for path, face, quality in rows:
+                yield path, face, math.nan if quality is None else quality
 
 
 def _columns(

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from faceqan_toolkit.ledger import SCHEMA, write_part
 from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import SCHEMA, Run, RunInfo, read_run
+from faceqan_toolkit.runs import Run, RunInfo, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
 
@@ -58,11 +59,11 @@ def make_run(folder: Path, records: Iterable[Record], task: str = "align-and-sco
 def large_run(folder: Path, number: int) -> RunInfo:
     """Make a run of so many faces, n / number their qualities; its ledger is written at once."""
     run = make_run(folder, [face("first.jpg", 0.0)])
-    template = pq.read_table(run.parts[0]).to_pylist()[0]
+    template = pq.read_table(run.ledger.parts[0].file).to_pylist()[0]
     columns = {name: [value] * number for name, value in template.items()}
     columns["path"] = [f"person_{n % 5000:04d}/{n:06d}.jpg" for n in range(number)]
     columns["quality"] = [n / number for n in range(number)]
-    pq.write_table(pa.table(columns, schema=SCHEMA), run.parts[0])
+    write_part([pa.table(columns, schema=SCHEMA)], run.ledger.parts[0].file)
     return run
 
 

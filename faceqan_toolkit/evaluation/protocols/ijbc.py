@@ -21,8 +21,8 @@ from faceqan_toolkit.evaluation.protocols.base import (
 )
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.evaluation.protocols.templates import Templates
+from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.runs import replacing
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 
 NAMES = "meta/ijbc_name_5pts_score.txt"

@@ -1,0 +1,129 @@
+"""DuckDB over the ledgers of runs, in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from filelock import FileLock, Timeout
+
+from faceqan_toolkit.cores import usable_cores, usable_memory
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.runs import RunInfo
+
+MOST_MEMORY = 4_000_000_000
+"""Bytes DuckDB holds at most; what needs more is spilled. Sorting is hardly faster with more."""
+
+
+@contextmanager
+def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to the records of runs.
+
+    A run given as `ledger` is a table `ledger` of the rows that count, those of each photo's last
+    attempt, and a table `ledger_attempts` of all rows. What does not fit into memory goes to a
+    folder in that of the first run, which is removed afterwards.
+
+    Raises:
+        RunError: a ledger is damaged, memory and disk do not suffice.
+    """
+    with (
+        _spill_folder(next(iter(runs.values())).folder) as spill,
+        duckdb.connect() as connection,
+    ):
+        connection.execute("SET temp_directory = ?", [str(spill or "")])
+        connection.execute(f"SET memory_limit = '{_memory()} bytes'")
+        connection.execute(f"SET threads = {usable_cores()}")
+        # the order is in the query; without progress bars on people's terminals
+        connection.execute("SET enable_progress_bar = false")
+        for name, run in runs.items():
+            connection.register(f"{name}_attempts", run.ledger.dataset())
+            connection.execute(f"CREATE TEMP VIEW {name} AS {_LATEST.format(name=name)}")
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise RunError(
+                "there is not enough memory"
+                + ("" if spill else ", and the run folder takes no files to spill to")
+                + f": {error}"
+            ) from error
+        except duckdb.Error:
+            for run in runs.values():
+                run.ledger.refuse_damage()
+            raise
+
+
+# few photos have a second attempt; without any the join has nothing on its right side, as the
+# parts' statistics tell without reading
+_LATEST = """
+    SELECT * FROM {name}_attempts ANTI JOIN (
+        SELECT path, max(attempt) AS last FROM {name}_attempts WHERE attempt > 0 GROUP BY path
+    ) AS later ON {name}_attempts.path = later.path AND {name}_attempts.attempt < later.last
+"""
+
+
+def fetch_dicts(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return all rows of a result as dictionaries."""
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def copy_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
+) -> None:
+    """Write the rows of a query to a file.
+
+    Args:
+        connection: where the query runs.
+        query: SQL; for CSV its cells must be harmless already, see `cells.guard_sql`.
+        target: replaced if it exists.
+        file_format: "csv", "jsonl" or "parquet".
+    """
+    options = {
+        "csv": "FORMAT csv, HEADER true",
+        "jsonl": "FORMAT json, ARRAY false",
+        "parquet": "FORMAT parquet",
+    }[file_format]
+    destination = str(target).replace("'", "''")
+    connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+
+
+def _memory() -> int:
+    """Return how many bytes DuckDB may hold: half of what is free, within reason."""
+    free = usable_memory()
+    return MOST_MEMORY if free is None else max(MOST_MEMORY // 16, min(MOST_MEMORY, free // 2))
+
+
+@contextmanager
+def _spill_folder(run_folder: Path) -> Iterator[Path | None]:
+    """Yield a new folder for one connection; None where none can be made.
+
+    Two connections must not share one. A lock in it tells whether it is in use: what a killed
+    process left behind is removed by the next.
+    """
+    for left in run_folder.glob(".spill-*"):
+        if not _in_use(left):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".spill-", dir=run_folder))
+    except OSError:  # a run that may be read only
+        yield None
+        return
+    try:
+        with FileLock(folder / "lock"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_use(folder: Path) -> bool:
+    """Tell whether a process holds the folder's lock, or is about to take it."""
+    if not (folder / "lock").exists():
+        return True
+    with suppress(Timeout, OSError), FileLock(folder / "lock", timeout=0):
+        return False
+    return True
