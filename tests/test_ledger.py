@@ -156,12 +156,12 @@ from faceqan_toolkit.ledger import Ledger
 from tests.test_ledger import fill
 ledger.JOINED_ROWS, ledger.MANY = 300, 8
 found = Ledger(Path(sys.argv[1]))
-print("ready", flush=True)
 while True:
     assert list(found.repair()) == []
     rows = found.dataset().count_rows()
     fill(found, 8, rows // 2)
     found.compact()
+    print("once", flush=True)
 """
 
 
@@ -175,14 +175,14 @@ def test_joining_killed_at_random_moments(ledger: Ledger) -> None:
         )
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(chance.uniform(0.0, 0.4))
+        time.sleep(chance.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         found = paths(ledger)
         assert len(found) >= rows
         assert found == [f"{number:04d}.jpg" for number in range(len(found))]
         rows = len(found)
-    assert rows > 300, "the processes were killed before they did anything"
+    assert any(part.first < part.last for part in ledger.parts)
 
 
 def flips(size: int) -> list[tuple[int, int]]:
