@@ -16,7 +16,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.runs import replacing
+from faceqan_toolkit.files import replacing
 
 LARGE_BYTES = 4_000_000
 """A file with more is read once, for all processes and later runs, into an index on the disk."""
