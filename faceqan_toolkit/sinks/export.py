@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
+from faceqan_toolkit.files import replacing, write_text
 from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Manifest
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.placing import THERE
-from faceqan_toolkit.runs import replacing, write_text
 from faceqan_toolkit.sinks.recordio import RecordWriter
 from faceqan_toolkit.sinks.samples import Sample
 from faceqan_toolkit.sinks.webdataset import TarWriter
