@@ -31,7 +31,8 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
 BLOCKS_IN_HAND = 2
-"""Blocks of photos a worker is given at once: one to score, one to prepare meanwhile."""
+"""Blocks of photos a worker is given at once: one to score, one to prepare meanwhile. Where a block
+is small, each of its threads counts as one face of it."""
 
 TICK = 0.5
 """Seconds after which workers are looked at, whether they have said something or not."""
@@ -40,7 +41,7 @@ KILL_SECONDS = 10.0
 """How long a killed process is waited for: one that waits for a dead disk may outlive its kill."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A photo on its way.
 
@@ -224,7 +225,7 @@ class ProcessEngine:
                 continue
             if isinstance(answer, Ready):
                 self._check_weights(answer)
-                worker.capacity = BLOCKS_IN_HAND * answer.block_faces
+                worker.capacity = BLOCKS_IN_HAND * max(answer.block_faces, self.preparers)
                 self._backend = answer.backend
             elif isinstance(answer, Begun):
                 task = worker.in_hand[answer.number - worker.answered]
@@ -260,7 +261,7 @@ class ProcessEngine:
         else:
             suspects = [task for task, _ in worker.preparing.values()]
             others = [task for task in tasks if task not in suspects]
-            half = 0 if suspects else len(others) // 2
+            half = len(others) // 2
             self._try_again(*([task] for task in suspects), others[:half], others[half:])
         self._team.append(self._start(worker.device))
 
@@ -272,7 +273,7 @@ class ProcessEngine:
         for worker in list(self._team):
             overdue = worker.overdue(begun_before=self._now - limit)
             # what it has to say may be that it is done with them
-            if not overdue or worker.outbox.poll():
+            if not overdue or wait([worker.outbox], 0):
                 continue
             self._team.remove(worker)
             self._seconds.update(worker.seconds)

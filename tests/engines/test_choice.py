@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from faceqan_toolkit.cli.job import make_run
+from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines import choice
 from faceqan_toolkit.engines.choice import make_engine, worker_bytes, worker_devices
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.settings import Settings
+from tests.conftest import SAMPLES
 
 GB = 1_000_000_000
 
@@ -120,3 +124,16 @@ def test_larger_models_take_more_memory(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(choice, "usable_memory", lambda: 16 * GB)
     assert devices(1000) == ["cpu"] * 8
     assert devices(1000, model=str(file)) == ["cpu"] * 5
+
+
+def test_a_runs_workers_are_told_its_weights(monkeypatch, tmp_path: Path) -> None:
+    class Told(Exception):
+        pass
+
+    def engine(devices: list[str], **options: object) -> None:
+        raise Told(options["weights_sha256"])
+
+    monkeypatch.setattr(choice, "ProcessEngine", engine)
+    settings = Settings(preset="instant", device="cpu")
+    with pytest.raises(Told, match=f"^{find_model('sface').sha256}$"):
+        make_run(settings, find_photos([str(SAMPLES)]), tmp_path / "run", [], retry_failed=False)

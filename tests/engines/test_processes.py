@@ -109,14 +109,14 @@ def test_a_photo_that_hangs_is_given_up(
 
 def test_time_in_which_the_parent_does_something_else_is_no_photos_fault(tmp_path: Path) -> None:
     """Nor is a machine that was asleep, or a run that was stopped by Ctrl-Z."""
-    folder = photos(tmp_path / "photos", *numbered(4), "00_slow")
-    engine = ProcessEngine(["cpu"], make=pipelines.accidents)
-    limited = replace(SETTINGS, photo_timeout=pipelines.SLOW_SECONDS + 2)
+    folder = photos(tmp_path / "photos", "00_slow", *numbered(5)[1:])
+    engine = ProcessEngine(["cpu"] * 2, make=pipelines.accidents)
+    limited = replace(SETTINGS, photo_timeout=pipelines.SLOW_SECONDS - 0.7)
     found = []
     for rows in engine.run(find_photos([str(folder)]), limited, None):
         found.append(rows)
-        if len(found) == 1:
-            time.sleep(pipelines.SLOW_SECONDS + 3)
+        if len(found) == 3:  # the slow one has been begun, and is not done
+            time.sleep(pipelines.SLOW_SECONDS - 0.9)
     assert set(statuses(found).values()) == {"ok"}
 
 
