@@ -21,6 +21,9 @@ SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
 
+_loading = threading.Lock()
+"""OpenCV's log level, changed while a network is loaded, is the process's."""
+
 
 class YuNet:
     """The network; runs on the CPU. Every thread gets its own, as OpenCV's keeps the last size.
@@ -36,19 +39,25 @@ class YuNet:
         self._own.network = self._load()
 
     def _load(self) -> cv2.FaceDetectorYN:
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
-            return cv2.FaceDetectorYN.create(
-                "onnx", self._content, np.empty(0, np.uint8), (320, 320), LOWEST_CONFIDENCE, OVERLAP
-            )
-        except cv2.error as error:
-            raise MissingDependency(
-                f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
-                "pip install -U opencv-python-headless"
-            ) from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+        with _loading:
+            level = cv2.utils.logging.getLogLevel()
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            try:
+                return cv2.FaceDetectorYN.create(
+                    "onnx",
+                    self._content,
+                    np.empty(0, np.uint8),
+                    (320, 320),
+                    LOWEST_CONFIDENCE,
+                    OVERLAP,
+                )
+            except cv2.error as error:
+                raise MissingDependency(
+                    f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
+                    "pip install -U opencv-python-headless"
+                ) from error
+            finally:
+                cv2.utils.logging.setLogLevel(level)
 
     def detect(self, pixels: Pixels) -> Detections:
         """Return the faces of a picture; those much larger than 300 pixels are missed.
