@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := demo-run
 
-.PHONY: demo test coverage lint
+.PHONY: demo test coverage lint docs
 
 # Installed again only when the list of dependencies changes. --prefer-binary: a wheel of an older
 # release beats compiling a newer one.
@@ -27,6 +27,10 @@ test: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+# Into site/; a broken link fails.
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -29,8 +29,8 @@ def commands() -> dict[str, click.Command]:
 
 
 def documented_options() -> dict[str, str]:
-    table = README.split("## Options and their defaults")[1].split("\n## ")[0]
-    return dict(re.findall(r"^\| `(--[\w-]+)`[^|]*\| ([^|]+?) \|", table, re.M))
+    page = (ROOT / "docs/options.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `(--[\w-]+)`[^|]*\| ([^|]+?) \|", page, re.M))
 
 
 def shown_default(option: click.Option) -> str:
@@ -46,7 +46,7 @@ def shown_default(option: click.Option) -> str:
     return "none" if option.name in ("landmarks", "calibration") else f"`{default}`"
 
 
-def test_every_option_and_default_is_in_the_readme() -> None:
+def test_every_option_and_default_is_on_its_page() -> None:
     documented = documented_options()
     known = {}
     for name in ("align-and-score", "detect", "align", "score"):
@@ -98,10 +98,20 @@ def test_the_factory_of_the_models_page(tmp_path: Path, monkeypatch) -> None:
     assert 0 < score[0].quality <= 1
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.S), ids=[0, 1])
+EXAMPLES = [
+    pytest.param(example, id=f"{page.name} {number}")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, example in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    )
+    if page.name != "models.md"  # a module, tested above
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_run(example: str, monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "an example", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert "None" not in lines[0]
@@ -114,9 +124,10 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or (ROOT / page).parent.joinpath(link).exists(), link
-    for script in re.findall(r"`(?:benchmarks/)?(\w+\.py)`", text):
-        found = [*ROOT.glob(f"benchmarks/{script}"), *ROOT.glob(f"faceqan_toolkit/{script}")]
-        assert found or list(ROOT.glob(f"samples/{script}")), script
+    for script in re.findall(r"`(?:benchmarks/)?(\w+\.py)[` ]", text):
+        places = ("benchmarks", "faceqan_toolkit", "samples", "weights/instant")
+        found = [path for place in places for path in ROOT.glob(f"{place}/{script}")]
+        assert found or script == "mymodel.py", script  # the reader's own
 
 
 @pytest.mark.parametrize(("command", "page"), [("filter", "filter"), ("calibrate", "calibration")])
@@ -133,7 +144,7 @@ def test_every_option_is_documented(command: str, page: str) -> None:
 
 
 def test_every_option_of_evaluate_is_documented() -> None:
-    """Those it shares with the other commands stand in the README."""
+    """Those it shares with the other commands stand in options.md."""
     page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
     shared = documented_options()
