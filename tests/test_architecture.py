@@ -71,6 +71,7 @@ LAYERS = [
     {"explain", "engines.base", "engines.worker"},
     {"engines.processes"},
     {"engines.choice"},
+    {"diagnosis"},
     {"cli"},
 ]  # fmt: skip
 """Modules may import from their own layer and those above it in this list."""
@@ -149,7 +150,7 @@ def python(code: str) -> str:
 
 
 COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "calibrate",
-            "report", "models", "explain", "evaluate", "doctor"]  # fmt: skip
+            "report", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -25,7 +25,28 @@ COMMANDS = {
     "explain": "explain",
     "evaluate": "evaluate",
     "doctor": "doctor",
+    "completion": "completion",
 }
+
+
+GUIDE = """\
+Raw photos in, ranked face-quality report out.
+
+Type this first, with a folder of photos:
+
+  faceqan-toolkit align-and-score PHOTOS -o run
+
+Then look at run/report.html, and perhaps
+
+  faceqan-toolkit rank run --bottom 20                   the worst faces
+  faceqan-toolkit explain PHOTO -o why                   why a face has its score
+  faceqan-toolkit filter run --keep-top 80% --mode copy --to kept
+
+In a hurry: --preset fast. The same command again goes on where it stopped.
+Something does not work: faceqan-toolkit doctor
+All commands: faceqan-toolkit --help; options: faceqan-toolkit COMMAND --help
+"""
+"""What people see who type the program's name alone."""
 
 
 class Commands(click.Group):
@@ -51,12 +72,17 @@ class Commands(click.Group):
             raise click.UsageError(str(error)) from error
         except FaceQANError as error:
             raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            raise click.ClickException(
+                f"a package is missing or broken: {error}; `faceqan-toolkit doctor` says what to do"
+            ) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 
 
 @click.command(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 all scored, 1 fatal error, 2 wrong usage, 3 done but some photos or faces "
@@ -64,7 +90,8 @@ class Commands(click.Group):
     ),
 )
 @click.version_option(__version__, prog_name="faceqan-toolkit")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Raw photos in, ranked face-quality report out.
 
     MTCNN finds the faces, five landmarks align them to 112x112 crops, FaceQAN scores how well a
@@ -72,6 +99,8 @@ def cli() -> None:
 
     Start with:  faceqan-toolkit align-and-score PHOTOS -o RUN
     """
+    if context.invoked_subcommand is None:
+        click.echo(GUIDE, nl=False)
 
 
 def main() -> None:

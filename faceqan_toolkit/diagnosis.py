@@ -1,0 +1,284 @@
+"""What this machine can run, what is wrong with it, and what to do, in words.
+
+Every check imports what it needs itself, so that a package that is missing or broken is a finding.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 10)
+LOW_DISK_BYTES = 10**9
+
+MODULES = {
+    "facenet-pytorch": "",  # only its weights are read, see `check_weights`
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+}
+"""Module of a package that goes by another name; empty for one that is not imported."""
+
+EXTRAS = {
+    "heif": (("pillow_heif",), "reads HEIC, HEIF and AVIF photos"),
+    "openvino": (("openvino",), "scores faster on x86-64 CPUs"),
+    "onnx": (("onnx", "onnx2torch", "onnxruntime"), "takes recognition models that are ONNX files"),
+    "remote": (("fsspec",), "reads photos behind URLs"),
+    "evaluate": (("matplotlib",), "draws the figures of evaluate"),
+}
+"""Extra to its modules and what it is for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a diagnosis.
+
+    Attributes:
+        label: what it is about, e.g. "package".
+        text: what was found.
+        advice: what to do; empty if nothing needs doing.
+        broken: something that was asked for does not work.
+    """
+
+    label: str
+    text: str
+    advice: str = ""
+    broken: bool = False
+
+
+def diagnose() -> Iterator[Finding]:
+    """Yield all findings; a check that fails itself is one."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        check_python, check_packages, check_numpy_in_torch, check_device, check_weights,
+        check_folders, check_extras,
+    )  # fmt: skip
+    for check in checks:
+        try:
+            yield from check()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
+            what = check.__name__.removeprefix("check_").replace("_", " ")
+            text = f"cannot be checked: {_first_line(error)}"
+            yield Finding(what, text, "mend what is reported above first", broken=True)
+
+
+def check_python() -> Iterator[Finding]:
+    """Yield the interpreter's version and the system."""
+    text = f"{sys.version.split()[0]} on {platform.platform()}"
+    if sys.version_info < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        yield Finding("python", text, f"install Python {oldest} or newer", broken=True)
+    else:
+        yield Finding("python", text)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Yield version and state of every package that must be there."""
+    try:
+        wanted = requires("faceqan-toolkit") or []
+        yield Finding("package", f"{'faceqan-toolkit':<24}{version('faceqan-toolkit')}")
+    except PackageNotFoundError:
+        advice = "from its checkout: python -m pip install -e ."
+        yield Finding("package", "faceqan-toolkit is not installed", advice, broken=True)
+        return
+    for requirement in wanted:
+        if "extra ==" not in requirement:
+            yield _package(requirement)
+
+
+def _package(requirement: str) -> Finding:
+    """Return whether a package is there, new enough, and can be imported."""
+    name, bounds = re.fullmatch(r"([\w.-]+)\s*([^;]*).*", requirement).groups()  # type: ignore[union-attr]
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        text = f"{name:<24}missing"
+        return Finding("package", text, f"pip install '{name}{bounds}'", broken=True)
+    text = f"{name:<24}{found}"
+    if not _within(found, bounds):
+        advice = f"this version is not supported: pip install '{name}{bounds}'"
+        return Finding("package", text, advice, broken=True)
+    module = MODULES.get(name, name.replace("-", "_"))
+    error = _import_error(module) if module else None
+    if error is not None:
+        text += f"  cannot be imported: {_first_line(error)}"
+        return Finding("package", text, advice_for(name, error), broken=True)
+    return Finding("package", text)
+
+
+def _import_error(module: str) -> Exception | None:
+    """Return what importing a module raises, which may be anything, None if nothing."""
+    try:
+        import_module(module)
+    except Exception as error:  # noqa: BLE001 - broken packages raise what they like
+        return error
+    return None
+
+
+def _within(found: str, bounds: str) -> bool:
+    """Tell whether a version is within bounds such as `>=2.5.3,<2.6`."""
+    for operator, bound in re.findall(r"(>=|<)\s*([\d.]+)", bounds):
+        reached = _numbers(found) >= _numbers(bound)
+        if reached != (operator == ">="):
+            return False
+    return True
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers a version begins with, without zeros at its end."""
+    release = re.match(r"\d+(\.\d+)*", text)
+    numbers = [int(number) for number in release[0].split(".")] if release else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def advice_for(package: str, error: Exception) -> str:
+    """Return what to do about a package that cannot be imported."""
+    text = str(error)
+    if "torchvision::" in text or (package == "torchvision" and "undefined symbol" in text):
+        return (
+            "torchvision was built for another torch; install both in one command: "
+            "pip install --upgrade --force-reinstall torch torchvision"
+        )
+    if re.search(r"numpy|multiarray|dtype size changed", text, re.I) and package != "numpy":
+        return f"it was built for another numpy: pip install --upgrade numpy {package}"
+    if re.search(r"cannot open shared object file|DLL load failed|Library not loaded", text):
+        return f"a library of the system is missing, or {package} is for another system"
+    return f"pip install --force-reinstall {package}"
+
+
+def check_numpy_in_torch() -> Iterator[Finding]:
+    """Yield a finding if torch and numpy do not understand each other."""
+    import numpy as np
+    import torch
+
+    try:
+        torch.from_numpy(np.zeros(1)).numpy()
+    except (RuntimeError, TypeError, ImportError) as error:
+        text = f"torch {torch.__version__} and numpy {np.__version__}: {_first_line(error)}"
+        advice = (
+            "they were built for different versions: pip install --upgrade torch numpy; "
+            "a torch before 2.3 needs 'numpy<2'"
+        )
+        yield Finding("numpy", text, advice, broken=True)
+
+
+def check_device() -> Iterator[Finding]:
+    """Yield what networks run on, and why a GPU that is there is not used."""
+    import torch
+
+    from faceqan_toolkit.device import resolve_device
+
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    text = f"{resolve_device('auto')} (--device auto); CUDA: {', '.join(gpus) or 'no GPU seen'}"
+    driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+    if gpus or not driver:
+        yield Finding("device", text)
+    elif torch.version.cuda is None:
+        advice = (
+            "an NVIDIA driver is here, but this torch is built for CPUs: install one for CUDA, as "
+            "the page 'Get Started' of PyTorch says"
+        )
+        yield Finding("device", text, advice)
+    else:
+        advice = (
+            f"an NVIDIA driver is here, but torch, built for CUDA {torch.version.cuda}, sees no "
+            "GPU: run nvidia-smi; the driver may be too old, or CUDA_VISIBLE_DEVICES hides it"
+        )
+        yield Finding("device", text, advice)
+    yield Finding("threads", str(torch.get_num_threads()))
+
+
+def check_weights() -> Iterator[Finding]:
+    """Yield whether all networks' weights are there and what they should be."""
+    from faceqan_toolkit.embedders import installed
+    from faceqan_toolkit.embedders.zoo import BUILT_IN, HEADS, find_model
+    from faceqan_toolkit.errors import FaceQANError
+    from faceqan_toolkit.facenet_weights import load_weights
+    from faceqan_toolkit.weights import read_weights
+    from faceqan_toolkit.yunet import SHA256, WEIGHTS
+
+    def state(label: str, what: str, load: Callable[[], str]) -> Finding:
+        try:
+            return Finding(label, f"{what}: {load()}")
+        except FaceQANError as error:
+            advice = "pip install --force-reinstall --no-deps faceqan-toolkit"
+            if what == "detector mtcnn":
+                advice = "pip install --force-reinstall --no-deps 'facenet-pytorch<2.6'"
+            elif label == "model" and what != BUILT_IN:
+                advice = f"faceqan-toolkit models remove {what}, then models add {what} FILE"
+            return Finding(label, f"{what}: {error}", advice, broken=True)
+
+    def file(name: str, sha256: str) -> str:
+        read_weights(name, sha256)
+        return "weights verified"
+
+    def mtcnn() -> str:
+        for network in ("pnet", "rnet", "onet"):
+            load_weights(network, "cpu")
+        return "weights can be read"
+
+    for name in (BUILT_IN, *installed.names()):
+        yield state("model", name, lambda: f"{find_model(name).load().title}; weights verified")  # noqa: B023
+    for name, head in HEADS.items():
+        yield state("weights", f"head of {name}", lambda: file(head.weights, head.sha256))  # noqa: B023
+    yield state("weights", "detector mtcnn", mtcnn)
+    yield state("weights", "detector yunet", lambda: file(WEIGHTS, SHA256))
+
+
+def check_folders() -> Iterator[Finding]:
+    """Yield whether what must be written can be, and how much room there is."""
+    from platformdirs import user_cache_path
+
+    from faceqan_toolkit.embedders.installed import FOLDER_VARIABLE, user_folder
+
+    for what, folder, advice in (
+        ("current folder", Path.cwd(), "give -o a folder elsewhere"),
+        ("temporary files", Path(tempfile.gettempdir()), "TMPDIR=FOLDER takes another"),
+        ("your models", user_folder(), f"{FOLDER_VARIABLE}=FOLDER takes another"),
+        ("cache", user_cache_path("faceqan-toolkit"),
+         "XDG_CACHE_HOME=FOLDER takes another; without one, large --landmarks files are read anew"),
+    ):  # fmt: skip
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        text = f"{what}: {folder}, {free / 1e9:.1f} GB free"
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            yield Finding("folder", f"{text}; cannot be written: {error.strerror}", advice, True)
+            continue
+        if free < LOW_DISK_BYTES:
+            yield Finding("folder", text, f"make room: less than 1 GB is left; or {advice}", True)
+        else:
+            yield Finding("folder", text)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Yield which extras are installed and what the others are for."""
+    for extra, (modules, purpose) in EXTRAS.items():
+        if not all(find_spec(module) for module in modules):
+            text = f"{extra}: missing; it {purpose}: pip install 'faceqan-toolkit[{extra}]'"
+            yield Finding("extra", text)
+            continue
+        errors = {module: _import_error(module) for module in modules if module != "openvino"}
+        failed = [(module, error) for module, error in errors.items() if error is not None]
+        for module, error in failed:
+            text = f"{extra}: {module} cannot be imported: {_first_line(error)}"
+            yield Finding("extra", text, advice_for(module, error), broken=True)
+        if not failed:
+            yield Finding("extra", f"{extra}: installed; it {purpose}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
