@@ -239,7 +239,7 @@ def made_with(run: RunInfo) -> dict[str, Any]:
     """
     identity = run.content.get("identity") or {}
     if not Ranking(run).scored or not identity:
-        raise CalibrationError(f"{run.folder} has no scores; it was made by {run.task}")
+        raise CalibrationError(run.no_scores)
     return {name: identity.get(name) for name in MUST_MATCH}
 
 
@@ -300,7 +300,9 @@ def read_calibration(file: Path) -> Calibration:
     except OSError as error:
         raise CalibrationError(f"cannot read {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
-        raise CalibrationError(f"{file} is no calibration: {error!r}") from error
+        raise CalibrationError(
+            f"{file} is no calibration ({error!r}); give the file that calibrate wrote"
+        ) from error
     if found.named().id != found.id:
         raise CalibrationError(f"{file} is not as calibrate wrote it; run calibrate again")
     return found

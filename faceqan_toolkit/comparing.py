@@ -71,7 +71,7 @@ class RunComparison:
     def __init__(self, first: RunInfo, second: RunInfo) -> None:
         for run in (first, second):
             if not Ranking(run).scored:
-                raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
+                raise RunError(run.no_scores)
         self.first, self.second = first, second
         one, other = (_identity(run) for run in (first, second))
         if one["weights"] != other["weights"]:

@@ -26,10 +26,15 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise SettingsError(f"--device {name}: this machine shows torch {count} CUDA device(s)")
+            raise SettingsError(
+                f"--device {name}: this machine shows torch {count} CUDA device(s); take "
+                "--device auto, or ask `faceqan-toolkit doctor` why"
+            )
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise SettingsError(f"--device {name}: torch sees no Apple GPU here")
+            raise SettingsError(
+                f"--device {name}: torch sees no Apple GPU here; take --device auto"
+            )
     elif device.type != "cpu":
         raise SettingsError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
     return device

@@ -207,16 +207,14 @@ def check_weights() -> Iterator[Finding]:
     from faceqan_toolkit.weights import read_weights
     from faceqan_toolkit.yunet import SHA256, WEIGHTS
 
-    def state(label: str, what: str, load: Callable[[], str]) -> Finding:
+    def state(label: str, what: str, load: Callable[..., str], *arguments: str) -> Finding:
         try:
-            return Finding(label, f"{what}: {load()}")
+            return Finding(label, f"{what}: {load(*arguments)}")
         except FaceQANError as error:
-            advice = "pip install --force-reinstall --no-deps faceqan-toolkit"
-            if what == "detector mtcnn":
-                advice = "pip install --force-reinstall --no-deps 'facenet-pytorch<2.6'"
-            elif label == "model" and what != BUILT_IN:
-                advice = f"faceqan-toolkit models remove {what}, then models add {what} FILE"
-            return Finding(label, f"{what}: {error}", advice, broken=True)
+            return Finding(label, f"{what}: {error}", broken=True)
+
+    def model(name: str) -> str:
+        return f"{find_model(name).load().title}; weights verified"
 
     def file(name: str, sha256: str) -> str:
         read_weights(name, sha256)
@@ -228,11 +226,11 @@ def check_weights() -> Iterator[Finding]:
         return "weights can be read"
 
     for name in (BUILT_IN, *installed.names()):
-        yield state("model", name, lambda: f"{find_model(name).load().title}; weights verified")  # noqa: B023
+        yield state("model", name, model, name)
     for name, head in HEADS.items():
-        yield state("weights", f"head of {name}", lambda: file(head.weights, head.sha256))  # noqa: B023
+        yield state("weights", f"head of {name}", file, head.weights, head.sha256)
     yield state("weights", "detector mtcnn", mtcnn)
-    yield state("weights", "detector yunet", lambda: file(WEIGHTS, SHA256))
+    yield state("weights", "detector yunet", file, WEIGHTS, SHA256)
 
 
 def check_folders() -> Iterator[Finding]:

@@ -89,7 +89,10 @@ class QualityEstimator(ABC):
             FaceQANError: it cannot be halved.
         """
         if self.block_faces == 1:
-            raise FaceQANError(f"not enough memory on {self.device} for a single face")
+            raise FaceQANError(
+                f"not enough memory on {self.device} for a single face; free some, or take "
+                "--device cpu or a smaller --model"
+            )
         self.block_faces //= 2
 
     def _frozen(self, network: nn.Module) -> nn.Module:

@@ -174,7 +174,7 @@ def write_contact_sheet(
     """
     ranking = Ranking(run)
     if not ranking.scored:
-        raise RunError(f"{run.folder} has no scores to explain: it was made by {run.task}")
+        raise RunError(run.no_scores)
     rows = [
         row
         for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
@@ -216,7 +216,10 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     )  # fmt: skip
     made_with = (run.content.get("model") or {}).get("sha256")
     if made_with and made_with != find_model(settings.model, settings.model_options).sha256:
-        raise RunError(f"{run.folder} was made with other weights of {settings.model}")
+        raise RunError(
+            f"{run.folder} was made with other weights of {settings.model}; put those "
+            "back, or score the photos into a new run"
+        )
     return settings
 
 

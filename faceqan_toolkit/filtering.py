@@ -140,7 +140,7 @@ def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decis
     """
     ranking = Ranking(run)
     if rules.need_scores and not ranking.scored:
-        raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
+        raise RunError(run.no_scores)
     known = {*ranking.counts(), "ok", *_statuses()}
     if unknown := rules.drop_status - known:
         raise SettingsError(

@@ -104,7 +104,7 @@ def summarise(
         SettingsError: the file cannot be read, has no such column, or names a photo twice.
     """
     if not Ranking(run).scored:
-        raise RunError(f"{run.folder} has no scores; it was made by {run.task}")
+        raise RunError(run.no_scores)
     if below is not None and not math.isfinite(below):
         raise SettingsError(f"below is {below}; it must be a finite number")
     with connect(ledger=run) as connection:

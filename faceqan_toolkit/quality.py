@@ -175,7 +175,10 @@ class FaceQAN(QualityEstimator):
         elif self.block_copies > 1:
             self.block_copies = (self.block_copies + 1) // 2
         else:
-            raise FaceQANError(f"not enough memory on {self.device} for a single copy of a face")
+            raise FaceQANError(
+                f"not enough memory on {self.device} for a single copy of a face; free some, or "
+                "take --device cpu or a smaller --model"
+            )
 
     def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.no_grad():

@@ -78,6 +78,14 @@ class RunInfo:
         return str(self.content["settings"]["task"])
 
     @property
+    def no_scores(self) -> str:
+        """What to tell whoever asks for scores that its task does not make."""
+        return (
+            f"{self.folder} has no scores; it was made by {self.task}. Scores come from "
+            "align-and-score, or from score on its crops"
+        )
+
+    @property
     def settings(self) -> Settings:
         """What it was asked to do.
 
@@ -92,7 +100,8 @@ class RunInfo:
             return Settings(**stored)
         except (SettingsError, TypeError) as error:
             raise RunError(
-                f"{self.folder / 'run.json'} has settings of another version: {error}"
+                f"{self.folder / 'run.json'} has settings of another version: {error}; "
+                "use another run folder"
             ) from error
 
     @property
@@ -125,7 +134,9 @@ def read_run(folder: Path) -> RunInfo:
             raise KeyError("task")
         return RunInfo(folder, content)
     except FileNotFoundError:
-        raise RunError(f"{folder} is not a run folder: it has no run.json") from None
+        raise RunError(
+            f"{folder} is not a run folder: it has no run.json; give the folder behind -o of a run"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
@@ -188,7 +199,9 @@ class Run:
             (folder / "records").mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RunError(f"another process is writing to {folder}") from None
+            raise RunError(
+                f"another process is writing to {folder}; wait for it, or take another folder"
+            ) from None
         except OSError as error:
             raise RunError(f"cannot use {folder} as a run folder: {error.strerror}") from error
         try:

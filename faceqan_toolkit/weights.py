@@ -8,6 +8,12 @@ from pathlib import Path
 
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
 
+INSTALL_AGAIN = (
+    "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "
+    "checkout get the file again (git checkout; git lfs pull if it is a pointer)"
+)
+"""What helps where a file of the package is missing or damaged."""
+
 
 def checkout_weights() -> Path | None:
     """Return the folder `weights` of a checkout; None if the package is installed elsewhere."""
@@ -25,7 +31,7 @@ def weights_path(file_name: str) -> Path:
     for folder in (package / "weights", package.parent / "weights"):
         if (folder / file_name).is_file():
             return folder / file_name
-    raise MissingWeights(f"the weights {file_name} are not installed")
+    raise MissingWeights(f"the weights {file_name} are not installed; {INSTALL_AGAIN}")
 
 
 def read_weights(file_name: str, sha256: str) -> bytes:
@@ -43,10 +49,11 @@ def read_weights(file_name: str, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MissingWeights(f"{path}: {error.strerror}") from error
+        raise MissingWeights(f"the weights {path} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ChecksumMismatch(
-            f"{path} is damaged or another file: its sha256 is {digest}, expected {sha256}"
+            f"{path} is damaged or another file: its sha256 is {digest}, expected {sha256}; "
+            f"{INSTALL_AGAIN}"
         )
     return content

@@ -216,7 +216,10 @@ def _embeddings(
         return None
     model = find_model(settings.model, settings.model_options)
     if model.sha256 != str((run.content.get("model") or {}).get("sha256")):
-        raise RunError(f"{run.folder} was made with other weights of {settings.model}")
+        raise RunError(
+            f"{run.folder} was made with other weights of {settings.model}; put those "
+            "back, or score the photos into a new run"
+        )
     crops = (kept_crop(run, row) for row in labelled.rows)
     vectors = embed_crops(crops, model.load(), device=device)
     found = np.array(list(_shown(vectors, len(labelled.rows))))

@@ -326,7 +326,9 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"another process is writing to {output}") from None
+        raise RunError(
+            f"another process is writing to {output}; wait for it, or take another -o"
+        ) from None
     except OSError as error:
         raise RunError(f"cannot use {output}: {error.strerror or error}") from error
     try:

@@ -162,6 +162,9 @@ def remove(name: str) -> None:
 
     found = installed.find(name)
     if found is None:
-        raise UnknownModel(f"no model was added by the name {name!r}")
+        raise UnknownModel(
+            f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
+            "which were"
+        )
     adding.remove(found)
     click.echo(f"removed {found.path}")

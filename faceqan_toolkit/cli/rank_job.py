@@ -20,7 +20,7 @@ def rank(run: RunInfo, top: int | None, bottom: int | None, formats: Sequence[st
     """Print a ranking, or write it to files and print their names."""
     ranking = Ranking(run)
     if not ranking.scored and (top is not None or bottom is not None or "pickle" in formats):
-        raise RunError(f"{run.folder} has no scores to rank by: {run.task} made it")
+        raise RunError(run.no_scores)
     for file_format in formats:
         name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
         ranking.export(run.folder / name, file_format, top=top, bottom=bottom)

@@ -54,7 +54,10 @@ class Installed:
         try:
             return self.path.stat().st_size
         except OSError as error:
-            raise MissingWeights(f"{self.path}: {error.strerror}") from error
+            raise MissingWeights(
+                f"the weights {self.path} cannot be read: {error.strerror}; "
+                f"{_again(self.path.stem)}"
+            ) from error
 
     @property
     def card(self) -> Path:
@@ -82,6 +85,10 @@ class Installed:
         return json.dumps(card, indent=2) + "\n"
 
 
+def _again(name: str) -> str:
+    return f"put the file back, or `faceqan-toolkit models remove {name}` and add it again"
+
+
 def read(path: Path, sha256: str) -> bytes:
     """Return a weights file's content.
 
@@ -92,9 +99,13 @@ def read(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MissingWeights(f"{path}: {error.strerror}") from error
+        raise MissingWeights(
+            f"the weights {path} cannot be read: {error.strerror}; {_again(path.stem)}"
+        ) from error
     if (digest := hashlib.sha256(content).hexdigest()) != sha256:
-        raise ChecksumMismatch(f"{path} has changed: its sha256 is {digest}, expected {sha256}")
+        raise ChecksumMismatch(
+            f"{path} has changed: its sha256 is {digest}, expected {sha256}; {_again(path.stem)}"
+        )
     return content
 
 

@@ -136,7 +136,7 @@ class _Page:
         if below is not None and not math.isfinite(below):
             raise SettingsError(f"--below {below}: not a finite number")
         if below is not None and not self.ranking.scored:
-            raise RunError(f"{self.run.folder} has no scores; it was made by {self.run.task}")
+            raise RunError(self.run.no_scores)
         self.below = below
         if grouping:
             whole = self.every == self.every_failure == 1
