@@ -34,7 +34,7 @@ def test_a_run_without_scores_has_no_best(
     write_run(tmp_path / "found", [face(tmp_path, "a.jpg", None)], Settings(task="detect"))
     done = command_line("rank", "found", *arguments)
     assert done.returncode == 1
-    assert "has no scores to rank by" in done.stderr
+    assert "has no scores; it was made by detect" in done.stderr
     assert "Traceback" not in done.stderr
 
 
