@@ -35,7 +35,6 @@ from faceqan_toolkit.types import (
 )
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.alignment import Template
     from faceqan_toolkit.detection import Detector
     from faceqan_toolkit.estimator import QualityEstimator
     from faceqan_toolkit.landmarks import LandmarksFile
@@ -91,6 +90,7 @@ class Pipeline:
     Args:
         settings: what to do.
         crops_folder: where to write aligned crops; None keeps them nowhere.
+        scoring: False if it is only to prepare photos, for another pipeline to score.
 
     Attributes:
         seconds: spent so far by stage: decode, detect, align, measure, score, write.
@@ -100,7 +100,13 @@ class Pipeline:
         WeightsError: the recognition model cannot be loaded.
     """
 
-    def __init__(self, settings: Settings | None = None, *, crops_folder: Path | None = None):
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        crops_folder: Path | None = None,
+        scoring: bool = True,
+    ) -> None:
         self.settings = settings = settings or Settings()
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
@@ -109,10 +115,20 @@ class Pipeline:
         self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
         self._decode_at_least = 0
+        template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
-            self.scorer = _estimator(settings)
+            from faceqan_toolkit.embedders.zoo import load_embedder
+
+            embedder = load_embedder(settings.model, settings.model_options)
+            template, self.crop_size = embedder.template, embedder.input_size
+            if scoring:
+                from faceqan_toolkit.estimators import make_estimator
+
+                self.scorer = make_estimator(settings, embedder)
         if "alignment" in settings.stages:
-            self.template = self._template()
+            from faceqan_toolkit.alignment import Template
+
+            self.template = Template(template, self.crop_size)
         if "detection" in settings.stages:
             if settings.landmarks is not None:
                 from faceqan_toolkit.landmarks import LandmarksFile
@@ -190,14 +206,6 @@ class Pipeline:
                 waiting = []
         yield from self._finish(waiting)
 
-    def _template(self) -> Template:
-        """Return how crops are cut: as the model wants them, or as asked for without a model."""
-        from faceqan_toolkit.alignment import Template
-
-        if self.scorer is None:
-            return Template(self.settings.template, self.settings.crop_size)
-        return Template(self.scorer.embedder.template, self.scorer.embedder.input_size)
-
     def _cut(self, photo: Photo) -> Iterator[Cut]:
         """Yield the photo's faces, cut out as far as the task goes."""
         from faceqan_toolkit.faces import select_faces
@@ -264,8 +272,7 @@ class Pipeline:
 
     def _as_crop(self, photo: Photo) -> Cut:
         """Return a picture that is a crop already, brought to the model's size if it is not."""
-        assert self.scorer is not None  # a task without detection has only quality
-        size = self.scorer.embedder.input_size
+        size = self.crop_size
         pixels = photo.pixels
         height, width = pixels.shape[:2]
         if (height, width) == (size, size):
@@ -348,14 +355,6 @@ class Pipeline:
         finally:
             with self._adding:
                 self.seconds[stage] += time.perf_counter() - start
-
-
-def _estimator(settings: Settings) -> QualityEstimator:
-    """Return what computes the scores that the settings ask for."""
-    from faceqan_toolkit.embedders.zoo import load_embedder
-    from faceqan_toolkit.estimators import make_estimator
-
-    return make_estimator(settings, load_embedder(settings.model, settings.model_options))
 
 
 def _state(source: PhotoSource) -> FileState | None:

@@ -33,6 +33,7 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 TEMPLATES = ("arcface", "box")
+ENGINES = ("local", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
 PRECISIONS = ("float32", "tf32")
 """Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
@@ -113,6 +114,9 @@ class Settings:
         eps, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see `quality.FaceQAN`.
             Given as 0, `copies` becomes the preset's number; others are for "exact" alone.
             "instant" takes none of them.
+        engine: one of `ENGINES`: who runs the workers.
+        ray_address: of a Ray cluster, for engine "ray"; None means one made for this run on this
+            machine.
         refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
             measured as "exact" does.
         refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
@@ -162,6 +166,8 @@ class Settings:
     device: str = "auto"
     backend: str = "auto"
     workers: int | None = None
+    engine: str = "local"
+    ray_address: str | None = None
     refine: float = 0.0
     refine_at: float | None = None
     keep_crops: bool = True
@@ -202,6 +208,13 @@ class Settings:
         _check(16 <= self.crop_size <= 1024, "crop_size", self.crop_size, "16 to 1024 pixels")
         _ = self.model_options
         _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
+        _check(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+        _check(
+            self.ray_address is None or self.engine == "ray",
+            "ray-address",
+            self.ray_address,
+            "used with --engine ray",
+        )
         _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         _check(
             0 <= self.photo_timeout < math.inf,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -242,10 +242,11 @@ class Record:
     sha256: str = ""
     landmarks_id: str = ""
     attempt: int = 0
+    node: str = field(default="", compare=False)  # who computed it changes no result
 
     def as_dict(self) -> dict[str, Any]:
         """Return its columns in order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {column.name: getattr(self, column.name) for column in fields(self)}
 
 
 LANDMARK_COLUMNS = tuple(f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy")

@@ -15,6 +15,7 @@ from faceqan_toolkit.settings import (
     BACKENDS,
     CLAMPS,
     DETECTORS,
+    ENGINES,
     FACE_POLICIES,
     PRECISIONS,
     PRESETS,
@@ -115,6 +116,17 @@ workers_option = _option(
     help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
 )  # fmt: skip
 
+engine_options = stack(
+    _option(
+        "--engine", type=click.Choice(ENGINES),
+        help="local: this machine; ray: a Ray cluster (an extra), see docs/scale.md.",
+    ),
+    _option(
+        "--ray-address", metavar="ADDRESS", show_default="a cluster of this machine alone",
+        help="With --engine ray: the cluster, as ray.init takes it; auto finds one.",
+    ),
+)  # fmt: skip
+
 timeout_option = _option(
     "--photo-timeout", type=float, metavar="SECONDS", show_default="300",
     help="Give a photo up that takes longer to decode and search; 0: never.",
@@ -138,6 +150,7 @@ run_options = stack(
     machine_options,
     timeout_option,
     workers_option,
+    engine_options,
 )  # fmt: skip
 
 detection_options = stack(

@@ -35,7 +35,12 @@ def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> En
     Raises:
         SettingsError: a device this machine does not have.
         WeightsError: the recognition model is not there.
+        MissingDependency: engine "ray", and the extra `ray` is not installed.
     """
+    if settings.engine == "ray":
+        from faceqan_toolkit.engines.ray import RayEngine
+
+        return RayEngine(photos, weights_sha256=weights_sha256)
     devices = worker_devices(settings, photos)
     cores = usable_cores() // len(devices)
     # one core is for the thread that keeps the GPU busy

@@ -171,27 +171,49 @@ class ProcessEngine:
             FaceQANError: what stops a worker, or that all of them die before they are ready.
             ChecksumMismatch: a worker has loaded other weights than the run was begun with.
         """
+        self.start(settings, crops_folder)
+        return self._to_the_end(sources)
+
+    def start(self, settings: Settings, crops_folder: Path | None) -> None:
+        """Have all processes load the networks; `stop` must follow.
+
+        Raises:
+            FaceQANError, ChecksumMismatch: see `run`.
+        """
         self._settings, self._crops_folder = settings, crops_folder
-        self._more = True
         try:
             self._team += [self._start(device) for device in self.devices]
             while not all(worker.capacity for worker in self._team):
                 for _ in self._answers():
                     pass  # nobody has a photo yet
         except BaseException:
-            self._stop()
+            self.stop()
             raise
-        return self._records(iter(sources))
 
-    def _records(self, fresh: Iterator[PhotoSource]) -> Generator[list[Record]]:
-        try:
+    def records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
+        """Yield the records of photos, once the processes are ready; any number of times."""
+        fresh = iter(sources)
+        self._more = True
+        self._hand_out(fresh)
+        while self._more or self._again or any(worker.in_hand for worker in self._team):
+            yield from self._answers()
+            yield from self._give_up_overdue()
             self._hand_out(fresh)
-            while self._more or self._again or any(worker.in_hand for worker in self._team):
-                yield from self._answers()
-                yield from self._give_up_overdue()
-                self._hand_out(fresh)
+
+    def stop(self) -> None:
+        """Kill the processes."""
+        for worker in self._team:
+            self._seconds.update(worker.seconds)
+            worker.process.kill()
+        for worker in self._team:
+            worker.end()
+        self._team = []
+
+    def _to_the_end(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
+        try:
+            yield from self.records(sources)
         finally:
-            self._stop()
+            self.stop()
 
     def _hand_out(self, fresh: Iterator[PhotoSource]) -> None:
         """Give work to workers with room, the least busy first."""
@@ -224,7 +246,7 @@ class ProcessEngine:
                 yield from self._bury(worker)
                 continue
             if isinstance(answer, Ready):
-                self._check_weights(answer)
+                check_weights(self._settings.model, self.weights_sha256, answer.weights_sha256)
                 worker.capacity = BLOCKS_IN_HAND * max(answer.block_faces, self.preparers)
                 self._backend = answer.backend
             elif isinstance(answer, Begun):
@@ -238,7 +260,7 @@ class ProcessEngine:
                 worker.seconds = answer.seconds
                 yield answer.records
             else:
-                raise _error(answer)
+                raise failure_error(answer)
 
     def _bury(self, worker: Worker) -> Iterator[list[Record]]:
         """Replace a dead worker; give its photos another chance, or up."""
@@ -294,14 +316,6 @@ class ProcessEngine:
         self._now += min(now - self._looked, 2 * TICK)
         self._looked = now
 
-    def _check_weights(self, ready: Ready) -> None:
-        if self.weights_sha256 and ready.weights_sha256 != self.weights_sha256:
-            raise ChecksumMismatch(
-                f"the weights of {self._settings.model} have changed since this run was begun: "
-                f"their sha256 was {self.weights_sha256}, a new worker process found "
-                f"{ready.weights_sha256}. Put the file back, or use another run folder"
-            )
-
     def _start(self, device: str) -> Worker:
         context = multiprocessing.get_context("spawn")
         inbox, to_inbox = context.Pipe(duplex=False)
@@ -321,16 +335,18 @@ class ProcessEngine:
         outbox.close()
         return Worker(device, process, to_inbox, from_outbox)
 
-    def _stop(self) -> None:
-        for worker in self._team:
-            self._seconds.update(worker.seconds)
-            worker.process.kill()
-        for worker in self._team:
-            worker.end()
-        self._team = []
+
+def check_weights(model: str, expected: str, found: str) -> None:
+    """Raise ChecksumMismatch if a worker has found other weights than the run was begun with."""
+    if expected and found != expected:
+        raise ChecksumMismatch(
+            f"the weights of {model} have changed since this run was begun: their sha256 was "
+            f"{expected}, a new worker process found {found}. Put the file back, or use another "
+            "run folder"
+        )
 
 
-def _error(failure: Failed) -> Exception:
+def failure_error(failure: Failed) -> Exception:
     """Return what a worker failed of, as its pipeline would have raised it here."""
     if failure.kind:
         error: FaceQANError = getattr(errors, failure.kind)(failure.message)

@@ -124,7 +124,7 @@ def work(
         try:
             return pipeline.prepare(source)
         except Exception as error:  # noqa: BLE001 - the parent raises it, and ends this process
-            tell(_failed(error))
+            tell(failed(error))
             return None
         finally:
             tell(Waiting(number))
@@ -140,7 +140,7 @@ def work(
         for records in pipeline.records(prefetch_map(prepare, _arriving(todo), ahead, preparers)):
             tell(Done(records, dict(pipeline.seconds)))
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
-        tell(_failed(error))
+        tell(failed(error))
 
 
 def _ready(pipeline: Pipeline) -> Ready:
@@ -179,7 +179,7 @@ def _take_gpu_share(device: str, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
 
 
-def _failed(error: Exception) -> Failed:
+def failed(error: Exception) -> Failed:
     """Return an error as the parent is told of it."""
     if not isinstance(error, FaceQANError):
         return Failed("", traceback.format_exc())

@@ -111,6 +111,21 @@ def sleeping(settings: Settings, crops_folder: Path | None) -> Pipeline:
     return Sleeping(settings, crops_folder=crops_folder)
 
 
+class Noting(Pipeline):
+    """Takes its time, and notes beside the photos which Ray node, or parent, is at which photo."""
+
+    def prepare(self, source: PhotoSource) -> Prepared:
+        notes = Path(source.root).with_name("notes")
+        place = f"{os.environ.get('RAY_RAYLET_PID')}.{os.getppid()}"
+        (notes / f"{source.path}.{place}").touch()
+        time.sleep(0.1)
+        return super().prepare(source)
+
+
+def noting(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    return Noting(settings, crops_folder=crops_folder)
+
+
 def by_path(found: list[list[Record]]) -> dict[str, list[Record]]:
     """Return records of photos by path; every photo must have answered once."""
     records = {rows[0].path: rows for rows in found}

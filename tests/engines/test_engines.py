@@ -12,6 +12,7 @@ import torch
 from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.ray import RayEngine
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
@@ -23,7 +24,10 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "1 process": lambda: ProcessEngine(["cpu"]),
     "3 processes": lambda: ProcessEngine(["cpu"] * 3),
     "2 processes, 3 threads prepare": lambda: ProcessEngine(["cpu"] * 2, preparers=3),
+    "ray": lambda: RayEngine(PHOTOS),
+    "ray, scored by others": lambda: RayEngine(PHOTOS, split=True),
 }
+PHOTOS = 17
 SETTINGS = {
     "exact": Settings(faces="all", steps=2, copies=2, backend="torch", device="cpu"),
     "instant": Settings(preset="instant", device="cpu"),
@@ -58,9 +62,12 @@ def expected(request, tmp_path_factory) -> tuple[Settings, Found, Pipeline]:
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_records_and_crops_are_equal(
-    expected: tuple[Settings, Found, Pipeline], name: str, tmp_path: Path
+    expected: tuple[Settings, Found, Pipeline], name: str, tmp_path: Path, request
 ) -> None:
     settings, (rows, pictures), pipeline = expected
+    if name.startswith("ray"):
+        request.getfixturevalue("ray_cluster")
+        (tmp_path / "run.json").write_text("{}")
     assert sum(row.quality is not None for photo in rows.values() for row in photo) > 10
     engine = ENGINES[name]()
     found = list(engine.run(find_photos([str(SAMPLES)]), settings, tmp_path / "crops"))

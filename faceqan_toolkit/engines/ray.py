@@ -1,0 +1,370 @@
+"""The pipeline on the machines of a Ray cluster: photos in, records out, through Ray Data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import pickle
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from faceqan_toolkit.cores import set_threads, usable_cores
+from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
+from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
+from faceqan_toolkit.errors import FaceQANError, MissingDependency, RunError
+from faceqan_toolkit.pipeline import Pipeline, Prepared
+from faceqan_toolkit.settings import Settings, is_model_name
+from faceqan_toolkit.types import PhotoSource, Record
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+MOST_PHOTOS_A_BLOCK = 64
+"""Photos an actor is given at once; what a machine that fails had in hand is done again."""
+
+BLOCKS_AN_ACTOR = 4
+"""Blocks there should be for each actor, so that none waits long for the last one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an actor makes of a block of photos.
+
+    Attributes:
+        items: of each photo its records, or what is to be scored.
+        node: of Ray, where that was.
+        seconds: spent on the block by stage.
+        backend: what computes the attack's steps; "" if nothing was scored.
+        failure: what stops the run.
+    """
+
+    items: list[list[Record] | Prepared]
+    node: str
+    seconds: Mapping[str, float]
+    backend: str = ""
+    failure: Failed | None = None
+
+
+class Preparing(Pipeline):
+    """A pipeline that stops before the recognition model: its "records" are prepared photos."""
+
+    def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Any]]:
+        """Yield each photo as a list of one `Prepared`."""
+        for photo in prepared:
+            if photo is not None:
+                yield [photo]
+
+
+def make_preparing(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    """Return a pipeline that prepares photos."""
+    return Preparing(settings, crops_folder=crops_folder, scoring=False)
+
+
+class Actor:
+    """What every actor does: blocks of pickled photos in, pickled answers out.
+
+    What goes wrong travels as an answer: Ray would try again, and wrap it in its own words.
+    """
+
+    def __init__(self, crops_folder: Path | None) -> None:
+        import ray
+
+        self.node = ray.get_runtime_context().get_node_id()
+        self.failure: Failed | None = None
+        try:
+            _check_shared(crops_folder, self.node)
+            self.load()
+        except Exception as error:  # noqa: BLE001 - raised again by the driver
+            self.failure = failed(error)
+
+    def load(self) -> None:
+        """Load what the work takes."""
+        raise NotImplementedError
+
+    def answer(self, items: list[Any]) -> Answer:
+        """Return what comes of a block."""
+        raise NotImplementedError
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the answers to the blocks of a table."""
+        return _packed([self._safely(pickle.loads(block.as_py())) for block in table["block"]])
+
+    def _safely(self, block: Any) -> Answer:
+        if isinstance(block, Answer) and block.failure:
+            return block
+        if self.failure is None:
+            try:
+                return self.answer(block)
+            except Exception as error:  # noqa: BLE001 - raised again by the driver
+                self.failure = failed(error)
+        return Answer([], self.node, {}, failure=self.failure)
+
+
+class Supervisor(Actor):
+    """Has a worker process of its own do the work: what kills or stops that costs one photo."""
+
+    def __init__(
+        self, engine: ProcessEngine, settings: Settings, crops_folder: Path | None
+    ) -> None:
+        self.engine, self.settings, self.crops_folder = engine, settings, crops_folder
+        super().__init__(crops_folder)
+
+    def load(self) -> None:
+        """Start the process."""
+        self.engine.start(self.settings, self.crops_folder)
+
+    def answer(self, items: list[PhotoSource]) -> Answer:
+        """Return the photos' records, or the prepared photos."""
+        before = Counter(self.engine.seconds)
+        found: list[list[Record] | Prepared] = [
+            rows[0] if isinstance(rows[0], Prepared) else self._signed(rows)
+            for rows in self.engine.records(items)
+            if rows
+        ]
+        seconds = Counter(self.engine.seconds)
+        seconds.subtract(before)
+        return Answer(found, self.node, dict(seconds), self.engine.backend)
+
+    def _signed(self, rows: list[Record]) -> list[Record]:
+        return [replace(row, node=self.node) for row in rows]
+
+
+class Scorer(Actor):
+    """Scores what supervisors have prepared, on a GPU or a core."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        crops_folder: Path | None,
+        make: MakePipeline,
+        weights_sha256: str,
+    ) -> None:
+        self.settings, self.crops_folder, self.make = settings, crops_folder, make
+        self.weights_sha256 = weights_sha256
+        super().__init__(crops_folder)
+
+    def load(self) -> None:
+        """Load the recognition model."""
+        set_threads(1)
+        self.pipeline = self.make(self.settings, self.crops_folder)
+        if self.pipeline.scorer is not None:
+            found = self.pipeline.scorer.embedder.sha256
+            check_weights(self.settings.model, self.weights_sha256, found)
+
+    def answer(self, items: Answer) -> Answer:  # type: ignore[override]
+        """Return records in the place of prepared photos."""
+        before = Counter(self.pipeline.seconds)
+        prepared = [item for item in items.items if isinstance(item, Prepared)]
+        found: list[list[Record] | Prepared] = [
+            item for item in items.items if not isinstance(item, Prepared)
+        ]
+        for rows in self.pipeline.records(prepared):
+            found.append([replace(row, node=self.node) for row in rows])
+        seconds = Counter(self.pipeline.seconds)
+        seconds.subtract(before)
+        seconds.update(items.seconds)
+        scorer = self.pipeline.scorer
+        return Answer(found, self.node, dict(seconds), scorer.backend if scorer else "")
+
+
+class RayEngine:
+    """Runs the pipeline on a Ray cluster.
+
+    Without GPUs every actor takes one core and does all of a photo. With GPUs, actors of one core
+    prepare photos and actors of one GPU score them. Actors that prepare have a process of their
+    own at work (`ProcessEngine` of one), so photos that kill or stop it cost one row, as on one
+    machine. When an actor or a machine is lost, Ray has its blocks done again elsewhere; blocks
+    arrive once, and this process alone writes the ledger.
+
+    Args:
+        photos: to do.
+        weights_sha256: of the recognition model, which every actor must find; "" takes any.
+        make: makes the pipeline; importable by name on every machine.
+        split: prepare and score in different actors; None: if there are GPUs.
+
+    Attributes:
+        workers: cores or GPUs that the cluster had for the run when it began.
+
+    Raises:
+        MissingDependency: the extra `ray` is not installed.
+    """
+
+    def __init__(
+        self,
+        photos: int,
+        *,
+        weights_sha256: str = "",
+        make: MakePipeline = make_pipeline,
+        split: bool | None = None,
+    ) -> None:
+        prepare_ray()
+        self.photos, self.weights_sha256, self.make, self.split = (
+            photos,
+            weights_sha256,
+            make,
+            split,
+        )
+        self.workers = self._gpus = 0
+        self._seconds: Counter[str] = Counter()
+        self._backend = ""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent so far by stage, summed over actors."""
+        return self._seconds
+
+    @property
+    def backend(self) -> str:
+        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
+        return self._backend
+
+    def run(
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
+    ) -> Generator[list[Record]]:
+        """Yield each photo's records as their blocks come in, in any order.
+
+        Raises:
+            FaceQANError: what stops an actor, or the cluster cannot be reached.
+        """
+        settings = _for_other_folders(settings)
+        crops_folder = crops_folder.absolute() if crops_folder else None
+        with _cluster(settings.ray_address):
+            import ray
+
+            answers = self._answers(ray.data.from_arrow_refs(self._blocks(sources)), settings,
+                                    crops_folder)  # fmt: skip
+            for batch in answers.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                for block in batch["block"]:
+                    answer: Answer = pickle.loads(block.as_py())
+                    if answer.failure:
+                        raise failure_error(answer.failure)
+                    self._seconds.update(answer.seconds)
+                    self._backend = answer.backend
+                    yield from answer.items  # type: ignore[misc] # they are records by now
+
+    def _blocks(self, sources: Iterable[PhotoSource]) -> list[Any]:
+        """Return references to blocks of photos in Ray's store, which goes to disk if need be."""
+        import ray
+
+        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._gpus = int(resources.get("GPU", 0))
+        self.workers = max(1, self._gpus or int(resources.get("CPU", 0)))
+        share = self.photos // (BLOCKS_AN_ACTOR * self.workers)
+        size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
+        left = iter(sources)
+        return [
+            ray.put(_packed([block]))
+            for block in iter(lambda: list(itertools.islice(left, size)), [])
+        ]
+
+    def _answers(self, blocks: Dataset, settings: Settings, crops_folder: Path | None) -> Dataset:
+        """Return the dataset of pickled answers, which computes as it is read."""
+        from ray.data import ActorPoolStrategy
+
+        gpus = self._gpus if settings.device in ("auto", "cuda") else 0
+        split = gpus > 0 if self.split is None else self.split
+
+        def stage(
+            data: Dataset, actor: type[Actor], arguments: dict[str, Any], cpus: float, gpus: float
+        ) -> Dataset:
+            pool = ActorPoolStrategy(min_size=1, max_size=settings.workers)
+            made: Dataset = data.map_batches(
+                actor,
+                fn_constructor_kwargs={**arguments, "crops_folder": crops_folder},
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=pool,
+                num_cpus=cpus,
+                num_gpus=gpus,
+            )
+            return made
+
+        on_cpu = replace(settings, device="cpu")
+        if not split:
+            engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
+            return stage(blocks, Supervisor, {"engine": engine, "settings": on_cpu}, 1, 0)
+        engine = ProcessEngine(["cpu"], make=make_preparing)
+        prepared = stage(blocks, Supervisor, {"engine": engine, "settings": on_cpu}, 1, 0)
+        scoring = replace(settings, device="cuda" if gpus else "cpu")
+        arguments = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
+        return stage(prepared, Scorer, arguments, 0 if gpus else 1, 1 if gpus else 0)
+
+
+def _packed(blocks: list[Any]) -> pa.Table:
+    """Return a table with one row a block."""
+    return pa.table({"block": pa.array([pickle.dumps(block) for block in blocks], pa.binary())})
+
+
+def _for_other_folders(settings: Settings) -> Settings:
+    """Return the settings with paths that mean the same wherever an actor runs."""
+    changes: dict[str, Any] = {}
+    if settings.landmarks is not None:
+        changes["landmarks"] = settings.landmarks.absolute()
+    if not is_model_name(settings.model) and Path(settings.model).exists():
+        changes["model"] = str(Path(settings.model).absolute())
+    return replace(settings, **changes)
+
+
+def _check_shared(crops_folder: Path | None, node: str) -> None:
+    """Refuse to work where crops would go to another folder than the run's."""
+    if crops_folder is None:
+        return
+    try:
+        json.loads((crops_folder.parent / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RunError(
+            f"node {node[:8]} of the Ray cluster does not see {crops_folder.parent}: put the run "
+            "folder on storage that all nodes share, or use --no-crops"
+        ) from None
+
+
+def prepare_ray() -> None:
+    """Import Ray so that it tells nobody of its use, and keeps to itself what people do not need.
+
+    What people set themselves stays.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        from ray.data import DataContext
+    except ImportError as error:
+        raise MissingDependency(
+            "engine ray needs an extra: pip install 'faceqan-toolkit[ray]'"
+        ) from error
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, or make one of this machine; a connection that exists is used."""
+    prepare_ray()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    own: dict[str, Any] = (
+        {} if address else {"num_cpus": usable_cores(), "include_dashboard": False}
+    )
+    try:
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise FaceQANError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,192 @@
+"""Ray actors, and machines of a cluster, that end before their work does."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.ray import RayEngine, prepare_ray
+from faceqan_toolkit.engines.worker import MakePipeline
+from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
+from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Record
+from tests.conftest import SAMPLES, CommandLine
+from tests.engines import pipelines
+from tests.engines.pipelines import by_path
+from tests.engines.test_processes import numbered, photos, statuses
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals")
+SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
+
+
+def run(folder: Path, make: MakePipeline, **options) -> list[list[Record]]:
+    found = find_photos([str(folder)])
+    return list(RayEngine(12, make=make, **options).run(found, SETTINGS, None))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_photo_that_kills_whoever_touches_it_costs_one_record(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", *numbered(10), "05_killer", "07_once")
+    (folder / "alive").touch()
+    found = statuses(run(folder, pipelines.accidents))
+    assert found.pop("05_killer.jpg") == "crashed"
+    assert len(found) == 11
+    assert set(found.values()) == {"ok"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (pipelines.bad_weights, WeightsError, "sface.safetensors is damaged"),
+        (pipelines.bug, RuntimeError, "nobody thought of this"),
+        (pipelines.dead_on_arrival, FaceQANError, "end before they have loaded the networks"),
+    ],
+)
+def test_what_stops_an_actor_stops_the_run(
+    tmp_path: Path, make: MakePipeline, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(photos(tmp_path / "photos", *numbered(4)), make)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_error_in_the_midst_of_the_work(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="No space left"):
+        run(photos(tmp_path / "photos", *numbered(10), "05_full"), pipelines.accidents)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_folder_that_nodes_do_not_see(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", "one")
+    found = RayEngine(1).run(find_photos([str(folder)]), SETTINGS, tmp_path / "elsewhere" / "crops")
+    with pytest.raises(RunError, match=r"does not see .*elsewhere.*--no-crops"):
+        list(found)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_actor_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", *numbered(24))
+    (notes := tmp_path / "notes").mkdir()
+    engine = RayEngine(24, make=pipelines.noting)
+    found, killed = [], 0
+    for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
+        found.append(rows)
+        if not killed:
+            done = {path for path, *_ in map(str.split, by_path(found))}
+            at_work = [note.name for note in notes.iterdir() if note.name[:6] not in done]
+            if at_work:
+                killed = int(at_work[0].rsplit(".")[-1])
+                os.kill(killed, signal.SIGKILL)
+    assert killed
+    assert set(statuses(found).values()) == {"ok"}
+    assert len(found) == 24
+
+
+def test_a_machine_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """Three nodes; one that has given records and is at work on others is killed."""
+    folder = photos(tmp_path / "photos", *numbered(40))
+    (notes := tmp_path / "notes").mkdir()
+    expected = by_path(list(ProcessEngine(["cpu"]).run(find_photos([str(folder)]), SETTINGS, None)))
+    for note in notes.iterdir():
+        note.unlink()
+    script = f"""
+from pathlib import Path
+from tests.engines.test_ray import run_and_lose_a_node
+run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_path)!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, lost, outstanding = pickle.loads((tmp_path / "found.pickle").read_bytes())
+    assert by_path(found) == expected, "nothing lost, nothing doubled, nothing else"
+    nodes = {path: rows[0].node for path, rows in by_path(found).items()}
+    assert len(set(nodes.values())) > 1
+    assert lost in nodes.values(), "it had given records"
+    assert outstanding, "it was at work on others"
+    assert any(nodes[path] != lost for path in outstanding), "others did them again"
+
+
+def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
+    """Run over a cluster of three nodes, and kill one; in a process that has no other cluster."""
+    prepare_ray()
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    raylets = {
+        str(info.process.pid): node for node in nodes for info in node.all_processes["raylet"]
+    }
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    found: list[list[Record]] = []
+    lost, outstanding = "", set()
+    for rows in RayEngine(40, make=pipelines.noting).run(
+        find_photos([str(folder)]), SETTINGS, None
+    ):
+        found.append(rows)
+        if lost:
+            continue
+        given = {photo[0].node for photo in found}
+        done = {photo[0].path for photo in found}
+        for pid, node in raylets.items():
+            at_work = {
+                note.name.rsplit(".", 2)[0] for note in notes.iterdir() if f".{pid}." in note.name
+            } - done
+            if node.node_id in given and at_work:
+                lost, outstanding = node.node_id, at_work
+                cluster.remove_node(node, allow_graceful=False)
+                break
+    (output / "found.pickle").write_bytes(pickle.dumps((found, lost, outstanding)))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
+
+
+def test_on_the_command_line(command_line: CommandLine, tmp_path: Path) -> None:
+    """A cluster of its own; resuming, and the ledger's column; nothing of Ray's on the terminal."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("astronaut.jpg", "hopper.jpg", "corrupt.jpg"):
+        shutil.copy(SAMPLES / name, folder)
+    arguments = ("align-and-score", "photos", "-o", "run", *QUICK, "--engine", "ray")
+    done = command_line(*arguments)
+    assert done.returncode == 3, done.stderr
+    told = [line for line in done.stderr.splitlines() if "RAY_BACKEND_LOG_LEVEL" not in line]
+    assert "ray" not in "".join(told).lower()
+    assert done.stdout == ""
+    again = command_line(*arguments)
+    assert "3 of them done before" in again.stderr
+    local = (*arguments[:3], "local", *QUICK)
+    assert command_line(*local).returncode == 3
+    one, other = (tmp_path / name / "rankings.csv" for name in ("run", "local"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_an_address_where_nobody_is(command_line: CommandLine) -> None:
+    done = command_line("align-and-score", SAMPLES / "hopper.jpg", "-o", "run", "--engine", "ray",
+                        "--ray-address", "ray://127.0.0.1:1")  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "no Ray cluster at ray://127.0.0.1:1" in done.stderr
+
+
+def test_an_address_without_ray(command_line: CommandLine) -> None:
+    done = command_line("align-and-score", SAMPLES / "hopper.jpg", "-o", "run",
+                        "--ray-address", "auto")  # fmt: skip
+    assert done.returncode == 2
+    assert "it must be used with --engine ray" in done.stderr
