@@ -212,7 +212,7 @@ class RayEngine:
             make,
             split,
         )
-        self.workers = self._gpus = 0
+        self.workers = self._cpus = self._gpus = 0
         self._seconds: Counter[str] = Counter()
         self._backend = ""
 
@@ -258,7 +258,8 @@ class RayEngine:
 
         resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._gpus = int(resources.get("GPU", 0))
-        self.workers = max(1, self._gpus or int(resources.get("CPU", 0)))
+        self._cpus = int(resources.get("CPU", 0))
+        self.workers = max(1, self._gpus or self._cpus)
         share = self.photos // (BLOCKS_AN_ACTOR * self.workers)
         size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
         left = iter(sources)
@@ -275,9 +276,16 @@ class RayEngine:
         split = gpus > 0 if self.split is None else self.split
 
         def stage(
-            data: Dataset, actor: type[Actor], arguments: dict[str, Any], cpus: float, gpus: float
+            data: Dataset,
+            actor: type[Actor],
+            arguments: dict[str, Any],
+            most: int,
+            cpus: float = 0,
+            gpus: float = 0,
         ) -> Dataset:
-            pool = ActorPoolStrategy(min_size=1, max_size=settings.workers)
+            # all at once; what joins the cluster later is taken in as well
+            begin = max(1, min(most, self.photos, settings.workers or most))
+            pool = ActorPoolStrategy(min_size=1, initial_size=begin, max_size=settings.workers)
             made: Dataset = data.map_batches(
                 actor,
                 fn_constructor_kwargs={**arguments, "crops_folder": crops_folder},
@@ -292,12 +300,17 @@ class RayEngine:
         on_cpu = replace(settings, device="cpu")
         if not split:
             engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
-            return stage(blocks, Supervisor, {"engine": engine, "settings": on_cpu}, 1, 0)
+            whole = {"engine": engine, "settings": on_cpu}
+            return stage(blocks, Supervisor, whole, self._cpus, cpus=1)
+        half = self._cpus if gpus else self._cpus // 2
         engine = ProcessEngine(["cpu"], make=make_preparing)
-        prepared = stage(blocks, Supervisor, {"engine": engine, "settings": on_cpu}, 1, 0)
+        first = {"engine": engine, "settings": on_cpu}
+        prepared = stage(blocks, Supervisor, first, half, cpus=1)
         scoring = replace(settings, device="cuda" if gpus else "cpu")
-        arguments = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
-        return stage(prepared, Scorer, arguments, 0 if gpus else 1, 1 if gpus else 0)
+        second = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
+        if gpus:
+            return stage(prepared, Scorer, second, gpus, gpus=1)
+        return stage(prepared, Scorer, second, half, cpus=1)
 
 
 def _packed(blocks: list[Any]) -> pa.Table:

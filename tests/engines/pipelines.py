@@ -118,7 +118,7 @@ class Noting(Pipeline):
         notes = Path(source.root).with_name("notes")
         place = f"{os.environ.get('RAY_RAYLET_PID')}.{os.getppid()}"
         (notes / f"{source.path}.{place}").touch()
-        time.sleep(0.1)
+        time.sleep(0.3)
         return super().prepare(source)
 
 
