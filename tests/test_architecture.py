@@ -13,7 +13,7 @@ import faceqan_toolkit
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
@@ -70,6 +70,7 @@ LAYERS = [
     {"pipeline", "pictures"},
     {"explain", "engines.base", "engines.worker"},
     {"engines.processes"},
+    {"engines.ray"},
     {"engines.choice"},
     {"diagnosis"},
     {"cli"},
