@@ -28,7 +28,9 @@ from faceqan_toolkit.ledger import SCHEMA
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, RunInfo, read_run
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import MEASURE_COLUMNS
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.todo import Todo
+from faceqan_toolkit.types import MEASURE_COLUMNS, PhotoSource
 
 PART = 20_000
 FOLDER = 100
@@ -208,6 +210,18 @@ def open_run(run: RunInfo, _work: Path) -> None:
         pass
 
 
+def todo(run: RunInfo, _work: Path) -> object:
+    """Take in as many photos as there are rows; none is there any more, so all are to do."""
+    number = json.loads((run.folder / "run.json").read_text())["counts"]["ok"]
+    width = len(str(number))
+    paths = (f"{n // FOLDER:0{width}}/{n:0{width}}.jpg" for n in range(number))
+    root = Path("/data/photos")
+    sources = (PhotoSource(str(root), path, LocalFile(root / path)) for path in paths)
+    with Todo(run.folder, sources) as found, Run(run.folder, Settings(), "synthetic") as opened:
+        found.compare(opened)
+        return exhaust(found)
+
+
 def compact(run: RunInfo, work: Path) -> None:
     shutil.copytree(run.folder, work / "out-run")
     with Run(work / "out-run", Settings(), "synthetic") as copy:
@@ -220,6 +234,7 @@ def exhaust(items: Iterable[object]) -> int:
 
 TASKS: dict[str, Callable[[RunInfo, Path], object]] = {
     "open": open_run,
+    "what is to do": todo,
     "counts": counts,
     "top and bottom 5": top,
     "csv": export("csv"),

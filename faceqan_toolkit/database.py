@@ -16,8 +16,11 @@ from faceqan_toolkit.cores import usable_cores, usable_memory
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.runs import RunInfo
 
-MOST_MEMORY = 4_000_000_000
+MOST_MEMORY = 2_000_000_000
 """Bytes DuckDB holds at most; what needs more is spilled. Sorting is hardly faster with more."""
+
+FETCHED = 1000
+"""Rows that are fetched at once."""
 
 
 @contextmanager
@@ -31,30 +34,53 @@ def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises:
         RunError: a ledger is damaged, memory and disk do not suffice.
     """
-    with (
-        _spill_folder(next(iter(runs.values())).folder) as spill,
-        duckdb.connect() as connection,
-    ):
+    with open_database(next(iter(runs.values())).folder) as connection:
+        for name, run in runs.items():
+            attach(connection, name, run)
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:
+            for run in runs.values():
+                run.ledger.refuse_damage()
+            raise
+
+
+@contextmanager
+def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to an empty database, in memory as far as there is enough.
+
+    Args:
+        folder: where what does not fit goes, into a folder that is removed afterwards.
+
+    Raises:
+        RunError: memory and disk do not suffice.
+    """
+    with _spill_folder(folder) as spill, duckdb.connect() as connection:
         connection.execute("SET temp_directory = ?", [str(spill or "")])
         connection.execute(f"SET memory_limit = '{_memory()} bytes'")
         connection.execute(f"SET threads = {usable_cores()}")
         # the order is in the query; without progress bars on people's terminals
         connection.execute("SET enable_progress_bar = false")
-        for name, run in runs.items():
-            connection.register(f"{name}_attempts", run.ledger.dataset())
-            connection.execute(f"CREATE TEMP VIEW {name} AS {_LATEST.format(name=name)}")
         try:
             yield connection
         except duckdb.OutOfMemoryException as error:
             raise RunError(
                 "there is not enough memory"
-                + ("" if spill else ", and the run folder takes no files to spill to")
+                + ("" if spill else f", and {folder} takes no files to spill to")
                 + f": {error}"
             ) from error
-        except duckdb.Error:
-            for run in runs.values():
-                run.ledger.refuse_damage()
-            raise
+
+
+def attach(connection: duckdb.DuckDBPyConnection, name: str, run: RunInfo) -> None:
+    """Give a connection a run's rows that count as table `name`, all as `name`_attempts.
+
+    Raises:
+        RunError: the ledger is damaged.
+    """
+    connection.register(f"{name}_attempts", run.ledger.dataset())
+    connection.execute(f"CREATE TEMP VIEW {name} AS {_LATEST.format(name=name)}")
 
 
 # few photos have a second attempt; without any the join has nothing on its right side, as the
@@ -68,8 +94,15 @@ _LATEST = """
 
 def fetch_dicts(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Return all rows of a result as dictionaries."""
+    return list(iterate_dicts(cursor))
+
+
+def iterate_dicts(cursor: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a result as dictionaries, few of which are in memory."""
     names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    while rows := cursor.fetchmany(FETCHED):
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
 
 
 def copy_rows(
@@ -99,18 +132,20 @@ def _memory() -> int:
 
 
 @contextmanager
-def _spill_folder(run_folder: Path) -> Iterator[Path | None]:
+def _spill_folder(home: Path) -> Iterator[Path | None]:
     """Yield a new folder for one connection; None where none can be made.
 
     Two connections must not share one. A lock in it tells whether it is in use: what a killed
     process left behind is removed by the next.
     """
-    for left in run_folder.glob(".spill-*"):
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
+    for left in home.glob(".spill-*"):
         if not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".spill-", dir=run_folder))
-    except OSError:  # a run that may be read only
+        home.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".spill-", dir=home))
+    except (OSError, ValueError):  # a run that may only be read, or a name that is no text
         yield None
         return
     try:
@@ -118,6 +153,9 @@ def _spill_folder(run_folder: Path) -> Iterator[Path | None]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # others have put something there since
+            for made in missing:
+                made.rmdir()
 
 
 def _in_use(folder: Path) -> bool:

@@ -67,7 +67,7 @@ def find_photos(
     """
     roots: dict[str, str] = {}
     places: set[str] = set()
-    for source in _expand(inputs, stdin, options or ArchiveOptions()):
+    for source in stream_photos(inputs, stdin=stdin, options=options):
         if source.place in places:
             continue
         places.add(source.place)
@@ -78,6 +78,20 @@ def find_photos(
                 "parent folder, so that their paths differ"
             )
         yield source
+
+
+def stream_photos(
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    stdin: IO[bytes] | None = None,
+    options: ArchiveOptions | None = None,
+) -> Iterator[PhotoSource]:
+    """Yield the photos of all inputs as `find_photos` does, but keep none in mind.
+
+    So one that is given twice comes twice, and several may have the same path: `todo.Todo` sees
+    to that.
+    """
+    return _expand(inputs, stdin, options or ArchiveOptions())
 
 
 def _expand(

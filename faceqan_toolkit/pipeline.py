@@ -397,5 +397,6 @@ def _record(
         mtime_ns=state.mtime_ns if state else None,
         sha256=state.sha256 if state else "",
         landmarks_id=photo.landmarks_id,
+        attempt=photo.source.attempt,
         **values,
     )

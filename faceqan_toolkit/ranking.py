@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.database import connect, copy_rows, fetch_dicts
+from faceqan_toolkit.database import connect, copy_rows, fetch_dicts, iterate_dicts
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.runs import RunInfo
@@ -102,7 +104,9 @@ class Doubt:
     @property
     def source(self) -> PhotoSource:
         """The photo, of which only those faces are wanted."""
-        return locate(self.records[0].root, self.records[0].path, self.faces)
+        first = self.records[0]
+        found = locate(first.root, first.path, self.faces)
+        return replace(found, attempt=first.attempt + 1)
 
     def resolved(self, measured: list[Record]) -> list[Record]:
         """Return all records, measured ones in their places; nothing if one of them is missing.
@@ -117,7 +121,42 @@ class Doubt:
         }
         if set(new) != self.faces:
             return []
-        return [new.get(record.face, record) for record in self.records]
+        attempt = self.records[0].attempt + 1
+        found = [new.get(record.face, record) for record in self.records]
+        return [replace(record, attempt=attempt) for record in found]
+
+
+class Doubts:
+    """The photos with faces that are to be measured, by path; few are in memory at once.
+
+    Args:
+        connection: with the faces as table `chosen`.
+
+    Attributes:
+        faces: how many faces.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._photos, self.faces = connection.execute(
+            "SELECT count(DISTINCT path), count(*) FROM chosen"
+        ).fetchone() or (0, 0)
+
+    def __len__(self) -> int:
+        return int(self._photos)
+
+    def __iter__(self) -> Iterator[Doubt]:
+        cursor = self._connection.execute(
+            """SELECT ledger.*, chosen.face IS NOT NULL AS wanted
+            FROM ledger LEFT JOIN chosen USING (path, face)
+            WHERE path IN (SELECT path FROM chosen) ORDER BY path, face"""
+        )
+        for _, rows in groupby(iterate_dicts(cursor), key=itemgetter("path")):
+            photo = list(rows)
+            yield Doubt(
+                faces=frozenset(row["face"] for row in photo if row.pop("wanted")),
+                records=tuple(Record(**row) for row in photo),
+            )
 
 
 @dataclass(frozen=True)
@@ -255,8 +294,9 @@ class Ranking:
             while rows := cursor.fetchmany(size):
                 yield rows
 
-    def uncertain(self, share: float, at: float | None = None) -> list[Doubt]:
-        """Return the photos with faces that are to be measured, by path.
+    @contextmanager
+    def uncertain(self, share: float, at: float | None = None) -> Iterator[Doubts]:
+        """Yield the photos with faces that are to be measured.
 
         Args:
             share: of the faces with a predicted score, in [0, 1]: those least certain of their
@@ -264,31 +304,16 @@ class Ranking:
             at: a quality; those least certain on which side of it they are.
         """
         doubt = "-within" if at is None else f"abs(prediction - {float(at)!r}) / error"
-        query = f"""
-            WITH chosen AS (
+        with self._connection() as connection:
+            connection.execute(
+                f"""CREATE TEMP TABLE chosen AS
                 SELECT path, face FROM (
                     SELECT *, row_number() OVER (ORDER BY {doubt}, path, face) AS place,
                         count(*) OVER () AS total
                     FROM ({PREDICTED})
-                ) WHERE place <= round({float(share)!r} * total) AND NOT measured
+                ) WHERE place <= round({float(share)!r} * total) AND NOT measured"""
             )
-            SELECT ledger.*, chosen.face IS NOT NULL AS wanted
-            FROM ledger LEFT JOIN chosen USING (path, face)
-            WHERE path IN (SELECT path FROM chosen) ORDER BY path, face
-        """
-        with self._connection() as connection:
-            cursor = connection.execute(query)
-            rows = fetch_dicts(cursor)
-        photos: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            photos.setdefault(row["path"], []).append(row)
-        return [
-            Doubt(
-                faces=frozenset(row["face"] for row in rows if row.pop("wanted")),
-                records=tuple(Record(**row) for row in rows),
-            )
-            for rows in photos.values()
-        ]
+            yield Doubts(connection)
 
     def export(
         self,

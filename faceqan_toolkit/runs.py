@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import write_text
 from faceqan_toolkit.ledger import Ledger, as_table
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.locate import is_there, locate
-from faceqan_toolkit.types import PhotoSource, Record
+from faceqan_toolkit.shards import Shard
+from faceqan_toolkit.types import Record
 
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000
@@ -42,22 +41,6 @@ HEALABLE = frozenset(
 
 PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",
             "numpy", "pillow", "pyarrow", "duckdb", "openvino")  # fmt: skip
-
-
-class Known(NamedTuple):
-    """What the ledger says of a photo."""
-
-    root: str
-    status: str
-    file_size: int | None
-    mtime_ns: int | None
-    sha256: str
-    landmarks_id: str
-    attempt: int
-
-
-def _known(row: Mapping[str, Any]) -> Known:
-    return Known(**{name: row[name] for name in Known._fields})
 
 
 @dataclass(frozen=True)
@@ -149,7 +132,7 @@ class Run:
         settings: must have the identity of those the folder was made with.
         weights_sha256: of the recognition model (`FoundModel.weights`), "" for a task without one.
         model: what `run.json` says of it besides.
-        retry_failed: try every photo without a score again, not only healable ones.
+        shard: the part of the photos it is for; None means all.
 
     Attributes:
         ledger: its records.
@@ -166,17 +149,16 @@ class Run:
         weights_sha256: str,
         model: Mapping[str, Any] | None = None,
         *,
-        retry_failed: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.model = dict(model or {})
-        self.retry_failed = retry_failed
+        self.shard = str(shard) if shard else None
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
         self.scale = builtin_scale(settings, weights_sha256)
         self.calibration: dict[str, Any] | None = None
-        self._known: dict[str, Known] = {}
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
         self._invocations: list[dict[str, Any]] = []
@@ -191,7 +173,7 @@ class Run:
             if (
                 fresh
                 and folder.is_dir()
-                and any(entry.name != ".lock" for entry in folder.iterdir())
+                and any(not _is_our_own(entry.name) for entry in folder.iterdir())
             ):
                 raise RunError(
                     f"{folder} holds other files and is not a run folder; choose another"
@@ -210,7 +192,6 @@ class Run:
             else:
                 self._continue()
             self.repaired = tuple(self.ledger.repair())
-            self._read_known()
         except BaseException:
             self._lock.release()
             raise
@@ -247,42 +228,16 @@ class Run:
         self.scale, self.calibration = self.scale or scale, dict(content)
         return before != (self.scale, self.calibration)
 
-    def pending(self, source: PhotoSource, landmarks_id: str = "") -> bool:
-        """Tell whether a photo must be processed: new, changed, or worth another try.
-
-        Raises:
-            RunError: the run already has another photo by that path, from another root.
-        """
-        known = self._known.get(source.path)
-        if known is None:
-            return True
-        unchanged = known.landmarks_id == landmarks_id and self._same_file(source, known)
-        if known.root != source.root and not unchanged:
-            other = locate(known.root, source.path)
-            if is_there(other):
-                raise RunError(
-                    f"{source.place} and {other.place} would both be {source.path!r} in "
-                    f"{self.folder}; use another run folder, or give their common parent folder "
-                    "from the start"
-                )
-        if not unchanged:
-            return True
-        if known.status == "ok":
-            return False
-        return self.retry_failed or known.status in HEALABLE
-
     def append(self, records: list[Record]) -> None:
-        """Take all records of a photo, in place of earlier ones; the next part has them.
+        """Take all records of a photo; the next part has them.
+
+        Args:
+            records: of one attempt; they take the place of those with a lower one.
 
         Raises:
             RunError: the part cannot be written.
         """
-        known = self._known.get(records[0].path)
-        attempt = known.attempt + 1 if known else 0
-        records = [replace(record, attempt=attempt) for record in records]
         self._waiting += records
-        for record in records:
-            self._note(record.path, _known(record.as_dict()))
         overdue = time.monotonic() - self._flushed >= FLUSH_SECONDS
         if overdue or len(self._waiting) >= FLUSH_RECORDS:
             self.flush()
@@ -341,6 +296,7 @@ class Run:
             "model": model,
             "scale": self._scale_as_dict(),
             "calibration": self.calibration,
+            "shard": self.shard,
             "versions": versions(),
             "counts": dict(counts),
             "invocations": self._invocations,
@@ -384,42 +340,24 @@ class Run:
                 + "\n".join(differing)
                 + "\nUse another run folder, or the same settings."
             )
+        if content.get("shard") != self.shard:
+            raise RunError(
+                f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
+                f"{_shard_text(self.shard)}; every shard has a run folder of its own"
+            )
         self._invocations = list(content.get("invocations", []))
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale
         self.calibration = content.get("calibration")
 
-    def _read_known(self) -> None:
-        columns = ["path", *Known._fields]
-        for batch in self.ledger.dataset().to_batches(columns=columns):
-            for row in batch.to_pylist():
-                self._note(row["path"], _known(row))
 
-    def _note(self, path: str, entry: Known) -> None:
-        earlier = self._known.get(path)
-        # a photo counts as failed as long as one of its faces does
-        if (
-            earlier is None
-            or entry.attempt > earlier.attempt
-            or (entry.attempt == earlier.attempt and earlier.status == "ok")
-        ):
-            self._known[path] = entry
+def _shard_text(shard: str | None) -> str:
+    return f"shard {shard} of the photos" if shard else "all photos"
 
-    def _same_file(self, source: PhotoSource, known: Known) -> bool:
-        try:
-            state = source.content.state()
-        except PhotoError:
-            return known.file_size is None
-        if state.size != known.file_size:
-            return False
-        if state.mtime_ns == known.mtime_ns:
-            return True
-        if not known.sha256:
-            return False
-        try:
-            return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
-        except PhotoError:
-            return False
+
+def _is_our_own(name: str) -> bool:
+    """Tell whether a file may be in a folder before it becomes a run's."""
+    return name == ".lock" or name.startswith(".spill-")
 
 
 def versions() -> dict[str, str]:

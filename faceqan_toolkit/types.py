@@ -61,12 +61,14 @@ class PhotoSource:
             that are no text percent-encoded (`paths.path_text`).
         content: its bytes, see `Content`; `sources.locate` finds them again by root and path.
         faces: indices of the faces that are wanted; None means all the settings accept.
+        attempt: how many times the run has done it before; its records tell it.
     """
 
     root: str
     path: str
     content: Content
     faces: frozenset[int] | None = None
+    attempt: int = 0
 
     @property
     def place(self) -> str:

@@ -85,7 +85,7 @@ def test_without_a_place_to_spill_to_small_runs_can_be_read(run: RunInfo, monkey
         assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (5,)
     monkeypatch.setattr(database, "MOST_MEMORY", 100_000_000)
     with (
-        pytest.raises(RunError, match="not enough memory, and the run folder takes no files"),
+        pytest.raises(RunError, match=r"not enough memory, and .*run takes no files"),
         connect(ledger=run) as connection,
     ):
         connection.execute(BIG)
@@ -95,8 +95,8 @@ def test_only_the_last_attempt_counts(tmp_path: Path) -> None:
     with Run(tmp_path / "run", Settings(), "weights") as run:
         for path in "ab":
             run.append([Record(path, "/p", face, "ok", quality=0.5) for face in range(3)])
-        for quality in (0.6, 0.7):
-            run.append([Record("a", "/p", 0, "ok", quality=quality)])
+        for attempt, quality in ((1, 0.6), (2, 0.7)):
+            run.append([Record("a", "/p", 0, "ok", quality=quality, attempt=attempt)])
     with connect(ledger=read_run(tmp_path / "run")) as connection:
         found = connection.execute("SELECT path, face, quality FROM ledger ORDER BY ALL").fetchall()
         assert found == [("a", 0, 0.7), ("b", 0, 0.5), ("b", 1, 0.5), ("b", 2, 0.5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,14 @@ def predicted(path: str, quality: float, error: float, face: int = 0, **values) 
     return scored(path, quality, face, quality_error=error, preset="instant", **values)
 
 
+def doubts(ranking: Ranking, share: float, at: float | None = None) -> list[Doubt]:
+    with ranking.uncertain(share, at) as found:
+        listed = list(found)
+        assert len(found) == len(listed)
+        assert found.faces == sum(len(doubt.faces) for doubt in listed)
+        return listed
+
+
 def chosen(doubts: list[Doubt]) -> set[tuple[str, int]]:
     return {(doubt.records[0].path, face) for doubt in doubts for face in doubt.faces}
 
@@ -210,7 +219,7 @@ def test_the_least_certain_faces(tmp_path_factory, faces, share, at) -> None:
 
     number = int(share * len(values) + 0.5)
     expected = {(path, 0) for path in sorted(values, key=doubt)[:number]}
-    assert chosen(ranking.uncertain(share, at)) == expected
+    assert chosen(doubts(ranking, share, at)) == expected
 
 
 def test_what_was_measured_counts_and_what_changed_does_not(tmp_path: Path) -> None:
@@ -220,24 +229,27 @@ def test_what_was_measured_counts_and_what_changed_does_not(tmp_path: Path) -> N
         run.append([predicted("old.jpg", 0.45, 0.1, sha256="1")])
         run.append([failed("c.jpg")])
         # measured since, and photographed anew since
-        run.append([scored("b.jpg", 0.6, preset="exact")])
-        run.append([failed("old.jpg", "missing")])
+        run.append([scored("b.jpg", 0.6, preset="exact", attempt=1)])
+        run.append([replace(failed("old.jpg", "missing"), attempt=1)])
     ranking = Ranking(read_run(tmp_path / "run"))
-    everything = ranking.uncertain(1.0)
+    everything = doubts(ranking, 1.0)
     assert chosen(everything) == {("a.jpg", 0), ("a.jpg", 1)}
     assert [record.face for record in everything[0].records] == [0, 1]
     assert everything[0].source.place == "/photos/a.jpg"
     assert everything[0].source.faces == {0, 1}
     # b.jpg is as uncertain as the first face of a.jpg, and is done
-    assert chosen(ranking.uncertain(0.34)) == {("a.jpg", 0)}
-    assert chosen(ranking.uncertain(0.67, at=0.5)) == {("a.jpg", 0)}
+    assert chosen(doubts(ranking, 0.34)) == {("a.jpg", 0)}
+    assert chosen(doubts(ranking, 0.67, at=0.5)) == {("a.jpg", 0)}
 
 
 def test_measured_records_take_their_places() -> None:
     before = (predicted("a.jpg", 0.5, 0.1, 0, sha256="1"), predicted("a.jpg", 0.4, 0.1, 1))
     doubt = Doubt(frozenset({0}), before)
     measured = scored("a.jpg", 0.6, 0, sha256="1", preset="exact")
-    assert doubt.resolved([measured]) == [measured, before[1]]
+    assert doubt.source.attempt == 1
+    assert doubt.resolved([measured]) == [
+        replace(record, attempt=1) for record in (measured, before[1])
+    ]
     for useless in (
         [], [failed("a.jpg", "missing")], [scored("a.jpg", 0.6, 0, sha256="2")],
         [measured, scored("a.jpg", 0.6, 1, sha256="1")],
@@ -253,8 +265,8 @@ def test_records_of_runs_without_hints_can_be_refined(tmp_path: Path) -> None:
     table = pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"])
     part.unlink()
     pq.write_table(table, part.with_name("part-000000.parquet"))  # as parts were called then
-    (doubt,) = ranking.uncertain(1.0)
+    (doubt,) = doubts(ranking, 1.0)
     assert doubt.records == (predicted,)
     with Run(tmp_path / "run", Settings(), "weights") as run:
-        run.append([*doubt.records])
+        run.append([replace(record, attempt=1) for record in doubt.records])
     assert [row["hints"] for row in ranking.rows()] == [None]

@@ -12,8 +12,9 @@ import pytest
 from faceqan_toolkit import ledger, runs
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import HEALABLE, Run, read_run
+from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource, Record
 
@@ -82,66 +83,13 @@ def test_parts_follow_time_and_never_split_a_photo(tmp_path: Path, monkeypatch) 
         assert len(list((tmp_path / "run/records").iterdir())) == 3
 
 
-@pytest.mark.parametrize("status", ["ok", "no_face", "unreadable", *sorted(HEALABLE)])
-@pytest.mark.parametrize("retry", [False, True])
-def test_what_is_tried_again(tmp_path: Path, source: PhotoSource, status: str, retry: bool) -> None:
-    with open_run(tmp_path / "run") as run:
-        assert run.pending(source)
-        run.append([record(source, status)])
-    with open_run(tmp_path / "run", retry_failed=retry) as run:
-        assert run.pending(source) == (status in HEALABLE or (retry and status != "ok"))
-
-
-def test_a_photo_with_one_failed_face_counts_as_failed(tmp_path: Path, source: PhotoSource) -> None:
-    with open_run(tmp_path / "run") as run:
-        run.append([record(source), record(source, "unalignable", 1), record(source, face=2)])
-    with open_run(tmp_path / "run", retry_failed=True) as run:
-        assert run.pending(source)
-
-
-def test_changed_photos_are_done_again(tmp_path: Path, source: PhotoSource) -> None:
-    with open_run(tmp_path / "run") as run:
-        run.append([record(source, landmarks_id="one")])
-
-    def pending(landmarks_id: str = "one") -> bool:
-        with open_run(tmp_path / "run") as run:
-            return run.pending(source, landmarks_id)
-
-    assert not pending()
-    assert pending("two")
-    os.utime(Path(source.place), ns=(1, 1))
-    assert not pending(), "touched, but the same"
-    Path(source.place).write_bytes(b"p h o t o")
-    assert pending(), "another size"
-    Path(source.place).write_bytes(b"other")
-    assert pending(), "the same size"
-    Path(source.place).unlink()
-    assert pending()
-
-
 def test_the_last_attempt_counts(tmp_path: Path, source: PhotoSource) -> None:
     with open_run(tmp_path / "run") as run:
         run.append([record(source, face=0), record(source, face=1)])
     Path(source.place).write_bytes(b"another photo")
     with open_run(tmp_path / "run") as run:
-        run.append([record(source, "no_face", None)])
+        run.append([record(source, "no_face", None, attempt=1)])
     assert [(row["face"], row["status"]) for row in rows(tmp_path / "run")] == [(None, "no_face")]
-
-
-def test_another_root_with_the_same_path(tmp_path: Path, source: PhotoSource) -> None:
-    with open_run(tmp_path / "run") as run:
-        run.append([record(source)])
-    other = photo(tmp_path / "elsewhere", "a.jpg", b"someone else")
-    with open_run(tmp_path / "run") as run, pytest.raises(RunError, match="common parent"):
-        run.pending(other)
-    # the folder was moved
-    moved = photo(tmp_path / "moved", "a.jpg")
-    os.utime(Path(moved.place), ns=(Path(source.place).stat().st_mtime_ns,) * 2)
-    with open_run(tmp_path / "run") as run:
-        assert not run.pending(moved)
-    Path(source.place).unlink()
-    with open_run(tmp_path / "run") as run:
-        assert run.pending(other)
 
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
@@ -191,8 +139,6 @@ def test_a_damaged_part_is_moved_aside_and_its_photos_are_done_again(
     with open_run(tmp_path / "run") as run:
         (line,) = run.repaired
         assert line.startswith(f"{part} is damaged")
-        assert run.pending(source)
-        assert not run.pending(other)
     assert (tmp_path / "run/records/damaged" / part.name).read_bytes()
     assert [row["path"] for row in rows(tmp_path / "run")] == ["b.jpg"]
     with open_run(tmp_path / "run") as run:
@@ -237,7 +183,6 @@ def test_what_a_kill_leaves_behind_does_not_disturb(tmp_path: Path, source: Phot
     (tmp_path / "run/records/.part-000001.parquet.77.tmp").write_bytes(b"half a part")
     (tmp_path / "run/.run.json.77.tmp").write_bytes(b"{")
     with open_run(tmp_path / "run") as run:
-        assert not run.pending(source)
         run.append([record(photo(tmp_path / "photos", "b.jpg"))])
     assert len(rows(tmp_path / "run")) == 2
 
@@ -251,6 +196,18 @@ def test_run_json_keeps_its_history(tmp_path: Path) -> None:
     assert info["counts"] == {"ok": 1}
     assert info["fingerprint"] == SETTINGS.fingerprint("weights")
     assert "missing" not in info["versions"].values()
+
+
+def test_a_run_belongs_to_one_shard(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", shard=Shard(2, 8)):
+        pass
+    assert json.loads((tmp_path / "run/run.json").read_text())["shard"] == "2/8"
+    with open_run(tmp_path / "run", shard=Shard(2, 8)):
+        pass
+    with pytest.raises(RunError, match="is for shard 2/8 of the photos, not for shard 1/8"):
+        open_run(tmp_path / "run", shard=Shard(1, 8))
+    with pytest.raises(RunError, match="not for all photos"):
+        open_run(tmp_path / "run")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths are text on Windows")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.shards import Shard
 
 
 @click.command("align")
@@ -22,6 +23,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     retry_failed: bool,
+    shard: Shard | None,
     **chosen: Any,
 ) -> None:
     """Write the aligned crops of PHOTOS to RUN/crops, their faces to RUN/faces.csv.
@@ -32,4 +34,6 @@ def command(
 
     archives = options.take_archives(chosen)
     settings = options.make_settings("align", **chosen)
-    run_job(settings, photos, output, formats, archives=archives, retry_failed=retry_failed)
+    run_job(
+        settings, photos, output, formats, archives=archives, retry_failed=retry_failed, shard=shard
+    )

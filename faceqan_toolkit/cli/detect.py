@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.shards import Shard
 
 
 @click.command("detect")
@@ -19,6 +20,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     retry_failed: bool,
+    shard: Shard | None,
     **chosen: Any,
 ) -> None:
     """Find the faces of PHOTOS and write boxes and landmarks to RUN/faces.csv.
@@ -29,4 +31,6 @@ def command(
 
     archives = options.take_archives(chosen)
     settings = options.make_settings("detect", **chosen)
-    run_job(settings, photos, output, formats, archives=archives, retry_failed=retry_failed)
+    run_job(
+        settings, photos, output, formats, archives=archives, retry_failed=retry_failed, shard=shard
+    )

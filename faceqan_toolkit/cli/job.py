@@ -21,13 +21,16 @@ from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimators import make_estimator
 from faceqan_toolkit.landmarks import LandmarksFile
-from faceqan_toolkit.photos import find_photos
-from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.photos import stream_photos
+from faceqan_toolkit.ranking import Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.sources.archives import ArchiveOptions
+from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
 
 
@@ -39,6 +42,7 @@ def run_job(
     *,
     archives: ArchiveOptions,
     retry_failed: bool,
+    shard: Shard | None = None,
     report: bool = False,
     calibration: Path | None = None,
 ) -> None:
@@ -49,10 +53,11 @@ def run_job(
     """
     counts, files = make_run(
         settings,
-        find_photos(inputs, options=archives),
+        stream_photos(inputs, options=archives),
         output,
         formats,
         retry_failed=retry_failed,
+        shard=shard,
         report=report,
         calibration=calibration,
     )
@@ -68,28 +73,46 @@ def make_run(
     formats: Sequence[str],
     *,
     retry_failed: bool,
+    shard: Shard | None = None,
     report: bool = False,
     calibration: Path | None = None,
 ) -> tuple[Mapping[str, int], list[Path]]:
     """Process photos into a run folder; return counts of rows by status, and the results' files.
 
+    Args:
+        settings: of the run.
+        photos: taken in as they are found; neither they nor the run need to fit into memory.
+        output: the run folder.
+        formats: of the results.
+        retry_failed: try every photo without a result again.
+        shard: only the photos that belong to it.
+        report: write the page to look at.
+        calibration: a file of `calibrate`.
+
     Raises:
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
+    if shard and settings.refine:
+        raise SettingsError(
+            "--refine chooses among all faces of a run: merge the shards first, then give the "
+            "merged run the same command without --shard"
+        )
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
-    sources = list(photos)
-    with Run(output, settings, weights, model, retry_failed=retry_failed) as run:
+    if shard:
+        photos = (photo for photo in photos if shard.has(photo.path))
+    with Todo(output, photos) as todo, Run(output, settings, weights, model, shard=shard) as run:
         for line in run.repaired:
             click.echo(f"Warning: {line}", err=True)
         changed = calibrated is not None and run.use_calibration(
             calibrated.for_run(), calibrated.scale
         )
-        todo = _todo(run, settings, sources)
-        known = len(sources) - len(todo)
-        click.echo(_plan(len(sources), known), err=True)
-        done = _process(run, settings, todo)
+        todo.compare(run, _identify(settings), retry_failed=retry_failed)
+        number = len(todo)
+        click.echo(_plan(todo.asked, todo.asked - number), err=True)
+        done = _process(run, settings, todo, number)
+        todo.close()
         run.flush()
         ranking = Ranking(run.info)
         refined = _refine(run, settings, ranking) if settings.refine else {}
@@ -98,13 +121,13 @@ def make_run(
         files = [output / f"{ranking.name}.{file_format}" for file_format in formats]
         for file, file_format in zip(files, formats, strict=True):
             ranking.export(file, file_format)
-        if todo or refined:
+        if number or refined:
             run.write_info(
                 counts,
                 {
                     "started": started.isoformat(timespec="seconds"),
                     "seconds": round(time.monotonic() - clock, 3),
-                    "photos": len(todo),
+                    "photos": number,
                     "cores": os.cpu_count(),
                     **done,
                     **({"refined": refined} if refined else {}),
@@ -163,12 +186,11 @@ def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibra
     return calibration
 
 
-def _todo(run: Run, settings: Settings, sources: list[PhotoSource]) -> list[PhotoSource]:
-    """Return the photos the run lacks."""
+def _identify(settings: Settings) -> Callable[[PhotoSource], str]:
+    """Return what names the given landmarks of a photo, if landmarks are given."""
     if settings.landmarks is None:
-        return [source for source in sources if run.pending(source)]
-    landmarks = LandmarksFile(settings.landmarks, settings)
-    return [source for source in sources if run.pending(source, landmarks.identify(source))]
+        return lambda _: ""
+    return LandmarksFile(settings.landmarks, settings).identify
 
 
 def _plan(photos: int, known: int) -> str:
@@ -178,18 +200,23 @@ def _plan(photos: int, known: int) -> str:
 
 def _refine(run: Run, settings: Settings, ranking: Ranking) -> dict[str, Any]:
     """Measure the faces whose predicted scores are least certain."""
-    doubts = ranking.uncertain(settings.refine, settings.refine_at)
-    if not doubts:
-        return {}
-    faces = sum(len(doubt.faces) for doubt in doubts)
-    click.echo(f"Refining: {faces:,} face{'' if faces == 1 else 's'}", err=True)
-    by_path = {doubt.records[0].path: doubt for doubt in doubts}
-
-    def resolve(measured: list[Record]) -> list[Record]:
-        return by_path[measured[0].path].resolved(measured) if measured else []
-
     exact = replace(settings, preset="exact", refine=0.0, refine_at=None)
-    done = _process(run, exact, [doubt.source for doubt in doubts], resolve)
+    in_work: dict[str, Doubt] = {}
+    with ranking.uncertain(settings.refine, settings.refine_at) as doubts:
+
+        def sources() -> Iterator[PhotoSource]:
+            for doubt in doubts:
+                in_work[doubt.records[0].path] = doubt
+                yield doubt.source
+
+        def resolve(measured: list[Record]) -> list[Record]:
+            return in_work.pop(measured[0].path).resolved(measured) if measured else []
+
+        if not len(doubts):
+            return {}
+        faces = doubts.faces
+        click.echo(f"Refining: {faces:,} face{'' if faces == 1 else 's'}", err=True)
+        done = _process(run, exact, sources(), len(doubts), resolve)
     run.flush()
     return {"faces": faces, **done}
 
@@ -216,7 +243,8 @@ def _one_interrupt() -> Iterator[None]:
 def _process(
     run: Run,
     settings: Settings,
-    todo: list[PhotoSource],
+    todo: Iterable[PhotoSource],
+    number: int,
     resolve: Callable[[list[Record]], list[Record]] = lambda records: records,
 ) -> dict[str, Any]:
     """Run the engine over the photos, recording as it goes; return what it tells of itself.
@@ -225,20 +253,21 @@ def _process(
         run: takes the records.
         settings: for the engine.
         todo: the photos.
+        number: of photos.
         resolve: makes of what the engine yields for a photo what is recorded; nothing keeps what
             the run has.
     """
-    if not todo:
+    if not number:
         return {}
     from faceqan_toolkit.engines.choice import make_engine
 
     # a head is the package's own
     weights = run.identity.get("weights_sha256", "").partition("+")[0]
-    engine = make_engine(settings, len(todo), weights)
+    engine = make_engine(settings, number, weights)
     try:
         with (
             _one_interrupt(),
-            Progress(len(todo)) as progress,
+            Progress(number) as progress,
             closing(engine.run(todo, settings, run.crops_folder)) as found,
         ):
             progress.loaded()
@@ -249,7 +278,7 @@ def _process(
     except KeyboardInterrupt:
         run.flush()
         click.echo(
-            f"\nInterrupted. {progress.done:,} of {len(todo):,} photos are recorded in "
+            f"\nInterrupted. {progress.done:,} of {number:,} photos are recorded in "
             f"{run.folder}; the same command goes on from there.",
             err=True,
         )

@@ -23,6 +23,7 @@ from faceqan_toolkit.settings import (
     TEMPLATES,
     Settings,
 )
+from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.video import Every, parse_every
 
@@ -66,6 +67,13 @@ def _number_or_auto(
 def _every(_context: click.Context, _option: click.Parameter, value: str) -> Every:
     try:
         return parse_every(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _shard(_context: click.Context, _option: click.Parameter, value: str | None) -> Shard | None:
+    try:
+        return Shard.parse(value) if value else None
     except SettingsError as error:
         raise click.BadParameter(str(error)) from None
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.shards import Shard
 
 
 @click.command("score")
@@ -23,6 +24,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     retry_failed: bool,
+    shard: Shard | None,
     report: bool,
     calibration: Path | None,
     **chosen: Any,
@@ -45,6 +47,7 @@ def command(
         formats,
         archives=archives,
         retry_failed=retry_failed,
+        shard=shard,
         report=report,
         calibration=calibration,
     )

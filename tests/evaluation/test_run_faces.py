@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
         run.append([record("a/2.jpg", 0, None, status="unscorable"), record("a/2.jpg", 1, 0.4)])
         run.append([record("b/1.jpg", None, None)])
         run.append([record("b/2.jpg", 0, 0.7)])
-        run.append([record("b/2.jpg", 0, 0.1, crop="crops/b2.0")])
+        run.append([record("b/2.jpg", 0, 0.1, crop="crops/b2.0", attempt=1)])
         run.append([record("a/3.jpg", 0, 0.5, sharpness=None)])
         run.write_info({})
     return tmp_path / "run"
