@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from faceqan_toolkit.errors import RunError
@@ -42,6 +43,30 @@ def write_text(target: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have the same content in another place: as a hard link, else as a copy.
+
+    What is in its place is replaced, unless it is the same file or a copy made before.
+
+    Raises:
+        FileNotFoundError: the source is gone.
+        OSError: the target cannot be written.
+    """
+    found = source.stat()
+    with suppress(FileNotFoundError):
+        there = target.stat()
+        same = (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns)
+        if same or os.path.samestat(found, there):
+            return
+        target.unlink()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        with replacing(target) as temporary:
+            shutil.copy2(source, temporary)
 
 
 def sync_folder(folder: Path) -> None:

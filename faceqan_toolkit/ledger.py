@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import publish, sync_folder
+from faceqan_toolkit.files import link_or_copy, publish, sync_folder
 from faceqan_toolkit.types import Record
 
 JOINED_ROWS = 1_000_000
@@ -134,6 +134,20 @@ class Ledger:
         """
         number = self._next_number()
         self._write(tables, number, number)
+
+    def take(self, part: Part) -> None:
+        """Take a part of another ledger as the next one of this, linked or copied.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        ending = f".{part.checksum}.parquet" if part.checksum else ".parquet"
+        link_or_copy(part.file, self.folder / f"part-{self._next_number():06d}{ending}")
+
+    def clear(self) -> None:
+        """Remove all parts; only for whoever holds the run's lock."""
+        for file in self.folder.glob("part-*.parquet"):
+            file.unlink()
 
     def repair(self) -> Iterator[str]:
         """Move damaged parts aside, remove what no longer counts; tell people of the first.

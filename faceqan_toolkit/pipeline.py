@@ -339,6 +339,7 @@ class Pipeline:
             _, png = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)  # elsewhere it may be linked to, and stays
                 target.write_bytes(png.tobytes())
             except OSError as error:
                 raise RunError(

@@ -133,9 +133,11 @@ class Run:
         weights_sha256: of the recognition model (`FoundModel.weights`), "" for a task without one.
         model: what `run.json` says of it besides.
         shard: the part of the photos it is for; None means all.
+        merged: what `run.json` says of the runs that a new one is made of, see `merging.merge`.
 
     Attributes:
         ledger: its records.
+        invocations: what each command did.
         repaired: what people should know of damage that was found and put right.
 
     Raises:
@@ -150,18 +152,20 @@ class Run:
         model: Mapping[str, Any] | None = None,
         *,
         shard: Shard | None = None,
+        merged: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.model = dict(model or {})
         self.shard = str(shard) if shard else None
+        self.merged = dict(merged) if merged else None
         self.identity = settings.identity(weights_sha256)
         self.fingerprint = settings.fingerprint(weights_sha256)
         self.scale = builtin_scale(settings, weights_sha256)
         self.calibration: dict[str, Any] | None = None
         self._waiting: list[Record] = []
         self._flushed = time.monotonic()
-        self._invocations: list[dict[str, Any]] = []
+        self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
         self._lock = FileLock(folder / ".lock")
         try:
@@ -282,7 +286,7 @@ class Run:
             invocation: what this process did, if anything: photos, seconds by stage.
         """
         if invocation:
-            self._invocations.append(dict(invocation))
+            self.invocations.append(dict(invocation))
         model = None
         if "quality" in self.settings.stages:
             weights, _, head = self.identity["weights_sha256"].partition("+")
@@ -297,9 +301,10 @@ class Run:
             "scale": self._scale_as_dict(),
             "calibration": self.calibration,
             "shard": self.shard,
+            "merged": self.merged,
             "versions": versions(),
             "counts": dict(counts),
-            "invocations": self._invocations,
+            "invocations": self.invocations,
         }
         write_text(self.folder / "run.json", json.dumps(content, indent=2) + "\n")
 
@@ -345,7 +350,8 @@ class Run:
                 f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
                 f"{_shard_text(self.shard)}; every shard has a run folder of its own"
             )
-        self._invocations = list(content.get("invocations", []))
+        self.invocations = list(content.get("invocations", []))
+        self.merged = self.merged or content.get("merged")
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale
         self.calibration = content.get("calibration")

@@ -39,7 +39,7 @@ LAYERS = [
     {"landmarks_index"},
     {"detection", "landmarks", "estimator", "database", "todo", "ranking", "intervals", "placing",
      "manifest", "run_crops"},
-    {"filtering", "comparing", "grouping", "calibration"},
+    {"filtering", "comparing", "grouping", "calibration", "merging"},
     {"transfer"},
     {"sinks.samples"},
     {"sinks.webdataset", "sinks.recordio"},
@@ -113,7 +113,7 @@ def test_imports_go_one_way(name: str) -> None:
 RECORDS = [
     "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
     "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
-    "methods", "estimators", "hints", "calibration",
+    "methods", "estimators", "hints", "calibration", "merging",
 ]  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def python(code: str) -> str:
 
 
 COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter", "calibrate",
-            "report", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
+            "report", "merge", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -21,6 +21,7 @@ COMMANDS = {
     "filter": "filter",
     "calibrate": "calibrate",
     "report": "report",
+    "merge": "merge",
     "models": "models",
     "explain": "explain",
     "evaluate": "evaluate",

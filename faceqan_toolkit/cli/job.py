@@ -61,9 +61,7 @@ def run_job(
         report=report,
         calibration=calibration,
     )
-    print_summary(read_run(output), counts, files)
-    if set(counts) - {"ok"}:
-        raise click.exceptions.Exit(SOME_FAILED)
+    finish(output, counts, files)
 
 
 def make_run(
@@ -117,10 +115,7 @@ def make_run(
         ranking = Ranking(run.info)
         refined = _refine(run, settings, ranking) if settings.refine else {}
         run.compact()
-        counts = ranking.counts()
-        files = [output / f"{ranking.name}.{file_format}" for file_format in formats]
-        for file, file_format in zip(files, formats, strict=True):
-            ranking.export(file, file_format)
+        counts, files = write_results(ranking, formats)
         if number or refined:
             run.write_info(
                 counts,
@@ -136,11 +131,31 @@ def make_run(
         elif changed:
             run.write_info(counts)
         if report:
-            from faceqan_toolkit.report.page import write_report
-
-            click.echo("Writing the report", err=True)
-            files.append(write_report(read_run(output), output / "report.html").file)
+            files.append(write_page(output))
     return counts, files
+
+
+def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, int], list[Path]]:
+    """Write a run's ranking in some formats; return counts of rows by status, and the files."""
+    files = [ranking.run.folder / f"{ranking.name}.{file_format}" for file_format in formats]
+    for file, file_format in zip(files, formats, strict=True):
+        ranking.export(file, file_format)
+    return ranking.counts(), files
+
+
+def write_page(folder: Path) -> Path:
+    """Write a run's report and return it."""
+    from faceqan_toolkit.report.page import write_report
+
+    click.echo("Writing the report", err=True)
+    return write_report(read_run(folder), folder / "report.html").file
+
+
+def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> None:
+    """Tell what there is now, and exit with 3 if something has no result."""
+    print_summary(read_run(folder), counts, files)
+    if set(counts) - {"ok"}:
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _model(settings: Settings) -> tuple[str, dict[str, Any]]:

@@ -144,17 +144,23 @@ retry_option = click.option(
     "--retry-failed", is_flag=True, help="Try every photo without a score again."
 )
 
+format_option = click.option(
+    "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
+    default=["csv"], show_default=True, help="Result file's format; may be repeated.",
+)  # fmt: skip
+
 run_options = stack(
     archive_options,
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",
     ),
-    click.option(
-        "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
-        default=["csv"], show_default=True, help="Result file's format; may be repeated.",
-    ),
+    format_option,
     retry_option,
+    click.option(
+        "--shard", callback=_shard, metavar="I/N", show_default="none",
+        help="Only the Ith of N parts of the photos, the same on every machine; see merge.",
+    ),
     machine_options,
     timeout_option,
     workers_option,

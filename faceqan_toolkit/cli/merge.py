@@ -1,0 +1,31 @@
+"""`faceqan-toolkit merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from faceqan_toolkit.cli import options
+
+
+@click.command("merge")
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False)
+)  # fmt: skip
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
+    metavar="RUN", help="New run folder, or that of the same merge before.",
+)  # fmt: skip
+@options.format_option
+@options.report_option
+def command(runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], report: bool) -> None:
+    """Join RUNS of the same model and settings, shards for instance, into a new one.
+
+    The runs stay as they are; their crops and records are linked where they can be, else copied.
+    Of a photo that several have, the run named last counts, if it has no failure there. The same
+    command again goes on after an interruption, and takes in what the runs have got since.
+    """
+    from faceqan_toolkit.cli.merge_job import merge_runs
+
+    merge_runs(runs, output, formats, report=report)

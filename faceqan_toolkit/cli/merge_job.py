@@ -1,0 +1,38 @@
+"""Merge runs from the command line: join them, write results, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from faceqan_toolkit.cli.job import finish, write_page, write_results
+from faceqan_toolkit.merging import check_alike, merge
+from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.runs import read_run
+
+
+def merge_runs(
+    folders: Sequence[Path], output: Path, formats: Sequence[str], *, report: bool
+) -> None:
+    """Merge runs and exit with 0, or 3 if some photos have no result.
+
+    Raises:
+        RunError: they cannot be merged, or not into that folder.
+    """
+    runs = [read_run(folder) for folder in folders]
+    check_alike(runs)
+    for run in runs:
+        if Ranking(run).counts() != run.content["counts"]:
+            click.echo(
+                f"Warning: the last command on {run.folder} did not end; give it again and merge "
+                "again, or photos will be missing",
+                err=True,
+            )
+    with merge(runs, output) as merged:
+        counts, files = write_results(Ranking(merged.info), formats)
+        merged.write_info(counts)
+        if report and Ranking(merged.info).scored:
+            files.append(write_page(output))
+    finish(output, counts, files)
