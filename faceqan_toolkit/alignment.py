@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -111,14 +112,23 @@ def estimate_transform(
         raise Unalignable("the landmarks coincide")
     template = ARCFACE_TEMPLATE * (size / ARCFACE_SIZE)
     try:
-        transform = SimilarityTransform.from_estimate(landmarks, template)
+        params = _estimate(landmarks, template)
     except np.linalg.LinAlgError as error:
         raise Unalignable(f"the landmarks allow no similarity transform: {error}") from error
-    if transform:
-        matrix: NDArray[np.float64] = np.asarray(transform.params[:2], dtype=np.float64)
+    if params is not None:
+        matrix: NDArray[np.float64] = np.asarray(params[:2], dtype=np.float64)
         if np.isfinite(matrix).all() and scale_of(matrix) >= 1e-6:
             return matrix
     raise Unalignable("the landmarks allow no similarity transform")
+
+
+def _estimate(source: NDArray[np.float64], target: NDArray[np.float64]) -> Any:
+    """Return scikit-image's least-squares similarity (3, 3), None if there is none."""
+    if hasattr(SimilarityTransform, "from_estimate"):
+        found = SimilarityTransform.from_estimate(source, target)
+        return found.params if found else None
+    found = SimilarityTransform()  # type: ignore[no-untyped-call] # before scikit-image 0.26
+    return found.params if found.estimate(source, target) else None
 
 
 def scale_of(transform: NDArray[np.float64]) -> float:
