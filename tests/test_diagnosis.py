@@ -129,7 +129,7 @@ def test_a_package_that_nobody_installed(monkeypatch) -> None:
 
 def test_every_extra_for_users_is_known() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs", "ray"}
+    assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
 @pytest.mark.parametrize(
