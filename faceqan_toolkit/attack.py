@@ -56,6 +56,7 @@ def attack(
     eps: float,
     steps: int,
     bounds: tuple[float, float],
+    strength: Tensor | None = None,
     step: Step | None = None,
     observe: Observe | None = None,
 ) -> Tensor:
@@ -69,6 +70,7 @@ def attack(
         eps: L-infinity length of a step, in the crops' [0, 1] units.
         steps: l.
         bounds: lowest and highest value a copy may take.
+        strength: (N,) by how much noise and steps of each crop are longer; None leaves them.
         step: computes similarity and gradient; None means `autograd_step(embed)`.
         observe: is called after each of the l - 1 steps; changes nothing.
 
@@ -82,12 +84,17 @@ def attack(
     step = step or autograd_step(embed)
     targets = F.normalize(references, dim=1).repeat_interleave(copies, dim=0)
     low, high = bounds
-    attacked = (crops[:, None] + noise[None]).clamp(low, high).flatten(0, 1)
+    spread = noise[None]
+    length: float | Tensor = eps
+    if strength is not None:
+        spread = spread * strength.view(-1, 1, 1, 1, 1)
+        length = eps * strength.repeat_interleave(copies).view(-1, 1, 1, 1)
+    attacked = (crops[:, None] + spread).clamp(low, high).flatten(0, 1)
     rows = []
     for _ in range(steps - 1):
         similarity, gradient = step(attacked, targets)
         rows.append(similarity)
-        attacked = (attacked - eps * gradient.sign()).clamp(low, high)
+        attacked = (attacked - length * gradient.sign()).clamp(low, high)
         if observe is not None:
             observe(gradient, attacked)
     with torch.no_grad():

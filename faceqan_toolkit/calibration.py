@@ -24,7 +24,7 @@ FORMAT = 1
 
 MUST_MATCH = (
     "algorithm", "weights_sha256", "channels", "pixel_mean", "pixel_std", "norm_eps",
-    "method", "preset", "eps", "steps", "copies", "exponent", "clamp", "precision",
+    "method", "preset", "eps", "eps_mode", "steps", "copies", "exponent", "clamp", "precision",
     "detector", "max_side", "one_based", "landmarks", "antialias",
 )  # fmt: skip
 """Parts of a run's identity that move all scores, or the crops they are of. The others choose

@@ -24,8 +24,8 @@ COLUMNS = ("path", "face", "path_b", "face_b", "quality_a", "quality_b", "differ
            "percentile_a", "percentile_b", "shift")  # fmt: skip
 
 # settings of which a score's height depends, for given weights
-_HEIGHT = ("method", "eps", "steps", "exponent", "clamp", "channels", "pixel_mean", "pixel_std",
-           "norm_eps")  # fmt: skip
+_HEIGHT = ("method", "eps", "eps_mode", "steps", "exponent", "clamp", "channels", "pixel_mean",
+           "pixel_std", "norm_eps")  # fmt: skip
 
 
 @dataclass(frozen=True)

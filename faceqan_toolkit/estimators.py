@@ -50,6 +50,7 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
         exponent=settings.exponent,
         seed=settings.seed,
         clamp=settings.clamp,
+        eps_mode=settings.eps_mode,
         precision=settings.precision,
         device=device,
         backend=settings.backend,

@@ -115,7 +115,7 @@ def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
         "backend": explainer.scorer.backend,
         "attack": {
             name: getattr(settings, name)
-            for name in ("eps", "steps", "copies", "exponent", "seed", "clamp")
+            for name in ("eps", "eps_mode", "steps", "copies", "exponent", "seed", "clamp")
         },
         "weights_sha256": explainer.scorer.embedder.sha256,
     }

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "faceqan": (
-        "preset", "eps", "steps", "copies", "exponent", "seed", "clamp", "precision", "backend",
-        "refine", "refine_at",
+        "preset", "eps", "eps_mode", "steps", "copies", "exponent", "seed", "clamp", "precision",
+        "backend", "refine", "refine_at",
     ),
     "serfiq": ("seed",),
     "grafiqs": (),

@@ -22,6 +22,14 @@ from faceqan_toolkit.types import Pixels, Score
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
 
+REFERENCE_CONTRAST = 0.2
+"""Contrast from which on an attack has its full strength: the median of LFW's crops."""
+
+LEAST_CONTRAST = 1 / 255
+"""What a crop without any counts as: one grey level."""
+
+_LUMA = (0.299, 0.587, 0.114)
+
 BOUNDS = {"published": (-1.0, 1.0), "valid": (0.0, 1.0)}
 """Value bounds of attacked crops: the published code's, or those an image really has."""
 
@@ -45,6 +53,21 @@ def aggregate(
     mean, std = float(values.mean()), float(values.std())
     base = (1 + mean) / 2 * min(max(1 - std, 0.0), 1.0) * symmetry
     return math.copysign(abs(base) ** exponent, base), mean, std
+
+
+def contrast_strength(crops: Tensor) -> Tensor:
+    """Return how strong an attack each crop gets if its contrast is to decide.
+
+    Args:
+        crops: (N, 3, S, S) float32, RGB, in [0, 1].
+
+    Returns:
+        (N,) float32 in (0, 1]: the square root of contrast over `REFERENCE_CONTRAST`, and 1 from
+        there on. Contrast is the standard deviation of the grey values.
+    """
+    grey = torch.einsum("nchw,c->nhw", crops, crops.new_tensor(_LUMA))
+    contrast = grey.flatten(1).std(dim=1, correction=0)
+    return (contrast / REFERENCE_CONTRAST).clamp(LEAST_CONTRAST / REFERENCE_CONTRAST, 1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,8 @@ class FaceQAN(QualityEstimator):
         seed: of the noise.
         clamp: "published" keeps attacked crops in [-1, 1] as the published code does, "valid" in
             [0, 1].
+        eps_mode: "absolute" is the paper's: eps for every crop. "contrast" is ours: less for crops
+            of low contrast, see `contrast_strength`.
         precision: "float32", or "tf32" on NVIDIA GPUs: products of numbers of 10 bits; scores
             move by less than another seed moves them.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
@@ -110,11 +135,12 @@ class FaceQAN(QualityEstimator):
         exponent: float = 5.0,
         seed: int = 0,
         clamp: str = "published",
+        eps_mode: str = "absolute",
         precision: str = "float32",
         device: str = "auto",
         backend: str = "auto",
     ) -> None:
-        check_attack(eps, steps, copies, exponent, seed, clamp, backend, precision)
+        check_attack(eps, steps, copies, exponent, seed, clamp, eps_mode, backend, precision)
         super().__init__(embedder, device)
         if precision != "float32" and self.device.type != "cuda":
             raise SettingsError(f"--precision {precision} is for --device cuda, not {self.device}")
@@ -124,6 +150,7 @@ class FaceQAN(QualityEstimator):
         self.backend, self._step = make_step(backend, self._network, size, self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
+        self.eps_mode = eps_mode
         self.noise = draw_noise(copies, size, eps=eps, seed=seed).to(self.device)
         self.block_copies = copies
         if self.device.type == "cuda":
@@ -147,6 +174,8 @@ class FaceQAN(QualityEstimator):
         noise = torch.zeros_like(faces[0])
         sensitivity = torch.zeros_like(faces[0, 0])
         parts = []
+        strength = self._strength(faces)
+        eps = self.eps if strength is None else self.eps * strength.item()
         with arithmetic(self.device, self.precision):
             with torch.no_grad():
                 references = self._network(faces)
@@ -156,7 +185,7 @@ class FaceQAN(QualityEstimator):
                 def observe(gradient: Tensor, attacked: Tensor) -> None:
                     nonlocal copies
                     copies = attacked
-                    sensitivity.add_(gradient.abs().sum(dim=(0, 1)), alpha=self.eps)
+                    sensitivity.add_(gradient.abs().sum(dim=(0, 1)), alpha=eps)
 
                 parts.append(self._attack(faces, references, block, self.steps + 1, observe))
                 noise += (copies - faces).sum(dim=0)
@@ -215,9 +244,13 @@ class FaceQAN(QualityEstimator):
             eps=self.eps,
             steps=steps,
             bounds=self.bounds,
+            strength=self._strength(faces),
             step=self._step,
             observe=observe,
         )
+
+    def _strength(self, faces: Tensor) -> Tensor | None:
+        return contrast_strength(faces) if self.eps_mode == "contrast" else None
 
     def _score(self, similarities: NDArray[np.float32], symmetry: float, norm: float) -> Score:
         quality, mean, std = aggregate(similarities, symmetry, self.exponent)

@@ -17,7 +17,7 @@ UPPER = 84
 
 SCALES_FILE = "scales.json"
 
-_ATTACK = ("method", "eps", "steps", "exponent", "clamp")
+_ATTACK = ("method", "eps", "eps_mode", "steps", "exponent", "clamp")
 """What scores of the same weights depend on systematically, besides the preset."""
 
 
@@ -96,8 +96,8 @@ def builtin_scale(settings: Settings, weights_sha256: str) -> Scale | None:
     """Return the scale that comes with the package for such scores, None if there is none.
 
     Args:
-        settings: of the run; a scale holds for the default eps, steps, exponent and clamp, and
-            for the number of copies of its presets.
+        settings: of the run; a scale holds for the default eps, its mode, steps, exponent and
+            clamp, and for the number of copies of its presets.
         weights_sha256: of the recognition model, see `FoundModel.weights`.
     """
     if "quality" not in settings.stages:

@@ -32,6 +32,7 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 }
 """What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
+EPS_MODES = ("absolute", "contrast")
 TEMPLATES = ("arcface", "box")
 ENGINES = ("local", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
@@ -111,9 +112,9 @@ class Settings:
         channels, pixel_mean, pixel_std, norm_eps: what the model's weights file does not tell,
             see `ModelOptions`.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
-        eps, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see `quality.FaceQAN`.
-            Given as 0, `copies` becomes the preset's number; others are for "exact" alone.
-            "instant" takes none of them.
+        eps, eps_mode, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see
+            `quality.FaceQAN`. Given as 0, `copies` becomes the preset's number; others are
+            for "exact" alone. "instant" takes none of them.
         engine: one of `ENGINES`: who runs the workers.
         ray_address: of a Ray cluster, for engine "ray"; None means one made for this run on this
             machine.
@@ -154,6 +155,7 @@ class Settings:
     norm_eps: float | None = field(default=None, metadata={"stage": "quality"})
     method: str = _stage("quality", "faceqan")
     eps: float = _stage("quality", 0.001)
+    eps_mode: str = _stage("quality", "absolute")
     steps: int = _stage("quality", 5)
     preset: str = _stage("quality", "exact")
     copies: int = _stage("quality", 0)
@@ -229,6 +231,7 @@ class Settings:
             self.exponent,
             self.seed,
             self.clamp,
+            self.eps_mode,
             self.backend,
             self.precision,
         )
@@ -247,7 +250,7 @@ class Settings:
     def _check_instant(self) -> None:
         """Refuse what "instant" would ignore, and what only "instant" understands."""
         if self.preset == "instant":
-            for name in ("eps", "steps", "exponent", "seed", "clamp", "precision"):
+            for name in ("eps", "eps_mode", "steps", "exponent", "seed", "clamp", "precision"):
                 own = type(self).__dataclass_fields__[name].default
                 expected = f"{own} for preset instant, which predicts the default scores"
                 _check(getattr(self, name) == own, name, getattr(self, name), expected)
@@ -306,6 +309,7 @@ PUBLISHED: Mapping[str, Any] = {
     "antialias": False,
     "preset": "exact",
     "eps": 0.001,
+    "eps_mode": "absolute",
     "steps": 5,
     "copies": 10,
     "exponent": 5.0,
@@ -321,6 +325,7 @@ def check_attack(
     exponent: float,
     seed: int,
     clamp: str,
+    eps_mode: str,
     backend: str,
     precision: str,
 ) -> None:
@@ -331,6 +336,7 @@ def check_attack(
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
     _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
+    _check(eps_mode in EPS_MODES, "eps_mode", eps_mode, f"one of {', '.join(EPS_MODES)}")
     _check(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
     _check(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
 

@@ -72,6 +72,19 @@ def test_equals_the_paper_done_by_hand() -> None:
         np.testing.assert_allclose(found[face].numpy(), expected, atol=1e-5)
 
 
+def test_a_strength_is_another_eps_for_each_crop() -> None:
+    network, noise = Toy(), draw_noise(3, 4, eps=0.01, seed=5)
+    crops = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    references = network(crops)
+    strength = torch.tensor([0.5, 2.0])
+    found = attack(
+        network, crops, references, noise, eps=0.01, steps=4, bounds=BOUNDS, strength=strength
+    )  # fmt: skip
+    for face, factor in enumerate([0.5, 2.0]):
+        expected = by_the_paper(network, crops[face], noise * factor, 0.01 * factor, 4)
+        np.testing.assert_allclose(found[face].numpy(), expected, atol=1e-5)
+
+
 def test_no_wasted_passes() -> None:
     network, noise = Toy(), draw_noise(3, 4, eps=0.01, seed=5)
     run(network, torch.rand(2, 3, 4, 4), noise, steps=4)

@@ -120,6 +120,7 @@ def test_a_file_changed_by_hand(tmp_path: Path) -> None:
         ({"steps": 4}, "steps 5, this run has 4"),
         ({"copies": 3}, "copies 10, this run has 3"),
         ({"exponent": 1.0}, "exponent 5.0, this run has 1.0"),
+        ({"eps_mode": "contrast"}, "eps mode absolute, this run has contrast"),
         ({"clamp": "valid"}, "clamp published, this run has valid"),
         ({"detector": "yunet"}, "detector mtcnn, this run has yunet"),
         ({"one_based": True}, "one based False, this run has True"),

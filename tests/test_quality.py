@@ -94,6 +94,7 @@ def faces(number: int) -> list[Pixels]:
 
 
 OTHERWISE = {
+    "eps_mode": "contrast",
     "eps": 0.004, "steps": 3, "copies": 4, "exponent": 2.0, "seed": 1, "clamp": "valid"
 }  # fmt: skip
 
@@ -102,10 +103,63 @@ OTHERWISE = {
 def test_every_option_changes_the_score(option: str, value) -> None:
     black = np.zeros((112, 112, 3), np.uint8)
     black[40:70, 30:90] = 90
-    crop = black if option == "clamp" else faces(1)[0]  # the bounds matter only near black
+    # the bounds matter only near black, the mode at low contrast
+    crop = {"clamp": black, "eps_mode": faces(1)[0] // 4}.get(option, faces(1)[0])
     (before,) = FaceQAN(Small(), device="cpu").score([crop])
     (after,) = FaceQAN(Small(), device="cpu", **{option: value}).score([crop])
     assert before.quality != after.quality
+
+
+def test_contrast_decides_the_strength() -> None:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    crops[1] = crops[1] // 8
+    crops[2] = 90
+    tensor = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
+    grey = crops @ np.array([0.299, 0.587, 0.114]) / 255
+    contrast = np.maximum(grey.std(axis=(1, 2)), 1 / 255)
+    expected = np.sqrt(np.minimum(contrast / 0.2, 1))
+    np.testing.assert_allclose(quality.contrast_strength(tensor), expected, rtol=1e-5)
+    assert expected[2] > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_attack_by_contrast_is_one_with_less_eps(backend: str) -> None:
+    dark = (faces(3)[1] * 0.3).astype(np.uint8)
+    tensor = torch.from_numpy(dark)[None].permute(0, 3, 1, 2) / 255
+    eps = 0.001 * float(quality.contrast_strength(tensor))
+    assert eps < 0.0008
+    by_contrast = FaceQAN(copies=3, eps_mode="contrast", device="cpu", backend=backend)
+    smaller = FaceQAN(copies=3, eps=eps, device="cpu", backend=backend)
+    absolute = FaceQAN(copies=3, device="cpu", backend=backend)
+    (one,), (other,), (third,) = (s.score([dark]) for s in (by_contrast, smaller, absolute))
+    np.testing.assert_allclose(one.similarities, other.similarities, atol=3e-3)
+    assert one.quality > third.quality + 0.02
+    assert one.symmetry == third.symmetry
+
+
+def test_an_attack_by_contrast_leaves_contrasty_crops_alone() -> None:
+    checks = np.zeros((112, 112, 3), np.uint8)
+    checks[::2, ::3] = checks[1::2, 1::3] = 255
+    crops = [checks, faces(1)[0] // 4]
+    absolute, by_contrast = (
+        FaceQAN(Small(), eps_mode=mode, device="cpu").score(crops)
+        for mode in ("absolute", "contrast")
+    )
+    assert np.array_equal(absolute[0].similarities, by_contrast[0].similarities)
+    assert not np.array_equal(absolute[1].similarities, by_contrast[1].similarities)
+
+
+def test_a_trace_by_contrast_shows_the_attack_that_was_made() -> None:
+    dark = faces(1)[0] // 4
+    scorer = FaceQAN(Small(), copies=2, steps=3, eps_mode="contrast", device="cpu")
+    trace = scorer.trace(dark)
+    assert trace.score.quality == scorer.score([dark])[0].quality
+    strength = float(
+        quality.contrast_strength(torch.from_numpy(dark)[None].permute(0, 3, 1, 2) / 255)
+    )
+    # noise and three steps, each of at most eps times the strength
+    assert 0 < np.abs(trace.noise).max() <= 4 * 0.001 * strength * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -234,13 +288,13 @@ def test_crops_of_another_kind_are_refused(bad) -> None:
     "option",
     [
         {"eps": 0}, {"eps": 1}, {"eps": math.nan}, {"steps": 0}, {"copies": 0}, {"exponent": 0},
-        {"exponent": math.inf}, {"seed": -1}, {"clamp": "no"}, {"device": "toaster"},
-        {"device": "cuda:99"}, {"device": "meta"},
+        {"exponent": math.inf}, {"seed": -1}, {"clamp": "no"}, {"eps_mode": "no"},
+        {"device": "toaster"}, {"device": "cuda:99"}, {"device": "meta"},
     ],
     ids=str,
 )  # fmt: skip
 def test_options_out_of_range(option) -> None:
-    with pytest.raises(SettingsError, match=next(iter(option))):
+    with pytest.raises(SettingsError, match=next(iter(option)).replace("_", "-")):
         FaceQAN(Small(), **option)
 
 

@@ -82,6 +82,7 @@ def test_who_has_the_built_in_scale() -> None:
     assert builtin_scale(Settings(antialias=False, seed=3, faces="all"), weights) is not None
     for other in (
         {"eps": 0.002},
+        {"eps_mode": "contrast"},
         {"steps": 4},
         {"copies": 3},
         {"exponent": 1.0},

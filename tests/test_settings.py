@@ -16,9 +16,10 @@ OTHER = {
     "rotate": True, "one_based": True, "landmarks": Path("faces.csv"), "antialias": False,
     "template": "box", "crop_size": 160, "model": "other", "channels": "BGR", "pixel_mean": 0.0,
     "pixel_std": 255.0, "norm_eps": 1e-3, "method": "serfiq", "preset": "fast",
-    "eps": 0.002, "steps": 4, "copies": 3, "exponent": 2.0, "seed": 1, "clamp": "valid",
-    "precision": "tf32", "refine": 0.5, "refine_at": 0.4, "max_pixels": 1000, "device": "cpu",
-    "backend": "torch", "workers": 3, "keep_crops": False, "hints": False,
+    "eps": 0.002, "eps_mode": "contrast", "steps": 4, "copies": 3, "exponent": 2.0,
+    "seed": 1, "clamp": "valid", "precision": "tf32", "refine": 0.5, "refine_at": 0.4,
+    "max_pixels": 1000, "device": "cpu", "backend": "torch", "workers": 3, "keep_crops": False,
+    "hints": False,
     "photo_timeout": 9.0,
 }  # fmt: skip
 NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
@@ -50,7 +51,7 @@ def test_weights_and_task_belong_to_it() -> None:
         ("max_side", -1), ("max_pixels", 0), ("eps", 0.0), ("eps", 1.0), ("eps", float("nan")),
         ("steps", 0), ("copies", -1), ("preset", "slow"), ("exponent", 0.0),
         ("exponent", float("inf")), ("seed", -1), ("seed", 2**63), ("clamp", "none"),
-        ("backend", "onnx"), ("workers", 0), ("precision", "float8"),
+        ("eps_mode", "no"), ("backend", "onnx"), ("workers", 0), ("precision", "float8"),
         ("photo_timeout", -1.0), ("photo_timeout", float("inf")), ("photo_timeout", float("nan")),
     ],
 )  # fmt: skip
@@ -71,11 +72,12 @@ def test_presets_decide_the_copies() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("eps", 0.002), ("steps", 4), ("copies", 2), ("exponent", 2.0), ("seed", 1),
-     ("precision", "tf32"), ("clamp", "valid"), ("backend", "torch")],
+    [("eps", 0.002), ("eps_mode", "contrast"), ("steps", 4), ("copies", 2),
+     ("exponent", 2.0), ("seed", 1), ("precision", "tf32"), ("clamp", "valid"),
+     ("backend", "torch")],
 )  # fmt: skip
 def test_instant_refuses_what_it_would_ignore(name: str, value: object) -> None:
-    with pytest.raises(SettingsError, match=f"{name} is .*preset instant"):
+    with pytest.raises(SettingsError, match=f"{name.replace('_', '-')} is .*preset instant"):
         Settings(preset="instant", **{name: value})
 
 

@@ -16,6 +16,7 @@ from faceqan_toolkit.settings import (
     CLAMPS,
     DETECTORS,
     ENGINES,
+    EPS_MODES,
     FACE_POLICIES,
     PRECISIONS,
     PRESETS,
@@ -280,6 +281,11 @@ method_options = stack(
         help="With --refine: those whose side of quality Q is least certain instead.",
     ),
     _option("-e", "--eps", type=float, help="Noise and step size; pixels are in 0..1."),
+    _option(
+        "--eps-mode", type=click.Choice(EPS_MODES),
+        help="absolute is the paper's; contrast: less eps for crops of low contrast, such as dark "
+        "ones. Never compare the two's scores.",
+    ),
     _option("-l", "--steps", type=int, help="Attack steps at which similarity is measured."),
     _option(
         "-k", "--copies", type=click.IntRange(min=0), help="Noisy copies of each crop.",

@@ -120,6 +120,8 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     name = METHOD_NAMES[settings["method"]]
     if settings["method"] == "faceqan" and settings["preset"] != "exact":
         name += f" {settings['preset']}"
+    if settings.get("eps_mode") == "contrast":
+        name += ", eps by contrast"
     if settings.get("refine"):
         name += ", refined"
     return {name: Method(faces.values["quality"], note=model_note(faces.run, recogniser_sha256))}

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ScoresError
+from faceqan_toolkit.evaluation import embeddings
 from faceqan_toolkit.evaluation.embeddings import read_embeddings
 
 PATHS = ["A/a.jpg", "B/b.jpg", "C/c.jpg"]
@@ -46,8 +47,9 @@ KINDS = ["npz", "npz, packed, bytes", "parquet", "parquet, fixed"]
 def test_formats(tmp_path: Path, kind: str) -> None:
     table = read_embeddings(write(tmp_path / "file", kind, PATHS, VECTORS))
     assert table.paths == tuple(PATHS)
-    assert table.vectors.dtype == np.float32
-    np.testing.assert_array_equal(table.vectors, [[1, 2], [3, 4], [np.nan, np.nan]])
+    vectors, _ = table.match(PATHS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, [[1, 2], [3, 4], [np.nan, np.nan]])
     found, match = table.match(["x/B/b.jpg", "other.jpg", "A/a.jpg"])
     np.testing.assert_array_equal(found, [[3, 4], [np.nan, np.nan], [1, 2]])
     assert match.missing == ("other.jpg",)
@@ -59,15 +61,30 @@ def test_duplicates(tmp_path: Path, kind: str) -> None:
     vectors = np.array([[1, 2], [3, 4], [1, 2], [5, 6], [7, 8]], np.float32)
     table = read_embeddings(write(tmp_path / "file", kind, paths, vectors))
     assert table.paths == ("a", "c")
-    assert table.vectors.tolist() == [[1, 2], [5, 6]]
+    assert table.match(["c", "a"])[0].tolist() == [[5, 6], [1, 2]]
     assert (table.duplicates, table.conflicting) == (("a",), ("b",))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "npz, columns first"])
+def test_blocks_in_any_order(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "ROWS", 7)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(100, 3)).astype(np.float32)
+    paths = [f"{number}.jpg" for number in range(100)]
+    laid_out = np.asfortranarray(vectors) if "columns" in kind else vectors
+    table = read_embeddings(write(tmp_path / "file", kind.split(", columns")[0], paths, laid_out))
+    order = rng.permutation(100)[:60]
+    found, match = table.match([*(paths[row] for row in order), "no.jpg"])
+    np.testing.assert_array_equal(found[:60], vectors[order])
+    assert np.isnan(found[60]).all()
+    assert match.missing == ("no.jpg",)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"paths": np.array(["a"])}, "embeddings is missing"),
-        ({"paths": np.array(["a"]), "embeddings": np.zeros((2, 3))}, "not 2x3"),
+        ({"paths": np.array(["a"]), "embeddings": np.ones((2, 3))}, "2 embeddings of 1 paths"),
         ({"paths": np.array(["a"]), "embeddings": np.zeros(3)}, "one row of numbers"),
         ({"paths": np.array(["a"]), "embeddings": np.zeros((1, 0))}, "no numbers"),
         ({"paths": np.array([1]), "embeddings": np.zeros((1, 2))}, "texts"),
