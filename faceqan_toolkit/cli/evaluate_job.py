@@ -70,8 +70,9 @@ class Job:
             counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
             click.echo(f"Photos of the protocol: {counts}", err=True)
             methods |= job.own_method(faces, recogniser.sha256)
-        vectors = self._vectors(recogniser, faces)
+        # first, for lists of scores take more memory to read than to keep; embeddings stay
         self._add_scores(methods, recogniser)
+        vectors = self._vectors(recogniser, faces)
         if faces is not None:
             simple, lacking = job.baselines(faces, methods, recogniser.sha256)
             methods |= simple

@@ -10,6 +10,9 @@ from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.verification import Accuracy, fold_accuracy
 
+BLOCK = 16_384
+"""Comparisons that are made together: both sides' embeddings of 512 numbers take 67 MB."""
+
 
 def compare(
     protocol: Protocol,
@@ -43,7 +46,7 @@ def compare(
     keep = None if largest_fmr is None else NonMatedCollector.enough(total, largest_fmr)
     collector = NonMatedCollector(keep, identity)
     mated, folds = [], []
-    for block in protocol.pairs.blocks():
+    for block in protocol.pairs.blocks(BLOCK):
         similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
         others = ~block.mated
         collector.add(similarity[others], block.first[others], block.second[others])

@@ -226,6 +226,8 @@ class NonMatedCollector:
         self._pairs: Any = (
             None if self._codes is None else sparse.csr_matrix((people, people), dtype="i4")
         )
+        self._waiting: list[NDArray[np.int32]] = []
+        self._number_waiting = 0
         self._parts: list[tuple[Floats, NDArray[np.int32], NDArray[np.int32]]] = []
         self._held = 0
         self._total = self._missing = 0
@@ -273,6 +275,7 @@ class NonMatedCollector:
     def result(self) -> NonMated:
         """Return what was collected."""
         self._shrink()
+        self._count_waiting()
         (similarity, first, second) = self._joined()
         order = np.argsort(-similarity, kind="stable")
         return NonMated(
@@ -293,8 +296,20 @@ class NonMatedCollector:
             raise EvaluationError(
                 f"samples {one[place]} and {two[place]} are called non-mated but show one identity"
             )
-        ends = (np.minimum(a, b), np.maximum(a, b))
-        block = sparse.coo_matrix((np.ones(len(a), np.int32), ends), shape=self._pairs.shape)
+        ends = np.minimum(a, b), np.maximum(a, b)
+        # adding them costs as much as there are already, so many are added together
+        self._waiting.append(np.array(ends))
+        self._number_waiting += len(a)
+        if self._number_waiting > max(4 * PIECE, self._pairs.nnz):
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        if not self._waiting:
+            return
+        first, second = np.concatenate(self._waiting, axis=1)
+        self._waiting, self._number_waiting = [], 0
+        ones = np.ones(len(first), np.int32)
+        block = sparse.coo_matrix((ones, (first, second)), shape=self._pairs.shape)
         self._pairs = self._pairs + block.tocsr()
 
     def _joined(self) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:

@@ -20,6 +20,7 @@ from faceqan_toolkit.alignment import align
 from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.faces import select_faces
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.settings import Settings
@@ -59,23 +60,14 @@ def digest(text: str) -> str:
 
 def read_folds(root: Path) -> list[list[tuple[Path, ...]]]:
     """Return for every fold of `pairs.txt` its pairs as image paths; mated pairs come first."""
-    images = root / "images" if (root / "images").is_dir() else root
-    header, *lines = (root / "pairs.txt").read_text(encoding="utf-8").splitlines()
-    size = 2 * int(header.split()[-1])
-    pairs: list[tuple[Path, ...]] = []
-    for line in lines:
-        match line.split("\t"):
-            case [name, *numbers] if len(numbers) == 2:
-                names = (name, name)
-            case [name, first, other, second]:
-                names, numbers = (name, other), [first, second]
-        pairs.append(
-            tuple(
-                images / who / f"{who}_{int(number):04d}.jpg"
-                for who, number in zip(names, numbers, strict=True)
-            )
-        )
-    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    protocol = read_protocol("lfw", root)
+    found = protocol.comparisons()
+    assert found.fold is not None
+    files = [protocol.root / path for path in protocol.paths]
+    folds: list[list[tuple[Path, ...]]] = [[] for _ in range(protocol.folds or 0)]
+    for fold, first, second in zip(found.fold, found.first, found.second, strict=True):
+        folds[fold].append((files[first], files[second]))
+    return folds
 
 
 def split_images(root: Path) -> dict[str, list[Path]]:

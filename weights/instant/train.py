@@ -24,6 +24,9 @@ from scipy.stats import spearmanr
 
 from faceqan_toolkit.embedders.freeze import freeze
 from faceqan_toolkit.embedders.zoo import find_model, load_embedder
+from faceqan_toolkit.evaluation.comparisons import Comparisons
+from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
 from faceqan_toolkit.instant import PooledFeatures
 
 Array = NDArray[np.float64]
@@ -68,35 +71,22 @@ def importance(features: int) -> Array:
     return weight
 
 
-def edc_pauc(
-    quality: Array, embedding: NDArray, person: NDArray, image: NDArray, draw: NDArray
-) -> tuple[float, int, float]:
-    """Return the normalised pAUC up to `DISCARD`, the errors at no discard, and FNMR there.
-
-    All mated and non-mated comparisons of different images; the threshold is the smallest with
-    an FMR of at most `FMR`; a pair's quality is the lower one; a step curve, ties together.
-    A person drawn twice in a bootstrap (another `draw`) is nobody's impostor, and two mates.
-    """
+def curves(
+    qualities: dict[str, Array], embedding: NDArray, person: NDArray, image: NDArray
+) -> Evaluation:
+    """Return error-versus-discard curves: all comparisons of different images."""
     unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     first, second = np.triu_indices(len(unit), 1)
-    similarity = (unit @ unit.T)[first, second]
-    mated = (draw[first] == draw[second]) & (image[first] != image[second])
-    non_mated = np.sort(similarity[person[first] != person[second]])
-    threshold = np.nextafter(non_mated[len(non_mated) - 1 - int(FMR * len(non_mated))], 2)
-    missed = similarity[mated] < threshold
-    pair = np.minimum(quality[first], quality[second])[mated]
-    steps = np.unique(pair)
-    # dropping all pairs below each quality that occurs
-    order = np.sort(pair)
-    dropped = np.searchsorted(order, steps) / len(pair)
-    missed_order = np.concatenate([[0], np.cumsum(missed[np.argsort(pair, kind="stable")])])
-    below = np.searchsorted(order, steps)
-    fnmr = (missed.sum() - missed_order[below]) / (len(pair) - below)
-    inside = dropped < DISCARD
-    ends = np.append(dropped[inside], DISCARD)
-    area = float((fnmr[inside] * np.diff(ends)).sum())
-    start = float(missed.mean())
-    return area / (start * DISCARD), int(missed.sum()), start
+    kept = image[first] != image[second]
+    first, second = first[kept], second[kept]
+    comparisons = Comparisons.of(
+        (unit @ unit.T)[first, second], person[first] == person[second], first, second, person
+    )
+    options = EvaluationOptions(fmr_targets=(FMR,), fnmr_starts=(), limits=(DISCARD,))
+    methods = {name: Method(quality) for name, quality in qualities.items()}
+    return evaluate(
+        comparisons, methods, dataset="LFW fold 5", recogniser="sface", options=options
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -185,41 +175,25 @@ def main() -> None:
         describe(f"instant, {kind}", quality, report & (data["kind"] == kind))
 
     part = np.flatnonzero(report & (data["kind"] != "no_face"))
-    rng = np.random.default_rng(0)
-    people = np.unique(data["person"][part])
     norms = np.linalg.norm(data["embedding"], axis=1)
-    curves = {"exact": exact, "instant": quality, "embedding norm": norms}
+    qualities = {"exact": exact, "instant": quality, "embedding norm": norms}
     if np.isfinite(other[part]).all():
-        curves["exact, other seed"] = other
-
-    def curve(values: Array, chosen: NDArray, draw: NDArray) -> tuple[float, int, float]:
-        parts = (data[name][chosen] for name in ("embedding", "person", "image"))
-        return edc_pauc(values[chosen], *parts, draw)
-
-    def paucs(chosen: NDArray, draw: NDArray) -> dict[str, float]:
-        return {name: curve(values, chosen, draw)[0] for name, values in curves.items()}
-
-    _, missed, start = curve(exact, part, data["person"][part])
-    found = paucs(part, data["person"][part])
-    draws = []
-    for _ in range(200):
-        chosen, drawn = [], []
-        for number, who in enumerate(rng.choice(people, len(people))):
-            mine = part[data["person"][part] == who]
-            chosen.append(mine)
-            drawn.append(np.full(len(mine), number))
-        draws.append(paucs(np.concatenate(chosen), np.concatenate(drawn)))
+        qualities["exact, other seed"] = other
+    chosen = {name: values[part] for name, values in qualities.items()}
+    found = curves(chosen, *(data[name][part] for name in ("embedding", "person", "image")))
+    (point,) = found.points
     print(
-        f"EDC, FMR {FMR:g}, discard to {DISCARD:g}: FNMR {start:.4f} ({missed} errors); "
-        "normalised pAUC, 95 % interval over persons:"
+        f"EDC, FMR {FMR:g}, discard to {DISCARD:g}: FNMR {point.fnmr0:.4f} ({point.errors} errors);"
+        " normalised pAUC, 95 % interval over persons:"
     )
-    for name, value in found.items():
-        low, high = np.percentile([draw[name] for draw in draws], [2.5, 97.5])
-        against = np.percentile([draw[name] - draw["exact"] for draw in draws], [2.5, 97.5])
-        print(
-            f"  {name:20} {value:.3f} [{low:.3f}, {high:.3f}]; "
-            f"minus exact {value - found['exact']:+.3f} [{against[0]:+.3f}, {against[1]:+.3f}]"
-        )
+    for name in qualities:
+        (figures,) = found.method(name).figures
+        (area,), (between,) = figures.areas, figures.normalised_intervals
+        assert between is not None
+        print(f"  {name:20} {area.normalised:.3f} [{between.low:.3f}, {between.high:.3f}]")
+    for test in found.tests:
+        if test.a == "exact":
+            print(f"  exact and {test.b}: p = {test.p_value:.3f}")
 
 
 if __name__ == "__main__":
