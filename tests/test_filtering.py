@@ -132,7 +132,7 @@ def test_the_last_attempt_counts(tmp_path: Path) -> None:
     records = [
         Record("a.jpg", "/p", 0, "ok", quality=0.9),
         Record("b.jpg", "/p", 0, "ok", quality=0.1),
-        Record("a.jpg", "/p", None, "missing"),
+        Record("a.jpg", "/p", None, "missing", attempt=1),
     ]
     run = write_run(tmp_path / "run", records)
     kept = [d.path for d in decide(run, Rules(keep_top=5)) if d.kept]

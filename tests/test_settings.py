@@ -20,9 +20,10 @@ OTHER = {
     "seed": 1, "clamp": "valid", "precision": "tf32", "refine": 0.5, "refine_at": 0.4,
     "max_pixels": 1000, "device": "cpu", "backend": "torch", "workers": 3, "keep_crops": False,
     "hints": False,
-    "photo_timeout": 9.0,
+    "photo_timeout": 9.0, "engine": "ray", "ray_address": "auto",
 }  # fmt: skip
-NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1}}
+NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1},
+          "ray_address": {"engine": "ray"}}  # fmt: skip
 """Settings that mean nothing without others."""
 STAGE_OF = {field.name: field.metadata.get("stage") for field in dataclasses.fields(Settings)}
 
