@@ -53,14 +53,14 @@ def digest(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)
 
 
-def chosen_photos(lfw: Path, fold: int, measured: int) -> tuple[list[PhotoSource], set[str]]:
-    """Return the photos of a fold's people, and the people whose qualities are measured."""
+def chosen_photos(lfw: Path, folds: list[int], measured: int) -> tuple[list[PhotoSource], set[str]]:
+    """Return the photos of some folds' people, and the people whose qualities are measured."""
     protocol = read_lfw(lfw)
     wanted = {
         protocol.paths[index].split("/")[-2]
         for block in protocol.pairs.blocks()
         for index in np.concatenate([block.first, block.second])[
-            np.tile(block.fold, 2) == fold - 1
+            np.isin(np.tile(block.fold, 2) + 1, folds)
         ].tolist()
     }
     root = lfw / protocol.photos
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     work = options.work.absolute()
-    photos, several = chosen_photos(options.lfw, options.fold, options.measured)
+    photos, several = chosen_photos(options.lfw, [options.fold], options.measured)
     work.mkdir(parents=True, exist_ok=True)
     align = Settings(task="align", faces="central", device=options.device)
     make_run(align, photos, work / "aligned", ["csv"], retry_failed=False)

@@ -29,6 +29,7 @@ from faceqan_toolkit.cli.show_evaluation import print_evaluation
 from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation import job
+from faceqan_toolkit.evaluation.compare import compared
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
 from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
@@ -72,14 +73,15 @@ class Job:
             methods |= job.own_method(faces, recogniser.sha256)
         # first, for lists of scores take more memory to read than to keep; embeddings stay
         self._add_scores(methods, recogniser)
-        vectors = self._vectors(recogniser, faces)
+        weights = self.protocol.confidences if chosen.get("detector_weights") else None
+        # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
+        vectors = compared(self.protocol, self._vectors(recogniser, faces), weights)
         if faces is not None:
             simple, lacking = job.baselines(faces, methods, recogniser.sha256)
             methods |= simple
             if lacking:
                 click.echo(f"Not measured in this run: {', '.join(lacking)}", err=True)
         click.echo("Comparing", err=True)
-        weights = self.protocol.confidences if chosen.get("detector_weights") else None
         template_quality = chosen.get("template_quality")
         given = {name: value for name, value in chosen.items() if name in OPTIONS}
         evaluation = job.evaluate_protocol(
@@ -89,7 +91,6 @@ class Job:
             dataset=chosen["name"] or self._dataset(),
             recogniser=recogniser.name + (" + flip" if chosen["flip"] else ""),
             options=EvaluationOptions(**{**given, "template_quality": template_quality}),
-            weights=weights,
         )
         if weights is not None:
             click.echo("Templates: photos weighted by the detector's confidence", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.errors import EvaluationError
 from faceqan_toolkit.evaluation.comparisons import Comparisons, NonMatedCollector
 from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.protocols.base import Protocol
@@ -14,21 +15,42 @@ BLOCK = 16_384
 """Comparisons that are made together: both sides' embeddings of 512 numbers take 67 MB."""
 
 
+def compared(
+    protocol: Protocol, embeddings: Vectors, weights: NDArray[np.float64] | None = None
+) -> Vectors:
+    """Return the vectors that a protocol compares: its samples' or, if it has them, templates'.
+
+    Args:
+        protocol: whose samples, or templates, are compared.
+        embeddings: (N, D) of its samples, of any length; NaN for one that has none.
+        weights: (N,) of the samples within their template's media; None counts all alike.
+
+    Returns:
+        (M, D) float32 of length one; NaN for what has none.
+
+    Raises:
+        EvaluationError: nothing has one.
+    """
+    if protocol.templates is not None:
+        vectors = protocol.templates.embed(embeddings, weights)
+    else:
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        vectors = np.asarray(embeddings / lengths, np.float32)
+    if np.isnan(vectors).all():
+        raise EvaluationError("no photo has an embedding")
+    return vectors
+
+
 def compare(
-    protocol: Protocol,
-    embeddings: Vectors,
-    *,
-    largest_fmr: float | None,
-    weights: NDArray[np.float64] | None = None,
+    protocol: Protocol, vectors: Vectors, *, largest_fmr: float | None
 ) -> tuple[Comparisons, Accuracy | None]:
     """Return all comparisons of a protocol by cosine similarity.
 
     Args:
         protocol: whose samples, or templates, are compared.
-        embeddings: (N, D) of its samples, of any length; NaN for one that has none.
+        vectors: (M, D) of length one, see `compared`.
         largest_fmr: the most similar non-mated comparisons are kept as FMR targets up to this one
             need them; None keeps all.
-        weights: (N,) of the samples within their template's media; None counts all alike.
 
     Returns:
         the comparisons; without identities, and so without intervals, if a non-mated pair is of
@@ -37,10 +59,6 @@ def compare(
     Raises:
         EvaluationError: there is no mated comparison.
     """
-    if protocol.templates is not None:
-        vectors = protocol.templates.embed(embeddings, weights)
-    else:
-        vectors = _unit(embeddings)
     identity = None if contradicts(protocol) else protocol.identities
     total = len(protocol.pairs)
     keep = None if largest_fmr is None else NonMatedCollector.enough(total, largest_fmr)
@@ -69,9 +87,3 @@ def contradicts(protocol: Protocol) -> bool:
         bool(np.any((people[block.first] == people[block.second]) & ~block.mated))
         for block in protocol.pairs.blocks()
     )
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Return vectors of length one."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / lengths, np.float32)

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import EvaluationError, ProtocolError, RunError
+from faceqan_toolkit.errors import ProtocolError, RunError
 from faceqan_toolkit.evaluation.compare import compare
 from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.evaluator import evaluate
@@ -161,33 +160,29 @@ def model_note(run: RunInfo, recogniser_sha256: str) -> str:
 
 def evaluate_protocol(
     protocol: Protocol,
-    embeddings: Vectors,
+    vectors: Vectors,
     methods: Mapping[str, Method],
     *,
     dataset: str,
     recogniser: str,
     options: EvaluationOptions,
-    weights: NDArray[np.float64] | None = None,
 ) -> Evaluation:
     """Evaluate methods on a data set.
 
     Args:
         protocol: the data set.
-        embeddings: (N, D) of its samples, NaN for none.
+        vectors: (M, D) of what it compares, see `compared`.
         methods: qualities of its samples by name.
         dataset: name.
         recogniser: name.
         options: `template_quality` must be given if templates are compared.
-        weights: see `compare`.
 
     Raises:
         EvaluationError: nothing can be compared.
         SettingsError: options that make no sense.
     """
-    if np.isnan(embeddings).all():
-        raise EvaluationError("no photo has an embedding")
     largest = None if options.edc == "recompute" else max(options.fmr_targets)
-    comparisons, accuracy = compare(protocol, embeddings, largest_fmr=largest, weights=weights)
+    comparisons, accuracy = compare(protocol, vectors, largest_fmr=largest)
     if protocol.templates is not None:
         how = options.template_quality or "min"
         methods = {

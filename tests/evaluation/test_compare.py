@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import EvaluationError
-from faceqan_toolkit.evaluation.compare import compare, contradicts
+from faceqan_toolkit.evaluation.compare import compare, compared, contradicts
 from faceqan_toolkit.evaluation.job import evaluate_protocol
 from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol
 from faceqan_toolkit.evaluation.protocols.templates import Templates
@@ -41,7 +41,7 @@ def test_samples(tmp_path, largest) -> None:
     vectors = np.random.default_rng(0).normal(size=(len(protocol.paths), 5)).astype(np.float32)
     vectors[2] = np.nan
     where = dict(zip(protocol.paths, vectors, strict=True))
-    found, accuracy = compare(protocol, vectors, largest_fmr=largest)
+    found, accuracy = compare(protocol, compared(protocol, vectors), largest_fmr=largest)
     expected = [cosine(where[a], where[b]) for a, b, mated in ROWS if mated]
     assert np.allclose(found.similarity, expected, equal_nan=True, atol=1e-6)
     others = sorted(
@@ -61,7 +61,7 @@ def test_contradicting_identities_leave_no_intervals(tmp_path) -> None:
     assert contradicts(protocol)
     assert not contradicts(made_up(tmp_path, ROWS, names=False))
     vectors = np.random.default_rng(0).normal(size=(len(protocol.paths), 5)).astype(np.float32)
-    found, accuracy = compare(protocol, vectors, largest_fmr=0.1)
+    found, accuracy = compare(protocol, compared(protocol, vectors), largest_fmr=0.1)
     assert found.identity is None
     assert found.non_mated.total == 5
     assert accuracy is None
@@ -88,7 +88,7 @@ def test_templates_and_their_qualities(tmp_path) -> None:
             sum(scale[s] * vectors[s] for t, s in zip(template, sample, strict=True) if t == number)
             for number in range(4)
         ]
-        found, _ = compare(protocol, vectors, largest_fmr=None, weights=given)
+        found, _ = compare(protocol, compared(protocol, vectors, given), largest_fmr=None)
         expected = [cosine(sums[0], sums[1]), cosine(sums[2], sums[3])]
         assert np.allclose(found.similarity, expected, atol=1e-5)
     quality = np.arange(8.0)
@@ -96,13 +96,12 @@ def test_templates_and_their_qualities(tmp_path) -> None:
         fmr_targets=(0.5,), fnmr_starts=(0.5,), replicates=0, draws=5, template_quality="max"
     )
     result = evaluate_protocol(
-        protocol, vectors, {"q": Method(quality)}, dataset="d", recogniser="r", options=options
-    )
+        protocol, compared(protocol, vectors), {"q": Method(quality)},
+        dataset="d", recogniser="r", options=options,
+    )  # fmt: skip
     # min over the pair of max over the template: 1 and 5
     curve = result.method("q").figures[0].curve
     worst = result.points[0].threshold >= found.similarity
     assert curve.fnmr.tolist() == [np.mean(worst), float(worst[1])]
     with pytest.raises(EvaluationError, match="no photo has an embedding"):
-        evaluate_protocol(
-            protocol, vectors * np.nan, {}, dataset="d", recogniser="r", options=options
-        )
+        compared(protocol, vectors * np.nan)
