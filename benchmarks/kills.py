@@ -25,6 +25,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from PIL import Image
 
+from faceqan_toolkit.ledger import Ledger
+
 PROGRAM = """
 import faceqan_toolkit.runs as runs
 runs.FLUSH_SECONDS = 0.5
@@ -63,10 +65,10 @@ def start(photos: Path, run: Path, workers: int) -> subprocess.Popen[bytes]:
 
 
 def rows(run: Path) -> list[tuple[str, int, int]]:
-    """Return path, face and attempt of every row in the ledger, read without the toolkit."""
+    """Return path, face and attempt of every row in the ledger."""
     found = []
-    for part in sorted((run / "records").glob("part-*.parquet")):
-        table = pq.read_table(part, columns=["path", "face", "attempt"]).to_pydict()
+    for part in Ledger(run / "records").parts:
+        table = pq.read_table(part.file, columns=["path", "face", "attempt"]).to_pydict()
         found += zip(table["path"], table["face"], table["attempt"], strict=True)
     return found
 

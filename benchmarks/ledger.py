@@ -191,8 +191,7 @@ def group_by(run: RunInfo, _work: Path) -> object:
 def compare(run: RunInfo, work: Path) -> object:
     from faceqan_toolkit.comparing import RunComparison
 
-    comparison = RunComparison(run, read_run(work / "other"))
-    return comparison.figures(), comparison.movers(10)
+    return RunComparison(run, read_run(work / "other")).summary(10)
 
 
 def main_faces(run: RunInfo, _work: Path) -> object:

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.database import connect, copy_rows
+from faceqan_toolkit.database import connect, copy_rows, fetch_dicts
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.ranking import Ranking
@@ -94,6 +94,18 @@ class RunComparison:
         Raises:
             RunError: a ledger is damaged.
         """
+        return self.summary(0)[0]
+
+    def movers(self, number: int) -> list[dict[str, Any]]:
+        """Return the rows that changed their percentile most, as dictionaries."""
+        return self.summary(number)[1]
+
+    def summary(self, movers: int) -> tuple[Comparison, list[dict[str, Any]]]:
+        """Return the figures and so many movers; finding the partners once is most of the work.
+
+        Raises:
+            RunError: a ledger is damaged.
+        """
         with self._connection() as connection:
 
             def row(query: str) -> tuple[Any, ...]:
@@ -112,15 +124,11 @@ class RunComparison:
             (changed,) = row(
                 "SELECT count(DISTINCT path) FROM a JOIN b USING (path) WHERE a.sha256 <> b.sha256"
             )
-        return Comparison(
+            moved = fetch_dicts(connection.execute(f"{_ROWS} LIMIT {int(movers)}"))
+        figures = Comparison(
             common, in_a - common, in_b - common, changed, spearman, mean, distance, self.differing
         )
-
-    def movers(self, number: int) -> list[dict[str, Any]]:
-        """Return the rows that changed their percentile most, as dictionaries."""
-        with self._connection() as connection:
-            cursor = connection.execute(f"{_ROWS} LIMIT {int(number)}")
-            return [dict(zip(COLUMNS, row, strict=True)) for row in cursor.fetchall()]
+        return figures, moved
 
     def export(self, target: Path, file_format: str, *, number: int | None = None) -> None:
         """Write a row for every common face, biggest mover first, whole or not at all.

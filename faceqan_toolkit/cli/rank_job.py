@@ -37,7 +37,7 @@ def compare(first: RunInfo, second: RunInfo, top: int | None, formats: Sequence[
         comparison.export(target, file_format, number=top)
         click.echo(target)
     if not formats:
-        print_comparison(comparison.figures(), comparison.movers(top or MOVERS))
+        print_comparison(*comparison.summary(top or MOVERS))
 
 
 def group(run: RunInfo, grouping: Grouping, below: float | None, formats: Sequence[str]) -> None:
