@@ -68,7 +68,7 @@ LAYERS = [
     {"evaluation.tables", "evaluation.plots", "evaluation.page", "evaluation.job"},
     {"evaluation.output"},
     {"pipeline", "pictures"},
-    {"explain", "engines.base", "engines.worker"},
+    {"explain", "engines.base", "engines.spool", "engines.worker"},
     {"engines.processes"},
     {"engines.ray"},
     {"engines.choice"},

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import pickle
+import socket
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +20,16 @@ import pyarrow as pa
 
 from faceqan_toolkit.cores import set_threads, usable_cores
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
+from faceqan_toolkit.engines.spool import Spool
 from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
-from faceqan_toolkit.errors import FaceQANError, MissingDependency, RunError
+from faceqan_toolkit.errors import (
+    FaceQANError,
+    MissingDependency,
+    MissingPhoto,
+    PhotoError,
+    RunError,
+    SettingsError,
+)
 from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings, is_model_name
 from faceqan_toolkit.types import PhotoSource, Record
@@ -33,21 +43,25 @@ MOST_PHOTOS_A_BLOCK = 64
 BLOCKS_AN_ACTOR = 4
 """Blocks there should be for each actor, so that none waits long for the last one."""
 
+OWN_CLUSTER: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+"""How one is made of this machine: nobody else can reach it."""
+
+MOST_BLOCKS_SCORED = 8
+"""Blocks a GPU is given at once: it computes in blocks of its own, and fills up short ones."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What an actor makes of a block of photos.
+    """What an actor makes of blocks of photos.
 
     Attributes:
         items: of each photo its records, or what is to be scored.
-        node: of Ray, where that was.
-        seconds: spent on the block by stage.
+        seconds: spent on them by stage.
         backend: what computes the attack's steps; "" if nothing was scored.
         failure: what stops the run.
     """
 
     items: list[list[Record] | Prepared]
-    node: str
     seconds: Mapping[str, float]
     backend: str = ""
     failure: Failed | None = None
@@ -69,18 +83,18 @@ def make_preparing(settings: Settings, crops_folder: Path | None) -> Pipeline:
 
 
 class Actor:
-    """What every actor does: blocks of pickled photos in, pickled answers out.
+    """What every actor does: blocks of pickled photos in, a pickled answer out.
 
     What goes wrong travels as an answer: Ray would try again, and wrap it in its own words.
     """
 
-    def __init__(self, crops_folder: Path | None) -> None:
+    def __init__(self, crops_folder: Path | None, first: PhotoSource | None = None) -> None:
         import ray
 
         self.node = ray.get_runtime_context().get_node_id()
         self.failure: Failed | None = None
         try:
-            _check_shared(crops_folder, self.node)
+            _check_shared(crops_folder, first, self.node)
             self.load()
         except Exception as error:  # noqa: BLE001 - raised again by the driver
             self.failure = failed(error)
@@ -89,52 +103,58 @@ class Actor:
         """Load what the work takes."""
         raise NotImplementedError
 
-    def answer(self, items: list[Any]) -> Answer:
-        """Return what comes of a block."""
+    def answer(self, blocks: list[Any]) -> Answer:
+        """Return what comes of some blocks."""
         raise NotImplementedError
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the answers to the blocks of a table."""
-        return _packed([self._safely(pickle.loads(block.as_py())) for block in table["block"]])
+        """Return the answer to the blocks of a table."""
+        answer = self._safely([pickle.loads(block.as_py()) for block in table["block"]])
+        return pa.table({"block": pa.array([pickle.dumps(answer)], pa.binary())})
 
-    def _safely(self, block: Any) -> Answer:
-        if isinstance(block, Answer) and block.failure:
-            return block
+    def signed(self, rows: list[Record]) -> list[Record]:
+        """Return records that tell where they were made."""
+        return [replace(row, node=self.node) for row in rows]
+
+    def _safely(self, blocks: list[Any]) -> Answer:
+        for block in blocks:
+            if isinstance(block, Answer) and block.failure:
+                return block
         if self.failure is None:
             try:
-                return self.answer(block)
+                return self.answer(blocks)
             except Exception as error:  # noqa: BLE001 - raised again by the driver
                 self.failure = failed(error)
-        return Answer([], self.node, {}, failure=self.failure)
+        return Answer([], {}, failure=self.failure)
 
 
 class Supervisor(Actor):
     """Has a worker process of its own do the work: what kills or stops that costs one photo."""
 
     def __init__(
-        self, engine: ProcessEngine, settings: Settings, crops_folder: Path | None
+        self,
+        engine: ProcessEngine,
+        settings: Settings,
+        crops_folder: Path | None,
+        first: PhotoSource | None,
     ) -> None:
         self.engine, self.settings, self.crops_folder = engine, settings, crops_folder
-        super().__init__(crops_folder)
+        super().__init__(crops_folder, first)
 
     def load(self) -> None:
         """Start the process."""
         self.engine.start(self.settings, self.crops_folder)
 
-    def answer(self, items: list[PhotoSource]) -> Answer:
+    def answer(self, blocks: list[list[PhotoSource]]) -> Answer:
         """Return the photos' records, or the prepared photos."""
         before = Counter(self.engine.seconds)
         found: list[list[Record] | Prepared] = [
-            rows[0] if isinstance(rows[0], Prepared) else self._signed(rows)
-            for rows in self.engine.records(items)
-            if rows
+            rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
+            for rows in self.engine.records(itertools.chain.from_iterable(blocks))
         ]
         seconds = Counter(self.engine.seconds)
         seconds.subtract(before)
-        return Answer(found, self.node, dict(seconds), self.engine.backend)
-
-    def _signed(self, rows: list[Record]) -> list[Record]:
-        return [replace(row, node=self.node) for row in rows]
+        return Answer(found, dict(seconds), self.engine.backend)
 
 
 class Scorer(Actor):
@@ -159,20 +179,21 @@ class Scorer(Actor):
             found = self.pipeline.scorer.embedder.sha256
             check_weights(self.settings.model, self.weights_sha256, found)
 
-    def answer(self, items: Answer) -> Answer:  # type: ignore[override]
+    def answer(self, blocks: list[Answer]) -> Answer:
         """Return records in the place of prepared photos."""
         before = Counter(self.pipeline.seconds)
-        prepared = [item for item in items.items if isinstance(item, Prepared)]
+        items = [item for block in blocks for item in block.items]
+        prepared = [item for item in items if isinstance(item, Prepared)]
         found: list[list[Record] | Prepared] = [
-            item for item in items.items if not isinstance(item, Prepared)
+            item for item in items if not isinstance(item, Prepared)
         ]
-        for rows in self.pipeline.records(prepared):
-            found.append([replace(row, node=self.node) for row in rows])
+        found += map(self.signed, self.pipeline.records(prepared))
         seconds = Counter(self.pipeline.seconds)
         seconds.subtract(before)
-        seconds.update(items.seconds)
+        for block in blocks:
+            seconds.update(block.seconds)
         scorer = self.pipeline.scorer
-        return Answer(found, self.node, dict(seconds), scorer.backend if scorer else "")
+        return Answer(found, dict(seconds), scorer.backend if scorer else "")
 
 
 class RayEngine:
@@ -213,6 +234,7 @@ class RayEngine:
             split,
         )
         self.workers = self._cpus = self._gpus = 0
+        self._size = self._blocks_scored = 1
         self._seconds: Counter[str] = Counter()
         self._backend = ""
 
@@ -237,38 +259,44 @@ class RayEngine:
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
         with _cluster(settings.ray_address):
-            import ray
+            self._measure_cluster()
+            left = iter(sources)
+            first = next(left, None)
+            if first is None:
+                return
+            with Spool(itertools.chain([first], left), self._size) as spool:
+                answers = self._answers(spool.dataset(), settings, crops_folder, first)
+                for batch in answers.iter_batches(
+                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
+                ):
+                    spool.check()
+                    for block in batch["block"]:
+                        yield from self._taken(pickle.loads(block.as_py()))
+                spool.check()
 
-            answers = self._answers(ray.data.from_arrow_refs(self._blocks(sources)), settings,
-                                    crops_folder)  # fmt: skip
-            for batch in answers.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=0
-            ):
-                for block in batch["block"]:
-                    answer: Answer = pickle.loads(block.as_py())
-                    if answer.failure:
-                        raise failure_error(answer.failure)
-                    self._seconds.update(answer.seconds)
-                    self._backend = answer.backend
-                    yield from answer.items  # type: ignore[misc] # they are records by now
+    def _taken(self, answer: Answer) -> list[list[Record]]:
+        """Return the records of an answer, once the rest of it is noted."""
+        if answer.failure:
+            raise failure_error(answer.failure)
+        self._seconds.update(answer.seconds)
+        self._backend = answer.backend or self._backend
+        return answer.items  # type: ignore[return-value] # nothing is left to be scored
 
-    def _blocks(self, sources: Iterable[PhotoSource]) -> list[Any]:
-        """Return references to blocks of photos in Ray's store, which goes to disk if need be."""
+    def _measure_cluster(self) -> None:
+        """Find out what there is, and into what blocks the work is cut for it."""
         import ray
 
         resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._gpus = int(resources.get("GPU", 0))
-        self._cpus = int(resources.get("CPU", 0))
+        self._gpus, self._cpus = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
         self.workers = max(1, self._gpus or self._cpus)
-        share = self.photos // (BLOCKS_AN_ACTOR * self.workers)
-        size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
-        left = iter(sources)
-        return [
-            ray.put(_packed([block]))
-            for block in iter(lambda: list(itertools.islice(left, size)), [])
-        ]
+        share = self.photos // (BLOCKS_AN_ACTOR * max(1, self._gpus, self._cpus))
+        self._size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
+        blocks = self.photos // (self._size * BLOCKS_AN_ACTOR * self.workers)
+        self._blocks_scored = max(1, min(MOST_BLOCKS_SCORED, blocks))
 
-    def _answers(self, blocks: Dataset, settings: Settings, crops_folder: Path | None) -> Dataset:
+    def _answers(
+        self, blocks: Dataset, settings: Settings, crops_folder: Path | None, first: PhotoSource
+    ) -> Dataset:
         """Return the dataset of pickled answers, which computes as it is read."""
         from ray.data import ActorPoolStrategy
 
@@ -282,6 +310,7 @@ class RayEngine:
             most: int,
             cpus: float = 0,
             gpus: float = 0,
+            blocks_at_once: int = 1,
         ) -> Dataset:
             # all at once; what joins the cluster later is taken in as well
             begin = max(1, min(most, self.photos, settings.workers or most))
@@ -289,7 +318,7 @@ class RayEngine:
             made: Dataset = data.map_batches(
                 actor,
                 fn_constructor_kwargs={**arguments, "crops_folder": crops_folder},
-                batch_size=1,
+                batch_size=blocks_at_once,
                 batch_format="pyarrow",
                 compute=pool,
                 num_cpus=cpus,
@@ -298,24 +327,20 @@ class RayEngine:
             return made
 
         on_cpu = replace(settings, device="cpu")
+        seen = first if _is_there(first) else None
         if not split:
             engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
-            whole = {"engine": engine, "settings": on_cpu}
+            whole = {"engine": engine, "settings": on_cpu, "first": seen}
             return stage(blocks, Supervisor, whole, self._cpus, cpus=1)
         half = self._cpus if gpus else self._cpus // 2
         engine = ProcessEngine(["cpu"], make=make_preparing)
-        first = {"engine": engine, "settings": on_cpu}
-        prepared = stage(blocks, Supervisor, first, half, cpus=1)
+        preparing = {"engine": engine, "settings": on_cpu, "first": seen}
+        prepared = stage(blocks, Supervisor, preparing, half, cpus=1)
         scoring = replace(settings, device="cuda" if gpus else "cpu")
-        second = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
+        rest = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
         if gpus:
-            return stage(prepared, Scorer, second, gpus, gpus=1)
-        return stage(prepared, Scorer, second, half, cpus=1)
-
-
-def _packed(blocks: list[Any]) -> pa.Table:
-    """Return a table with one row a block."""
-    return pa.table({"block": pa.array([pickle.dumps(block) for block in blocks], pa.binary())})
+            return stage(prepared, Scorer, rest, gpus, gpus=1, blocks_at_once=self._blocks_scored)
+        return stage(prepared, Scorer, rest, half, cpus=1, blocks_at_once=self._blocks_scored)
 
 
 def _for_other_folders(settings: Settings) -> Settings:
@@ -328,8 +353,30 @@ def _for_other_folders(settings: Settings) -> Settings:
     return replace(settings, **changes)
 
 
-def _check_shared(crops_folder: Path | None, node: str) -> None:
-    """Refuse to work where crops would go to another folder than the run's."""
+def _is_there(photo: PhotoSource) -> bool:
+    """Tell whether a photo can be found from here."""
+    try:
+        photo.content.state()
+    except MissingPhoto:
+        return False
+    except PhotoError:
+        pass  # another fault than a wrong place
+    return True
+
+
+def _check_shared(crops_folder: Path | None, first: PhotoSource | None, node: str) -> None:
+    """Refuse to work where crops would go to another folder than the run's, or photos are not.
+
+    Args:
+        crops_folder: of the run.
+        first: a photo that the process that was started has seen.
+        node: this one.
+    """
+    if first is not None and not _is_there(first):
+        raise RunError(
+            f"node {node[:8]} of the Ray cluster does not see {first.place}: put the photos on "
+            "storage that all nodes find under the same path, or give their URL"
+        )
     if crops_folder is None:
         return
     try:
@@ -349,6 +396,8 @@ def prepare_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # it would kill the actor; the system kills what takes the memory, a process that is replaced
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     try:
         from ray.data import DataContext
     except ImportError as error:
@@ -370,14 +419,43 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own: dict[str, Any] = (
-        {} if address else {"num_cpus": usable_cores(), "include_dashboard": False}
-    )
+    address = address or os.environ.get("RAY_ADDRESS")
+    own: dict[str, Any] = {} if address else OWN_CLUSTER | {"num_cpus": usable_cores()}
+    if address and address.startswith("ray://"):
+        raise SettingsError(
+            f"ray-address is {address}; it must be used on a machine of the cluster, as auto or "
+            "HOST:PORT: photos are listed there"
+        )
     try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+        if address:
+            _knock(address)
+        with _no_stderr():
+            ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise FaceQANError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT; Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what is written to standard error meanwhile, whoever writes it: Ray's C++ greets."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
