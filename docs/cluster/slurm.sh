@@ -6,7 +6,10 @@
 #SBATCH --time=24:00:00
 # Usage: sbatch slurm.sh PHOTOS RUN, both on storage that all nodes share. Sent again after the time
 # is up, it goes on where it stopped.
+# With GPUs: add `#SBATCH --gpus-per-task=N`; Ray finds them by itself.
 set -euo pipefail
+export RAY_USAGE_STATS_ENABLED=0       # nobody is told of the use
+export RAY_memory_monitor_refresh_ms=0 # Slurm and the system see to memory
 port=6379
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 head=${nodes[0]}
