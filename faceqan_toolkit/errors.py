@@ -6,15 +6,26 @@ Every other error stops the run with one clear line.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.types import FileState
+
 
 class FaceQANError(Exception):
     """Base of every error this package raises on purpose."""
 
 
 class PhotoError(FaceQANError):
-    """One photo or face cannot be scored; `status` is what its record will say."""
+    """One photo or face cannot be scored; `status` is what its record will say.
+
+    Attributes:
+        reason: why, for people.
+        state: of the file, if it could be read as far as its bytes.
+    """
 
     status = "unreadable"
+    state: FileState | None = None
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -56,7 +67,7 @@ class MissingExtra(PhotoError):
 
 
 class TooLarge(PhotoError):
-    """The photo has more pixels than the run allows."""
+    """The photo has more pixels than the run allows, or more bytes than any photo needs."""
 
     status = "too_large"
 

@@ -12,6 +12,8 @@ LONGEST_NAME = 200
 
 _UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def path_text(path: str | os.PathLike[str]) -> str:
     """Return a relative path as text for results: forward slashes, everything printable.
@@ -34,6 +36,16 @@ def path_from_text(text: str) -> str:
         text.encode("utf-8", "surrogateescape"),
     )
     return raw.decode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal and for one line of a table, whoever wrote it.
+
+    Line breaks become spaces; what controls a terminal, or is no text, becomes visible.
+    """
+    return _CONTROLS.sub(
+        lambda found: found[0].encode("unicode_escape").decode("ascii"), " ".join(text.splitlines())
+    )
 
 
 def crop_path(path: str, index: int | str) -> PurePosixPath:

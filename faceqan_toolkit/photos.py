@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -267,11 +267,18 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     Raises:
         PhotoError: it cannot be read; the class says why.
     """
-    data, found = source.content.read()
+    try:
+        data, found = source.content.read()
+    except MemoryError as error:
+        raise TooLarge("not enough memory to read it") from error
     if not data:
         raise UnreadablePhoto("the file is empty")
     state = replace(found, sha256=hashlib.sha256(data).hexdigest())
-    decoded = _decode_safely(data, max_pixels, at_least)
+    try:
+        decoded = _decode_safely(data, max_pixels, at_least)
+    except PhotoError as error:
+        error.state = state
+        raise
     if decoded.reduction == 1:
         return Photo(source, decoded.pixels, state)
     return Photo(source, decoded.pixels, state, decoded.reduction, decoded.full_size, data)
@@ -318,7 +325,8 @@ def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     except MemoryError as error:
         raise TooLarge("not enough memory to decode it") from error
     except Exception as error:  # decoders raise anything on damaged files
-        raise UnreadablePhoto(f"damaged: {error or type(error).__name__}") from error
+        told = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise UnreadablePhoto(f"damaged: {told}") from error
 
 
 def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
@@ -479,6 +487,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
     """Return a TIFF that Pillow does not know, 16 bits a channel for instance, by OpenCV."""
     import cv2
 
+    _check_pixels(*_tiff_size(data), max_pixels)  # OpenCV has limits of its own, much larger
     encoded = np.frombuffer(data, np.uint8)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -488,7 +497,6 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
         cv2.utils.logging.setLogLevel(level)
     if decoded is None:
         raise UnreadablePhoto("not a TIFF that can be read, or damaged")
-    _check_pixels(decoded.shape[1], decoded.shape[0], max_pixels)
     samples = _to_uint8(decoded)
     if samples.ndim == 2:
         return np.ascontiguousarray(np.repeat(samples[..., None], 3, axis=2))
@@ -498,3 +506,19 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
         samples = np.rint(opaque).astype(np.uint8)
     rgb: Pixels = np.ascontiguousarray(samples[..., ::-1])
     return rgb
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a TIFF's first picture, as its directory says them."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+
+    def number(at: int, length: int) -> int:
+        return int.from_bytes(data[at : at + length], order)
+
+    start, found = number(4, 4), {}
+    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        # two bytes of a tag, two of a type, four of a count; short values stand first in their four
+        found[number(at, 2)] = number(at + 8, 2 if number(at + 2, 2) == 3 else 4)
+    if not (found.get(256) and found.get(257)):
+        raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
+    return found[256], found[257]

@@ -17,7 +17,7 @@ import cv2
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, TimedOut, Unscorable
 from faceqan_toolkit.hints import find_hints
-from faceqan_toolkit.paths import crop_path
+from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos import decode, decode_full, find_photos
 from faceqan_toolkit.prefetch import prefetch
 from faceqan_toolkit.settings import Settings
@@ -178,7 +178,7 @@ class Pipeline:
             state = photo.state
             cuts = tuple(self._cut(photo))
         except (PhotoError, MissingDependency) as error:
-            state = state or _state(source)
+            state = state or getattr(error, "state", None) or _state(source)
             failure = error if isinstance(error, PhotoError) else Crashed(str(error))
             return Prepared(source, state, landmarks_id, failure=failure)
         except Exception as error:  # noqa: BLE001 - no photo may end a run of a million others
@@ -392,8 +392,8 @@ def _record(
         root=photo.source.root,
         face=None if cut is None else cut.index,
         status=failure.status if failure else "ok",
-        # an unforeseen error may quote a path that is no text
-        reason=reason.encode(errors="backslashreplace").decode(),
+        # an unforeseen error may quote whatever is in a file
+        reason=printable(reason),
         file_size=state.size if state else None,
         mtime_ns=state.mtime_ns if state else None,
         sha256=state.sha256 if state else "",

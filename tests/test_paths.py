@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.paths import crop_path, path_from_text, path_text
+from faceqan_toolkit.paths import crop_path, path_from_text, path_text, printable
 
 names = st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw)
 
@@ -49,3 +50,15 @@ def test_long_names_stay_different() -> None:
     assert one != other
     assert one.suffix == other.suffix == ".png"
     assert crop_path("a/b.jpg", 2).as_posix() == "a/b.jpg.2.png"
+
+
+@given(st.text())
+def test_printable_is_one_line_that_controls_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in shown)
+    assert len(shown.splitlines()) <= 1
+    assert printable(shown) == shown
+
+
+def test_printable() -> None:
+    assert printable("a\x1b[31mb\nc\x9d \udcff \u00e9") == "a\\x1b[31mb c\\x9d \\udcff \u00e9"

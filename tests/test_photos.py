@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import struct
 import sys
 import time
 import warnings
@@ -334,6 +335,20 @@ class TestDecoding:
         with pytest.raises(TooLarge, match=r"400\.0 megapixels, --max-pixels is 1,000"):
             decode_bytes(data, max_pixels=1000)
 
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("samples", [7, 65535])
+    def test_huge_tiffs_that_pillow_does_not_know(self, monkeypatch, order: str, samples) -> None:
+        entries = [(256, 4, 90_000), (257, 3, 60_000), (277, 3, samples)]
+        rows = b"".join(
+            struct.pack(f"{order}HHI{'I' if kind == 4 else 'Hxx'}", tag, kind, 1, value)
+            for tag, kind, value in entries
+        )
+        magic = b"II*\0" if order == "<" else b"MM\0*"
+        data = magic + struct.pack(f"{order}IH", 8, len(entries)) + rows + bytes(4)
+        monkeypatch.setattr(cv2, "imdecode", None)
+        with pytest.raises(TooLarge, match="90000x60000"):
+            decoded(data)
+
     def test_pillows_own_limit_is_not_ours_and_stays(self, monkeypatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         for file_format in ("PNG", "GIF", "TIFF", "JPEG", "WEBP"):
@@ -441,6 +456,20 @@ class TestFiles:
     def test_files_that_are_no_photos(self, tmp_path: Path, content: bytes, reason: str) -> None:
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(UnreadablePhoto, match=reason):
+            self.decode(tmp_path / "a.jpg")
+
+    def test_what_is_known_of_a_file_that_is_no_photo(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no photo")
+        with pytest.raises(UnreadablePhoto) as caught:
+            self.decode(tmp_path / "a.jpg")
+        assert caught.value.state is not None
+        assert caught.value.state.sha256 == hashlib.sha256(b"no photo").hexdigest()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="files with holes take no space there")
+    def test_a_file_larger_than_any_photo_is_not_read(self, tmp_path: Path) -> None:
+        with (tmp_path / "a.jpg").open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(TooLarge, match=r"1099\.5 GB"):
             self.decode(tmp_path / "a.jpg")
 
     def test_things_that_are_no_files(self, tmp_path: Path) -> None:

@@ -6,8 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from faceqan_toolkit.errors import PhotoError, UnreadablePhoto
+from faceqan_toolkit.errors import PhotoError, TooLarge, UnreadablePhoto
 from faceqan_toolkit.types import Content, FileState
+
+MOST_BYTES = 2 << 30
+"""Of one encoded photo; 200 megapixels of four 16-bit channels, not compressed, are 1.6 GB."""
+
+
+def check_size(size: int) -> None:
+    """Do nothing if a photo of so many bytes may be read into memory.
+
+    Raises:
+        TooLarge: it may not.
+    """
+    if size > MOST_BYTES:
+        raise TooLarge(f"{size / 1e9:.1f} GB, more than the 2 GiB that a photo may have")
 
 
 class Store(Content, Protocol):
@@ -91,6 +104,7 @@ class Slice:
 
     def read(self) -> tuple[bytes, FileState]:
         """Return the bytes."""
+        check_size(self.state().size)
         pieces = []
         for offset, size in self.parts:
             piece, found = self.store.read_at(offset, size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, NoPermission, NotAFile, PhotoError, UnreadablePhoto
+from faceqan_toolkit.sources.base import MOST_BYTES, check_size
 from faceqan_toolkit.types import FileState
 
 
@@ -36,7 +37,10 @@ class LocalFile:
                 raise NotAFile(f"{kind}, not a file")
             with self.file.open("rb") as file:
                 found = os.fstat(file.fileno())
-                return file.read(), FileState(found.st_size, found.st_mtime_ns)
+                check_size(found.st_size)
+                data = file.read(MOST_BYTES + 1)  # some files have more than they say
+                check_size(len(data))
+                return data, FileState(found.st_size, found.st_mtime_ns)
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
 

@@ -19,6 +19,7 @@ from faceqan_toolkit.errors import (
     Unreachable,
     UnreadablePhoto,
 )
+from faceqan_toolkit.sources.base import check_size
 from faceqan_toolkit.types import FileState
 
 REMEMBERED = 4096
@@ -52,6 +53,7 @@ class RemoteFile:
         """Return its bytes and their state."""
         files, path = file_system(self.url)
         state = self.state()
+        check_size(state.size)
         try:
             return bytes(files.cat_file(path)), state
         except Exception as error:
