@@ -140,7 +140,7 @@ def _spill_folder(home: Path) -> Iterator[Path | None]:
     """
     missing = [folder for folder in (home, *home.parents) if not folder.exists()]
     for left in home.glob(".spill-*"):
-        if not _in_use(left):
+        if not left.is_symlink() and not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,8 @@ from typing import Any
 from PIL import Image
 
 from faceqan_toolkit.alignment import resize_crop
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
-from faceqan_toolkit.files import replacing, write_text
+from faceqan_toolkit.files import is_inside, replacing, write_text
 from faceqan_toolkit.hints import describe
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode
@@ -22,6 +21,7 @@ from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality import FaceQAN, Trace
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_crops import RunCrops
+from faceqan_toolkit.run_model import model_of
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
@@ -155,7 +155,14 @@ def write_explanation(explanation: Explanation, explainer: Explainer, folder: Pa
 
 
 def write_contact_sheet(
-    run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto"
+    run: RunInfo,
+    folder: Path,
+    *,
+    worst: int,
+    best: int,
+    device: str = "auto",
+    model: str | None = None,
+    fetch: bool = False,
 ) -> tuple[Path, int]:
     """Write `contact_sheet.png` of a run's ends to a folder.
 
@@ -165,6 +172,8 @@ def write_contact_sheet(
         worst: how many of the worst faces to show.
         best: how many of the best.
         device: where the attack runs.
+        model: the run's, see `run_model.model_of`.
+        fetch: read photos that are on other machines.
 
     Returns:
         The picture's path, and how many faces' crops could not be shown any more.
@@ -185,8 +194,9 @@ def write_contact_sheet(
     # of a short run no face is shown twice
     best_rows = rows[:best] if best else []
     worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
+    model_of(run, model)
     settings = _settings_of(run, device)
-    scorer, crops = Explainer(settings).scorer, RunCrops(run)
+    scorer, crops = Explainer(settings).scorer, RunCrops(run, fetch=fetch)
     sections = [
         ("Best", [_tile(row, crops, scorer) for row in best_rows]),
         ("Worst", [_tile(row, crops, scorer) for row in worst_rows]),
@@ -205,22 +215,15 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     """Return settings that attack crops on this machine as a run did.
 
     Raises:
-        RunError: they are not those of this version, or the model's weights have changed.
+        RunError: they are not those of this version.
     """
     settings = run.settings
     preset = "exact" if settings.preset == "instant" else settings.preset
     # where the faces are is in the ledger
-    settings = replace(
+    return replace(
         settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
         refine=0.0, refine_at=None,
     )  # fmt: skip
-    made_with = (run.content.get("model") or {}).get("sha256")
-    if made_with and made_with != find_model(settings.model, settings.model_options).sha256:
-        raise RunError(
-            f"{run.folder} was made with other weights of {settings.model}; put those "
-            "back, or score the photos into a new run"
-        )
-    return settings
 
 
 def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:
@@ -256,7 +259,7 @@ def _inside(folder: Path, name: PurePosixPath) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise RunError(f"cannot write {target}: a folder has that name")
-        outside = not target.parent.resolve().is_relative_to(folder.resolve())
+        outside = not is_inside(folder, target.parent)
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
     if outside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ def replacing(target: Path) -> Iterator[Path]:
     If the body fails, the target stays as it was.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link by that name would lead elsewhere
     try:
         yield temporary
         publish(temporary, target)
@@ -77,3 +79,30 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def is_inside(folder: Path, file: Path) -> bool:
+    """Tell whether a file lies below a folder, links followed; it need not be there."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+
+
+def refuse_links(*paths: Path) -> None:
+    """Do nothing if none of some paths is a link.
+
+    Raises:
+        RunError: one is, and what is written there would land elsewhere.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise RunError(f"{path} is a link; what a run folder holds must lie in it")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a plain file; a pipe in its place is not waited for.
+
+    Raises:
+        OSError, ValueError: it is not there, no plain file, or no UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.read_text(encoding="utf-8")

@@ -26,8 +26,13 @@ ROW_GROUP = 100_000
 
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 SCHEMA = pa.schema(
-    [(column.name, _ARROW[str(column.type).removesuffix(" | None")]) for column in fields(Record)]
-)
+    [
+        pa.field(
+            column.name, _ARROW[str(column.type).removesuffix(" | None")],
+            nullable=str(column.type).endswith(" | None"),
+        ) for column in fields(Record)
+    ]
+)  # fmt: skip
 """Columns of the ledger: those of `Record`."""
 
 _NAME = re.compile(r"part-(\d+)(?:-(\d+))?(?:\.([0-9a-f]{8}))?\.parquet")
@@ -108,8 +113,8 @@ class Ledger:
         parts = self.parts
         for part in parts:
             try:
-                pq.read_schema(part.file)
-            except (OSError, pa.ArrowException) as error:
+                _check_columns(part)
+            except (OSError, pa.ArrowException, ValueError) as error:
                 raise _damaged(part, str(error)) from error
         return pads.dataset([str(part.file) for part in parts], schema=SCHEMA, format=_CHECKED)
 
@@ -189,6 +194,7 @@ class Ledger:
         """Write a part; its name tells its checksum, so the file is written before it is named."""
         numbers = f"{first:06d}" if first == last else f"{first:06d}-{last:06d}"
         temporary = self.folder / f".part-{numbers}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)  # a link by that name would lead elsewhere
         try:
             write_part(tables, temporary)
             name = f"part-{numbers}.{_checksum(temporary)}.parquet"
@@ -210,7 +216,7 @@ class Ledger:
         found = [
             Part(file, int(name[1]), int(name[2] or name[1]), name[3] or "")
             for file in self.folder.glob("part-*.parquet")
-            if (name := _NAME.fullmatch(file.name))
+            if (name := _NAME.fullmatch(file.name)) and file.is_file()
         ]
         kept: list[Part] = []
         covered: list[Part] = []
@@ -232,6 +238,31 @@ def write_part(tables: Iterable[pa.Table], file: Path) -> None:
     ) as writer:
         for table in tables:
             writer.write_table(table)
+
+
+def _check_columns(part: Part) -> None:
+    """Do nothing if a part's columns are as readers of the ledger rely on.
+
+    Raises:
+        ValueError: a column is of another type, or lacks a value that every record has.
+    """
+    found = pq.read_schema(part.file)
+    unsure = []
+    for column in SCHEMA:
+        index = found.get_field_index(column.name)
+        if index < 0:
+            continue
+        if found.field(index).type != column.type:
+            raise ValueError(f"its column {column.name} is {found.field(index).type}")
+        # files of this version cannot leave such a value out
+        if found.field(index).nullable and not column.nullable:
+            unsure.append(column.name)
+    if not unsure:
+        return
+    with pq.ParquetFile(part.file) as file:
+        for batch in file.iter_batches(columns=unsure):
+            if any(column.null_count for column in batch.columns):
+                raise ValueError(f"a value is missing in {', '.join(unsure)}")
 
 
 def _groups(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.paths import printable
 from faceqan_toolkit.placing import THERE
 
 
@@ -40,7 +41,7 @@ class Entry:
 
     def cells(self) -> list[str]:
         """Return its cells, harmless to spreadsheets and without line breaks."""
-        return [guard(" ".join(getattr(self, name).split("\n"))) for name in COLUMNS]
+        return [guard(printable(getattr(self, name))) for name in COLUMNS]
 
 
 COLUMNS = tuple(item.name for item in fields(Entry))

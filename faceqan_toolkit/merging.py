@@ -17,6 +17,7 @@ from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
 from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP
 from faceqan_toolkit.placing import place_below
+from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import Run, RunInfo, read_run
 
 
@@ -181,9 +182,9 @@ def _take_crops(
     while rows := cursor.fetchmany(FETCHED):
         for (crop,) in rows:
             with suppress(NotPlaced, FileNotFoundError):  # deleted since
-                source, place = (
-                    place_below(folder, crop) for folder in (run.folder, target.folder)
-                )
+                source, place = crop_file(run.folder, crop), place_below(target.folder, crop)
+                if source is None:
+                    continue
                 try:
                     link_or_copy(source, place)
                 except FileNotFoundError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, TimedOut, Unscorable
+from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos import decode, decode_full, find_photos
@@ -339,7 +340,9 @@ class Pipeline:
             _, png = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)  # elsewhere it may be linked to, and stays
+                if not is_inside(self.crops_folder, target.parent):
+                    raise RunError(f"cannot write {target}: a link leads out of the run folder")
+                target.unlink(missing_ok=True)  # it may be linked to, or be a link itself
                 target.write_bytes(png.tobytes())
             except OSError as error:
                 raise RunError(

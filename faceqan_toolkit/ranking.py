@@ -18,7 +18,7 @@ from faceqan_toolkit.database import connect, copy_rows, fetch_dicts, iterate_di
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.runs import RunInfo
-from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
@@ -32,6 +32,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
+TEXTS = ("path", "crop", "hints", "model", "method", "preset", *WHERE_AND_WHY)
 SCORED_COLUMNS = (
     "rank", "path", "face", "quality", "quality_100", "percentile",
     "hints", *PARTS, "confidence", *PIXELS,
@@ -101,11 +102,10 @@ class Doubt:
     faces: frozenset[int]
     records: tuple[Record, ...]
 
-    @property
-    def source(self) -> PhotoSource:
-        """The photo, of which only those faces are wanted."""
+    def source(self, *, fetch: bool) -> PhotoSource:
+        """Return the photo, of which only those faces are wanted; see `locate_recorded`."""
         first = self.records[0]
-        found = locate(first.root, first.path, self.faces)
+        found = locate_recorded(first.root, first.path, self.faces, fetch=fetch)
         return replace(found, attempt=first.attempt + 1)
 
     def resolved(self, measured: list[Record]) -> list[Record]:
@@ -410,6 +410,6 @@ def _cell(column: str) -> str:
         return f"printf('%.4f', {column}) AS {column}"
     if column in ("percentile", *PIXELS):
         return f"printf('%.2f', {column}) AS {column}"
-    if column in ("path", "crop", "reason", "root", "hints"):
+    if column in TEXTS:
         return f"nullif({guard_sql(column)}, '') AS {column}"
     return column

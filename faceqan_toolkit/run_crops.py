@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,31 @@ import numpy as np
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import decode, decode_full
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
-from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
+MAX_PIXELS: int = Settings.max_pixels
+"""Photos with more are not shown, whatever the run allowed."""
 CROP_PIXELS = 4096**2
 """A crop with more pixels is none."""
 
 Row = Mapping[str, Any]
+
+
+def crop_file(run_folder: Path, name: str) -> Path | None:
+    """Return where the crop is that a record names; None if that is not among the run's crops.
+
+    A run folder may come from anybody, so its records may name any file, and links may lead there.
+
+    Args:
+        run_folder: the run's.
+        name: of the record, relative to that.
+    """
+    file = run_folder / name
+    crops = Path(os.path.realpath(run_folder)) / "crops"
+    return file if name and Path(os.path.realpath(file)).is_relative_to(crops) else None
 
 
 class RunCrops:
@@ -30,13 +48,16 @@ class RunCrops:
     Args:
         run: any run; the photos of one of `score` are crops themselves.
         cut: cut again what was not kept.
+        fetch: photos behind URLs are wanted, too.
     """
 
-    def __init__(self, run: RunInfo, *, cut: bool = True) -> None:
+    def __init__(self, run: RunInfo, *, cut: bool = True, fetch: bool = False) -> None:
         self.folder = run.folder
+        self.fetch = fetch
         self.settings: Mapping[str, Any] = run.content["settings"]
         self.model: Mapping[str, Any] = run.content.get("model") or {}
-        self.max_pixels = int(self.settings.get("max_pixels", 200_000_000))
+        # whoever made the folder must not decide how much memory a photo may take here
+        self.max_pixels = min(int(self.settings.get("max_pixels") or MAX_PIXELS), MAX_PIXELS)
         self.photos_are_crops = run.task == "score"
         self.cut = cut
 
@@ -44,7 +65,7 @@ class RunCrops:
         """Return a face's crop, (S, S, 3) uint8, RGB.
 
         Args:
-            row: of the ledger or the ranking; without its `sha256` a photo may have changed.
+            row: of the ledger or the ranking, with its `sha256`.
 
         Raises:
             PhotoError: there is none, or none any more.
@@ -54,8 +75,8 @@ class RunCrops:
         if self.photos_are_crops:
             return self.photo(row).pixels
         name = row.get("crop") or ""
-        if name and ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute():
-            source = PhotoSource("", name, LocalFile(self.folder / name))
+        if file := crop_file(self.folder, name):
+            source = PhotoSource("", name, LocalFile(file))
             try:
                 return decode(source, max_pixels=CROP_PIXELS).pixels
             except PhotoError:
@@ -70,9 +91,10 @@ class RunCrops:
         Raises:
             PhotoError: it is gone, cannot be read, or is not the one the row tells of.
         """
-        source = locate(row["root"], row["path"])
+        source = locate_recorded(row["root"], row["path"], fetch=self.fetch)
         photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)
-        if row.get("sha256") and row["sha256"] != photo.state.sha256:
+        # a folder from elsewhere could name any photo of this machine, but not say what is in it
+        if row["sha256"] != photo.state.sha256:
             raise PhotoError("changed since")
         return photo
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import write_text
+from faceqan_toolkit.files import read_text, refuse_links, write_text
 from faceqan_toolkit.ledger import Ledger, as_table
+from faceqan_toolkit.run_json import parse_run_json
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.shards import Shard
@@ -112,15 +113,12 @@ def read_run(folder: Path) -> RunInfo:
         RunError: it is no run folder, or its `run.json` cannot be read.
     """
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if "task" not in content["settings"]:
-            raise KeyError("task")
-        return RunInfo(folder, content)
+        return RunInfo(folder, parse_run_json(read_text(folder / "run.json")))
     except FileNotFoundError:
         raise RunError(
             f"{folder} is not a run folder: it has no run.json; give the folder behind -o of a run"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
 
@@ -172,6 +170,7 @@ class Run:
             os.fspath(folder).encode()
         except UnicodeEncodeError:
             raise RunError(f"the name of {folder!r} is no text; choose another folder") from None
+        refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
         try:
             if (

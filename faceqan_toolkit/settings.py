@@ -318,6 +318,10 @@ PUBLISHED: Mapping[str, Any] = {
 """The choices of the published code, and plain MTCNN and bilinear warping before it."""
 
 
+MOST = 1000
+"""Steps and copies; the paper takes 5 and 10."""
+
+
 def check_attack(
     eps: float,
     steps: int,
@@ -331,8 +335,8 @@ def check_attack(
 ) -> None:
     """Raise SettingsError if an option of FaceQAN is out of its range."""
     _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
-    _check(steps >= 1, "steps", steps, "at least 1")
-    _check(copies >= 1, "copies", copies, "at least 1")
+    _check(1 <= steps <= MOST, "steps", steps, f"1 to {MOST}")
+    _check(1 <= copies <= MOST, "copies", copies, f"1 to {MOST}")
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
     _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")

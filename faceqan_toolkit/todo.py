@@ -16,7 +16,12 @@ import pyarrow as pa
 from faceqan_toolkit.database import attach, open_database
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.runs import HEALABLE, Run
-from faceqan_toolkit.sources.locate import is_there, locate
+from faceqan_toolkit.sources.locate import (
+    Unfetched,
+    is_elsewhere,
+    is_there,
+    locate_recorded,
+)
 from faceqan_toolkit.types import PhotoSource
 
 BLOCK = 10_000
@@ -196,8 +201,8 @@ def _is_to_do(
     if known.landmarks_id == landmarks_id and _is_same_file(source, known):
         return known.failed and (retry_failed or known.healable)
     if known.root != source.root:
-        other = locate(known.root, source.path)
-        if is_there(other):
+        other = locate_recorded(known.root, source.path, fetch=is_elsewhere(source.root))
+        if isinstance(other.content, Unfetched) or is_there(other):
             raise RunError(
                 f"{source.place} and {other.place} would both be {source.path!r} in "
                 f"{folder}; use another run folder, or give their common parent folder "

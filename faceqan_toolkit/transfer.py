@@ -25,9 +25,10 @@ from faceqan_toolkit.placing import (
     place_content,
     sha256_of,
 )
+from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.sources.local import LocalFile
-from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.sources.names import extension
 from faceqan_toolkit.types import Content, FileState
 
@@ -46,6 +47,7 @@ class Plan:
         what: "photos" or "crops".
         folder: where to put them, absolute; None with "list".
         dry: only tell.
+        fetch: read photos that are on other machines.
     """
 
     run_folder: Path
@@ -53,6 +55,7 @@ class Plan:
     what: str = "photos"
     folder: Path | None = None
     dry: bool = False
+    fetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
         content: Content = LocalFile(plan.run_folder / decision.crop)
         place = os.fspath(plan.run_folder / decision.crop)
     else:
-        source = locate(decision.root, decision.path)
+        source = locate_recorded(decision.root, decision.path, fetch=plan.fetch)
         content = source.content
         place = os.fspath(content.file) if isinstance(content, LocalFile) else source.place
     quality = "" if decision.quality is None else f"{decision.quality:.6f}"
@@ -166,6 +169,10 @@ def check_source(decision: Decision, plan: Plan) -> None:
         if not decision.crop:
             raise NotPlaced("the run kept no crop of it")
         place_below(plan.run_folder, decision.crop)
+        if crop_file(plan.run_folder, decision.crop) is None:
+            raise NotPlaced("its crop is not among the run's, or a link that leads elsewhere")
+    elif plan.mode != "list" and decision.state is None:
+        raise NotPlaced("the run could not look at it")
 
 
 def _never(*_: str) -> bool:

@@ -290,7 +290,9 @@ def _exif(corpus: Corpus, image: Image.Image, dice: random.Random) -> None:
 
 def _profiles(corpus: Corpus, image: Image.Image) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    srgb = srgb[:24] + bytes(12) + srgb[36:]  # without the time it was made at
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    lab = lab[:24] + bytes(12) + lab[36:]
     swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
     profiles = {
         "srgb": srgb, "swapped": swapped, "lab": lab, "garbage": b"no profile" * 99,

@@ -8,6 +8,7 @@ import click
 
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import FaceQANError, SettingsError
+from faceqan_toolkit.paths import printable
 
 SOME_FAILED = 3
 """Exit code: done, but some photos, faces or files have no result."""
@@ -70,9 +71,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except SettingsError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(_shown(error)) from error
         except FaceQANError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_shown(error)) from error
         except ImportError as error:
             raise click.ClickException(
                 f"a package is missing or broken: {error}; `faceqan-toolkit doctor` says what to do"
@@ -102,6 +103,11 @@ def cli(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(GUIDE, nl=False)
+
+
+def _shown(error: Exception) -> str:
+    """Return a message, which may quote a stranger's file, fit for a terminal."""
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def main() -> None:

@@ -62,6 +62,12 @@ from faceqan_toolkit.cli import options
     show_default=True,
     help="Of the split of people, and of the intervals.",
 )
+@click.option(
+    "--model",
+    metavar="package.module:factory",
+    help="Of a RUN whose model is made by code: that code, which is run.",
+)
+@options.fetch_option
 @options.device_option
 def command(
     run: Path,
@@ -72,6 +78,8 @@ def command(
     pairs: Path | None,
     embeddings: Path | None,
     seed: int,
+    model: str | None,
+    fetch: bool,
     device: str,
 ) -> None:
     """Find quality thresholds and a 0..100 scale from a RUN over labelled people.
@@ -92,5 +100,5 @@ def command(
         pairs=pairs,
         embeddings=embeddings,
         seed=seed,
-        device=device,
+        access=calibrate_job.Access(device, model, fetch),
     )

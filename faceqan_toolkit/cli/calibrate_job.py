@@ -22,7 +22,6 @@ from faceqan_toolkit.calibration import (
     write_calibration,
 )
 from faceqan_toolkit.cli.show import print_calibration
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import identity_codes
 from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
@@ -32,10 +31,26 @@ from faceqan_toolkit.evaluation.protocols.base import PairList
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
 from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.run_model import model_of
 from faceqan_toolkit.runs import RunInfo, read_run
 
 Rows = list[dict[str, Any]]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the run's crops are embedded.
+
+    Attributes:
+        device: where.
+        model: what the user says made the run, see `run_model.model_of`.
+        fetch: read photos that are on other machines.
+    """
+
+    device: str
+    model: str | None
+    fetch: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ def calibrate(
     pairs: Path | None,
     embeddings: Path | None,
     seed: int,
-    device: str,
+    access: Access,
 ) -> None:
     """Write a calibration file and print its path.
 
@@ -88,7 +103,7 @@ def calibrate(
             f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
         )
     needed = any(kind == "fnmr" for kind, _ in targets)
-    known, vectors = _embedded(run, labelled, embeddings, device, needed)
+    known, vectors = _embedded(run, labelled, embeddings, access, needed)
     quality = np.array([row["quality"] for row in known.rows])
     chosen = split_people(known.identity, seed)
     halves = [
@@ -129,14 +144,14 @@ def calibrate(
 
 
 def _embedded(
-    run: RunInfo, labelled: Labelled, embeddings: Path | None, device: str, needed: bool
+    run: RunInfo, labelled: Labelled, embeddings: Path | None, access: Access, needed: bool
 ) -> tuple[Labelled, NDArray[np.float32] | None]:
     """Return the photos that have an embedding, and those; all of them if there are none.
 
     Raises:
         CalibrationError: they are of fewer than two people.
     """
-    vectors = _embeddings(run, labelled, embeddings, device, needed)
+    vectors = _embeddings(run, labelled, embeddings, access, needed)
     known = labelled
     if vectors is not None:
         there = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -198,7 +213,7 @@ def _renumbered(pairs: PairList, kept: NDArray[np.bool_]) -> PairList:
 
 
 def _embeddings(
-    run: RunInfo, labelled: Labelled, file: Path | None, device: str, needed: bool
+    run: RunInfo, labelled: Labelled, file: Path | None, access: Access, needed: bool
 ) -> NDArray[np.float32] | None:
     """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
     if file is not None:
@@ -206,7 +221,6 @@ def _embeddings(
         if not (match.index >= 0).any():
             raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
         return found
-    settings = run.settings
     if run.task != "score" and not any(row["crop"] for row in labelled.rows):
         if needed:
             raise RunError(
@@ -214,14 +228,8 @@ def _embeddings(
                 "the run without --no-crops"
             )
         return None
-    model = find_model(settings.model, settings.model_options)
-    if model.sha256 != str((run.content.get("model") or {}).get("sha256")):
-        raise RunError(
-            f"{run.folder} was made with other weights of {settings.model}; put those "
-            "back, or score the photos into a new run"
-        )
-    crops = (kept_crop(run, row) for row in labelled.rows)
-    vectors = embed_crops(crops, model.load(), device=device)
+    crops = (kept_crop(run, row, fetch=access.fetch) for row in labelled.rows)
+    vectors = embed_crops(crops, model_of(run, access.model).load(), device=access.device)
     found = np.array(list(_shown(vectors, len(labelled.rows))))
     if np.isnan(found).any(axis=1).all():
         if not needed:

@@ -14,6 +14,10 @@ ENDS = 12
 """Faces a contact sheet shows of either end of a run."""
 
 
+OF_RUNS = ("photos", "output", "worst", "best", "device", "model", "fetch")
+"""Parameters that go with a run folder; of its settings only the model may be said again."""
+
+
 @click.command("explain")
 @options.photos_argument
 @click.option(
@@ -27,6 +31,7 @@ ENDS = 12
     "--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
 )
 @options.archive_options
+@options.fetch_option
 @options.machine_options
 @options.like_published_option
 @options.detection_options
@@ -37,6 +42,7 @@ def command(
     output: Path,
     worst: int | None,
     best: int | None,
+    fetch: bool,
     **chosen: Any,
 ) -> None:
     """Show why faces have their scores: noise, similarity, symmetry, hints.
@@ -49,30 +55,38 @@ def command(
         _refuse_settings()
         if worst == best == 0:
             raise click.UsageError("--worst 0 --best 0 leaves nothing to show")
-        _explain_run(Path(photos[0]), output, worst, best, chosen["device"])
+        _explain_run(Path(photos[0]), output, worst, best, fetch, chosen)
         return
-    if worst is not None or best is not None:
-        raise click.UsageError("--worst and --best are for a run folder, given alone")
+    if worst is not None or best is not None or fetch:
+        raise click.UsageError("--worst, --best and --fetch are for a run folder, given alone")
     archives = options.take_archives(chosen)
     _explain_photos(photos, archives, output, options.make_settings("align-and-score", **chosen))
 
 
 def _refuse_settings() -> None:
     """Refuse what a run has decided already."""
-    from click.core import ParameterSource
-
-    context = click.get_current_context()
-    for name in context.params:
-        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        if given and name not in ("photos", "output", "worst", "best", "device"):
+    for name in click.get_current_context().params:
+        if _is_given(name) and name not in OF_RUNS:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} cannot be given with a run folder, which has its own "
                 "settings"
             )
 
 
+def _is_given(name: str) -> bool:
+    from click.core import ParameterSource
+
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not ParameterSource.DEFAULT
+
+
 def _explain_run(
-    folder: Path, output: Path, worst: int | None, best: int | None, device: str
+    folder: Path,
+    output: Path,
+    worst: int | None,
+    best: int | None,
+    fetch: bool,
+    chosen: dict[str, Any],
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.explain import write_contact_sheet
@@ -83,7 +97,9 @@ def _explain_run(
         output,
         worst=ENDS if worst is None else worst,
         best=ENDS if best is None else best,
-        device=device,
+        device=chosen["device"],
+        model=chosen["model"] if _is_given("model") else None,
+        fetch=fetch,
     )
     click.echo(target)
     if lost:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from faceqan_toolkit.cli import options
 from faceqan_toolkit.errors import SettingsError
 
 
@@ -119,6 +120,7 @@ from faceqan_toolkit.errors import SettingsError
 @click.option(
     "-0", "--null", is_flag=True, help="With list: end paths with NUL in place of a line break."
 )
+@options.fetch_option
 @click.option(
     "--dry-run", is_flag=True, help="Print the manifest that would be written; touch nothing."
 )

@@ -21,6 +21,7 @@ from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
+from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.placing import THERE
 from faceqan_toolkit.runs import read_run
 from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
@@ -35,6 +36,7 @@ def run_filter(
     run_folder: Path,
     *,
     dry: bool,
+    fetch: bool,
     folder: Path | None,
     mode: str,
     what: str,
@@ -75,7 +77,9 @@ def run_filter(
         what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
         min_quality=min_quality, **conditions,
     )  # fmt: skip
-    plan = Plan(_absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry)
+    plan = Plan(
+        _absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry, fetch
+    )
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
     if sink != "files":
@@ -175,6 +179,8 @@ def _print_path(outcome: Outcome, end: bytes) -> bool:
         raw = os.fsencode(outcome.source)
         if b"\n" in raw and end == b"\n":
             return False
+        if sys.stdout.isatty():  # a name must not command the terminal
+            raw = path_text(outcome.source).encode("utf-8", "replace")
         sys.stdout.buffer.write(raw + end)
     return True
 

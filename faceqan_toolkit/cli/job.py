@@ -30,6 +30,7 @@ from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.sources.archives import ArchiveOptions
+from faceqan_toolkit.sources.locate import is_elsewhere
 from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
 
@@ -100,7 +101,16 @@ def make_run(
     calibrated = _calibration(calibration, settings, weights)
     if shard:
         photos = (photo for photo in photos if shard.has(photo.path))
-    with Todo(output, photos) as todo, Run(output, settings, weights, model, shard=shard) as run:
+    fetch = False
+
+    def noticed() -> Iterator[PhotoSource]:
+        """Yield the photos; whoever names one on another machine wants it fetched."""
+        nonlocal fetch
+        for photo in photos:
+            fetch = fetch or is_elsewhere(photo.root)
+            yield photo
+
+    with Todo(output, noticed()) as todo, Run(output, settings, weights, model, shard=shard) as run:
         for line in run.repaired:
             click.echo(f"Warning: {line}", err=True)
         changed = calibrated is not None and run.use_calibration(
@@ -113,7 +123,7 @@ def make_run(
         todo.close()
         run.flush()
         ranking = Ranking(run.info)
-        refined = _refine(run, settings, ranking) if settings.refine else {}
+        refined = _refine(run, settings, ranking, fetch=fetch) if settings.refine else {}
         run.compact()
         counts, files = write_results(ranking, formats)
         if number or refined:
@@ -131,7 +141,7 @@ def make_run(
         elif changed:
             run.write_info(counts)
         if report:
-            files.append(write_page(output))
+            files.append(write_page(output, fetch=fetch))
     return counts, files
 
 
@@ -143,12 +153,12 @@ def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, i
     return ranking.counts(), files
 
 
-def write_page(folder: Path) -> Path:
-    """Write a run's report and return it."""
+def write_page(folder: Path, *, fetch: bool = False) -> Path:
+    """Write a run's report and return it; see `write_report`."""
     from faceqan_toolkit.report.page import write_report
 
     click.echo("Writing the report", err=True)
-    return write_report(read_run(folder), folder / "report.html").file
+    return write_report(read_run(folder), folder / "report.html", fetch=fetch).file
 
 
 def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> None:
@@ -213,7 +223,7 @@ def _plan(photos: int, known: int) -> str:
     return f"{text}, {known:,} of them done before" if known else text
 
 
-def _refine(run: Run, settings: Settings, ranking: Ranking) -> dict[str, Any]:
+def _refine(run: Run, settings: Settings, ranking: Ranking, *, fetch: bool) -> dict[str, Any]:
     """Measure the faces whose predicted scores are least certain."""
     exact = replace(settings, preset="exact", refine=0.0, refine_at=None)
     in_work: dict[str, Doubt] = {}
@@ -222,7 +232,7 @@ def _refine(run: Run, settings: Settings, ranking: Ranking) -> dict[str, Any]:
         def sources() -> Iterator[PhotoSource]:
             for doubt in doubts:
                 in_work[doubt.records[0].path] = doubt
-                yield doubt.source
+                yield doubt.source(fetch=fetch)
 
         def resolve(measured: list[Record]) -> list[Record]:
             return in_work.pop(measured[0].path).resolved(measured) if measured else []

@@ -44,6 +44,15 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def fetch_option(function: F) -> F:
+    """Add `--fetch`, for commands that look for a run's photos again."""
+    return click.option(
+        "--fetch",
+        is_flag=True,
+        help="Of a RUN: read photos that it names on other machines, by URL for instance.",
+    )(function)
+
+
 def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
     """Return an option whose default is that of the setting it is named after."""
     setting = next(name for name in names if name.startswith("--"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from faceqan_toolkit.cli.options import group_options
+from faceqan_toolkit.cli.options import fetch_option, group_options
 from faceqan_toolkit.errors import SettingsError
 
 
@@ -26,6 +26,7 @@ from faceqan_toolkit.errors import SettingsError
     help="Show the photos too, or only the crops.",
 )
 @click.option("--redact", is_flag=True, help="Leave every picture out: scores and names only.")
+@fetch_option
 @group_options
 @click.option(
     "--below",
@@ -38,6 +39,7 @@ def command(
     output: Path | None,
     photos: bool,
     redact: bool,
+    fetch: bool,
     group_by: str | None,
     groups: Path | None,
     below: float | None,
@@ -55,6 +57,7 @@ def command(
     report = write_report(
         read_run(run), output or run / "report.html", pictures=not redact, photos=photos,
         grouping=Grouping(group_by, groups) if group_by is not None else None, below=below,
+        fetch=fetch,
     )  # fmt: skip
     click.echo(report.file)
     if report.folder:

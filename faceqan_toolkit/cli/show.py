@@ -13,6 +13,7 @@ from rich.text import Text
 from faceqan_toolkit.calibration import Calibration, Rate, Threshold, below_thresholds
 from faceqan_toolkit.comparing import Comparison
 from faceqan_toolkit.grouping import GroupSummary
+from faceqan_toolkit.paths import printable
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale
@@ -151,7 +152,7 @@ def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
         if row["status"] != "ok":
             name += f"  {row['status']}: {row['reason']}"
-        table.add_row(*cells, Text(name))
+        table.add_row(*cells, Text(printable(name)))
     return table
 
 
@@ -191,7 +192,7 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
             f"{row['shift']:+.1f}",
             *(_number(row[f"percentile_{run}"], 1) for run in "ab"),
             *(_number(row[f"quality_{run}"], 4) for run in "ab"),
-            Text(name),
+            Text(printable(name)),
         )
     console.print(table)
 
@@ -215,7 +216,7 @@ def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None
                 _percent(item.difference, sign="+"),
                 _interval(item.difference_low, item.difference_high, sign="+"),
             ]
-        table.add_row(Text("(none)" if item.group is None else item.group), *cells)
+        table.add_row(Text("(none)" if item.group is None else printable(item.group)), *cells)
     make_console(stderr=False).print(table)
 
 

@@ -178,6 +178,8 @@ def _load_installed(found: installed.Installed) -> Embedder:
 def _from_file(path: Path, options: ModelOptions) -> FoundModel:
     digest = hashlib.sha256()
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise MissingWeights(f"--model {path}: not a file")
         size = path.stat().st_size
         with path.open("rb") as file:
             while block := file.read(1 << 20):

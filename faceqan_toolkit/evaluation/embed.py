@@ -47,15 +47,16 @@ def embed_crops(
         yield from vectors
 
 
-def kept_crop(run: RunInfo, row: Mapping[str, Any]) -> Pixels | None:
+def kept_crop(run: RunInfo, row: Mapping[str, Any], *, fetch: bool = False) -> Pixels | None:
     """Return a face's crop, (S, S, 3) uint8, or None if there is none any more.
 
     Args:
         run: a run of align-and-score, which has crops of its own, or of score, whose photos are
             the crops.
         row: its `path`, `root`, `crop` and `sha256`.
+        fetch: read photos that are on other machines.
     """
     try:
-        return RunCrops(run, cut=False).crop({**row, "face": 0})
+        return RunCrops(run, cut=False, fetch=fetch).crop({**row, "face": 0})
     except PhotoError:
         return None

@@ -25,6 +25,7 @@ from faceqan_toolkit.evaluation.run_faces import RunFaces
 from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import RunInfo, versions
 from faceqan_toolkit.types import PhotoSource
 
@@ -108,7 +109,7 @@ def crop_files(protocol: Protocol, faces: RunFaces) -> list[Path | None]:
         raise RunError(
             f"{folder} has no crops to embed: a run of align or align-and-score keeps them"
         )
-    return [folder / crop if crop else None for crop in faces.crops]
+    return [crop_file(folder, crop) for crop in faces.crops]
 
 
 def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from faceqan_toolkit.calibration import below_thresholds
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import refuse_links, replacing
 from faceqan_toolkit.grouping import Grouping
 from faceqan_toolkit.ranking import PARTS, Ranking
 from faceqan_toolkit.report.groups import Groups, page_groups
@@ -69,6 +69,7 @@ def write_report(
     photos: bool = True,
     grouping: Grouping | None = None,
     below: float | None = None,
+    fetch: bool = False,
 ) -> Report:
     """Write a run's report, whole or not at all; memory use does not grow with the pictures.
 
@@ -80,13 +81,14 @@ def write_report(
         photos: show the photos too, not only the crops.
         grouping: show a table of these groups.
         below: a quality, where the threshold stands when the page opens; None keeps all.
+        fetch: read photos that are on other machines.
 
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
             are wanted of a run without scores.
         SettingsError: `below` is not finite, or groups cannot be made (`grouping.summarise`).
     """
-    page = _Page(run, target, pictures=pictures, photos=pictures and photos)
+    page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     page.compare(grouping, below)
     try:
         try:
@@ -109,7 +111,9 @@ class _Page:
     pictures until the new one takes its place.
     """
 
-    def __init__(self, run: RunInfo, target: Path, *, pictures: bool, photos: bool) -> None:
+    def __init__(
+        self, run: RunInfo, target: Path, *, pictures: bool, photos: bool, fetch: bool
+    ) -> None:
         self.run = run
         self.ranking = Ranking(run)
         self.columns = self.ranking.described()
@@ -120,7 +124,7 @@ class _Page:
         self.embedded = rows <= EMBED_FACES
         self.copied = photos and rows <= COPY_PHOTOS and run.task != "score"
         self.linked = photos and rows > COPY_PHOTOS and run.task != "score"
-        self.source = Pictures(run, cut=rows <= COPY_PHOTOS) if pictures else None
+        self.source = Pictures(run, cut=rows <= COPY_PHOTOS, fetch=fetch) if pictures else None
         self.files = target.with_name(f"{target.stem}-files")
         self.folder: Path | None = None
         if pictures and not self.embedded:
@@ -144,6 +148,7 @@ class _Page:
 
     def write(self, file: Path) -> None:
         """Write the page and its folder."""
+        refuse_links(self.files)
         if self.folder:
             (self.folder / "photos").mkdir(parents=True)
         environment = Environment(

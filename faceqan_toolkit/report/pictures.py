@@ -48,10 +48,11 @@ class Pictures:
     Args:
         run: whose folder has the crops.
         cut: make up for crops that were not kept by cutting them from the photos again.
+        fetch: read photos that are on other machines.
     """
 
-    def __init__(self, run: RunInfo, *, cut: bool) -> None:
-        self.crops = RunCrops(run, cut=cut)
+    def __init__(self, run: RunInfo, *, cut: bool, fetch: bool = False) -> None:
+        self.crops = RunCrops(run, cut=cut, fetch=fetch)
 
     def thumbnail(self, row: Row) -> Pixels | None:
         """Return a face's crop as (112, 112, 3) uint8 RGB, or None if there is none any more."""

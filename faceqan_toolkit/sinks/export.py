@@ -183,7 +183,7 @@ class Export:
             check_source(decision, self.plan)
             data, _ = content.read()
             state = decision.state if self.plan.what == "photos" else None
-            if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
+            if state and hashlib.sha256(data).hexdigest() != state.sha256:
                 raise NotPlaced("the photo has changed since it was scored")
             if not data or extension(decision.path) in ARCHIVE_EXTENSIONS:
                 raise NotPlaced("it is no photo")

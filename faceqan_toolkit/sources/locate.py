@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.errors import PhotoError, Unreachable
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS, open_archive
 from faceqan_toolkit.sources.base import Inside, Store
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.names import extension
 from faceqan_toolkit.sources.remote import RemoteFile, is_url
-from faceqan_toolkit.types import Content, PhotoSource
+from faceqan_toolkit.types import Content, FileState, PhotoSource
 
 
 def locate(root: str, path: str, faces: frozenset[int] | None = None) -> PhotoSource:
@@ -23,6 +26,45 @@ def locate(root: str, path: str, faces: frozenset[int] | None = None) -> PhotoSo
         faces: the faces that are wanted; None means all.
     """
     return PhotoSource(root, path, _content(path_from_text(root), path_from_text(path)), faces)
+
+
+def locate_recorded(
+    root: str, path: str, faces: frozenset[int] | None = None, *, fetch: bool = False
+) -> PhotoSource:
+    """Return the photo that a record of a run folder names, see `locate`.
+
+    A run folder may come from anybody, so where it names another machine the photo cannot be read
+    unless that is wanted.
+
+    Args:
+        root, path, faces: as for `locate`.
+        fetch: photos behind URLs are wanted, too.
+    """
+    if is_elsewhere(root) and not fetch:
+        return PhotoSource(root, path, Unfetched(path_from_text(root)), faces)
+    return locate(root, path, faces)
+
+
+@lru_cache(64)
+def is_elsewhere(root: str) -> bool:
+    """Tell whether a root is on another machine: a URL, or on Windows a share."""
+    root = path_from_text(root)
+    return is_url(root) or (os.name == "nt" and root.startswith(("//", "\\\\")))
+
+
+@dataclass(frozen=True)
+class Unfetched:
+    """A photo on another machine that nobody asked to fetch."""
+
+    root: str
+
+    def state(self) -> FileState:
+        """Raise why it cannot be looked at."""
+        raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Raise why it cannot be read."""
+        raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
 
 
 def store_at(root: str, path: str) -> Store:

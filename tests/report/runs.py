@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ EVIL = (
 
 def face(path: str, quality: float, root: str = "/photos", **values: object) -> Record:
     known = dict(zip((*BOX_COLUMNS, *LANDMARK_COLUMNS), (20, 25, 70, 85, *LANDMARKS), strict=True))
+    known |= sha256_of(root, path)
     return Record(
         path=path, root=root, face=0, status="ok", quality=quality,
         **{"confidence": 0.99, "face_px": 50.0, "rotation": 0, "model": "sface", "preset": "exact",
@@ -42,7 +44,15 @@ def face(path: str, quality: float, root: str = "/photos", **values: object) -> 
 
 
 def failed(path: str, status: str = "no_face", reason: str = "", root: str = "/photos") -> Record:
-    return Record(path=path, root=root, face=None, status=status, reason=reason)
+    return Record(
+        path=path, root=root, face=None, status=status, reason=reason, **sha256_of(root, path)
+    )
+
+
+def sha256_of(root: str, path: str) -> dict[str, str]:
+    """Return what a record says of a photo's content, if it is there."""
+    file = Path(root) / path
+    return {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()} if file.is_file() else {}
 
 
 def make_run(folder: Path, records: Iterable[Record], task: str = "align-and-score") -> RunInfo:

@@ -1,0 +1,100 @@
+"""`run.json` as it is read: checked, as the folder may come from anybody."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from faceqan_toolkit.paths import printable
+from faceqan_toolkit.settings import TASKS, Settings
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,), "Path": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
+    "None": (type(None),),
+}  # fmt: skip
+_SETTINGS = {
+    # a setting that a detector or a preset decides has none of its own
+    item.name: sum((_KINDS[kind] for kind in str(item.type).split(" | ")), (type(None),))
+    for item in fields(Settings)
+}
+_SIDES = range(16, 1025)
+"""What an aligned crop may measure, pixels."""
+_LARGEST = 1e15
+
+
+def parse_run_json(text: str) -> dict[str, Any]:
+    """Return what a `run.json` holds, every text in it fit for a terminal.
+
+    Args:
+        text: the file's.
+
+    Raises:
+        ValueError: it is no JSON, or has something else where readers of runs rely on it.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    content = _printable(content)
+    _check(isinstance(content, dict), "it is no object")
+    _check_settings(content.get("settings"))
+    for name in ("identity", "model", "scale", "calibration", "versions", "counts"):
+        _check(isinstance(content.get(name), (dict, type(None))), f"{name} is no object")
+    model = content.get("model") or {}
+    for name in ("name", "sha256", "template"):
+        _check(isinstance(model.get(name, ""), str), f"model's {name} is no text")
+    _check(model.get("input_size", 112) in _SIDES, "model's input_size is none")
+    for item in _objects(content.get("calibration") or {}, "thresholds"):
+        _check(isinstance(item.get("title"), str), "a threshold without a title")
+        _check(_is_number(item.get("quality")), "a threshold without a quality")
+    for item in _objects(content, "invocations"):
+        for name in ("photos", "seconds"):
+            _check(_is_number(item.get(name, 0)), f"an invocation's {name} is no number")
+    return dict(content)
+
+
+def _check_settings(settings: Any) -> None:
+    _check(isinstance(settings, dict), "it has no settings")
+    _check(settings.get("task") in list(TASKS), "its task is none that this version knows")
+    for name, value in settings.items():
+        kinds = _SETTINGS.get(name)
+        right = kinds is None or (
+            isinstance(value, kinds) and (type(value) is not bool or bool in kinds)
+        )
+        _check(right, f"setting {name} is {str(value)[:50]!r}")
+        if right and isinstance(value, (int, float)):
+            _check(abs(value) < 2**63 and math.isfinite(value), f"setting {name} is too large")
+    _check(settings.get("crop_size", 112) in _SIDES, "setting crop_size is none")
+
+
+def _objects(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = content.get(name) or []
+    right = isinstance(found, list) and all(isinstance(item, dict) for item in found)
+    _check(right, f"{name} is no list of objects")
+    return list(found)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]
+
+
+def _check(right: bool, problem: str) -> None:
+    if not right:
+        raise ValueError(problem)
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"it holds {text}")
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _printable(item) for name, item in value.items()}
+    return value
