@@ -230,6 +230,18 @@ def as_table(records: Sequence[Record]) -> pa.Table:
     return pa.Table.from_pylist([record.as_dict() for record in records], schema=SCHEMA)
 
 
+def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Return rows that may be written; texts that older versions did not write are empty."""
+    table = pa.Table.from_batches(batches)
+    columns = [
+        table[field.name].fill_null("")
+        if not field.nullable and pa.types.is_string(field.type)
+        else table[field.name]
+        for field in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
 def write_part(tables: Iterable[pa.Table], file: Path) -> None:
     """Write tables with the columns of `SCHEMA`; one is in memory at a time."""
     # statistics of other columns would only be one more thing that damage can falsify
@@ -286,10 +298,10 @@ def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     for batch in batches:
         waiting.append(batch)
         if sum(held.num_rows for held in waiting) >= ROW_GROUP:
-            yield pa.Table.from_batches(waiting)
+            yield completed(waiting)
             waiting = []
     if waiting:
-        yield pa.Table.from_batches(waiting)
+        yield completed(waiting)
 
 
 def _checksum(file: Path) -> str:

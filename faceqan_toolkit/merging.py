@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.database import FETCHED, attach, copy_rows, open_database
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
-from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP
+from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP, completed
 from faceqan_toolkit.placing import place_below
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import Run, RunInfo, read_run
@@ -164,7 +163,7 @@ def _take_records(
         with pq.ParquetFile(kept) as rows:
             batches = rows.iter_batches(ROW_GROUP)
             while block := list(islice(batches, JOINED_ROWS // ROW_GROUP)):
-                target.ledger.write(pa.Table.from_batches([batch]) for batch in block)
+                target.ledger.write(completed([batch]) for batch in block)
         kept.unlink()
     except OSError as error:
         raise RunError(f"cannot write to {target.ledger.folder}: {error}") from error
