@@ -125,7 +125,7 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
         target = place_below(plan.folder, _relative(decision, plan))
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
-        state = decision.state if plan.what == "photos" else None
+        state = known_state(decision, plan)
         if isinstance(content, LocalFile):
             began = manifest.has if manifest else _never
             found = inspect(
@@ -171,8 +171,17 @@ def check_source(decision: Decision, plan: Plan) -> None:
         place_below(plan.run_folder, decision.crop)
         if crop_file(plan.run_folder, decision.crop) is None:
             raise NotPlaced("its crop is not among the run's, or a link that leads elsewhere")
-    elif plan.mode != "list" and decision.state is None:
+
+
+def known_state(decision: Decision, plan: Plan) -> FileState | None:
+    """Return what a photo must be to be taken; None for a crop, which lies in the run folder.
+
+    Raises:
+        NotPlaced: the run never saw the photo; a folder from elsewhere could name any file.
+    """
+    if plan.what == "photos" and decision.state is None:
         raise NotPlaced("the run could not look at it")
+    return decision.state if plan.what == "photos" else None
 
 
 def _never(*_: str) -> bool:

@@ -20,7 +20,7 @@ from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.options import assumed_text
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
-from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.embedders.zoo import find_model, head_of
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimators import make_estimator
 from faceqan_toolkit.landmarks import LandmarksFile
@@ -180,6 +180,8 @@ def _model(settings: Settings) -> tuple[str, dict[str, Any]]:
     if settings.method != "faceqan":
         # other methods suit some models only, and each finds that out when it is made
         make_estimator(replace(settings, device="cpu"), found.load())
+    if settings.preset == "instant":
+        click.echo(f"Note: preset instant: {head_of(found.name).notice}", err=True)
     if found.entry is not None:
         if found.entry.notice:
             click.echo(f"Note: {found.entry.notice}", err=True)

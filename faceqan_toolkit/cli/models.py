@@ -84,8 +84,10 @@ def show(name: str) -> None:
         "commercial use": entry.commercial,
         "get it from": f"{entry.source}{', ' if entry.file else ''}{entry.file}",
         "weights": weights,
-        "--preset instant": "yes" if name in HEADS else "no, it has no head",
+        "--preset instant": HEADS[name].notice if name in HEADS else "no, it has no head",
     }
+    if entry.source == "built in":
+        lines["scale 0 to 100"] = "fitted to scores of photos published for research"
     if entry.sha256 and entry.source != "built in":
         lines["published sha256"] = entry.sha256
     for label, text in lines.items():

@@ -29,16 +29,19 @@ class HeadInfo:
     Attributes:
         weights: the file's name.
         sha256: of that file, hexadecimal.
+        notice: what its users must be told.
     """
 
     weights: str
     sha256: str
+    notice: str
 
 
 HEADS = {
     "sface": HeadInfo(
         weights="sface_instant.safetensors",
         sha256="d5e4e082f13c483e4b4933f1b17e951e7a6e8462545684c4498c69e9acffdf80",
+        notice="its head was learned from photos published for research, and is for research use",
     )
 }
 

@@ -23,7 +23,15 @@ from faceqan_toolkit.sinks.samples import Sample
 from faceqan_toolkit.sinks.webdataset import TarWriter
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, extension, is_safe
-from faceqan_toolkit.transfer import BATCH, Outcome, Plan, check_source, failed, outcome_of
+from faceqan_toolkit.transfer import (
+    BATCH,
+    Outcome,
+    Plan,
+    check_source,
+    failed,
+    known_state,
+    outcome_of,
+)
 
 SINKS = ("files", "webdataset", "recordio")
 SHARD_SIZE = 10_000
@@ -182,7 +190,7 @@ class Export:
         try:
             check_source(decision, self.plan)
             data, _ = content.read()
-            state = decision.state if self.plan.what == "photos" else None
+            state = known_state(decision, self.plan)
             if state and hashlib.sha256(data).hexdigest() != state.sha256:
                 raise NotPlaced("the photo has changed since it was scored")
             if not data or extension(decision.path) in ARCHIVE_EXTENSIONS:

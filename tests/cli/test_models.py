@@ -158,3 +158,11 @@ def test_weights_that_forbid_commercial_use(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("not for commercial use") == 1
+
+
+def test_research_photos_are_told_of(command_line: CommandLine) -> None:
+    done = command_line("models", "show", "sface")
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    assert "research use" in told["--preset instant"]
+    assert "research" in told["scale 0 to 100"]

@@ -1,0 +1,149 @@
+"""What the command line leaves alone: the network, and every place but those it is given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES
+
+ROOT = Path(__file__).parents[2]
+
+FORBID = """
+import os, socket
+
+def forbid(name):
+    def refuse(*args, **options):
+        # a Unix socket leads to this machine alone
+        if name != "getaddrinfo" and args and args[0].family == getattr(socket, "AF_UNIX", None):
+            return original(*args, **options)
+        with open(os.environ["SOCKET_LOG"], "a") as log:
+            log.write(f"{name} {args[1:]}\\n")
+        raise OSError("no network here")
+    owner = socket if name == "getaddrinfo" else socket.socket
+    original = getattr(owner, name)
+    setattr(owner, name, refuse)
+
+for name in ("getaddrinfo", "connect", "connect_ex", "sendto", "bind"):
+    forbid(name)
+"""
+
+
+class Place:
+    """A machine whose network is forbidden and whose other folders are watched."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("home", "temporary", "here", "site"):
+            (folder / name).mkdir()
+        (folder / "site/sitecustomize.py").write_text(FORBID, encoding="utf-8")
+        self.log = folder / "sockets.log"
+
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        home, temporary = str(self.folder / "home"), str(self.folder / "temporary")
+        paths = (str(self.folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", ""))
+        environment = {
+            **os.environ,
+            **dict.fromkeys(("HOME", "USERPROFILE"), home),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary),
+            **{f"XDG_{kind}_HOME": f"{home}/{kind}" for kind in ("CACHE", "CONFIG", "DATA")},
+            "SOCKET_LOG": str(self.log),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)], env=environment,
+            capture_output=True, text=True, cwd=self.folder / "here", timeout=300, check=False,
+        )  # fmt: skip
+
+    def left_behind(self) -> list[str]:
+        return [
+            path.relative_to(self.folder).as_posix()
+            for name in ("home", "temporary", "here")
+            for path in (self.folder / name).rglob("*")
+        ]
+
+    def asked(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_guard_itself(place: Place) -> None:
+    """Without it the tests below could not fail."""
+    pytest.importorskip("fsspec")
+    done = place.run("detect", "https://127.0.0.1:9/a.jpg", "-o", place.folder / "run",
+                     "--device", "cpu", "--workers", "1")  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "1 unreachable" in done.stderr
+    assert "127.0.0.1" in place.asked()
+
+
+@pytest.mark.slow
+def test_no_network_and_no_other_place(place: Place) -> None:
+    photos, run = place.folder / "photos", place.folder / "run"
+    for person, name in (("ann", "hopper.jpg"), ("bob", "astronaut.jpg"), ("bob", "corrupt.jpg")):
+        (photos / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLES / name, photos / person)
+    quick = ("-k", "1", "-l", "1", "--device", "cpu")
+    why, kept = place.folder / "why", place.folder / "kept"
+    commands: list[tuple[tuple[str | Path, ...], int]] = [
+        (("align-and-score", photos, "-o", run, *quick), 3),
+        (("detect", photos, "-o", place.folder / "found", "--detector", "yunet"), 3),
+        (("rank", run), 0),
+        (("report", run, "--group-by", "folder"), 0),
+        (("filter", run, "--keep-top", "1", "--mode", "copy", "--to", kept), 0),
+        (("explain", run, "-o", why, "--worst", "1", "--best", "0", "--device", "cpu"), 0),
+        (("explain", photos / "ann/hopper.jpg", "-o", why, *quick), 0),
+        (("calibrate", run, "--target-discard", "0.1", "-o", place.folder / "c.json"), 0),
+        (("models", "list"), 0),
+        (("doctor",), 0),
+    ]
+    for command, code in commands:
+        done = place.run(*command)
+        assert done.returncode == code, (command, done.stderr)
+        assert not place.asked(), command
+        assert not place.left_behind(), command
+    assert not [path for path in photos.rglob("*") if path.is_file() and path.parent == photos]
+    assert not list(run.rglob("*.tmp"))
+    assert not list(run.glob(".spill-*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
+def test_results_have_the_rights_of_the_umask(place: Place) -> None:
+    before = os.umask(0o077)
+    try:
+        done = place.run("detect", SAMPLES / "hopper.jpg", "-o", place.folder / "run",
+                         "--device", "cpu")  # fmt: skip
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    for path in [place.folder / "run", *(place.folder / "run").rglob("*")]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+def test_redact_and_no_crops_leave_no_picture(place: Place) -> None:
+    run = place.folder / "run"
+    done = place.run("align-and-score", SAMPLES / "hopper.jpg", "-o", run, "--no-crops",
+                     "--no-report", "-k", "1", "-l", "1", "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert place.run("report", run, "--redact").returncode == 0
+    assert not (run / "crops").exists()
+    assert not (run / "report-files").exists()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert 'id="sheet-' not in page
+    assert 'id="photo-' not in page
+    for path in run.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"\xff\xd8\xff" not in content, path
+            assert b"\x89PNG" not in content, path
