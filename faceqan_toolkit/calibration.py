@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import CalibrationError, SettingsError
-from faceqan_toolkit.files import write_text
+from faceqan_toolkit.files import parse_json, write_text
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
@@ -278,7 +278,7 @@ def read_calibration(file: Path) -> Calibration:
             changed by hand.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         if content.get("format", FORMAT) != FORMAT:
             raise CalibrationError(
                 f"{file} is of another version of faceqan-toolkit; run calibrate again"
@@ -297,13 +297,21 @@ def read_calibration(file: Path) -> Calibration:
             source=dict(content["source"]),
             version=str(content["version"]),
         )
+        id_of_content = found.named().id
     except OSError as error:
         raise CalibrationError(f"cannot read {file}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        SettingsError,
+    ) as error:
         raise CalibrationError(
             f"{file} is no calibration ({error!r}); give the file that calibrate wrote"
         ) from error
-    if found.named().id != found.id:
+    if id_of_content != found.id:
         raise CalibrationError(f"{file} is not as calibrate wrote it; run calibrate again")
     return found
 

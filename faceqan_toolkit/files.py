@@ -1,13 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, looked at and read whoever named or wrote them."""
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from faceqan_toolkit.errors import RunError
 
@@ -97,6 +100,16 @@ def refuse_links(*paths: Path) -> None:
             raise RunError(f"{path} is a link; what a run folder holds must lie in it")
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a file; one that no file system takes is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own fails over names that are too long
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; one that no file system takes is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - the same
+
+
 def read_text(path: Path) -> str:
     """Return the text of a plain file; a pipe in its place is not waited for.
 
@@ -106,3 +119,29 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a file", str(path))
     return path.read_text(encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or holds NaN or numbers too large.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:20]}")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"it holds {text[:20]}...")
+    return value

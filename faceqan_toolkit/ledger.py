@@ -78,7 +78,7 @@ class Part:
             with pq.ParquetFile(self.file, page_checksum_verification=True) as found:
                 rows = sum(batch.num_rows for batch in found.iter_batches())
                 return "" if rows == found.metadata.num_rows else "rows are missing"
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             if isinstance(error, OSError) and error.errno:
                 raise RunError(f"cannot read {self.file}: {error.strerror}") from error
             return str(error)

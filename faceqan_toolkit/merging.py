@@ -64,17 +64,19 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
         run.ledger.refuse_damage()
     content = runs[0].content
     own = {"name", "sha256", "head_sha256"}  # which a run writes itself
-    model = {name: value for name, value in (content["model"] or {}).items() if name not in own}
+    model = {name: value for name, value in (content.get("model") or {}).items() if name not in own}
     invocations = [
-        {**call, "run": run.folder.name} for run in runs for call in run.content["invocations"]
+        {**call, "run": run.folder.name}
+        for run in runs
+        for call in run.content.get("invocations", [])
     ]
     merged = {"runs": [str(run.folder) for run in runs], "invocations": len(invocations)}
     weights = str(content["identity"].get("weights_sha256", ""))
     with Run(output, runs[0].settings, weights, model, merged=merged) as target:
         target.invocations = invocations
         target.scale = runs[0].scale
-        if all(run.content["calibration"] == content["calibration"] for run in runs):
-            target.calibration = content["calibration"]
+        if all(run.content.get("calibration") == content.get("calibration") for run in runs):
+            target.calibration = content.get("calibration")
         target.ledger.clear()
         with open_database(output) as database:
             _find_repeated(database, runs)
@@ -102,7 +104,7 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
     merged = before.get("merged")
     if not merged:
         raise RunError(f"{output} is a run of its own; choose a new folder")
-    if len(before["invocations"]) > merged["invocations"]:
+    if len(before.get("invocations", [])) > merged["invocations"]:
         raise RunError(f"{output} was continued since it was merged; choose a new folder")
 
 

@@ -24,6 +24,7 @@ from faceqan_toolkit.errors import (
     TooLarge,
     UnreadablePhoto,
 )
+from faceqan_toolkit.files import is_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.sources.archives import (
     ARCHIVE_EXTENSIONS,
@@ -148,7 +149,7 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     What is gone gets its record later.
     """
     path = Path(os.path.abspath(text))  # noqa: PTH100 - resolve() would follow links
-    if path.is_dir():
+    if is_folder(path):
         yield from _walk(path)
         return
     here = Path.cwd()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from faceqan_toolkit.files import parse_json
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.settings import TASKS, Settings
 
@@ -35,19 +35,22 @@ def parse_run_json(text: str) -> dict[str, Any]:
         ValueError: it is no JSON, or has something else where readers of runs rely on it.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = _printable(parse_json(text))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    content = _printable(content)
     _check(isinstance(content, dict), "it is no object")
     _check_settings(content.get("settings"))
     for name in ("identity", "model", "scale", "calibration", "versions", "counts"):
         _check(isinstance(content.get(name), (dict, type(None))), f"{name} is no object")
+    merged = content.get("merged") or {"invocations": 0}
+    _check(isinstance(merged, dict) and _is_number(merged.get("invocations")), "merged is none")
     model = content.get("model") or {}
     for name in ("name", "sha256", "template"):
         _check(isinstance(model.get(name, ""), str), f"model's {name} is no text")
     _check(model.get("input_size", 112) in _SIDES, "model's input_size is none")
-    for item in _objects(content.get("calibration") or {}, "thresholds"):
+    calibration = content.get("calibration") or {}
+    _check(not calibration or "thresholds" in calibration, "calibration has no thresholds")
+    for item in _objects(calibration, "thresholds"):
         _check(isinstance(item.get("title"), str), "a threshold without a title")
         _check(_is_number(item.get("quality")), "a threshold without a quality")
     for item in _objects(content, "invocations"):
@@ -71,7 +74,7 @@ def _check_settings(settings: Any) -> None:
 
 
 def _objects(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    found = content.get(name) or []
+    found = content.get(name, [])
     right = isinstance(found, list) and all(isinstance(item, dict) for item in found)
     _check(right, f"{name} is no list of objects")
     return list(found)
@@ -84,10 +87,6 @@ def _is_number(value: object) -> bool:
 def _check(right: bool, problem: str) -> None:
     if not right:
         raise ValueError(problem)
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"it holds {text}")
 
 
 def _printable(value: Any) -> Any:

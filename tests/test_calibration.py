@@ -36,6 +36,11 @@ ERRORS = Errors(
     Rate(40, 2800, 0.01, 0.02),
 )  # fmt: skip
 
+ANY = {
+    "id": "", "model": "", "made_with": {}, "scale": {"id": "a", "midpoint": 0.5, "width": 0.1},
+    "thresholds": [], "counts": {}, "seed": 0, "source": {}, "version": "",
+}  # fmt: skip
+
 
 def identity(**chosen: object) -> dict[str, object]:
     settings = Settings(**chosen)
@@ -91,6 +96,11 @@ def test_rates_that_errors_are_too_few_for_are_not_in_the_file(tmp_path: Path) -
         ("[]", "is no calibration"),
         ('{"format": 1}', "is no calibration"),
         ('{"format": 2}', "another version"),
+        ("[" * 100_000, "is no calibration"),
+        (json.dumps(ANY | {"seed": 10**400}), "is no calibration"),
+        (json.dumps(ANY | {"seed": float("inf")}), "is no calibration"),
+        # keys that cannot be sorted, as the id needs them
+        (json.dumps(ANY | {"made_with": [[1, 2], ["a", 3]]}), "is no calibration"),
         (None, "cannot read"),
     ],
 )

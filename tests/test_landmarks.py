@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from faceqan_toolkit import landmarks_index
 from faceqan_toolkit.errors import NoFace, NoLandmarks, PhotoError, SettingsError, Unalignable
@@ -238,3 +240,34 @@ def test_threads_look_up_at_once(tmp_path: Path, cache: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(first, range(100))) == [float(f"{n}60.0") for n in range(100)]
+
+
+CELLS = st.one_of(
+    st.sampled_from(["a.jpg", "path", "60", "1e999", "nan", "-0", '"', "=1", "", "90", "x" * 300]),
+    st.floats().map(str),
+    st.text(max_size=3),
+)
+LINES = st.lists(
+    st.one_of(
+        st.lists(CELLS, max_size=14).map(",".join),
+        st.lists(st.floats().map(str), min_size=10, max_size=10).map(
+            lambda numbers: ",".join(["a.jpg", *numbers])
+        ),
+    ),
+    max_size=4,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES, st.sampled_from(["", f"{HEADER}\n", f"{HEADER},{','.join(BOX_COLUMNS)},rotation\n"]))
+def test_any_table_is_read_or_refused(tmp_path: Path, lines: list[str], header: str) -> None:
+    text = (header + "\n".join(lines)).encode("utf-8", "surrogatepass")
+    (tmp_path / "any.csv").write_bytes(text)
+    try:
+        faces = detect(LandmarksFile(tmp_path / "any.csv", Settings()))
+    except (SettingsError, PhotoError):
+        return
+    assert faces
+    for face in faces:
+        assert np.isfinite(face.landmarks).all()
+        assert np.isfinite(face.box).all()

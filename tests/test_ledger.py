@@ -254,3 +254,13 @@ def test_a_part_that_may_not_be_read_is_not_damaged(ledger: Ledger) -> None:
     with pytest.raises(RunError, match="cannot read"):
         list(ledger.repair())
     assert part.file.exists()
+
+
+def test_a_part_whose_column_is_no_text_is_damaged(ledger: Ledger) -> None:
+    file = ledger.folder / "part-000000.parquet"
+    write_part([as_table([record(1)])], file)
+    file.write_bytes(file.read_bytes().replace(b"quality", b"qual\x9aty"))
+    (part,) = ledger.parts
+    assert "decode" in part.damage()
+    assert "is damaged" in next(ledger.repair())
+    assert not ledger.parts

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.methods import METHODS
 from faceqan_toolkit.settings import PUBLISHED, TASKS, Settings
 
 OTHER = {
@@ -105,3 +109,37 @@ def test_settings_are_json() -> None:
 def test_published_choices_are_settings() -> None:
     assert set(PUBLISHED) <= set(STAGE_OF)
     assert Settings(**PUBLISHED).fingerprint("w") != Settings().fingerprint("w")
+
+
+KNOWN = {
+    "task": set(TASKS), "method": set(METHODS), "detector": {"mtcnn", "yunet"},
+    "preset": {"exact", "fast", "instant"}, "engine": {"auto", "local", "ray"},
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(KNOWN)), st.text())
+def test_any_other_name_is_refused(name: str, value: str) -> None:
+    if value in KNOWN[name]:
+        return
+    with pytest.raises(SettingsError, match=f"{name} is "):
+        Settings(**{name: value})
+
+
+NUMBERS = {
+    kind: sorted(field.name for field in dataclasses.fields(Settings) if field.type == kind)
+    for kind in ("int", "float")
+}
+
+
+@given(
+    st.tuples(st.sampled_from(NUMBERS["int"]), st.integers(-(2**64), 2**64))
+    | st.tuples(st.sampled_from(NUMBERS["float"]), st.floats())
+)
+def test_any_number_is_taken_or_refused(setting: tuple[str, float]) -> None:
+    name, value = setting
+    try:
+        settings = Settings(**{name: value})
+    except SettingsError as error:
+        assert name.replace("_", "-") in str(error)  # noqa: PT017
+    else:
+        assert math.isfinite(getattr(settings, name))

@@ -378,13 +378,18 @@ class TestRunJson:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "{", "[]", "null", "[" * 100_000, '{"settings": {"task": "score"}, "x": NaN}',
+        ["", "{", "[]", "null", "[" * 100_000, "[" * 900 + "]" * 900,
+         '{"settings": {"task": "score"}, "x": NaN}',
          '{"settings": []}', '{"settings": {"task": "fly"}}', '{"settings": {"task": []}}',
          '{"settings": {"task": "score", "max_pixels": 1e999}}',
          '{"settings": {"task": "score", "steps": true}}',
          '{"settings": {"task": "score"}, "invocations": [{"seconds": 1e999}]}',
          '{"settings": {"task": "score"}, "model": {"input_size": 1000000}}',
-         '{"settings": {"task": "score"}, "calibration": {"thresholds": [{"title": "x"}]}}'],
+         '{"settings": {"task": "score"}, "calibration": {"thresholds": [{"title": "x"}]}}',
+         '{"settings": {"task": "score"}, "calibration": {"thresholds": null}}',
+         '{"settings": {"task": "score"}, "calibration": {"id": "x"}}',
+         '{"settings": {"task": "score"}, "invocations": null}',
+         '{"settings": {"task": "score"}, "merged": {"runs": []}}'],
     )  # fmt: skip
     def test_what_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError):  # noqa: PT011 - whichever is wrong first

@@ -14,6 +14,7 @@ from platformdirs import user_data_path
 
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeights
+from faceqan_toolkit.files import is_file, parse_json
 from faceqan_toolkit.settings import is_model_name
 from faceqan_toolkit.weights import checkout_weights
 
@@ -131,7 +132,7 @@ def find(name: str) -> Installed | None:
         return None
     for folder in filter(None, (user_folder(), checkout_folder())):
         card = folder / f"{name}.json"
-        if card.is_file():
+        if is_file(card):
             return _read_card(card)
     return None
 
@@ -145,7 +146,7 @@ def names() -> list[str]:
 
 def _read_card(path: Path) -> Installed:
     with _readable(path):
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_text(encoding="utf-8"))
         entry = Entry(**card["model"])
         # what the package knows of a model now counts, not what it knew when it was added
         entry = entries().get(entry.name, entry)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
+from faceqan_toolkit.files import is_file
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
 
@@ -87,7 +88,7 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         SettingsError: options for a model whose preprocessing is known.
     """
     if not is_model_name(model):
-        if Path(model).is_file() or not factories.is_factory(model):
+        if is_file(Path(model)) or not factories.is_factory(model):
             return _from_file(Path(model), options)
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
@@ -187,8 +188,9 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError as error:
-        raise MissingWeights(f"--model {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise MissingWeights(f"--model {path}: {told}") from error
     sha256 = digest.hexdigest()
     # two files of one name are two models
     name = f"{path.name}@{sha256[:8]}"

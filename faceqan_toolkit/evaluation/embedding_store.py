@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.embeddings import Vectors
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import parse_json, replacing
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedding_norm import EmbeddingNorm
@@ -50,7 +50,7 @@ def stored_source(file: Path) -> Source | None:
     """Return what an embeddings file says it was made with; None if it does not say."""
     try:
         metadata = pq.read_schema(file).metadata or {}
-        return Source(**json.loads(metadata[METADATA]))
+        return Source(**parse_json(metadata[METADATA]))
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
         return None
 
@@ -171,7 +171,9 @@ class EmbeddingStore:
                         if index is not None and key and key == self._keys[index]:
                             self.vectors[index] = table[row]
                             self._none[index] = bool(np.isnan(table[row]).any())
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        except (
+            OSError, LookupError, ValueError, TypeError, AttributeError, pa.ArrowException
+        ) as error:  # fmt: skip
             raise RunError(f"{self.file} is damaged ({error}); delete it and run again") from error
 
     def _save(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_panels(folder: Path, fmr: float) -> list[Panel]:
     """
     try:
         text = (folder / "summary.json").read_text(encoding="utf-8")
-        evaluations = json.loads(text)["evaluations"]
+        evaluations = parse_json(text)["evaluations"]
         with (folder / "curves.csv").open(encoding="utf-8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row["target"] == f"FMR {fmr:g}"]
         curves: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
@@ -99,7 +99,15 @@ def read_panels(folder: Path, fmr: float) -> list[Panel]:
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise EvaluationError(f"{folder} holds no evaluation: it has no {name}") from None
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        csv.Error,
+    ) as error:
         raise EvaluationError(f"{folder}: not as evaluate wrote it: {error!r}") from error
 
 

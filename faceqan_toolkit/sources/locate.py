@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from faceqan_toolkit.errors import PhotoError, Unreachable
+from faceqan_toolkit.files import is_file
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS, open_archive
 from faceqan_toolkit.sources.base import Inside, Store
@@ -89,6 +90,6 @@ def _content(root: str, path: str) -> Content:
         if extension(part) in ARCHIVE_EXTENSIONS:
             store = store_at(root, "/".join(parts[:index]))
             # folders may have such names
-            if not isinstance(store, LocalFile) or store.file.is_file():
+            if not isinstance(store, LocalFile) or is_file(store.file):
                 return Inside(open_archive(store), "/".join(parts[index:]))
     return store_at(root, path)

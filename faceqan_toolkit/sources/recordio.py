@@ -84,7 +84,7 @@ class RecordArchive:
     def find(self, name: str) -> Slice:
         """Return a member."""
         state = self.store.state()
-        parsed = re.fullmatch(r"[^/]+/(\d+)\.\w+", name)
+        parsed = re.fullmatch(r"[^/]+/(\d{1,18})\.\w+", name)
         if parsed:
             keys, offsets = _index(self, state)
             at = int(np.searchsorted(keys, int(parsed[1])))
@@ -109,7 +109,7 @@ class RecordArchive:
             for number, line in enumerate(lines):
                 try:
                     key, offset = map(int, line.split())
-                    if key < 0 or offset < 0:
+                    if not (0 <= key < 10**18 and 0 <= offset <= state.size):
                         raise ValueError
                 except ValueError:
                     bad.append(f"line {number + 1} of {index.name}" if not bad else "")

@@ -18,7 +18,7 @@ from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState
 
 VIDEO_EXTENSIONS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
-FRAME = re.compile(r"(\d+)-(\d+\.\d+)s\.png")
+FRAME = re.compile(r"(\d{1,18})-(\d+\.\d+)s\.png")
 """A frame's name: its number and its time."""
 AHEAD = 120
 """Frames that are passed over one by one; what lies farther ahead is sought."""

@@ -101,7 +101,9 @@ def test_tampering_is_found_at_every_load(file: Path, folder: Path) -> None:
         load_embedder("mine")
 
 
-@pytest.mark.parametrize("card", ["", "[]", "{}", '{"model": {"name": "mine"}}', "\xff"])
+@pytest.mark.parametrize(
+    "card", ["", "[]", "{}", '{"model": {"name": "mine"}}', "\xff", "[" * 100_000]
+)
 def test_a_damaged_card(file: Path, folder: Path, card: str) -> None:
     model, _ = add("mine", file, folder, PLAIN)
     model.card.write_text(card, encoding="latin-1")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from faceqan_toolkit.embedders import factories, zoo
@@ -15,6 +17,7 @@ from faceqan_toolkit.embedders.registry import entries
 from faceqan_toolkit.embedders.zoo import find_model, load_embedder
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
+    FaceQANError,
     MissingWeights,
     SettingsError,
     UnknownModel,
@@ -52,6 +55,20 @@ NAMED = {
     "magface_r100", "curricularface_ir101", "adaface_ir50", "adaface_ir101",
     "buffalo_l_w600k_r50", "antelopev2_glintr100", "facenet_vggface2", "facenet_casia_webface",
 }  # fmt: skip
+
+
+@given(
+    st.one_of(st.text(), st.sampled_from(sorted(NAMED)), st.sampled_from(["a" * 5000, "./a\0b"]))
+)
+def test_any_text_is_a_model_or_an_error(model: str) -> None:
+    if factories.is_factory(model):  # that would be code, and run
+        return
+    try:
+        found = find_model(model)
+    except FaceQANError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert found.name == model == "sface"
 
 
 def test_the_registry_is_complete() -> None:

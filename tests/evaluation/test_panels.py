@@ -40,6 +40,14 @@ def test_what_is_no_evaluation(evaluations, tmp_path: Path) -> None:
     (tmp_path / "curves.csv").write_text("dataset,target\n", encoding="utf-8")
     with pytest.raises(EvaluationError, match=r"lacks a method"):
         read_panels(tmp_path, 0.1)
-    (tmp_path / "summary.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(EvaluationError, match="not as evaluate wrote it"):
+    for text in (
+        "[]", "[" * 100_000, '{"evaluations": [1]}', '{"evaluations": {"a": 1}}',
+        '{"evaluations": [{"dataset": 1, "recogniser": 1, "options": {"edc": 1}, "methods": []}]}',
+    ):  # fmt: skip
+        (tmp_path / "summary.json").write_text(text, encoding="utf-8")
+        with pytest.raises(EvaluationError, match="not as evaluate wrote it"):
+            read_panels(tmp_path, 0.1)
+    (tmp_path / "curves.csv").write_text("target\n" + "x" * 200_000, encoding="utf-8")
+    (tmp_path / "summary.json").write_text('{"evaluations": []}', encoding="utf-8")
+    with pytest.raises(EvaluationError, match="field larger"):
         read_panels(tmp_path, 0.1)

@@ -338,9 +338,12 @@ def test_options_that_make_no_sense(
     assert reason in done.stderr
 
 
-def test_a_damaged_list_of_shards(command_line: CommandLine, photos, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000])
+def test_a_damaged_list_of_shards(
+    command_line: CommandLine, photos, tmp_path: Path, text: str
+) -> None:
     (tmp_path / "set").mkdir()
-    (tmp_path / "set/shards.json").write_text("[]")
+    (tmp_path / "set/shards.json").write_text(text)
     done = command_line(*AS, "recordio")
     assert done.returncode == 1
     assert "shards.json cannot be read" in done.stderr

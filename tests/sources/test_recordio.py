@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.errors import MissingPhoto, PhotoError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
@@ -96,8 +96,13 @@ def test_what_is_good_is_used(tmp_path: Path) -> None:
         found, reason = contents(path)
         assert list(found.values()) == [picture(number) for number in range(len(found))]
     path.write_bytes(whole)
-    path.with_suffix(".idx").write_text("1\t0\nx\n-1 3\n5 99999999\n")
-    assert "3 records damaged, the first is line 2 of a.idx" in contents(path)[1]
+    path.with_suffix(".idx").write_text(
+        f"1\t0\nx\n-1 3\n5 99999999\n6 {2**63 - 1}\n7 {10**40}\n{2**63} 0\n"
+    )
+    assert "6 records damaged, the first is line 2 of a.idx" in contents(path)[1]
+    for digits in (19, 5000):
+        with pytest.raises(MissingPhoto):
+            RecordArchive(LocalFile(path)).find(f"00000/{'9' * digits}.jpg")
 
 
 @settings(max_examples=150, deadline=None)

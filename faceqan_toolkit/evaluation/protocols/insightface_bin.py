@@ -112,7 +112,10 @@ def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
         isinstance(content, (tuple, list))
         and len(content) == 2
         and isinstance(content[0], (list, tuple))
-        and isinstance(content[1], (list, tuple, np.ndarray))
+        and (
+            isinstance(content[1], (list, tuple))
+            or (isinstance(content[1], np.ndarray) and content[1].ndim == 1)
+        )
     ):
         log.add("unreadable_list", "not a pair of photos and labels", file.name)
         return [], []

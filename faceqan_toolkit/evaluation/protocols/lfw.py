@@ -12,6 +12,7 @@ from faceqan_toolkit.evaluation.protocols.base import (
     whole_number,
 )
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
+from faceqan_toolkit.files import is_file, is_folder
 
 LISTS = {"lfw": ("pairs.txt",), "xqlfw": ("xqlfw_pairs.txt", "pairs.txt")}
 FOLDERS = {
@@ -155,13 +156,13 @@ def _find_photos(root: Path, name: str, rows: list[_Row], log: IssueLog) -> tupl
     for folder in ("", *FOLDERS[name], *_below(root)):
         for extension in EXTENSIONS:
             count = sum(
-                (root / folder / person / f"{person}_{number:04d}{extension}").is_file()
+                is_file(root / folder / person / f"{person}_{number:04d}{extension}")
                 for person, number in photos
             )
             if count:
                 scores.setdefault((folder, extension), count)
             elif extension == EXTENSIONS[0] and not any(
-                (root / folder / person).is_dir() for person, _ in photos
+                is_folder(root / folder / person) for person, _ in photos
             ):
                 break
     if not scores:

@@ -15,6 +15,7 @@ from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.evaluation.protocols.base import PairList, Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import pixels
 from faceqan_toolkit.evaluation.protocols.issues import KEPT_OF_A_KIND, SEVERITY, Issue, IssueLog
+from faceqan_toolkit.files import is_file
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS
 
@@ -162,7 +163,7 @@ def _check_files(protocol: Protocol, log: IssueLog) -> None:
     }
     for path in protocol.paths:
         # what lies behind a linked folder is not walked through
-        if path not in present and not (protocol.root / path_from_text(path)).is_file():
+        if path not in present and not is_file(protocol.root / path_from_text(path)):
             log.add("missing_file", "no such photo", path)
     for path in sorted(present.difference(protocol.paths)):
         if PurePath(path).suffix.lower() in PHOTO_EXTENSIONS:

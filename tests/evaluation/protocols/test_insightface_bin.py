@@ -124,6 +124,7 @@ def test_validation(tmp_path: Path) -> None:
         ((photos(), [2, *LABELS[1:]]), "malformed_row"),
         ((photos(), ["yes", *LABELS[1:]]), "malformed_row"),
         ((photos(),), "unreadable_list"),
+        ((photos(), np.array(1)), "unreadable_list"),
         ({"a": 1}, "unreadable_list"),
         ((photos(), [os.system]), "unreadable_list"),
     ],

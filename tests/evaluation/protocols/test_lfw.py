@@ -155,6 +155,13 @@ def test_no_list(tmp_path: Path) -> None:
     assert report.issue_counts == {"missing_list": 1}
 
 
+def test_a_name_that_no_file_system_takes(tmp_path: Path) -> None:
+    name = "A" * 5000
+    (tmp_path / "pairs.txt").write_text(f"1\t1\n{name}\t1\t2\n{name}\t1\tB\t2\n")
+    report = validate(read_protocol("lfw", tmp_path, strict=False))
+    assert report.issue_counts["missing_file"] == 3
+
+
 CELLS = st.one_of(st.sampled_from(["10", "3", "1", "2", "A", "B_C", "..", ""]), st.text(max_size=4))
 LINES = st.lists(st.lists(CELLS, min_size=1, max_size=5).map("\t".join), max_size=8)
 

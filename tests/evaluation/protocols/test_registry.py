@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import ProtocolError, SettingsError
 from faceqan_toolkit.evaluation.protocols.issues import KEPT_OF_A_KIND, SEVERITY
@@ -29,6 +31,12 @@ def test_refusals(tmp_path: Path) -> None:
     for name in PROTOCOLS:
         with pytest.raises(ProtocolError, match="no such folder"):
             read_protocol(name, tmp_path / "nothing", pairs=None if name != "pairs" else tmp_path)
+
+
+@given(st.text().filter(lambda name: name not in PROTOCOLS))
+def test_any_other_name_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="no protocol is called"):
+        read_protocol(name, DOCUMENT.parent)
 
 
 def test_reports(tmp_path: Path) -> None:
