@@ -565,20 +565,11 @@ def list_of_photos(folder: Path) -> None:
 # Running them
 
 
-def reads(chosen: Target, folder: Path) -> Callable[[bytes], None]:
-    """Return what has an input read and lets only findings through."""
-    from faceqan_toolkit.errors import FaceQANError
-
-    def read(data: bytes) -> None:
-        with suppress(FaceQANError):
-            chosen.feed(folder, data)
-
-    return read
-
-
 def fuzz(name: str, corpus: Path, keep: Path, options: Sequence[str]) -> None:
     """Be the process of a target: read input after input, keep what is found."""
     import atheris
+
+    from faceqan_toolkit.errors import FaceQANError
 
     chosen = TARGETS[name]
     folder = Path(tempfile.mkdtemp(dir=corpus.parent))
@@ -591,14 +582,15 @@ def fuzz(name: str, corpus: Path, keep: Path, options: Sequence[str]) -> None:
             chosen.feed(folder, seed)  # a good file; imports what it takes to read it
     for number, data in enumerate([*seeds, *NESTED]):
         (corpus / f"seed-{number}").write_bytes(data)
-    read = reads(chosen, folder)
 
     def one_input(data: bytes) -> None:
         try:
-            read(data)
+            chosen.feed(folder, data)
+        except FaceQANError:
+            pass
         except Exception as error:  # noqa: BLE001 - that is what is looked for
-            place = traceback.extract_tb(error.__traceback__)
-            ours = next(step for step in reversed(place) if "faceqan_toolkit" in step.filename)
+            steps = traceback.extract_tb(error.__traceback__)
+            ours = [step for step in steps if "faceqan_toolkit" in step.filename][-1]
             stem = keep / f"{type(error).__name__}-{Path(ours.filename).stem}-{ours.lineno}"
             if not stem.with_suffix(".txt").exists():
                 stem.with_suffix(".input").write_bytes(data)
@@ -632,10 +624,10 @@ def run(name: str, runs: int, seed: int, keep: Path) -> str:
                 log.seek(0)
                 told = log.read().decode(errors="replace")
             steps = re.findall(r"^#(\d+)\s.*\bcov: (\d+)", told, re.MULTILINE)
-            if not steps:
+            if "INFO: Seed" not in told:
                 raise SystemExit(f"{name} did not begin:\n{told[-2000:]}")
-            done += int(steps[-1][0])
-            edges = max(edges, int(steps[-1][1]))
+            last, reached = steps[-1] if steps else (1, 0)
+            done, edges = done + int(last), max(edges, int(reached))
             if ended.returncode == 0 or done >= runs:
                 break
             print(f"{name}: process ended with {ended.returncode}", file=sys.stderr)

@@ -134,7 +134,7 @@ class TestFinding:
     def test_names_that_no_file_system_takes_are_missing_photos(self, tmp_path: Path) -> None:
         (tmp_path / "list").write_text("a" * 5000 + "\n" + "b" * 300 + ".tar/c.jpg\n")
         for source in find_photos([f"@{tmp_path / 'list'}"]):
-            with pytest.raises(UnreadablePhoto, match="too long"):
+            with pytest.raises(PhotoError):
                 decode(source, max_pixels=100)
 
     @pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\0b.jpg\0"])

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceqan_toolkit.errors import PhotoError, SettingsError
+from faceqan_toolkit.errors import MissingPhoto, PhotoError, SettingsError
 from faceqan_toolkit.photos import decode, find_photos
 from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
-from faceqan_toolkit.sources.video import Every, _player, parse_every
+from faceqan_toolkit.sources.video import Every, VideoArchive, _player, parse_every
 from faceqan_toolkit.types import PhotoSource
 from tests.sources.makers import frame, write_video
 
@@ -148,3 +148,9 @@ def test_every_is_checked(text: str) -> None:
 def test_every_is_frames_or_seconds() -> None:
     assert parse_every("10") == Every(10)
     assert parse_every("0.5s") == Every(seconds=0.5)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000])
+def test_a_number_that_no_frame_has(tmp_path: Path, number: str) -> None:
+    with pytest.raises(MissingPhoto):
+        VideoArchive(LocalFile(tmp_path / "a.mp4")).find(f"{number}-1.000s.png")
