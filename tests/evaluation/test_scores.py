@@ -164,7 +164,7 @@ def run(tmp_path: Path) -> Path:
          Record("group.jpg", "/p", 1, "ok", quality=0.3),
          Record("group.jpg", "/p", 2, "ok", quality=0.9)],
         [Record("none.jpg", "/p", None, "no_face")],
-        [Record("'=a.jpg", "/p", 0, "ok", quality=0.25)],
+        [Record("'=a.jpg", "/p", 0, "ok", quality=0.25, attempt=1)],
         [Record("50%25.jpg", "/p", 0, "ok", quality=0.1)],
     ]  # fmt: skip
     folder = tmp_path / "run"
