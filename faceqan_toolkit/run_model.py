@@ -7,6 +7,7 @@ from pathlib import Path
 from faceqan_toolkit.embedders.factories import is_factory
 from faceqan_toolkit.embedders.zoo import FoundModel, find_model
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import is_file
 from faceqan_toolkit.runs import RunInfo
 
 
@@ -28,7 +29,7 @@ def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
     model = settings.model
     if named is not None and named != model:
         raise RunError(f"{run.folder} was made with --model {model}, not {named}")
-    if named is None and is_factory(model) and not Path(model).is_file():
+    if named is None and is_factory(model) and not is_file(Path(model)):
         raise RunError(
             f"{run.folder} wants to run the code {model}; if you trust it, say so: --model {model}"
         )

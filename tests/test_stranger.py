@@ -316,6 +316,13 @@ class TestCode:
         assert done.exit_code == 1
         assert "not a file" in done.output
 
+    def test_a_name_that_no_file_has(self, run: Path) -> None:
+        name = f"{'evil.' * 60}module:make"
+        change(read_run(run), lambda content: content["settings"].update(model=name))
+        done = run_cli("explain", "run", "-o", "why")
+        assert done.exit_code == 1
+        assert "wants to run the code" in done.output
+
 
 def rows(run: RunInfo):
     for batch in run.ledger.dataset().to_batches():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
 
 import click
@@ -78,6 +79,10 @@ class Commands(click.Group):
             raise click.ClickException(
                 f"a package is missing or broken: {error}; `faceqan-toolkit doctor` says what to do"
             ) from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # any other is a mistake of ours
+                raise
+            raise click.ClickException(_shown(f"{error.filename}: {error.strerror}")) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 
@@ -105,9 +110,9 @@ def cli(context: click.Context) -> None:
         click.echo(GUIDE, nl=False)
 
 
-def _shown(error: Exception) -> str:
+def _shown(message: object) -> str:
     """Return a message, which may quote a stranger's file, fit for a terminal."""
-    return "\n".join(map(printable, str(error).split("\n")))
+    return "\n".join(map(printable, str(message).split("\n")))
 
 
 def main() -> None:

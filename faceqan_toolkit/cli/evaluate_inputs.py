@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from faceqan_toolkit.embedders.zoo import FoundModel
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.files import is_file
 from faceqan_toolkit.settings import is_model_name
 
 
@@ -54,9 +55,9 @@ def named(given: str) -> tuple[str, Path]:
     return name.strip(), Path(rest)
 
 
-def is_file(model: str) -> bool:
-    """Tell whether a model is a weights file."""
-    return not is_model_name(model) and Path(model).is_file()
+def is_weights_file(model: str) -> bool:
+    """Tell whether `--model` names a file."""
+    return not is_model_name(model) and is_file(Path(model))
 
 
 def refuse(names: Sequence[str], why: str) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from faceqan_toolkit.cli import SOME_FAILED, options
 from faceqan_toolkit.cli.evaluate_inputs import (
     Recogniser,
-    is_file,
+    is_weights_file,
     named,
     refuse,
     repeated,
@@ -130,7 +130,7 @@ class Job:
             settings = read_run(chosen["run"]).content["settings"]
             model = settings["model"]
             given = ModelOptions(*(settings.get(name) for name in _MODEL_OPTIONS))
-        found = find_model(model, given if is_file(model) else ModelOptions())
+        found = find_model(model, given if is_weights_file(model) else ModelOptions())
         if found.entry is not None and found.entry.notice and chosen["recogniser"]:
             click.echo(f"Note: {found.entry.notice}", err=True)
         return Recogniser(found.name, found.sha256, None, found)
@@ -156,7 +156,11 @@ class Job:
             refuse(_DETECTION, "aligned photos need no detection")
         given = {name: value for name, value in chosen.items() if name in SETTINGS}
         model = chosen["quality_model"]
-        if not is_file(model) and chosen["recogniser"] and is_file(chosen["recogniser"]):
+        if (
+            not is_weights_file(model)
+            and chosen["recogniser"]
+            and is_weights_file(chosen["recogniser"])
+        ):
             given |= dict.fromkeys(_MODEL_OPTIONS)
         if self.name == "ijbc":
             self.output.mkdir(parents=True, exist_ok=True)
@@ -184,7 +188,7 @@ class Job:
         else:
             taken = SETTINGS - {"device"}
             recogniser = self.chosen["recogniser"]
-            if recogniser and Path(recogniser).is_file():
+            if recogniser and is_weights_file(recogniser):
                 taken -= set(_MODEL_OPTIONS)
             refuse((*taken, *SCORING), "--run has its scores")
         found = read_run_faces(folder)

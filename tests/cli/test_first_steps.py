@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tests.conftest import CommandLine
+from faceqan_toolkit.cli import cli
+from tests.conftest import SAMPLES, CommandLine
 
 
 def test_the_name_alone_shows_what_to_type_first(command_line: CommandLine) -> None:
@@ -67,3 +69,28 @@ def test_bash_takes_the_script(command_line: CommandLine, tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "_faceqan_toolkit_completion" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("detect", "{root}", "-o", "{name}"),
+        ("explain", "{name}.png", "-o", "why"),
+        ("evaluate", "validate", "folders", "{name}"),
+        ("evaluate", "folders", "{root}", "-o", "out", "--model", "{name}.onnx"),
+        ("evaluate", "folders", "{root}", "-o", "out", "--scores", "{name}"),
+    ],
+    ids=" ".join,
+)
+def test_names_that_no_file_system_takes_are_refused(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for photo, person in zip(sorted(SAMPLES.glob("*.jpg")), "aabb", strict=False):
+        (tmp_path / "root" / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, tmp_path / "root" / person)
+    words = [word.format(root=tmp_path / "root", name="a" * 300) for word in command]
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code in (1, 2)
+    assert "name too long" in done.stderr or "no such file" in done.stderr, done.stderr
