@@ -7,9 +7,9 @@ import hashlib
 import io
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -26,6 +26,7 @@ from faceqan_toolkit.errors import (
 )
 from faceqan_toolkit.files import is_folder
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.sources.archives import (
     ARCHIVE_EXTENSIONS,
     ArchiveOptions,
@@ -382,38 +383,23 @@ def _registered() -> Iterable[str]:
     return Image.OPEN
 
 
-class _PillowUnlimited:
-    """Lifts Pillow's own limit in pixels while photos are decoded: ours was checked before.
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Lift Pillow's own limit in pixels: ours was checked before.
 
-    The limit is a global of Pillow's, looked at when it opens and, for some formats, when it
-    loads; it belongs to the host program, so the last thread to leave puts it back. The same goes
+    It is a global, looked at when Pillow opens and, for some formats, when it loads. The same goes
     for warnings, which nobody sees meanwhile: people get a record.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limit: int | None = None
-        self._warnings = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-                self._warnings = warnings.catch_warnings()
-                self._warnings.__enter__()
-                warnings.simplefilter("ignore")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                Image.MAX_IMAGE_PIXELS = self._limit
-                self._warnings.__exit__(None, None, None)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
-_pillow_unlimited = _PillowUnlimited()
+_pillow_unlimited = Shared(_without_pillows_limit)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -489,13 +475,8 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
     import cv2
 
     _check_pixels(*_tiff_size(data), max_pixels)  # OpenCV has limits of its own, much larger
-    encoded = np.frombuffer(data, np.uint8)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with quiet_opencv:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise UnreadablePhoto("not a TIFF that can be read, or damaged")
     samples = _to_uint8(decoded)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency
+from faceqan_toolkit.process_wide import quiet_opencv
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.weights import read_weights
 
@@ -20,9 +21,6 @@ SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
 LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
-
-_loading = threading.Lock()
-"""OpenCV's log level, changed while a network is loaded, is the process's."""
 
 
 class YuNet:
@@ -39,10 +37,8 @@ class YuNet:
         self._own.network = self._load()
 
     def _load(self) -> cv2.FaceDetectorYN:
-        with _loading:
-            level = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            try:
+        try:
+            with quiet_opencv:
                 return cv2.FaceDetectorYN.create(
                     "onnx",
                     self._content,
@@ -51,13 +47,11 @@ class YuNet:
                     LOWEST_CONFIDENCE,
                     OVERLAP,
                 )
-            except cv2.error as error:
-                raise MissingDependency(
-                    f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
-                    "pip install -U opencv-python-headless"
-                ) from error
-            finally:
-                cv2.utils.logging.setLogLevel(level)
+        except cv2.error as error:
+            raise MissingDependency(
+                f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
+                "pip install -U opencv-python-headless"
+            ) from error
 
     def detect(self, pixels: Pixels) -> Detections:
         """Return the faces of a picture; those much larger than 300 pixels are missed.

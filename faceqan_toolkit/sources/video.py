@@ -7,12 +7,12 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from faceqan_toolkit.errors import MissingPhoto, SettingsError, UnreadablePhoto
+from faceqan_toolkit.process_wide import quiet_opencv
 from faceqan_toolkit.sources.base import Store
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState
@@ -122,7 +122,7 @@ class _Player:
         self._lock = threading.Lock()
         self._capture: Any
         self._next, self._time = 0, -math.inf  # one past the frame in hand, and its time
-        with self._lock, _quiet():
+        with self._lock, quiet_opencv:
             import cv2
 
             self._open()
@@ -141,7 +141,7 @@ class _Player:
 
     def png(self, number: int) -> bytes:
         """Return a frame, upright, encoded."""
-        with self._lock, _quiet():
+        with self._lock, quiet_opencv:
             import cv2
 
             if number >= self._end:
@@ -213,17 +213,3 @@ def _looks_like_video(start: bytes) -> bool:
         or start[:4] in (b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3")
         or (start[:4] == b"RIFF" and start[8:12] == b"AVI ")
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep decoders from telling people's terminals what a record tells."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
