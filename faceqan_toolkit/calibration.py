@@ -18,6 +18,7 @@ from faceqan_toolkit.files import parse_json, write_text
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
+from faceqan_toolkit.wording import counted, reason_of
 
 FORMAT = 1
 """Of the file."""
@@ -299,7 +300,7 @@ def read_calibration(file: Path) -> Calibration:
         )
         id_of_content = found.named().id
     except OSError as error:
-        raise CalibrationError(f"cannot read {file}: {error.strerror}") from error
+        raise CalibrationError(f"cannot read {file}: {reason_of(error)}") from error
     except (
         LookupError,
         TypeError,
@@ -326,7 +327,7 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
     for item in calibration["thresholds"]:
         below, faces = ranking.below(item["quality"])
         title = f"Below the threshold for {item['title']} (quality {item['quality']:.4f})"
-        found[title] = f"{below:,} of {faces:,} face{'' if faces == 1 else 's'}"
+        found[title] = f"{below:,} of {counted(faces, 'face')}"
     return found
 
 

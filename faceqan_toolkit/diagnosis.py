@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from faceqan_toolkit.wording import first_line, reason_of
+
 OLDEST_PYTHON = (3, 10)
 LOW_DISK_BYTES = 10**9
 
@@ -67,7 +69,7 @@ def diagnose() -> Iterator[Finding]:
             yield from check()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
             what = check.__name__.removeprefix("check_").replace("_", " ")
-            text = f"cannot be checked: {_first_line(error)}"
+            text = f"cannot be checked: {first_line(error)}"
             yield Finding(what, text, "mend what is reported above first", broken=True)
 
 
@@ -110,7 +112,7 @@ def _package(requirement: str) -> Finding:
     module = MODULES.get(name, name.replace("-", "_"))
     error = _import_error(module) if module else None
     if error is not None:
-        text += f"  cannot be imported: {_first_line(error)}"
+        text += f"  cannot be imported: {first_line(error)}"
         return Finding("package", text, advice_for(name, error), broken=True)
     return Finding("package", text)
 
@@ -165,7 +167,7 @@ def check_numpy_in_torch() -> Iterator[Finding]:
     try:
         torch.from_numpy(np.zeros(1)).numpy()
     except (RuntimeError, TypeError, ImportError) as error:
-        text = f"torch {torch.__version__} and numpy {np.__version__}: {_first_line(error)}"
+        text = f"torch {torch.__version__} and numpy {np.__version__}: {first_line(error)}"
         advice = (
             "they were built for different versions: pip install --upgrade torch numpy; "
             "a torch before 2.3 needs 'numpy<2'"
@@ -254,7 +256,7 @@ def check_folders() -> Iterator[Finding]:
             with tempfile.TemporaryFile(dir=there):
                 pass
         except OSError as error:
-            yield Finding("folder", f"{text}; cannot be written: {error.strerror}", advice, True)
+            yield Finding("folder", f"{text}; cannot be written: {reason_of(error)}", advice, True)
             continue
         if free < LOW_DISK_BYTES:
             yield Finding("folder", text, f"make room: less than 1 GB is left; or {advice}", True)
@@ -272,12 +274,7 @@ def check_extras() -> Iterator[Finding]:
         errors = {module: _import_error(module) for module in modules if module != "openvino"}
         failed = [(module, error) for module, error in errors.items() if error is not None]
         for module, error in failed:
-            text = f"{extra}: {module} cannot be imported: {_first_line(error)}"
+            text = f"{extra}: {module} cannot be imported: {first_line(error)}"
             yield Finding("extra", text, advice_for(module, error), broken=True)
         if not failed:
             yield Finding("extra", f"{extra}: installed; it {purpose}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

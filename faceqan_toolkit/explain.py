@@ -25,6 +25,7 @@ from faceqan_toolkit.run_model import model_of
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
+from faceqan_toolkit.wording import reason_of
 
 SHOWN_SIDE = 1200
 """Pixels of a photo's longer side that are enough to show it."""
@@ -261,7 +262,7 @@ def _inside(folder: Path, name: PurePosixPath) -> Path:
             raise RunError(f"cannot write {target}: a folder has that name")
         outside = not is_inside(folder, target.parent)
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
     if outside:
         raise RunError(f"cannot write {target}: a link leads out of {folder}")
     return target
@@ -272,4 +273,4 @@ def _save(picture: Image.Image, target: Path) -> None:
         with replacing(target) as temporary:
             picture.save(temporary, format="PNG")
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.wording import reason_of
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def write_text(target: Path, text: str) -> None:
         with replacing(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def link_or_copy(source: Path, target: Path) -> None:

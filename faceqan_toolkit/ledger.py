@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import link_or_copy, publish, sync_folder
 from faceqan_toolkit.types import Record
+from faceqan_toolkit.wording import reason_of
 
 JOINED_ROWS = 1_000_000
 """Rows that a joined part has at most."""
@@ -80,7 +81,7 @@ class Part:
                 return "" if rows == found.metadata.num_rows else "rows are missing"
         except (OSError, ValueError, pa.ArrowException) as error:
             if isinstance(error, OSError) and error.errno:
-                raise RunError(f"cannot read {self.file}: {error.strerror}") from error
+                raise RunError(f"cannot read {self.file}: {reason_of(error)}") from error
             return str(error)
 
 

@@ -17,6 +17,7 @@ from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.placing import THERE
+from faceqan_toolkit.wording import reason_of
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ class Manifest:
         except Timeout:
             raise RunError(f"another process is at work with {path}") from None
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
         try:
             mode = "rb" if dry else "r+b" if path.exists() else "x+b"
             self._file: BinaryIO = path.open(mode)  # type: ignore[assignment]
             self._begin(dry=dry)
         except OSError as error:
             self._lock.release()
-            raise RunError(f"cannot write {path}: {error.strerror}") from error
+            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
         except BaseException:
             self._file.close()
             self._lock.release()
@@ -110,7 +111,7 @@ class Manifest:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror}") from error
+            raise RunError(f"cannot write {self.path}: {reason_of(error)}") from error
 
     def entries(self) -> Iterator[Entry]:
         """Yield the rows that were there when it was opened.

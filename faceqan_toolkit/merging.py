@@ -18,6 +18,7 @@ from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP, completed
 from faceqan_toolkit.placing import place_below
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import Run, RunInfo, read_run
+from faceqan_toolkit.wording import reason_of
 
 
 def check_alike(runs: Sequence[RunInfo]) -> None:
@@ -191,4 +192,4 @@ def _take_crops(
                 except FileNotFoundError:
                     raise
                 except OSError as error:
-                    raise RunError(f"cannot write {place}: {error.strerror}") from error
+                    raise RunError(f"cannot write {place}: {reason_of(error)}") from error

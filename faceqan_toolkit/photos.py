@@ -39,6 +39,7 @@ from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.sources.remote import RemoteFile, expand_url, is_url
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
+from faceqan_toolkit.wording import first_line, reason_of
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 
@@ -109,7 +110,7 @@ def _expand(
             try:
                 data = listing.read_bytes()
             except OSError as error:
-                raise SettingsError(f"{text}: {error.strerror}") from error
+                raise SettingsError(f"{text}: {reason_of(error)}") from error
             yield from _listed(data, Path(listing).absolute().parent, options)
         elif os.path.lexists(text):
             yield from _existing(text, options)
@@ -327,8 +328,7 @@ def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     except MemoryError as error:
         raise TooLarge("not enough memory to decode it") from error
     except Exception as error:  # decoders raise anything on damaged files
-        told = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise UnreadablePhoto(f"damaged: {told}") from error
+        raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
 
 
 def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:

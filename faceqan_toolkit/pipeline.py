@@ -34,6 +34,7 @@ from faceqan_toolkit.types import (
     Record,
     Score,
 )
+from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.detection import Detector
@@ -346,7 +347,7 @@ class Pipeline:
                 target.write_bytes(png.tobytes())
             except OSError as error:
                 raise RunError(
-                    f"cannot write {target}: {error.strerror}; what was recorded before is safe, "
+                    f"cannot write {target}: {reason_of(error)}; what was recorded before is safe, "
                     "the same command goes on from there"
                 ) from error
         return f"{self.crops_folder.name}/{name}"

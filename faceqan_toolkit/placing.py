@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import reason_of
 
 CHUNK = 1 << 20
 
@@ -92,7 +93,7 @@ def inspect(
             return THERE  # moved before
         raise NotPlaced("the photo is gone") from None
     except (OSError, ValueError) as error:
-        raise NotPlaced(_reason(error)) from error
+        raise NotPlaced(reason_of(error)) from error
     if not stat.S_ISREG(found.st_mode):
         raise NotPlaced("it is no file")
     try:
@@ -100,7 +101,7 @@ def inspect(
             raise NotPlaced(_CHANGED)
         return _left(source, found, target, mode, began)
     except (OSError, ValueError) as error:
-        raise NotPlaced(_reason(error)) from error
+        raise NotPlaced(reason_of(error)) from error
 
 
 def _left(
@@ -159,7 +160,7 @@ def place(source: Path, target: Path, mode: str, state: FileState | None, found:
     except OSError as error:
         if mode == "link" and error.errno == errno.EXDEV:
             raise NotPlaced("on another file system, where no hard link leads") from error
-        raise NotPlaced(_reason(error)) from error
+        raise NotPlaced(reason_of(error)) from error
 
 
 def inspect_content(
@@ -181,7 +182,7 @@ def inspect_content(
     except FileNotFoundError:
         return PENDING
     except (OSError, ValueError) as error:
-        raise NotPlaced(_reason(error)) from error
+        raise NotPlaced(reason_of(error)) from error
     if stat.S_ISREG(there.st_mode):
         wanted = (state and state.sha256) or hashlib.sha256(read()).hexdigest()
         if sha256_of(target) == wanted:
@@ -212,7 +213,7 @@ def place_content(data: bytes, target: Path, state: FileState | None) -> None:
             raise
         raise NotPlaced("a file stands where a folder is needed") from error
     except OSError as error:
-        raise NotPlaced(_reason(error)) from error
+        raise NotPlaced(reason_of(error)) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -333,7 +334,3 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -23,6 +23,7 @@ from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.types import Record
+from faceqan_toolkit.wording import reason_of
 
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000
@@ -188,7 +189,7 @@ class Run:
                 f"another process is writing to {folder}; wait for it, or take another folder"
             ) from None
         except OSError as error:
-            raise RunError(f"cannot use {folder} as a run folder: {error.strerror}") from error
+            raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
         try:
             if fresh:
                 self.write_info({})  # the ledger is worth nothing without its settings
@@ -258,7 +259,7 @@ class Run:
             self.ledger.write([as_table(self._waiting)])
         except OSError as error:
             raise RunError(
-                f"cannot write to {self.ledger.folder}: {error.strerror or error}; parts written "
+                f"cannot write to {self.ledger.folder}: {reason_of(error)}; parts written "
                 "before are safe, the same command goes on from there"
             ) from error
         self._waiting = []

@@ -31,6 +31,7 @@ from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.sources.names import extension
 from faceqan_toolkit.types import Content, FileState
+from faceqan_toolkit.wording import reason_of
 
 MODES = ("list", "copy", "move", "link", "symlink")
 BATCH = 256
@@ -232,8 +233,8 @@ def _is_there(content: Content, target: Path, mode: str, state: FileState | None
 
 def failed(outcome: Outcome, error: Exception) -> Outcome:
     """Return the outcome as an error, with its reason."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return replace(outcome, entry=replace(outcome.entry, decision="error", reason=reason))
+    entry = replace(outcome.entry, decision="error", reason=reason_of(error))
+    return replace(outcome, entry=entry)
 
 
 def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:

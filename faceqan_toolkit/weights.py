@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
+from faceqan_toolkit.wording import reason_of
 
 INSTALL_AGAIN = (
     "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "
@@ -49,7 +50,7 @@ def read_weights(file_name: str, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MissingWeights(f"the weights {path} cannot be read: {error.strerror}") from error
+        raise MissingWeights(f"the weights {path} cannot be read: {reason_of(error)}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ChecksumMismatch(

@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
-     "methods", "hints", "cores", "process_wide"},
+     "methods", "hints", "cores", "process_wide", "wording"},
     {"weights", "settings", "files", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},

@@ -10,6 +10,7 @@ import click
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import FaceQANError, SettingsError
 from faceqan_toolkit.paths import printable
+from faceqan_toolkit.wording import reason_of
 
 SOME_FAILED = 3
 """Exit code: done, but some photos, faces or files have no result."""
@@ -82,7 +83,7 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # any other is a mistake of ours
                 raise
-            raise click.ClickException(_shown(f"{error.filename}: {error.strerror}")) from error
+            raise click.ClickException(_shown(f"{error.filename}: {reason_of(error)}")) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

@@ -33,6 +33,7 @@ from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_model import model_of
 from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.wording import counted
 
 Rows = list[dict[str, Any]]
 T = TypeVar("T")
@@ -242,7 +243,7 @@ def _shown(items: Iterable[T], total: int) -> Iterator[T]:
     """Yield items behind a progress bar, on a terminal; elsewhere a line tells what is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        click.echo(f"Embedding {total:,} crops", err=True)
+        click.echo(f"Embedding {counted(total, 'crop')}", err=True)
     yield from track(
         items, "Embedding", total, console=console, transient=True,
         disable=not console.is_terminal,
@@ -251,4 +252,4 @@ def _shown(items: Iterable[T], total: int) -> Iterator[T]:
 
 def _tell_lost(number: int, why: str) -> None:
     if number:
-        click.echo(f"{number:,} photo{'' if number == 1 else 's'} {why}", err=True)
+        click.echo(f"{counted(number, 'photo')} {why}", err=True)

@@ -41,6 +41,7 @@ from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
 from faceqan_toolkit.runs import read_run
 from faceqan_toolkit.settings import ModelOptions, Settings
+from faceqan_toolkit.wording import counted, reason_of
 
 SETTINGS = {item.name for item in fields(Settings)}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
@@ -227,7 +228,7 @@ class Job:
         if not store.pending:
             return store.vectors
         number = len(store.pending)
-        click.echo(f"Embedding {number:,} crop{'' if number == 1 else 's'}", err=True)
+        click.echo(f"Embedding {counted(number, 'crop')}", err=True)
         with Progress(number, "crop") as progress:
 
             def load() -> Any:
@@ -336,7 +337,7 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
             f"another process is writing to {output}; wait for it, or take another -o"
         ) from None
     except OSError as error:
-        raise RunError(f"cannot use {output}: {error.strerror or error}") from error
+        raise RunError(f"cannot use {output}: {reason_of(error)}") from error
     try:
         if not chosen["scores_only"]:
             protocol = job.unpacked(protocol, output.absolute() / "photos")

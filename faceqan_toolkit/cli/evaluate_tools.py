@@ -17,6 +17,7 @@ from faceqan_toolkit.evaluation.panels import read_panels
 from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
+from faceqan_toolkit.wording import reason_of
 
 
 def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
@@ -50,5 +51,5 @@ def _write(figure: Any, output: Path) -> None:
     try:
         save(figure, output)
     except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
+        raise RunError(f"cannot write {output}: {reason_of(error)}") from error
     click.echo(f"Written: {output}", err=True)

@@ -33,6 +33,7 @@ from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.locate import is_elsewhere
 from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
+from faceqan_toolkit.wording import counted
 
 
 def run_job(
@@ -221,7 +222,7 @@ def _identify(settings: Settings) -> Callable[[PhotoSource], str]:
 
 
 def _plan(photos: int, known: int) -> str:
-    text = f"{photos:,} photo{'' if photos == 1 else 's'}"
+    text = counted(photos, "photo")
     return f"{text}, {known:,} of them done before" if known else text
 
 
@@ -242,7 +243,7 @@ def _refine(run: Run, settings: Settings, ranking: Ranking, *, fetch: bool) -> d
         if not len(doubts):
             return {}
         faces = doubts.faces
-        click.echo(f"Refining: {faces:,} face{'' if faces == 1 else 's'}", err=True)
+        click.echo(f"Refining: {counted(faces, 'face')}", err=True)
         done = _process(run, exact, sources(), len(doubts), resolve)
     run.flush()
     return {"faces": faces, **done}

@@ -20,6 +20,7 @@ from faceqan_toolkit.errors import (
 )
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.settings import ModelOptions, is_model_name
+from faceqan_toolkit.wording import reason_of
 
 
 def add(
@@ -46,7 +47,7 @@ def add(
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise MissingWeights(f"{file}: {error.strerror}") from error
+        raise MissingWeights(f"{file}: {reason_of(error)}") from error
     original = hashlib.sha256(content).hexdigest()
     existing = find(name)
     if existing is not None:
@@ -129,7 +130,7 @@ def _write(model: Installed, content: bytes) -> None:
         with replacing(model.card) as temporary:
             temporary.write_text(model.describe(), encoding="utf-8")
     except OSError as error:
-        raise WeightsError(f"cannot write {model.path}: {error.strerror or error}") from error
+        raise WeightsError(f"cannot write {model.path}: {reason_of(error)}") from error
 
 
 def remove(model: Installed) -> None:
@@ -142,4 +143,4 @@ def remove(model: Installed) -> None:
         model.card.unlink(missing_ok=True)
         model.path.unlink(missing_ok=True)
     except OSError as error:
-        raise WeightsError(f"cannot delete {model.path}: {error.strerror}") from error
+        raise WeightsError(f"cannot delete {model.path}: {reason_of(error)}") from error

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from faceqan_toolkit.attack import autograd_step
 from faceqan_toolkit.embedders.step_check import check_gradient
 from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.wording import first_line
 
 
 class CannotCompile(FaceQANError):
@@ -51,10 +52,9 @@ class CompiledStep:
         try:
             similarity, gradient = self._computed(attacked, targets)
         except TorchDynamoException as error:
-            reason = str(error).strip().partition("\n")[0]
             raise CannotCompile(
-                f"--backend compile: torch.compile fails ({reason}). It needs a C++ compiler on a "
-                "CPU and Triton on a GPU; the backend torch needs neither"
+                f"--backend compile: torch.compile fails ({first_line(error)}). It needs a C++ "
+                "compiler on a CPU and Triton on a GPU; the backend torch needs neither"
             ) from error
         _, expected = self._plain(attacked[:1], targets[:1])
         check_gradient(gradient[:1], expected, "torch.compile")

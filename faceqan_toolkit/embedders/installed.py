@@ -17,6 +17,7 @@ from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeig
 from faceqan_toolkit.files import is_file, parse_json
 from faceqan_toolkit.settings import is_model_name
 from faceqan_toolkit.weights import checkout_weights
+from faceqan_toolkit.wording import reason_of
 
 FOLDER_VARIABLE = "FACEQAN_TOOLKIT_MODELS"
 
@@ -56,7 +57,7 @@ class Installed:
             return self.path.stat().st_size
         except OSError as error:
             raise MissingWeights(
-                f"the weights {self.path} cannot be read: {error.strerror}; "
+                f"the weights {self.path} cannot be read: {reason_of(error)}; "
                 f"{_again(self.path.stem)}"
             ) from error
 
@@ -101,7 +102,7 @@ def read(path: Path, sha256: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise MissingWeights(
-            f"the weights {path} cannot be read: {error.strerror}; {_again(path.stem)}"
+            f"the weights {path} cannot be read: {reason_of(error)}; {_again(path.stem)}"
         ) from error
     if (digest := hashlib.sha256(content).hexdigest()) != sha256:
         raise ChecksumMismatch(

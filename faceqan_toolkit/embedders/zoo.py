@@ -16,6 +16,7 @@ from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, 
 from faceqan_toolkit.files import is_file
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
+from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.base import Embedder
@@ -189,8 +190,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
             while block := file.read(1 << 20):
                 digest.update(block)
     except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise MissingWeights(f"--model {path}: {told}") from error
+        raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
     sha256 = digest.hexdigest()
     # two files of one name are two models
     name = f"{path.name}@{sha256[:8]}"

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.files import parse_json, replacing
+from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedding_norm import EmbeddingNorm
@@ -204,15 +205,14 @@ class EmbeddingStore:
                         ]
                         writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         except OSError as error:
-            reason = error.strerror or error
-            raise RunError(f"cannot write {self.file}: {reason}") from error
+            raise RunError(f"cannot write {self.file}: {reason_of(error)}") from error
 
 
 def _read(crop: Path) -> bytes:
     try:
         return crop.read_bytes()
     except OSError as error:
-        raise RunError(f"cannot read the crop {crop}: {error.strerror}") from error
+        raise RunError(f"cannot read the crop {crop}: {reason_of(error)}") from error
 
 
 def _sha256(crop: Path) -> str:

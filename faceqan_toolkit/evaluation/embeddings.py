@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.errors import ScoresError
 from faceqan_toolkit.evaluation.matching import Match, match_paths
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.wording import reason_of
 
 Vectors = NDArray[np.float32]
 
@@ -133,7 +134,7 @@ def _refusing(file: Path) -> Iterator[None]:
     except ScoresError as error:
         raise ScoresError(f"{file}: {error}") from error
     except Exception as error:  # zip and header parsers raise anything on damaged files
-        raise ScoresError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
 
 
 def _is_parquet(file: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.wording import reason_of
 
 LEGACY_NAME = "xqlfw_results.pkl"
 """The file's name there."""
@@ -40,4 +41,4 @@ def write_legacy_pickle(target: Path, root: Path, scores: Mapping[str, float]) -
         with replacing(target) as temporary:
             temporary.write_bytes(pickle.dumps(content, protocol=4))
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror}") from error
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error

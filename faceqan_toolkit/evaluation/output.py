@@ -21,6 +21,7 @@ from faceqan_toolkit.evaluation.plots import (
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
 from faceqan_toolkit.files import write_text
+from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ def write_evaluation(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}") from error
+        raise RunError(f"cannot make {folder}: {reason_of(error)}") from error
     written = []
     for name, text in texts.items():
         write_text(folder / name, text)
@@ -77,7 +78,7 @@ def write_evaluation(
             try:
                 save(figure, target)
             except OSError as error:
-                raise RunError(f"cannot write {target}: {error.strerror}") from error
+                raise RunError(f"cannot write {target}: {reason_of(error)}") from error
             written.append(target)
     return written
 

@@ -24,6 +24,7 @@ from faceqan_toolkit.evaluation.matching import Match, match_paths
 from faceqan_toolkit.evaluation.plain_pickle import load_plain
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.wording import reason_of
 
 PATH_COLUMNS = ("path", "image", "image_path", "img_path", "image_name", "filename", "file", "name")
 QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
@@ -106,7 +107,7 @@ def read_scores(
     except (RefusedPickle, RunError) as error:
         raise ScoresError(f"{file}: {error}") from error
     except (OSError, EOFError, zlib.error, csv.Error, ValueError, pa.ArrowException) as error:
-        raise ScoresError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
     except MemoryError as error:
         raise ScoresError(f"{file}: too large for this machine's memory") from error
     except ScoresError as error:

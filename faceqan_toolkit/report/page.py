@@ -30,6 +30,7 @@ from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
 from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
+from faceqan_toolkit.wording import reason_of
 
 EMBED_FACES = 200
 """Up to so many rows the pictures are inside the page; with more they lie in a folder beside it."""
@@ -100,7 +101,7 @@ def write_report(
             raise
         _remove_earlier(page.files, page.folder)
     except OSError as error:
-        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
     return Report(target, page.files if page.folder else None)
 
 

@@ -32,6 +32,7 @@ from faceqan_toolkit.transfer import (
     known_state,
     outcome_of,
 )
+from faceqan_toolkit.wording import reason_of
 
 SINKS = ("files", "webdataset", "recordio")
 SHARD_SIZE = 10_000
@@ -159,7 +160,7 @@ class Export:
                 yield from self._written(items, name, writer, counts)
                 writer.finish()
         except OSError as error:
-            raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+            raise RunError(f"cannot write {target}: {reason_of(error)}") from error
         self._note(name, {"selection": digest, **counts, "bytes": _sizes(target)})
 
     def _written(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from faceqan_toolkit.errors import MissingPhoto, NoPermission, NotAFile, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import MOST_BYTES, check_size
 from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import reason_of
 
 
 @dataclass(frozen=True)
@@ -79,4 +80,4 @@ class LocalFile:
             return NoPermission("no permission to read it")
         if isinstance(error, FileNotFoundError):
             return MissingPhoto("a link to nothing" if self.file.is_symlink() else "no such file")
-        return UnreadablePhoto(getattr(error, "strerror", None) or str(error))
+        return UnreadablePhoto(reason_of(error))

@@ -17,6 +17,7 @@ from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Store
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension
 from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import first_line
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
 LABEL_COLUMNS = ("label", "identity", "subject", "person")
@@ -211,8 +212,8 @@ class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError)):
-            text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UnreadablePhoto(f"not a parquet file, or damaged: {text}") from error
+            told = first_line(error)
+            raise UnreadablePhoto(f"not a parquet file, or damaged: {told}") from error
 
 
 @lru_cache(4)

@@ -16,6 +16,7 @@ from faceqan_toolkit.evaluation.protocols.templates import Templates
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import PhotoSource
+from faceqan_toolkit.wording import reason_of
 
 Index = NDArray[np.int64]
 
@@ -239,7 +240,7 @@ def numbered_lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str
         log.add("missing_list", "no such file", shown)
         return None
     except (OSError, ValueError) as error:
-        log.add("unreadable_list", getattr(error, "strerror", None) or str(error), shown)
+        log.add("unreadable_list", reason_of(error), shown)
         return None
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     lines = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)

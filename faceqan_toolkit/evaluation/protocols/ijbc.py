@@ -24,6 +24,7 @@ from faceqan_toolkit.evaluation.protocols.templates import Templates
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.types import LANDMARK_COLUMNS
+from faceqan_toolkit.wording import reason_of
 
 NAMES = "meta/ijbc_name_5pts_score.txt"
 MEDIA = "meta/ijbc_face_tid_mid.txt"
@@ -101,7 +102,7 @@ def write_landmarks(protocol: Protocol, target: Path) -> None:
             ):
                 writer.writerow([path, *points.ravel().tolist(), float(score)])
     except OSError as error:
-        raise ProtocolError(f"cannot write {target}: {error.strerror}") from error
+        raise ProtocolError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def _read_names(
@@ -220,7 +221,7 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
     except (OSError, ValueError, pa.ArrowException) as error:
         line = None if isinstance(error, OSError) else _bad_line(root / name, columns)
         if line is None:
-            log.add("unreadable_list", getattr(error, "strerror", None) or str(error), name)
+            log.add("unreadable_list", reason_of(error), name)
         else:
             message = f"not '{' '.join(columns)}' with a space between"
             log.add("malformed_row", f"{message}; reading stopped there", name, line)

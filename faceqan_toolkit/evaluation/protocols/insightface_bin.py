@@ -15,6 +15,7 @@ from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos import decode_bytes
 from faceqan_toolkit.types import Pixels
+from faceqan_toolkit.wording import reason_of
 
 OFFICIAL_PAIRS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
 FOLDS = 10
@@ -83,7 +84,7 @@ def unpack(protocol: Protocol, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(encoded)
     except OSError as error:
-        raise ProtocolError(f"cannot write to {folder}: {error.strerror}") from error
+        raise ProtocolError(f"cannot write to {folder}: {reason_of(error)}") from error
 
 
 def _find(root: Path) -> Path:
@@ -106,7 +107,7 @@ def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
         log.add("missing_list", "no such file", file.name)
         return [], []
     except (OSError, ValueError, RefusedPickle) as error:
-        log.add("unreadable_list", getattr(error, "strerror", None) or str(error), file.name)
+        log.add("unreadable_list", reason_of(error), file.name)
         return [], []
     if not (
         isinstance(content, (tuple, list))

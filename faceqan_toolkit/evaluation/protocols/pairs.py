@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol, inner_path
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
+from faceqan_toolkit.wording import reason_of
 
 COLUMNS = ("a", "b", "label")
 LABELS = {"1": True, "0": False}
@@ -31,7 +32,7 @@ def read_pairs(root: Path, *, pairs: Path) -> Protocol:
     except FileNotFoundError:
         log.add("missing_list", "no such file", file.name)
     except (OSError, ValueError, csv.Error) as error:
-        log.add("unreadable_list", getattr(error, "strerror", None) or str(error), file.name)
+        log.add("unreadable_list", reason_of(error), file.name)
     found = builder.pairs(None)
     return Protocol(
         "pairs", root, tuple(builder.samples), builder.identities(found), found, log=log
