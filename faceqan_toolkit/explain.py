@@ -12,7 +12,7 @@ from PIL import Image
 
 from faceqan_toolkit.alignment import resize_crop
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
-from faceqan_toolkit.files import is_inside, replacing, write_text
+from faceqan_toolkit.files import is_inside, write_text, writing
 from faceqan_toolkit.hints import describe
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos import decode
@@ -269,8 +269,5 @@ def _inside(folder: Path, name: PurePosixPath) -> Path:
 
 
 def _save(picture: Image.Image, target: Path) -> None:
-    try:
-        with replacing(target) as temporary:
-            picture.save(temporary, format="PNG")
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+    with writing(target) as temporary:
+        picture.save(temporary, format="PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,9 @@ from typing import Any
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.wording import reason_of
+
+BLOCK_BYTES = 1 << 20
+"""Of a file that are in memory at once."""
 
 
 @contextmanager
@@ -38,17 +42,46 @@ def publish(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a small file whole or not at all.
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Do as `replacing` does, for people.
 
     Raises:
         RunError: it cannot be written.
     """
     try:
         with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the sha256 of a file's content, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """Return a path from the root on, without `..`; links in it stay."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
 def link_or_copy(source: Path, target: Path) -> None:

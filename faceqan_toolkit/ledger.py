@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import link_or_copy, publish, sync_folder
+from faceqan_toolkit.files import BLOCK_BYTES, link_or_copy, publish, sync_folder
 from faceqan_toolkit.types import Record
 from faceqan_toolkit.wording import reason_of
 
@@ -309,7 +309,7 @@ def _checksum(file: Path) -> str:
     """Return the CRC-32 of a file's bytes, 8 hexadecimal digits."""
     found = 0
     with file.open("rb") as content:
-        while block := content.read(1 << 20):
+        while block := content.read(BLOCK_BYTES):
             found = zlib.crc32(block, found)
     return f"{found:08x}"
 

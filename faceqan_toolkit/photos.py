@@ -24,7 +24,7 @@ from faceqan_toolkit.errors import (
     TooLarge,
     UnreadablePhoto,
 )
-from faceqan_toolkit.files import is_folder
+from faceqan_toolkit.files import absolute, is_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.sources.archives import (
@@ -111,7 +111,7 @@ def _expand(
                 data = listing.read_bytes()
             except OSError as error:
                 raise SettingsError(f"{text}: {reason_of(error)}") from error
-            yield from _listed(data, Path(listing).absolute().parent, options)
+            yield from _listed(data, listing.absolute().parent, options)
         elif os.path.lexists(text):
             yield from _existing(text, options)
         elif is_url(text):
@@ -150,7 +150,7 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
 
     What is gone gets its record later.
     """
-    path = Path(os.path.abspath(text))  # noqa: PTH100 - resolve() would follow links
+    path = absolute(text)
     if is_folder(path):
         yield from _walk(path)
         return

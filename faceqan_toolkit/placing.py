@@ -12,17 +12,16 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import reason_of
 
-CHUNK = 1 << 20
-
 PENDING, FINISH, THERE = "to do", "to finish", "already there"
 """What `inspect` finds: nothing is there yet; a move was cut off after its copy; all is done."""
 
-_OCCUPIED = "another file is there; it stays as it is"
-_CHANGED = "the photo has changed since it was scored"
+OCCUPIED = "another file is there; it stays as it is"
+CHANGED = "the photo has changed since it was scored"
 
 
 def place_below(folder: Path, relative: str) -> Path:
@@ -98,7 +97,7 @@ def inspect(
         raise NotPlaced("it is no file")
     try:
         if state and not _same(source, found, state):
-            raise NotPlaced(_CHANGED)
+            raise NotPlaced(CHANGED)
         return _left(source, found, target, mode, began)
     except (OSError, ValueError) as error:
         raise NotPlaced(reason_of(error)) from error
@@ -122,7 +121,7 @@ def _left(
         if found.st_size == there.st_size and sha256_of(source) == sha256_of(target):
             # an equal file of somebody else's is no reason to delete the photo
             return FINISH if mode == "move" and began() else THERE
-    raise NotPlaced(_OCCUPIED)
+    raise NotPlaced(OCCUPIED)
 
 
 def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
@@ -187,7 +186,7 @@ def inspect_content(
         wanted = (state and state.sha256) or hashlib.sha256(read()).hexdigest()
         if sha256_of(target) == wanted:
             return THERE
-    raise NotPlaced(_OCCUPIED)
+    raise NotPlaced(OCCUPIED)
 
 
 def place_content(data: bytes, target: Path, state: FileState | None) -> None:
@@ -198,7 +197,7 @@ def place_content(data: bytes, target: Path, state: FileState | None) -> None:
         NotPlaced: it is not what it was, or cannot be written.
     """
     if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
-        raise NotPlaced(_CHANGED)
+        raise NotPlaced(CHANGED)
     part = part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,15 +222,6 @@ def part_of(target: Path) -> Path:
     """Return the name a copy has until it is complete: hidden, the same every time."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.with_name(f".faceqan-{digest}.part")
-
-
-def sha256_of(file: Path) -> str:
-    """Return the sha256 of a file's content, hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while chunk := content.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _is(target: Path, state: FileState | None) -> bool:
@@ -298,20 +288,21 @@ def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool =
     digest = hashlib.sha256()
     try:
         with source.open("rb") as original, part.open("xb") as copy:
-            while chunk := original.read(CHUNK):
+            while chunk := original.read(BLOCK_BYTES):
                 digest.update(chunk)
                 copy.write(chunk)
             copy.flush()
             os.fsync(copy.fileno())
         if state and state.sha256 and digest.hexdigest() != state.sha256:
-            raise NotPlaced(_CHANGED)
+            raise NotPlaced(CHANGED)
         with suppress(OSError):  # some file systems keep no times or modes
             shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
         _name(part, target)
         if verify:
-            _sync(target.parent)
+            with suppress(OSError):  # not every folder can be asked for that
+                sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -324,13 +315,3 @@ def _name(part: Path, target: Path) -> None:
         raise
     except OSError:
         _rename(part, target)
-
-
-def _sync(folder: Path) -> None:
-    """Have a folder's new names on the disk, where that can be asked for."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -10,10 +10,12 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError
+from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Entry, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import (
+    OCCUPIED,
     PENDING,
     THERE,
     check_inside,
@@ -23,7 +25,6 @@ from faceqan_toolkit.placing import (
     place,
     place_below,
     place_content,
-    sha256_of,
 )
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS
@@ -219,7 +220,7 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
             # an earlier one of these came there, on file systems that know no upper case
             if _is_there(content, item.target, plan.mode, item.state):
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
-            raise NotPlaced("another file is there; it stays as it is") from None
+            raise NotPlaced(OCCUPIED) from None
     except (NotPlaced, PhotoError) as error:
         return failed(item.outcome, error)
     return item.outcome

@@ -11,6 +11,7 @@ import pytest
 
 from faceqan_toolkit import placing
 from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.placing import (
     FINISH,
     PENDING,
@@ -20,7 +21,6 @@ from faceqan_toolkit.placing import (
     part_of,
     place,
     place_below,
-    sha256_of,
 )
 from faceqan_toolkit.types import FileState
 

@@ -11,13 +11,11 @@ import click
 
 from faceqan_toolkit.cli.evaluate_inputs import scores_of
 from faceqan_toolkit.cli.show_evaluation import print_agreement
-from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.panels import read_panels
 from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
-from faceqan_toolkit.wording import reason_of
 
 
 def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
@@ -48,8 +46,5 @@ def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
 
 
 def _write(figure: Any, output: Path) -> None:
-    try:
-        save(figure, output)
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {reason_of(error)}") from error
+    save(figure, output)
     click.echo(f"Written: {output}", err=True)

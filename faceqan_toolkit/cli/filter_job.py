@@ -19,6 +19,7 @@ from rich.console import Console
 from faceqan_toolkit.calibration import read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.files import absolute
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_text
@@ -77,9 +78,7 @@ def run_filter(
         what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
         min_quality=min_quality, **conditions,
     )  # fmt: skip
-    plan = Plan(
-        _absolute(run_folder), mode, what, _absolute(folder) if folder else None, dry, fetch
-    )
+    plan = Plan(absolute(run_folder), mode, what, absolute(folder) if folder else None, dry, fetch)
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
     if sink != "files":
@@ -90,7 +89,7 @@ def run_filter(
     elif shard_size is not None:
         raise SettingsError("--shard-size is for --as webdataset")
     writing = manifest_path is not None and not dry
-    with Manifest(_absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
+    with Manifest(absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
         if sink == "files":
             # what lies in archives is copied archive by archive
             order = "identity" if mode == "copy" else "quality"
@@ -111,7 +110,7 @@ def undo(path: Path, *, dry: bool) -> None:
     Raises:
         RunError: the manifest cannot be used.
     """
-    with Manifest(_absolute(path), dry=dry) as manifest:
+    with Manifest(absolute(path), dry=dry) as manifest:
         outcomes = put_back(manifest, dry=dry)
         _finish(outcomes, tell=_print_entry if dry else _print_nothing, what="files", dry=dry)
 
@@ -210,7 +209,3 @@ def _amount(text: str | None) -> tuple[int | None, float | None]:
         raise SettingsError(
             f"keep-top is {text}; it must be a number, or a percentage as in 10%"
         ) from None
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links

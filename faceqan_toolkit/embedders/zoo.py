@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
-from faceqan_toolkit.files import is_file
+from faceqan_toolkit.files import is_file, sha256_of
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
 from faceqan_toolkit.wording import reason_of
@@ -181,17 +180,12 @@ def _load_installed(found: installed.Installed) -> Embedder:
 
 
 def _from_file(path: Path, options: ModelOptions) -> FoundModel:
-    digest = hashlib.sha256()
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise MissingWeights(f"--model {path}: not a file")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        size, sha256 = path.stat().st_size, sha256_of(path)
     except (OSError, ValueError) as error:
         raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
-    sha256 = digest.hexdigest()
     # two files of one name are two models
     name = f"{path.name}@{sha256[:8]}"
 

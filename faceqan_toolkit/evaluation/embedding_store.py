@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.embeddings import Vectors
-from faceqan_toolkit.files import parse_json, replacing
+from faceqan_toolkit.files import parse_json, writing
 from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
@@ -191,21 +191,18 @@ class EmbeddingStore:
             },
             metadata={METADATA: json.dumps(asdict(self.source))},
         )
-        try:
-            with replacing(self.file) as temporary:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with pq.ParquetWriter(temporary, schema) as writer:
-                    for start in range(0, len(rows), ROWS):
-                        part = rows[start : start + ROWS].tolist()
-                        flat = pa.array(self.vectors[part].reshape(-1), from_pandas=False)
-                        columns = [
-                            pa.array([self.paths[index] for index in part]),
-                            pa.array([self._keys[index] for index in part]),
-                            pa.FixedSizeListArray.from_arrays(flat, width),
-                        ]
-                        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-        except OSError as error:
-            raise RunError(f"cannot write {self.file}: {reason_of(error)}") from error
+        with writing(self.file) as temporary:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(temporary, schema) as writer:
+                for start in range(0, len(rows), ROWS):
+                    part = rows[start : start + ROWS].tolist()
+                    flat = pa.array(self.vectors[part].reshape(-1), from_pandas=False)
+                    columns = [
+                        pa.array([self.paths[index] for index in part]),
+                        pa.array([self._keys[index] for index in part]),
+                        pa.FixedSizeListArray.from_arrays(flat, width),
+                    ]
+                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _read(crop: Path) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import platform
 import shlex
@@ -23,6 +22,7 @@ from faceqan_toolkit.evaluation.protocols.issues import SEVERITY
 from faceqan_toolkit.evaluation.protocols.validation import Report, validate
 from faceqan_toolkit.evaluation.run_faces import RunFaces
 from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.run_crops import crop_file
@@ -212,13 +212,5 @@ def made_by(arguments: Sequence[str], files: Mapping[str, Path]) -> dict[str, st
     made |= {name: text for name, text in versions().items() if text != "missing"}
     for what, file in files.items():
         if file.is_file():
-            made[f"{what} sha256"] = _sha256(file)
+            made[f"{what} sha256"] = sha256_of(file)
     return made
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -6,10 +6,8 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import writing
 from faceqan_toolkit.paths import path_from_text
-from faceqan_toolkit.wording import reason_of
 
 LEGACY_NAME = "xqlfw_results.pkl"
 """The file's name there."""
@@ -37,8 +35,5 @@ def write_legacy_pickle(target: Path, root: Path, scores: Mapping[str, float]) -
         for path, quality in scores.items()
         if quality == quality
     }
-    try:
-        with replacing(target) as temporary:
-            temporary.write_bytes(pickle.dumps(content, protocol=4))
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+    with writing(target) as temporary:
+        temporary.write_bytes(pickle.dumps(content, protocol=4))

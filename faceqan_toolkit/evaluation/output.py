@@ -74,12 +74,8 @@ def write_evaluation(
         return written
     for stem, figure in _figures(evaluations):
         for kind in figures:
-            target = folder / f"{stem}.{kind}"
-            try:
-                save(figure, target)
-            except OSError as error:
-                raise RunError(f"cannot write {target}: {reason_of(error)}") from error
-            written.append(target)
+            save(figure, folder / f"{stem}.{kind}")
+            written.append(folder / f"{stem}.{kind}")
     return written
 
 

@@ -20,7 +20,7 @@ from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.panels import Line, Panel
 from faceqan_toolkit.evaluation.summary import Evaluation
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,12 +182,13 @@ def save(figure: Figure, target: Path) -> None:
 
     Raises:
         SettingsError: another suffix.
+        RunError: it cannot be written.
     """
     kind = target.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise SettingsError(f"figures are written as {', '.join(FORMATS)}, not {target.name}")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
-    with _style(), replacing(target) as temporary:
+    with _style(), writing(target) as temporary:
         figure.savefig(temporary, format=kind, metadata=metadata[kind])
 
 

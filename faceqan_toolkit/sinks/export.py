@@ -17,7 +17,7 @@ from faceqan_toolkit.files import parse_json, replacing, write_text
 from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Manifest
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.placing import THERE
+from faceqan_toolkit.placing import CHANGED, THERE
 from faceqan_toolkit.sinks.recordio import RecordWriter
 from faceqan_toolkit.sinks.samples import Sample
 from faceqan_toolkit.sinks.webdataset import TarWriter
@@ -193,7 +193,7 @@ class Export:
             data, _ = content.read()
             state = known_state(decision, self.plan)
             if state and hashlib.sha256(data).hexdigest() != state.sha256:
-                raise NotPlaced("the photo has changed since it was scored")
+                raise NotPlaced(CHANGED)
             if not data or extension(decision.path) in ARCHIVE_EXTENSIONS:
                 raise NotPlaced("it is no photo")
             name = writer.add(_sample(item, data, crop=self.plan.what == "crops"))

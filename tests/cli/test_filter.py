@@ -402,7 +402,7 @@ import os, sys
 from pathlib import Path
 from faceqan_toolkit import placing
 if {moment!r} == "named":
-    placing._sync = lambda folder: os._exit(9)
+    placing.sync_folder = lambda folder: os._exit(9)
 else:
     os.fsync = lambda descriptor, real=os.fsync: (
         os._exit(9) if os.readlink(f"/proc/self/fd/{{descriptor}}").endswith(".part")
