@@ -207,10 +207,14 @@ def test_nothing_needs_more_memory_than_it_has(tmp_path: Path, monkeypatch) -> N
         "path": [f"{n % 1000}/{'long' * 30}{n}.jpg" for n in range(number)],
         "quality": [(n * 7919 % number) / number for n in range(number)],
     }
-    fixed = {"root": "/p", "face": 0, "status": "ok", "reason": "", "crop": "", "attempt": 0}
+    fixed = {"root": "/p", "face": 0, "status": "ok", "attempt": 0}
     table = pa.table(
         {
-            item.name: pa.array(columns.get(item.name, [fixed.get(item.name)] * number), item.type)
+            item.name: pa.array(
+                columns.get(item.name)
+                or [fixed.get(item.name, None if item.nullable else "")] * number,
+                item.type,
+            )
             for item in SCHEMA
         }
     )
