@@ -235,8 +235,8 @@ def test_what_was_measured_counts_and_what_changed_does_not(tmp_path: Path) -> N
     everything = doubts(ranking, 1.0)
     assert chosen(everything) == {("a.jpg", 0), ("a.jpg", 1)}
     assert [record.face for record in everything[0].records] == [0, 1]
-    assert everything[0].source.place == "/photos/a.jpg"
-    assert everything[0].source.faces == {0, 1}
+    assert everything[0].source(fetch=False).place == "/photos/a.jpg"
+    assert everything[0].source(fetch=False).faces == {0, 1}
     # b.jpg is as uncertain as the first face of a.jpg, and is done
     assert chosen(doubts(ranking, 0.34)) == {("a.jpg", 0)}
     assert chosen(doubts(ranking, 0.67, at=0.5)) == {("a.jpg", 0)}
@@ -246,7 +246,7 @@ def test_measured_records_take_their_places() -> None:
     before = (predicted("a.jpg", 0.5, 0.1, 0, sha256="1"), predicted("a.jpg", 0.4, 0.1, 1))
     doubt = Doubt(frozenset({0}), before)
     measured = scored("a.jpg", 0.6, 0, sha256="1", preset="exact")
-    assert doubt.source.attempt == 1
+    assert doubt.source(fetch=False).attempt == 1
     assert doubt.resolved([measured]) == [
         replace(record, attempt=1) for record in (measured, before[1])
     ]
