@@ -11,9 +11,8 @@ from typing import Any
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.database import connect, copy_rows, fetch_dicts
+from faceqan_toolkit.database import connect, copy_rows, exporting, fetch_dicts
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import replacing
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 
@@ -148,11 +147,8 @@ class RunComparison:
                 for name in COLUMNS
             )
             query = f"SELECT {cells} FROM ({query})"
-        try:
-            with replacing(target) as temporary, self._connection() as connection:
-                copy_rows(connection, query, temporary, file_format)
-        except (OSError, duckdb.IOException) as error:
-            raise RunError(f"cannot write {target}: {error}") from error
+        with exporting(target) as temporary, self._connection() as connection:
+            copy_rows(connection, query, temporary, file_format)
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cores import usable_cores, usable_memory
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import writing
 from faceqan_toolkit.runs import RunInfo
 
 MOST_MEMORY = 2_000_000_000
@@ -92,6 +93,12 @@ _LATEST = """
 """
 
 
+def fetch_value(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the one value a query has."""
+    ((value,),) = connection.execute(query).fetchall()
+    return value
+
+
 def fetch_dicts(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Return all rows of a result as dictionaries."""
     return list(iterate_dicts(cursor))
@@ -123,6 +130,20 @@ def copy_rows(
     }[file_format]
     destination = str(target).replace("'", "''")
     connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+
+
+@contextmanager
+def exporting(target: Path) -> Iterator[Path]:
+    """Do as `files.writing` does, for a file that DuckDB writes.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        with writing(target) as temporary:
+            yield temporary
+    except duckdb.IOException as error:
+        raise RunError(f"cannot write {target}: {error}") from error
 
 
 def _memory() -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 import duckdb
 
-from faceqan_toolkit.database import connect
-from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.database import FETCHED, connect, fetch_value
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.ranking import ORDER, Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import FileState
 
@@ -24,7 +23,6 @@ _SPEAKER = {
     "worst": "quality NULLS LAST, face",
     "main": "face",
 }
-_FETCHED = 1000
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,8 @@ def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decis
     """Yield a decision for every photo, or with "crops" for every face, of a run.
 
     They come best first, those without a score last; or, in the order "identity", folder by folder,
-    by path. Memory use does not grow with their number:
-    what DuckDB cannot hold goes to the run folder.
+    by path. Memory use does not grow with their number: what DuckDB cannot hold goes to the run
+    folder.
 
     Raises:
         RunError: conditions on quality and a run without scores, or a damaged ledger.
@@ -152,7 +150,7 @@ def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decis
 def _rows(run: RunInfo, rules: Rules, order: str) -> Iterator[Decision]:
     with connect(ledger=run) as connection:
         cursor = connection.execute(*_prepare(connection, rules, order))
-        while rows := cursor.fetchmany(_FETCHED):
+        while rows := cursor.fetchmany(FETCHED):
             for root, path, crop, quality, size, mtime_ns, sha256, rule, reason in rows:
                 state = None if size is None else FileState(size, mtime_ns, sha256)
                 yield Decision(root, path, crop, quality, rule, reason, state)
@@ -188,7 +186,7 @@ def _prepare(
             FROM ledger"""
     )
     chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
-    if rules.what == "photos" and _fetch(connection, "SELECT max(face) > 0 FROM faces"):
+    if rules.what == "photos" and fetch_value(connection, "SELECT max(face) > 0 FROM faces"):
         chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
     connection.execute(f"CREATE TEMP TABLE items AS FROM faces {chosen}")
     parameters: dict[str, float | str] = {}
@@ -216,7 +214,7 @@ def _prepare(
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
-    by = {"quality": "quality DESC NULLS LAST, status <> 'ok', path, face",
+    by = {"quality": ORDER,
           "identity": "identity, path, face"}[order]  # fmt: skip
     query = f"""
         SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
@@ -242,10 +240,10 @@ def _on_quality(
         why = f"printf('quality %.6f is below {rules.min_quality:g}', quality)"
         yield _Condition("min-quality", "quality < $quality", why)
     if rules.min_percentile is not None:
-        faces = _fetch(connection, "SELECT count(quality) FROM faces")
+        faces = fetch_value(connection, "SELECT count(quality) FROM faces")
         number = _least_number(rules.min_percentile, faces)
         if number > 1:
-            at = parameters["percentile"] = _fetch(
+            at = parameters["percentile"] = fetch_value(
                 connection,
                 "SELECT quality FROM faces WHERE quality IS NOT NULL "
                 f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
@@ -261,7 +259,7 @@ def _on_place(
     connection: duckdb.DuckDBPyConnection, rules: Rules, parameters: dict[str, float | str]
 ) -> Iterator[_Condition]:
     number, why = rules.keep_top, f"'not among the best {rules.keep_top}'"
-    total = _fetch(connection, "SELECT count(quality) FROM items")
+    total = fetch_value(connection, "SELECT count(quality) FROM items")
     if rules.keep_percent is not None:
         number = math.floor(total * rules.keep_percent / 100 + 0.5)
         why = f"'not among the best {rules.keep_percent:g} %'"
@@ -305,15 +303,8 @@ def _least_number(percentile: float, faces: int) -> int:
     return number
 
 
-def _fetch(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
-    """Return the one value a query has."""
-    return (connection.execute(query).fetchone() or (None,))[0]
-
-
 def _statuses() -> set[str]:
     """Return every status a photo can have."""
-    from faceqan_toolkit.errors import PhotoError
-
     found: set[str] = {"crashed"}
     pending = [PhotoError]
     while pending:

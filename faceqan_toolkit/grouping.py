@@ -13,9 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from faceqan_toolkit.cells import guard, unguard
-from faceqan_toolkit.database import connect, copy_rows
+from faceqan_toolkit.database import connect, copy_rows, exporting, fetch_value
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import replacing
 from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
@@ -140,12 +139,9 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
     rows = [summary.as_dict() for summary in summaries]
     if file_format == "csv":
         rows = [{**row, "group": row["group"] and guard(row["group"])} for row in rows]
-    try:
-        with replacing(target) as temporary, duckdb.connect() as connection:
-            connection.register("summaries", pa.Table.from_pylist(rows, schema=_SCHEMA))
-            copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
-    except (OSError, duckdb.IOException) as error:
-        raise RunError(f"cannot write {target}: {error}") from error
+    with exporting(target) as temporary, duckdb.connect() as connection:
+        connection.register("summaries", pa.Table.from_pylist(rows, schema=_SCHEMA))
+        copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
 
 
 _BY_FILE = """
@@ -166,7 +162,7 @@ def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
 
 def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:
     """Return SQL for the rows with their folder's name: whole if the run has several roots."""
-    (roots,) = connection.execute("SELECT count(DISTINCT root) FROM ledger").fetchone() or (0,)
+    roots = fetch_value(connection, "SELECT count(DISTINCT root) FROM ledger")
     path = "path" if roots <= 1 else "root || '/' || path"
     return rf"""
         SELECT *, CASE WHEN contains({path}, '/')

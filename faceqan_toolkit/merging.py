@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from faceqan_toolkit.database import FETCHED, attach, copy_rows, open_database
+from faceqan_toolkit.database import FETCHED, attach, copy_rows, fetch_value, open_database
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
 from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP, completed
@@ -150,8 +150,7 @@ def _take_records(
 ) -> None:
     """Take a run's parts as they are, or its rows without those of lost photos."""
     try:
-        ((lost,),) = database.execute(f"SELECT count(*) FROM lost WHERE run = {number}").fetchall()
-        if not lost:
+        if not fetch_value(database, f"SELECT count(*) FROM lost WHERE run = {number}"):
             for part in run.ledger.parts:
                 target.ledger.take(part)
             return

@@ -14,9 +14,14 @@ from typing import Any
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.database import connect, copy_rows, fetch_dicts, iterate_dicts
-from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.database import (
+    connect,
+    copy_rows,
+    exporting,
+    fetch_dicts,
+    fetch_value,
+    iterate_dicts,
+)
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.types import (
@@ -39,6 +44,9 @@ SCORED_COLUMNS = (
     "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
+
+ORDER = "quality DESC NULLS LAST, status <> 'ok', path, face"
+"""SQL for the order of a ranking: best quality first, failures last, ties by path."""
 
 
 def ranked(rows: str, left_out: str = "0") -> str:
@@ -64,7 +72,7 @@ def ranked(rows: str, left_out: str = "0") -> str:
             FROM (
                 SELECT *, row_number() OVER () + {left_out} AS number,
                     lag(quality) OVER () AS before
-                FROM (FROM {rows} ORDER BY quality DESC NULLS LAST, status <> 'ok', path, face)
+                FROM (FROM {rows} ORDER BY {ORDER})
             )
         )
     """
@@ -228,11 +236,11 @@ class Ranking:
     def resized(self) -> int:
         """Return how many scored crops had to be resized first."""
         with self._connection() as connection:
-            row = connection.execute(
+            query = (
                 "SELECT count(*) FROM ledger "
                 "WHERE status = 'ok' AND starts_with(reason, 'resized from')"
-            ).fetchone()
-        return int(row[0]) if row else 0
+            )
+            return int(fetch_value(connection, query))
 
     def rows(
         self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
@@ -334,14 +342,11 @@ class Ranking:
         Raises:
             RunError: it cannot be written.
         """
-        try:
-            with replacing(target) as temporary:
-                if file_format == "pickle":
-                    temporary.write_bytes(pickle.dumps(self._qualities(top, bottom)))
-                else:
-                    self._copy(temporary, file_format, self._query(top, bottom))
-        except (OSError, duckdb.IOException) as error:
-            raise RunError(f"cannot write {target}: {error}") from error
+        with exporting(target) as temporary:
+            if file_format == "pickle":
+                temporary.write_bytes(pickle.dumps(self._qualities(top, bottom)))
+            else:
+                self._copy(temporary, file_format, self._query(top, bottom))
 
     def _columns(self) -> str:
         """Return SQL for `columns`, of ranked rows."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from faceqan_toolkit.database import attach, open_database
+from faceqan_toolkit.database import attach, fetch_value, open_database
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.runs import HEALABLE, Run
 from faceqan_toolkit.sources.locate import (
@@ -71,7 +71,7 @@ class Todo:
             self._database.execute("CREATE TABLE todo (number BIGINT, attempt BIGINT)")
             self._take_in(iter(sources))
             self._drop_repeated()
-            self.asked = self._value("SELECT count(*) FROM asked")
+            self.asked = int(fetch_value(self._database, "SELECT count(*) FROM asked"))
             self._length = 0
             self._stack = stack.pop_all()
 
@@ -118,7 +118,7 @@ class Todo:
                 if _is_to_do(source, Known(*known), identify(source), retry_failed, run.folder):
                     again.append((number, attempt + 1))
             self._insert("todo", ["number", "attempt"], again)
-        self._length = self._value("SELECT count(*) FROM todo")
+        self._length = int(fetch_value(self._database, "SELECT count(*) FROM todo"))
 
     def __len__(self) -> int:
         return self._length
@@ -157,7 +157,7 @@ class Todo:
 
     def _drop_repeated(self) -> None:
         """Keep the first of photos that are the same file; refuse different ones by one path."""
-        one_root = self._value("SELECT count(DISTINCT root) FROM asked") <= 1
+        one_root = fetch_value(self._database, "SELECT count(DISTINCT root) FROM asked") <= 1
         place = "path" if one_root else "rtrim(root, '/') || '/' || path"
         self._database.execute(
             f"""DELETE FROM asked USING (
@@ -188,10 +188,6 @@ class Todo:
             cursor.execute(query)
             while rows := cursor.fetchmany(BLOCK):
                 yield from rows
-
-    def _value(self, query: str) -> int:
-        ((value,),) = self._database.execute(query).fetchall()
-        return int(value)
 
 
 def _is_to_do(
