@@ -40,7 +40,9 @@ def parse_run_json(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     _check(isinstance(content, dict), "it is no object")
     _check_settings(content.get("settings"))
-    for name in ("identity", "model", "scale", "calibration", "versions", "counts"):
+    for name in ("identity", "versions", "counts"):
+        _check(isinstance(content.get(name, {}), dict), f"{name} is no object")
+    for name in ("model", "scale", "calibration"):  # not every run has one
         _check(isinstance(content.get(name), (dict, type(None))), f"{name} is no object")
     merged = content.get("merged") or {"invocations": 0}
     _check(isinstance(merged, dict) and _is_number(merged.get("invocations")), "merged is none")

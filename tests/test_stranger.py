@@ -396,6 +396,8 @@ class TestRunJson:
          '{"settings": {"task": "score"}, "calibration": {"thresholds": null}}',
          '{"settings": {"task": "score"}, "calibration": {"id": "x"}}',
          '{"settings": {"task": "score"}, "invocations": null}',
+         '{"settings": {"task": "score"}, "versions": null}',
+         '{"settings": {"task": "score"}, "identity": null}',
          '{"settings": {"task": "score"}, "merged": {"runs": []}}'],
     )  # fmt: skip
     def test_what_is_refused(self, text: str) -> None:
