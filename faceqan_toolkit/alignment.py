@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
 
-from faceqan_toolkit.errors import SettingsError, Unalignable
-from faceqan_toolkit.settings import TEMPLATES
+from faceqan_toolkit.errors import Unalignable
+from faceqan_toolkit.settings import check_crops
 from faceqan_toolkit.types import AlignedCrop, Face, Pixels
 
 ARCFACE_SIZE = 112
@@ -51,10 +51,7 @@ class Template:
     size: int = ARCFACE_SIZE
 
     def __post_init__(self) -> None:
-        if self.name not in TEMPLATES:
-            raise SettingsError(f"template is {self.name}; it must be one of {TEMPLATES}")
-        if not 16 <= self.size <= 1024:
-            raise SettingsError(f"crop-size is {self.size}; it must be 16 to 1024 pixels")
+        check_crops(self.name, self.size)
 
     def transform(self, face: Face, photo_size: tuple[int, int]) -> NDArray[np.float64]:
         """Return the (2, 3) transform from photo to crop coordinates.

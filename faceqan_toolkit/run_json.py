@@ -9,7 +9,7 @@ from typing import Any
 
 from faceqan_toolkit.files import parse_json
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.settings import TASKS, Settings
+from faceqan_toolkit.settings import CROP_SIZES, TASKS, Settings
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,), "Path": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
@@ -20,8 +20,6 @@ _SETTINGS = {
     item.name: sum((_KINDS[kind] for kind in str(item.type).split(" | ")), (type(None),))
     for item in fields(Settings)
 }
-_SIDES = range(16, 1025)
-"""What an aligned crop may measure, pixels."""
 _LARGEST = 1e15
 
 
@@ -49,7 +47,7 @@ def parse_run_json(text: str) -> dict[str, Any]:
     model = content.get("model") or {}
     for name in ("name", "sha256", "template"):
         _check(isinstance(model.get(name, ""), str), f"model's {name} is no text")
-    _check(model.get("input_size", 112) in _SIDES, "model's input_size is none")
+    _check(model.get("input_size", 112) in CROP_SIZES, "model's input_size is none")
     calibration = content.get("calibration") or {}
     _check(not calibration or "thresholds" in calibration, "calibration has no thresholds")
     for item in _objects(calibration, "thresholds"):
@@ -72,7 +70,7 @@ def _check_settings(settings: Any) -> None:
         _check(right, f"setting {name} is {str(value)[:50]!r}")
         if right and isinstance(value, (int, float)):
             _check(abs(value) < 2**63 and math.isfinite(value), f"setting {name} is too large")
-    _check(settings.get("crop_size", 112) in _SIDES, "setting crop_size is none")
+    _check(settings.get("crop_size", 112) in CROP_SIZES, "setting crop_size is none")
 
 
 def _objects(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ DETECTORS: Mapping[str, Mapping[str, float]] = {
 CLAMPS = ("published", "valid")
 EPS_MODES = ("absolute", "contrast")
 TEMPLATES = ("arcface", "box")
+CROP_SIZES = range(16, 1025)
+"""What the side of an aligned crop may measure, pixels."""
 ENGINES = ("local", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
 PRECISIONS = ("float32", "tf32")
@@ -149,10 +151,10 @@ class Settings:
     template: str = _stage("template", "arcface")
     crop_size: int = _stage("template", 112)
     model: str = _stage("quality", "sface")
-    channels: str | None = field(default=None, metadata={"stage": "quality"})
-    pixel_mean: float | None = field(default=None, metadata={"stage": "quality"})
-    pixel_std: float | None = field(default=None, metadata={"stage": "quality"})
-    norm_eps: float | None = field(default=None, metadata={"stage": "quality"})
+    channels: str | None = _stage("quality", None)
+    pixel_mean: float | None = _stage("quality", None)
+    pixel_std: float | None = _stage("quality", None)
+    norm_eps: float | None = _stage("quality", None)
     method: str = _stage("quality", "faceqan")
     eps: float = _stage("quality", 0.001)
     eps_mode: str = _stage("quality", "absolute")
@@ -176,54 +178,13 @@ class Settings:
     hints: bool = True
 
     def __post_init__(self) -> None:
+        _check_choice("task", self.task, TASKS)
         self._check_method()
-        _check(self.preset in PRESETS, "preset", self.preset, f"one of {', '.join(PRESETS)}")
-        own = PRESETS[self.preset]
-        if self.preset != "exact":
-            _check(
-                self.copies in (0, own), "copies", self.copies, f"{own} for preset {self.preset}"
-            )
-        object.__setattr__(self, "copies", self.copies or own)
-        self._check_instant()
-        _check(
-            self.detector in DETECTORS, "detector", self.detector, f"one of {', '.join(DETECTORS)}"
-        )
-        for name, value in DETECTORS[self.detector].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        if self.detector != "mtcnn":
-            _check(not self.one_based, "one_based", True, "left out: it is MTCNN's alone")
-            _check(
-                self.landmarks is None, "landmarks", self.landmarks, "used without another detector"
-            )
-        _check(self.task in TASKS, "task", self.task, f"one of {', '.join(TASKS)}")
-        _check(self.faces in FACE_POLICIES, "faces", self.faces, f"one of {FACE_POLICIES}")
-        _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")
-        _check(0 <= self.min_confidence <= 1, "min_confidence", self.min_confidence, "in [0, 1]")
-        _check(
-            self.max_side == 0 or self.max_side >= 100,
-            "max_side",
-            self.max_side,
-            "at least 100 pixels, or 0 for the photo's own size",
-        )
-        _check(self.template in TEMPLATES, "template", self.template, f"one of {TEMPLATES}")
-        _check(16 <= self.crop_size <= 1024, "crop_size", self.crop_size, "16 to 1024 pixels")
+        self._check_preset()
+        self._check_detection()
+        check_crops(self.template, self.crop_size)
         _ = self.model_options
-        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
-        _check(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
-        _check(
-            self.ray_address is None or self.engine == "ray",
-            "ray-address",
-            self.ray_address,
-            "used with --engine ray",
-        )
-        _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
-        _check(
-            0 <= self.photo_timeout < math.inf,
-            "photo_timeout",
-            self.photo_timeout,
-            "0 or more seconds; 0 sets no limit",
-        )
+        self._check_work()
         check_attack(
             self.eps,
             self.steps,
@@ -238,7 +199,7 @@ class Settings:
 
     def _check_method(self) -> None:
         """Refuse a method nobody knows, and settings it would ignore."""
-        _check(self.method in METHODS, "method", self.method, f"one of {', '.join(METHODS)}")
+        _check_choice("method", self.method, METHODS)
         for name in METHODS["faceqan"]:
             value, own = getattr(self, name), type(self).__dataclass_fields__[name].default
             # a run tells the number that 0 became
@@ -246,6 +207,16 @@ class Settings:
             if name not in METHODS[self.method] and not same:
                 expected = f"left out: method {self.method} would ignore it"
                 _check(False, name, value, expected)
+
+    def _check_preset(self) -> None:
+        """Take the preset's number of copies; refuse what it would ignore."""
+        _check_choice("preset", self.preset, PRESETS)
+        own = PRESETS[self.preset]
+        if self.preset != "exact":
+            expected = f"{own} for preset {self.preset}"
+            _check(self.copies in (0, own), "copies", self.copies, expected)
+        object.__setattr__(self, "copies", self.copies or own)
+        self._check_instant()
 
     def _check_instant(self) -> None:
         """Refuse what "instant" would ignore, and what only "instant" understands."""
@@ -263,6 +234,32 @@ class Settings:
         if self.refine_at is not None:
             _check(math.isfinite(self.refine_at), "refine_at", self.refine_at, "finite")
             _check(self.refine > 0, "refine_at", self.refine_at, "used with --refine")
+
+    def _check_detection(self) -> None:
+        """Take what the detector takes where nothing is asked for; refuse what it would ignore."""
+        _check_choice("detector", self.detector, DETECTORS)
+        for name, value in DETECTORS[self.detector].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.detector != "mtcnn":
+            _check(not self.one_based, "one_based", True, "left out: it is MTCNN's alone")
+            expected = "used without another detector"
+            _check(self.landmarks is None, "landmarks", self.landmarks, expected)
+        _check_choice("faces", self.faces, FACE_POLICIES)
+        _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")
+        _check(0 <= self.min_confidence <= 1, "min_confidence", self.min_confidence, "in [0, 1]")
+        expected = "at least 100 pixels, or 0 for the photo's own size"
+        _check(self.max_side == 0 or self.max_side >= 100, "max_side", self.max_side, expected)
+
+    def _check_work(self) -> None:
+        """Refuse what says nothing of how the work is done."""
+        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
+        _check_choice("engine", self.engine, ENGINES)
+        on_ray = self.ray_address is None or self.engine == "ray"
+        _check(on_ray, "ray_address", self.ray_address, "used with --engine ray")
+        _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
+        expected = "0 or more seconds; 0 sets no limit"
+        _check(0 <= self.photo_timeout < math.inf, "photo_timeout", self.photo_timeout, expected)
 
     @property
     def model_options(self) -> ModelOptions:
@@ -317,7 +314,6 @@ PUBLISHED: Mapping[str, Any] = {
 }
 """The choices of the published code, and plain MTCNN and bilinear warping before it."""
 
-
 MOST = 1000
 """Steps and copies; the paper takes 5 and 10."""
 
@@ -339,10 +335,27 @@ def check_attack(
     _check(1 <= copies <= MOST, "copies", copies, f"1 to {MOST}")
     _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
     _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
-    _check(clamp in CLAMPS, "clamp", clamp, f"one of {CLAMPS}")
-    _check(eps_mode in EPS_MODES, "eps_mode", eps_mode, f"one of {', '.join(EPS_MODES)}")
-    _check(precision in PRECISIONS, "precision", precision, f"one of {', '.join(PRECISIONS)}")
-    _check(backend in BACKENDS, "backend", backend, f"one of {', '.join(BACKENDS)}")
+    _check_choice("clamp", clamp, CLAMPS)
+    _check_choice("eps_mode", eps_mode, EPS_MODES)
+    _check_choice("precision", precision, PRECISIONS)
+    _check_choice("backend", backend, BACKENDS)
+
+
+def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
+    """Raise SettingsError if aligned crops cannot be cut so.
+
+    Args:
+        template: see `alignment.Template`.
+        size: side of the crop, pixels.
+        size_name: what a message calls it.
+    """
+    _check_choice("template", template, TEMPLATES)
+    expected = f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels"
+    _check(size in CROP_SIZES, size_name, size, expected)
+
+
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    _check(value in choices, name, value, f"one of {', '.join(choices)}")
 
 
 def _check(valid: bool, name: str, value: object, expected: str) -> None:

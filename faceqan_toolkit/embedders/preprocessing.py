@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.settings import TEMPLATES
+from faceqan_toolkit.settings import check_crops
 
 ChannelValues = float | tuple[float, float, float]
 
@@ -38,10 +38,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channels not in ("RGB", "BGR"):
             raise SettingsError(f"channels is {self.channels}; it must be RGB or BGR")
-        if self.template not in TEMPLATES:
-            raise SettingsError(f"template is {self.template}; it must be one of {TEMPLATES}")
-        if not 16 <= self.input_size <= 1024:
-            raise SettingsError(f"input_size is {self.input_size}; it must be 16 to 1024 pixels")
+        check_crops(self.template, self.input_size, "input_size")
         if not all(value > 0 for value in _by_channel(self.std)):
             raise SettingsError(f"std is {self.std}; it must be above 0")
 
