@@ -27,8 +27,9 @@ from torch import Tensor
 from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.evaluation.comparisons import Comparisons
 from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
-from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.summary import Method
 from faceqan_toolkit.quality import FaceQAN, aggregate
 from faceqan_toolkit.settings import Settings
 

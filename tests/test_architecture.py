@@ -48,8 +48,8 @@ LAYERS = [
     {"report.rows", "report.pictures", "report.groups", "report.page"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
-    {"evaluation.plain_pickle", "evaluation.matching", "evaluation.protocols.issues",
-     "evaluation.protocols.templates"},
+    {"evaluation.options", "evaluation.plain_pickle", "evaluation.matching",
+     "evaluation.protocols.issues", "evaluation.protocols.templates"},
     {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy",
      "evaluation.run_faces"},
     {

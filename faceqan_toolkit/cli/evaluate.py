@@ -10,12 +10,21 @@ import click
 
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.options import stack
+from faceqan_toolkit.evaluation.options import (
+    EDC_VARIANTS,
+    FIGURE_FORMATS,
+    FTE_RULES,
+    PAIR_QUALITIES,
+    PROTOCOLS,
+    TEMPLATE_QUALITIES,
+    EvaluationOptions,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
+DEFAULTS = EvaluationOptions()
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
@@ -44,38 +53,39 @@ input_options = stack(
 
 curve_options = stack(
     click.option(
-        "--edc", type=click.Choice(["fixed", "recompute"]), default="fixed", show_default=True,
+        "--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
         help="Threshold from all non-mated comparisons, or found anew at every discard share.",
     ),
     click.option(
-        "--fmr", "fmr_targets", type=float, multiple=True, default=(1e-2, 1e-3, 1e-4),
+        "--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
         show_default=True, metavar="RATE", help="False match rate; may be repeated.",
     ),
     click.option(
-        "--fnmr-start", "fnmr_starts", type=float, multiple=True, default=(0.05,),
-        show_default=True, metavar="RATE",
+        "--fnmr-start", "fnmr_starts", type=float, multiple=True,
+        default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
         help="Also at the threshold with this FNMR before discarding; may be repeated.",
     ),
     click.option(
-        "--fte", type=click.Choice(["exclude", "worst"]), default="exclude", show_default=True,
+        "--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
         help="Faces not found: leave their comparisons out, or count them as errors that are "
         "discarded first.",
     ),
     click.option(
-        "--pair-quality", type=click.Choice(["min", "mean", "product"]), default="min",
+        "--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
         show_default=True, help="Of a comparison, from its two qualities.",
     ),
     click.option(
-        "--bootstrap", "replicates", type=click.IntRange(min=0), default=1000, show_default=True,
-        metavar="N", help="Resamplings of identities behind the intervals; 0 for none.",
+        "--bootstrap", "replicates", type=click.IntRange(min=0), default=DEFAULTS.replicates,
+        show_default=True, metavar="N",
+        help="Resamplings of identities behind the intervals; 0 for none.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+        "--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True,
         help="Of all that is drawn here; the attack's is --noise-seed.",
     ),
     click.option(
-        "--format", "formats", type=click.Choice(["pdf", "svg", "png"]), multiple=True,
-        default=("pdf", "svg", "png"), show_default=True,
+        "--format", "formats", type=click.Choice(FIGURE_FORMATS), multiple=True,
+        default=FIGURE_FORMATS, show_default=True,
         help="Of the figures; may be repeated.",
     ),
 )  # fmt: skip
@@ -171,7 +181,7 @@ def insightface_bin(root: Path, **chosen: Any) -> None:
 @_protocol(
     "ijbc",
     click.option(
-        "--template-quality", type=click.Choice(["min", "mean", "max"]), default="min",
+        "--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
         show_default=True, help="Of a template, from its photos' qualities.",
     ),
     click.option(

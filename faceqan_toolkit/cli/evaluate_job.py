@@ -33,12 +33,13 @@ from faceqan_toolkit.evaluation.compare import compared
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
 from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.output import write_evaluation
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.ijbc import write_landmarks
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
-from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.summary import Method
 from faceqan_toolkit.runs import read_run
 from faceqan_toolkit.settings import ModelOptions, Settings
 from faceqan_toolkit.wording import counted, reason_of

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
+from faceqan_toolkit.evaluation.options import check_target
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,12 +70,6 @@ def as_indices(values: ArrayLike, like: Floats, what: str) -> NDArray[np.int32]:
 def identity_codes(identity: ArrayLike) -> NDArray[np.int32]:
     """Return (N,) int32 numbers 0, 1, ... for any labels, equal where the labels are."""
     return np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int32)
-
-
-def check_target(target: float) -> None:
-    """Raise SettingsError unless an error rate lies in (0, 1)."""
-    if not 0 < target < 1:
-        raise SettingsError(f"an error rate must lie between 0 and 1, not {target}")
 
 
 def allowed(target: float, total: ArrayLike) -> Ints:

@@ -29,11 +29,10 @@ from faceqan_toolkit.evaluation.comparisons import (
     Floats,
     Ints,
     allowed,
-    check_target,
     largest,
 )
+from faceqan_toolkit.evaluation.options import PAIR_QUALITIES, check_limit, check_target
 
-PAIR_QUALITIES = ("min", "mean", "product")
 GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
 """Discard shares of the "recompute" variant."""
 CURVE_SHARES: tuple[float, ...] = tuple(step / 100 for step in range(96))
@@ -104,12 +103,6 @@ class Curve:
         x = np.append(inside, limit)
         y = self.at(x)
         return float((y[1:] + y[:-1]) / 2 @ np.diff(x))
-
-
-def check_limit(limit: float) -> None:
-    """Raise SettingsError unless a discard share lies in (0, 1]."""
-    if not 0 < limit <= 1:
-        raise SettingsError(f"a discard share must lie above 0 and at most at 1, not {limit}")
 
 
 def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:

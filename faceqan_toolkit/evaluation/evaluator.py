@@ -32,9 +32,9 @@ from faceqan_toolkit.evaluation.edc import (
     pair_quality,
     random_discard,
 )
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.summary import (
     Evaluation,
-    EvaluationOptions,
     Figures,
     Method,
     MethodResult,

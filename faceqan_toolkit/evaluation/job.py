@@ -16,12 +16,13 @@ from faceqan_toolkit.errors import ProtocolError, RunError
 from faceqan_toolkit.evaluation.compare import compare
 from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import unpack
 from faceqan_toolkit.evaluation.protocols.issues import SEVERITY
 from faceqan_toolkit.evaluation.protocols.validation import Report, validate
 from faceqan_toolkit.evaluation.run_faces import RunFaces
-from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos import find_photos

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.page import page
 from faceqan_toolkit.evaluation.panels import Panel
 from faceqan_toolkit.evaluation.plots import (
-    FORMATS,
     det_figure,
     edc_figure,
     grid_figure,
@@ -32,7 +32,7 @@ def write_evaluation(
     folder: Path,
     made_by: Mapping[str, str] | None = None,
     *,
-    figures: Sequence[str] = FORMATS,
+    figures: Sequence[str] = FIGURE_FORMATS,
 ) -> list[Path]:
     """Write everything about one or more evaluations; equal evaluations give equal bytes.
 

@@ -18,6 +18,7 @@ from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.panels import Line, Panel
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.files import writing
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("pdf", "svg", "png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
 NEUTRAL = "#6E6E6E"
@@ -178,15 +178,16 @@ def save(figure: Figure, target: Path) -> None:
 
     Args:
         figure: from one of the functions above.
-        target: its suffix is one of `FORMATS`.
+        target: its suffix is one of `FIGURE_FORMATS`.
 
     Raises:
         SettingsError: another suffix.
         RunError: it cannot be written.
     """
     kind = target.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        raise SettingsError(f"figures are written as {', '.join(FORMATS)}, not {target.name}")
+    if kind not in FIGURE_FORMATS:
+        known = ", ".join(FIGURE_FORMATS)
+        raise SettingsError(f"figures are written as {known}, not {target.name}")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     with _style(), writing(target) as temporary:
         figure.savefig(temporary, format=kind, metadata=metadata[kind])

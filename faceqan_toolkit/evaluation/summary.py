@@ -1,4 +1,4 @@
-"""What the evaluation of quality methods on one data set is asked for, and what it finds."""
+"""What the evaluation of quality methods on one data set is given, and what it finds."""
 
 from __future__ import annotations
 
@@ -11,70 +11,12 @@ from numpy.typing import ArrayLike
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
-from faceqan_toolkit.evaluation.comparisons import check_target
-from faceqan_toolkit.evaluation.edc import PAIR_QUALITIES, Area, Curve, RandomDiscard, check_limit
+from faceqan_toolkit.evaluation.edc import Area, Curve, RandomDiscard
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import Accuracy, Det
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 """Discard shares at which the summary states the FNMR."""
-
-KINDS = ("quality", "simple", "oracle", "random")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How curves are made; every output states them.
-
-    Attributes:
-        edc: "fixed" or "recompute".
-        fte: comparisons without an embedding or a quality: "exclude" leaves them out and counts
-            them; "worst" counts them among the errors (no embedding) and discards them first.
-        pair_quality: "min", "mean" or "product".
-        template_quality: how a template's quality came from its images', a word for the
-            outputs; None where samples are images.
-        fmr_targets: of the thresholds.
-        fnmr_starts: further thresholds, chosen so that this FNMR is reached at discard 0.
-        limits: discard shares up to which areas are taken.
-        replicates: of the bootstrap; 0 for no intervals.
-        level: of the intervals.
-        draws: of random qualities.
-        seed: of bootstrap and random qualities.
-
-    Raises:
-        SettingsError: a value makes no sense.
-    """
-
-    edc: str = "fixed"
-    fte: str = "exclude"
-    pair_quality: str = "min"
-    template_quality: str | None = None
-    fmr_targets: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
-    fnmr_starts: tuple[float, ...] = (0.05,)
-    limits: tuple[float, ...] = (0.2, 0.3, 1.0)
-    replicates: int = 1000
-    level: float = 0.95
-    draws: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for value, choices, what in (
-            (self.edc, ("fixed", "recompute"), "edc"),
-            (self.fte, ("exclude", "worst"), "fte"),
-            (self.pair_quality, PAIR_QUALITIES, "pair quality"),
-        ):
-            if value not in choices:
-                raise SettingsError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
-        for rate in (*self.fmr_targets, *self.fnmr_starts, self.level):
-            check_target(rate)
-        for rates in (self.fmr_targets, self.fnmr_starts):
-            if len({f"{rate:g}" for rate in rates}) < len(rates):
-                raise SettingsError("an error rate is given twice")
-        for limit in self.limits:
-            check_limit(limit)
-        if not self.fmr_targets or not self.limits:
-            raise SettingsError("at least one FMR target and one limit are needed")
-        if self.replicates < 0 or self.draws < 1:
-            raise SettingsError("replicates must be at least 0 and draws at least 1")
 
 
 @dataclass(frozen=True)
@@ -148,7 +90,7 @@ class MethodResult:
 
     Attributes:
         name: as given; "oracle" and "random" are the baselines.
-        kind: one of `KINDS`.
+        kind: "quality" or "simple", as given; "oracle" and "random" for those.
         note: as given.
         missing: mated comparisons for which it has no quality.
         figures: one for each point.

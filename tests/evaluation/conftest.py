@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from faceqan_toolkit.evaluation.evaluator import evaluate
-from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from tests.evaluation.synthetic import world
 
 HOSTILE = "</script><b onclick=x>_$a^2$&|*"

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.evaluation.comparisons import Comparisons
 from faceqan_toolkit.evaluation.evaluator import evaluate
-from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.summary import Evaluation, Method
 
 
 @dataclass(frozen=True)

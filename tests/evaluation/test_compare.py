@@ -8,9 +8,10 @@ import pytest
 from faceqan_toolkit.errors import EvaluationError
 from faceqan_toolkit.evaluation.compare import compare, compared, contradicts
 from faceqan_toolkit.evaluation.job import evaluate_protocol
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol
 from faceqan_toolkit.evaluation.protocols.templates import Templates
-from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.summary import Method
 
 
 def made_up(tmp_path, rows, folds=None, names=True, templates=None) -> Protocol:

@@ -11,7 +11,8 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import SPARE, Comparisons
 from faceqan_toolkit.evaluation.edc import GRID, edc
 from faceqan_toolkit.evaluation.evaluator import evaluate
-from faceqan_toolkit.evaluation.summary import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.summary import Method
 from tests.evaluation.synthetic import QUICK, World, run, world
 
 

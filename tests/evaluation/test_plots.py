@@ -13,6 +13,7 @@ import pytest
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation import plots
 from faceqan_toolkit.evaluation.edc import edc
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.panels import Panel
 from faceqan_toolkit.photos import decode_bytes
 from tests.evaluation.conftest import HOSTILE
@@ -96,7 +97,7 @@ def test_det(evaluations) -> None:
     assert f"EER {100 * det.eer:.2f} %" in line.get_label()
 
 
-@pytest.mark.parametrize("kind", plots.FORMATS)
+@pytest.mark.parametrize("kind", FIGURE_FORMATS)
 def test_files_are_deterministic(evaluations, tmp_path: Path, kind: str) -> None:
     files = [tmp_path / f"{name}.{kind}" for name in "ab"]
     plots.save(plots.edc_figure(evaluations[0], 0.1), files[0])

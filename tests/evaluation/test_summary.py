@@ -8,7 +8,7 @@ import pytest
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.evaluator import evaluate
-from faceqan_toolkit.evaluation.summary import EvaluationOptions
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import fold_accuracy
 from tests.evaluation.synthetic import QUICK, run, world
 

@@ -26,7 +26,8 @@ from faceqan_toolkit.embedders.freeze import freeze
 from faceqan_toolkit.embedders.zoo import find_model, load_embedder
 from faceqan_toolkit.evaluation.comparisons import Comparisons
 from faceqan_toolkit.evaluation.evaluator import evaluate
-from faceqan_toolkit.evaluation.summary import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.instant import PooledFeatures
 
 Array = NDArray[np.float64]

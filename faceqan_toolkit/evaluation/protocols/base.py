@@ -104,7 +104,7 @@ class Protocol:
     """A data set with the comparisons its protocol asks for.
 
     Attributes:
-        name: of the protocol, as `registry.PROTOCOLS` has it.
+        name: of the protocol, as `options.PROTOCOLS` has it.
         root: the folder that paths are relative to.
         paths: (N,) of the samples, each once, as results have them (`paths.path_text`).
         identities: (M,) int64, who is compared: of every sample or, where there are templates,

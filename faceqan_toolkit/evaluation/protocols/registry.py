@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from faceqan_toolkit.errors import ProtocolError, SettingsError
+from faceqan_toolkit.evaluation.options import PROTOCOLS
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.cfp import read_cfp_fp
 from faceqan_toolkit.evaluation.protocols.folders import read_folders
@@ -13,8 +14,6 @@ from faceqan_toolkit.evaluation.protocols.ijbc import read_ijbc
 from faceqan_toolkit.evaluation.protocols.insightface_bin import read_insightface_bin
 from faceqan_toolkit.evaluation.protocols.lfw import read_lfw
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
-
-PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
 
 
 def read_protocol(
@@ -29,7 +28,7 @@ def read_protocol(
     """Return a data set's protocol; no photo is opened.
 
     Args:
-        name: one of `PROTOCOLS`.
+        name: one of `options.PROTOCOLS`.
         root: the data set's folder; of "bin" the file or a folder with one.
         pairs: of "lfw" and "xqlfw" another list; of "pairs" the CSV file.
         non_mated: of "folders", see `read_folders`.

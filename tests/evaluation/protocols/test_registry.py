@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import ProtocolError, SettingsError
+from faceqan_toolkit.evaluation.options import PROTOCOLS
 from faceqan_toolkit.evaluation.protocols.issues import KEPT_OF_A_KIND, SEVERITY
-from faceqan_toolkit.evaluation.protocols.registry import PROTOCOLS, read_protocol
+from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate
 from tests.evaluation.protocols.trees import lfw_tree
 

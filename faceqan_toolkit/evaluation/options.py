@@ -1,0 +1,82 @@
+"""What an evaluation is asked for. No numpy: the command line shows choices and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faceqan_toolkit.errors import SettingsError
+
+PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
+EDC_VARIANTS = ("fixed", "recompute")
+FTE_RULES = ("exclude", "worst")
+PAIR_QUALITIES = ("min", "mean", "product")
+TEMPLATE_QUALITIES = ("min", "mean", "max")
+FIGURE_FORMATS = ("pdf", "svg", "png")
+
+
+def check_target(target: float) -> None:
+    """Raise SettingsError unless an error rate lies in (0, 1)."""
+    if not 0 < target < 1:
+        raise SettingsError(f"an error rate must lie between 0 and 1, not {target}")
+
+
+def check_limit(limit: float) -> None:
+    """Raise SettingsError unless a discard share lies in (0, 1]."""
+    if not 0 < limit <= 1:
+        raise SettingsError(f"a discard share must lie above 0 and at most at 1, not {limit}")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How curves are made; every output states them.
+
+    Attributes:
+        edc: "fixed" or "recompute".
+        fte: comparisons without an embedding or a quality: "exclude" leaves them out and counts
+            them; "worst" counts them among the errors (no embedding) and discards them first.
+        pair_quality: "min", "mean" or "product".
+        template_quality: how a template's quality came from its images', a word for the
+            outputs; None where samples are images.
+        fmr_targets: of the thresholds.
+        fnmr_starts: further thresholds, chosen so that this FNMR is reached at discard 0.
+        limits: discard shares up to which areas are taken.
+        replicates: of the bootstrap; 0 for no intervals.
+        level: of the intervals.
+        draws: of random qualities.
+        seed: of bootstrap and random qualities.
+
+    Raises:
+        SettingsError: a value makes no sense.
+    """
+
+    edc: str = "fixed"
+    fte: str = "exclude"
+    pair_quality: str = "min"
+    template_quality: str | None = None
+    fmr_targets: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
+    fnmr_starts: tuple[float, ...] = (0.05,)
+    limits: tuple[float, ...] = (0.2, 0.3, 1.0)
+    replicates: int = 1000
+    level: float = 0.95
+    draws: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for value, choices, what in (
+            (self.edc, EDC_VARIANTS, "edc"),
+            (self.fte, FTE_RULES, "fte"),
+            (self.pair_quality, PAIR_QUALITIES, "pair quality"),
+        ):
+            if value not in choices:
+                raise SettingsError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+        for rate in (*self.fmr_targets, *self.fnmr_starts, self.level):
+            check_target(rate)
+        for rates in (self.fmr_targets, self.fnmr_starts):
+            if len({f"{rate:g}" for rate in rates}) < len(rates):
+                raise SettingsError("an error rate is given twice")
+        for limit in self.limits:
+            check_limit(limit)
+        if not self.fmr_targets or not self.limits:
+            raise SettingsError("at least one FMR target and one limit are needed")
+        if self.replicates < 0 or self.draws < 1:
+            raise SettingsError("replicates must be at least 0 and draws at least 1")
