@@ -134,7 +134,7 @@ class RunComparison:
 
         Args:
             target: replaced if it exists.
-            file_format: one of `ranking.FORMATS`.
+            file_format: one of `choices.FORMATS`.
             number: the biggest movers only.
 
         Raises:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, fields
 
 import duckdb
 
+from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.ranking import ORDER, Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import FileState
-
-WHATS = ("photos", "crops")
-BYS = ("best", "worst", "main")
 
 # which of a photo's rows speaks for it
 _SPEAKER = {
@@ -30,9 +28,9 @@ class Rules:
     """Conditions, all of which must hold; each is judged by itself over the whole run.
 
     Attributes:
-        what: "photos" judges photos, "crops" faces.
-        by: which face speaks for a photo: its "best" or "worst" scored one, or the "main" one,
-            the largest of those the run has.
+        what: one of `choices.WHATS`: "photos" judges photos, "crops" faces.
+        by: one of `choices.BYS`: which face speaks for a photo, its "best" or "worst" scored one,
+            or the "main" one, the largest of those the run has.
         min_quality: least quality.
         min_percentile: least percentile among the run's scored faces, as rankings show it, in
             [0, 100].
@@ -62,7 +60,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.what not in WHATS or self.by not in BYS:
-            raise SettingsError(f"what is one of {WHATS} and by one of {BYS}")
+            raise SettingsError(f"what is one of {', '.join(WHATS)} and by one of {', '.join(BYS)}")
         if self.what == "crops" and self.by != "best":
             raise SettingsError("--by is for photos: of crops every face is judged by itself")
         conditions = [getattr(self, item.name) for item in fields(self)[2:]]

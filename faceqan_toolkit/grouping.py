@@ -131,7 +131,7 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
     Args:
         summaries: of `summarise`.
         target: replaced if it exists.
-        file_format: one of `ranking.FORMATS`.
+        file_format: one of `choices.FORMATS`.
 
     Raises:
         RunError: it cannot be written.

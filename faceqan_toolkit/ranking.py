@@ -32,8 +32,6 @@ from faceqan_toolkit.types import (
     Record,
 )
 
-FORMATS = ("csv", "jsonl", "parquet")
-
 PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
 WHERE_AND_WHY = ("status", "reason", "root")
@@ -335,7 +333,8 @@ class Ranking:
 
         Args:
             target: replaced if it exists.
-            file_format: one of `FORMATS`, or "pickle" for the published code's {path: quality}.
+            file_format: one of `choices.FORMATS`, or "pickle" for the published code's
+                {path: quality}.
             top: the best ones only.
             bottom: the worst scored ones only.
 

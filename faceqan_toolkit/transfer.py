@@ -34,7 +34,6 @@ from faceqan_toolkit.sources.names import extension
 from faceqan_toolkit.types import Content, FileState
 from faceqan_toolkit.wording import reason_of
 
-MODES = ("list", "copy", "move", "link", "symlink")
 BATCH = 256
 """Rows that are written to the manifest, and to the disk, at once."""
 
@@ -45,8 +44,8 @@ class Plan:
 
     Attributes:
         run_folder: the run's, absolute.
-        mode: one of `MODES`.
-        what: "photos" or "crops".
+        mode: one of `choices.MODES`.
+        what: one of `choices.WHATS`.
         folder: where to put them, absolute; None with "list".
         dry: only tell.
         fetch: read photos that are on other machines.

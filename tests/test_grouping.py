@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.grouping import COLUMNS, Grouping, GroupSummary, export, members, summarise
 from faceqan_toolkit.intervals import difference, wilson
-from faceqan_toolkit.ranking import FORMATS
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

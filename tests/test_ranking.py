@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.ranking import FORMATS, Doubt, Ranking
+from faceqan_toolkit.ranking import Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS, Record

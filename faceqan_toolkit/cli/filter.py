@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.errors import SettingsError
 
@@ -22,14 +23,14 @@ from faceqan_toolkit.errors import SettingsError
 )
 @click.option(
     "--mode",
-    type=click.Choice(["list", "copy", "move", "link", "symlink"]),
+    type=click.Choice(MODES),
     default="list",
     show_default=True,
     help="Print the paths of what is kept, or place it below DIR; link is a hard link.",
 )
 @click.option(
     "--what",
-    type=click.Choice(["photos", "crops"]),
+    type=click.Choice(WHATS),
     default="photos",
     show_default=True,
     help="Photos, or the run's aligned crops.",
@@ -37,7 +38,7 @@ from faceqan_toolkit.errors import SettingsError
 @click.option(
     "--as",
     "sink",
-    type=click.Choice(["files", "webdataset", "recordio"]),
+    type=click.Choice(SINKS),
     default="files",
     show_default=True,
     help="With copy: files as they are, or a set for training: tars, or InsightFace's train.rec.",
@@ -51,7 +52,7 @@ from faceqan_toolkit.errors import SettingsError
 )
 @click.option(
     "--by",
-    type=click.Choice(["best", "worst", "main"]),
+    type=click.Choice(BYS),
     default="best",
     show_default=True,
     help="Which face speaks for a photo with several: the best, the worst, or the largest.",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.methods import METHODS
 from faceqan_toolkit.settings import (
@@ -155,7 +156,7 @@ retry_option = click.option(
 )
 
 format_option = click.option(
-    "--format", "formats", type=click.Choice(["csv", "jsonl", "parquet"]), multiple=True,
+    "--format", "formats", type=click.Choice(FORMATS), multiple=True,
     default=["csv"], show_default=True, help="Result file's format; may be repeated.",
 )  # fmt: skip
 

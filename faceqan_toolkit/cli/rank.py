@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
 
@@ -26,11 +27,11 @@ from faceqan_toolkit.errors import SettingsError
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["csv", "jsonl", "parquet", "pickle"]),
+    type=click.Choice([*FORMATS, "pickle"]),
     multiple=True,
     help="Write RUN/rankings.FORMAT (groups.FORMAT, RUN_B/comparison.FORMAT) instead of "
     "printing; may be repeated. pickle is the published code's results.pkl, {path: quality}.",
-)  # fmt: skip
+)
 def command(
     run: Path,
     other: Path | None,

@@ -34,7 +34,6 @@ from faceqan_toolkit.transfer import (
 )
 from faceqan_toolkit.wording import reason_of
 
-SINKS = ("files", "webdataset", "recordio")
 SHARD_SIZE = 10_000
 """Photos in one of WebDataset's shards."""
 INDEX = "shards.json"
