@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
+from faceqan_toolkit.cli.options import is_given
 from faceqan_toolkit.embedders.zoo import FoundModel
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
@@ -62,11 +62,8 @@ def is_weights_file(model: str) -> bool:
 
 def refuse(names: Sequence[str], why: str) -> None:
     """Refuse options that would be ignored."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) is not (
-            ParameterSource.DEFAULT
-        ):
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names and is_given(parameter.name):
             raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
 
 

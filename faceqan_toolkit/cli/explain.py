@@ -66,18 +66,11 @@ def command(
 def _refuse_settings() -> None:
     """Refuse what a run has decided already."""
     for name in click.get_current_context().params:
-        if _is_given(name) and name not in OF_RUNS:
+        if options.is_given(name) and name not in OF_RUNS:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} cannot be given with a run folder, which has its own "
                 "settings"
             )
-
-
-def _is_given(name: str) -> bool:
-    from click.core import ParameterSource
-
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not ParameterSource.DEFAULT
 
 
 def _explain_run(
@@ -98,7 +91,7 @@ def _explain_run(
         worst=ENDS if worst is None else worst,
         best=ENDS if best is None else best,
         device=chosen["device"],
-        model=chosen["model"] if _is_given("model") else None,
+        model=chosen["model"] if options.is_given("model") else None,
         fetch=fetch,
     )
     click.echo(target)

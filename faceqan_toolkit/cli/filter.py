@@ -150,13 +150,11 @@ def command(run: Path | None, undo: Path | None, dry_run: bool, **chosen: Any) -
 
 def _only_dry_run_with_undo(run: Path | None) -> None:
     """Refuse options that `--undo` would ignore."""
-    context = click.get_current_context()
     given = [
         parameter.opts[0]
-        for parameter in context.command.params
+        for parameter in click.get_current_context().command.params
         if parameter.name not in ("run", "undo", "dry_run")
-        and context.get_parameter_source(str(parameter.name))
-        is not click.core.ParameterSource.DEFAULT
+        and options.is_given(str(parameter.name))
     ]
     if run is not None or given:
         raise SettingsError(

@@ -17,10 +17,10 @@ def command() -> None:
 @command.command("list")
 def list_models() -> None:
     """Print every model that --model knows by name, and whether its weights are here."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.embedders import factories, installed
     from faceqan_toolkit.embedders.registry import entries
     from faceqan_toolkit.errors import WeightsError
@@ -46,10 +46,7 @@ def list_models() -> None:
         rows.append((name, "offered", factory, "", "unclear"))
     for row in rows:
         table.add_row(*map(Text, row))  # a file's own text is no markup
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 1000
-    console.print(table)
+    make_console(stderr=False).print(table)
 
 
 @command.command("show")

@@ -332,6 +332,12 @@ quality_options = stack(
 )  # fmt: skip
 
 
+def is_given(name: str) -> bool:
+    """Tell whether whoever typed the command gave a parameter, be it its default's value."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
 def assumed_text(assumed: Sequence[str]) -> str:
     """Return what people are told of a weights file that does not tell all."""
     return (
@@ -347,16 +353,13 @@ def make_settings(task: str, *, like_published: bool = False, **options: Any) ->
         SettingsError: a bad value, or one that contradicts `--like-published`.
     """
     if like_published:
-        from click.core import ParameterSource
-
-        context = click.get_current_context()
         for name, value in PUBLISHED.items():
-            given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
-            if name in options and given and options[name] != value:
+            if name not in options:
+                continue
+            if is_given(name) and options[name] != value:
                 raise SettingsError(
                     f"--like-published sets {name.replace('_', '-')} to {value}; "
                     "leave one of the two options out"
                 )
-            if name in options:
-                options[name] = value
+            options[name] = value
     return Settings(task=task, **options)

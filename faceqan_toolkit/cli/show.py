@@ -137,7 +137,7 @@ def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
     names += ["preset"] if mixed else []
     for name in (*names, "face px", "confidence"):
         table.add_column(name, justify="right")
-    table.add_column("path [face]".replace("[", r"\["), overflow="fold")
+    table.add_column(r"path \[face]", overflow="fold")
     previous = 0
     for row in rows:
         if scored and row["rank"] and previous and row["rank"] > previous + 1:
