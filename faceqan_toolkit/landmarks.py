@@ -110,8 +110,7 @@ class LandmarksFile:
     def identify(self, source: PhotoSource) -> str:
         """Return a short text that changes when the photo's rows do; empty if it has none."""
         rows = self._lookup(source)
-        # as without a rotation where there is none: runs made before there was one go on
-        known = [tuple(row) if row.rotation else tuple(row)[:3] for row in rows]
+        known = [tuple(row) for row in rows]
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if rows else ""
 
     def detect(self, photo: Photo) -> list[Face]:

@@ -94,12 +94,7 @@ def stream_photos(
     So one that is given twice comes twice, and several may have the same path: `todo.Todo` sees
     to that.
     """
-    return _expand(inputs, stdin, options or ArchiveOptions())
-
-
-def _expand(
-    inputs: Iterable[str | os.PathLike[str]], stdin: IO[bytes] | None, options: ArchiveOptions
-) -> Iterator[PhotoSource]:
+    options = options or ArchiveOptions()
     for given in inputs:
         text = os.fspath(given)
         if text == "-":

@@ -223,8 +223,7 @@ def _read_pickle(content: bytes) -> Any:
         try:
             return _load_weights_only(content)
         except pickle.UnpicklingError as error:
-            # older releases of torch take no stand-ins
-            if _wanted(error) not in STAND_INS or not hasattr(torch.serialization, "safe_globals"):
+            if _wanted(error) not in STAND_INS:
                 raise
             with torch.serialization.safe_globals([(_StandIn, name) for name in STAND_INS]):
                 return _load_weights_only(content)

@@ -9,9 +9,6 @@ from pathlib import Path
 from faceqan_toolkit.files import writing
 from faceqan_toolkit.paths import path_from_text
 
-LEGACY_NAME = "xqlfw_results.pkl"
-"""The file's name there."""
-
 
 def write_legacy_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
     """Write a pickle of {path of the photo: quality}.

@@ -45,10 +45,6 @@ class Det:
     fnmr: Floats
     eer: float
 
-    def fnmr_at(self, fmr: float) -> float:
-        """Return the least FNMR whose FMR is at most the given one."""
-        return float(self.fnmr[int(np.argmax(self.fmr <= fmr))])
-
 
 def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
     """Return the DET curve.

@@ -71,7 +71,7 @@ class RecordArchive:
         state, names = self.store.state(), Names()
         bad: list[str] = []
         with self.store.open() as file:
-            for key, offset in self._places(file, state, bad):
+            for key, offset in self.places(file, state, bad):
                 try:
                     entry = read_entry(self.store, file, offset, state)
                 except UnreadablePhoto as error:
@@ -95,10 +95,14 @@ class RecordArchive:
                     return entry.content
         raise MissingPhoto(f"not in {self.store.name}")
 
-    def _places(
-        self, file: BinaryIO, state: FileState, bad: list[str]
-    ) -> Iterator[tuple[int, int]]:
-        """Yield key and offset of each record."""
+    def places(self, file: BinaryIO, state: FileState, bad: list[str]) -> Iterator[tuple[int, int]]:
+        """Yield key and offset of each record.
+
+        Args:
+            file: the opened store.
+            state: its.
+            bad: gets what is wrong; after the first thing only that there is more.
+        """
         index = self.store.sibling(".idx")
         try:
             lines = index.open()
@@ -196,9 +200,9 @@ def _index(archive: RecordArchive, state: FileState) -> tuple[NDArray[np.int64],
     """Return keys in order and the offsets of their records: 16 bytes a record."""
     keys, offsets = array("q"), array("q")
     with archive.store.open() as file:
-        for key, offset in archive._places(file, state, []):
-            keys.append(min(key, 2**63 - 1))
-            offsets.append(min(offset, 2**63 - 1))
+        for key, offset in archive.places(file, state, []):
+            keys.append(key)
+            offsets.append(offset)
     found = np.array(keys, np.int64)
     order = np.argsort(found, kind="stable")
     return found[order], np.array(offsets, np.int64)[order]

@@ -127,9 +127,8 @@ class _Player:
 
             self._open()
             self._capture.grab()
-            self._zero = self._capture.get(
-                cv2.CAP_PROP_POS_MSEC
-            )  # some begin later; not every OpenCV counts from there
+            # some begin later; not every OpenCV counts from there
+            self._zero = self._capture.get(cv2.CAP_PROP_POS_MSEC)
             self._open()
             self.rate = float(self._capture.get(cv2.CAP_PROP_FPS))
             if not 0 < self.rate <= MAX_RATE:
