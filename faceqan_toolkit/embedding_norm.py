@@ -31,7 +31,7 @@ class EmbeddingNorm(QualityEstimator):
     Costs one forward pass a crop.
 
     Args:
-        embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
+        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:

@@ -50,7 +50,7 @@ class Part:
         file: `part-000007.1f3a9c0e.parquet`, or `part-000000-000063.1f3a9c0e.parquet` for one that
             took the place of parts 0 to 63.
         first, last: numbers of the parts whose records it has, one and the same for most.
-        checksum: CRC-32 of its bytes, hexadecimal; "" if the name has none, as it was once.
+        checksum: CRC-32 of its bytes, hexadecimal; "" for a part by a name without one.
     """
 
     file: Path

@@ -32,7 +32,7 @@ class SERFIQ(QualityEstimator):
     on SFace, a tenth on IResNet-100.
 
     Args:
-        embedder: the recognition model, or its name (see `faceqan-toolkit doctor`).
+        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
         passes: m, at least 2.
         dropout: probability that a feature is left out.
         seed: of the masks.

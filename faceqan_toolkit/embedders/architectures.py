@@ -117,12 +117,7 @@ class Architecture:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What no checkpoint tells and the family's default stands for, in words."""
-        told = {
-            "channels": self.preprocessing.channels,
-            "mean": f"pixel mean {self.preprocessing.mean}",
-            "std": f"pixel std {self.preprocessing.std}",
-            "eps": f"batch norm eps {self.eps:g}",
-        }
+        told = {**self.preprocessing.in_words(), "eps": f"batch norm eps {self.eps:g}"}
         return tuple(told[name] for name in self.assumed)
 
     @property
@@ -149,16 +144,10 @@ def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
     """Return an architecture with what options say in place of what was assumed."""
     if options.eps is not None and "eps" not in architecture.assumed:
         raise SettingsError(f"norm-eps is fixed for {architecture.title}")
-    own = architecture.preprocessing
     return replace(
         architecture,
         eps=options.eps or architecture.eps,
-        preprocessing=replace(
-            own,
-            channels=options.channels or own.channels,
-            mean=own.mean if options.mean is None else options.mean,
-            std=options.std or own.std,
-        ),
+        preprocessing=architecture.preprocessing.adjusted(options),
         assumed=tuple(name for name in architecture.assumed if getattr(options, name) is None),
     )
 

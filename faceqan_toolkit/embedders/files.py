@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from faceqan_toolkit.embedders.architectures import Architecture
 from faceqan_toolkit.embedders.base import BackboneEmbedder
@@ -93,30 +93,16 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")
     if options.eps is not None:
         raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
-    wanted = preprocessing_of(entry) if entry else None
-    loaded = load_onnx(content, wanted)
+    loaded = load_onnx(content, preprocessing_of(entry) if entry else None)
     assumed = () if entry else loaded.assumed
     if options.given:
-        own = loaded.embedder.preprocessing
-        wanted = replace(
-            own,
-            channels=options.channels or own.channels,
-            mean=own.mean if options.mean is None else options.mean,
-            std=options.std or own.std,
-        )
-        loaded = load_onnx(content, wanted)
+        loaded = load_onnx(content, loaded.embedder.preprocessing.adjusted(options))
     if entry is not None and entry.embedding_size != loaded.embedding_size:
         raise WrongArchitecture(
             f"gives {loaded.embedding_size}-d embeddings; {entry.name} has {entry.embedding_size}"
         )
-    embedder, own = loaded.embedder, loaded.embedder.preprocessing
-    told = {
-        "channels": own.channels,
-        "mean": f"pixel mean {own.mean}",
-        "std": f"pixel std {own.std}",
-        "input_size": f"crops of {own.input_size}x{own.input_size}",
-        "template": f"template {own.template}",
-    }
+    embedder = loaded.embedder
+    told = embedder.preprocessing.in_words()
     embedder.family, embedder.title = "onnx", loaded.title
     embedder.notes = loaded.notes
     embedder.assumed = tuple(told[name] for name in assumed if getattr(options, name, None) is None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.settings import check_crops
+from faceqan_toolkit.settings import ModelOptions, check_crops
 
 ChannelValues = float | tuple[float, float, float]
 
@@ -41,6 +41,25 @@ class Preprocessing:
         check_crops(self.template, self.input_size, "input_size")
         if not all(value > 0 for value in _by_channel(self.std)):
             raise SettingsError(f"std is {self.std}; it must be above 0")
+
+    def adjusted(self, options: ModelOptions) -> Preprocessing:
+        """Return it with what options say in place of its own."""
+        return replace(
+            self,
+            channels=options.channels or self.channels,
+            mean=self.mean if options.mean is None else options.mean,
+            std=options.std or self.std,
+        )
+
+    def in_words(self) -> dict[str, str]:
+        """Return its parts as people are told them, by their names."""
+        return {
+            "channels": self.channels,
+            "mean": f"pixel mean {self.mean}",
+            "std": f"pixel std {self.std}",
+            "input_size": f"crops of {self.input_size}x{self.input_size}",
+            "template": f"template {self.template}",
+        }
 
 
 class Normalise(nn.Module):

@@ -1,4 +1,4 @@
-"""Embeddings of crops, computed once: the only place of an evaluation that needs torch.
+"""Embeddings of a data set's crops, computed once and kept; torch is imported when one is.
 
 The file is one that `read_embeddings` reads too. Each row says of which content it was made, the
 file of which model; what fits is kept, the rest is computed.

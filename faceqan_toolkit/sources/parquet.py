@@ -210,7 +210,7 @@ class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError)):
             told = first_line(error)
             raise UnreadablePhoto(f"not a parquet file, or damaged: {told}") from error
