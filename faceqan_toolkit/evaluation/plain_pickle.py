@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import RefusedPickle
-
-_VALUES = frozenset((
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
-    "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
-))  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_OTHERS = frozenset((
-    "PROTO", "FRAME", "STOP", "MARK", "SHORT_BINSTRING", "BINSTRING", "TUPLE",
-    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
-    "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
-    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
-))  # fmt: skip
-_OPCODES = {
-    opcode.code.encode("latin-1"): opcode
-    for opcode in pickletools.opcodes
-    if opcode.name in {*_VALUES, *_CONSTANTS, *_TUPLES, *_OTHERS}
-}
 
 _ARRAY_NAMES = {
     ("numpy", "ndarray"): "ndarray",
@@ -108,9 +89,7 @@ def load_plain(data: bytes) -> Any:
 
 
 def _read(stream: io.BytesIO) -> Any:
-    stack: list[Any] = []
-    outer: list[list[Any]] = []
-    memo: dict[int, Any] = {}
+    machine = _Machine()
     while True:
         code = stream.read(1)
         if not code:
@@ -121,67 +100,64 @@ def _read(stream: io.BytesIO) -> Any:
                 "a pickle that is more than plain data, or none at all "
                 f"(instruction {code!r} at byte {stream.tell() - 1}); refused"
             )
-        name = opcode.name
+        if opcode.name == "STOP":
+            return machine.result()
         argument: Any = opcode.arg.reader(stream) if opcode.arg else None
-        if name in _VALUES:
-            stack.append(bytes(argument) if name == "BYTEARRAY8" else argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in ("SHORT_BINSTRING", "BINSTRING"):
-            stack.append(argument.encode("latin-1"))
-        elif name in _TUPLES:
-            stack.append(tuple(_pop(stack, _TUPLES[name])))
-        elif name == "MARK":
-            outer.append(stack)
-            stack = []
-        elif name in ("TUPLE", "APPENDS", "SETITEMS"):
-            items, stack = stack, outer.pop()
-            if name == "TUPLE":
-                stack.append(tuple(items))
-            else:
-                (_extend if name == "APPENDS" else _update)(stack[-1], items)
-        elif name == "APPEND":
-            items = _pop(stack, 1)
-            _extend(stack[-1], items)
-        elif name == "SETITEM":
-            items = _pop(stack, 2)
-            _update(stack[-1], items)
-        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-            stack.append([] if name == "EMPTY_LIST" else {})
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stored = memo[argument]
-            finished = isinstance(stored, _Array) and stored.value is not None
-            stack.append(stored.value if finished else stored)
-        elif name == "GLOBAL":
-            module, _, attribute = argument.partition(" ")
-            stack.append(_named(module, attribute))
-        elif name == "STACK_GLOBAL":
-            stack.append(_named(*_pop(stack, 2)))
-        elif name == "REDUCE":
-            called, arguments = _pop(stack, 2)
-            stack.append(_made(called, arguments))
-        elif name == "BUILD":
-            target, state = _pop(stack, 2)
-            stack.append(_built(target, state))
-        elif name == "PROTO" and not 2 <= argument <= 5:
-            raise _Malformed(f"protocol {argument}")
-        elif name == "STOP":
-            (result,) = stack
-            if isinstance(result, (_Name, _DType, _Array)):
-                raise _Malformed("it holds no data")
-            return result
+        _INSTRUCTIONS[opcode.name](machine, argument)
 
 
-def _pop(stack: list[Any], number: int) -> list[Any]:
-    if len(stack) < number:
-        raise _Malformed("a value is missing")
-    items = stack[len(stack) - number :]
-    del stack[len(stack) - number :]
-    return items
+class _Machine:
+    """Python's pickle machine: a stack of values, and a memory for those that come again."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.below_marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self, number: int) -> list[Any]:
+        if len(self.stack) < number:
+            raise _Malformed("a value is missing")
+        items = self.stack[len(self.stack) - number :]
+        del self.stack[len(self.stack) - number :]
+        return items
+
+    def mark(self) -> None:
+        self.below_marks.append(self.stack)
+        self.stack = []
+
+    def pop_to_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.below_marks.pop()
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, list):
+            raise _Malformed("items for what is no list")
+        target.extend(_data(items))
+
+    def update(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise _Malformed("items for what is no dictionary")
+        for key, value in zip(items[::2], _data(items)[1::2], strict=True):
+            if not isinstance(key, (str, bytes, int, float)):
+                raise _Malformed("a key that is neither text nor number")
+            target[key] = value
+
+    def store(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def recall(self, index: int) -> None:
+        stored = self.memo[index]
+        finished = isinstance(stored, _Array) and stored.value is not None
+        self.push(stored.value if finished else stored)
+
+    def result(self) -> Any:
+        (result,) = _data(self.stack)
+        return result
 
 
 def _data(items: list[Any]) -> list[Any]:
@@ -190,19 +166,9 @@ def _data(items: list[Any]) -> list[Any]:
     return items
 
 
-def _extend(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, list):
-        raise _Malformed("items for what is no list")
-    target.extend(_data(items))
-
-
-def _update(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, dict) or len(items) % 2:
-        raise _Malformed("items for what is no dictionary")
-    for key, value in zip(items[::2], _data(items)[1::2], strict=True):
-        if not isinstance(key, (str, bytes, int, float)):
-            raise _Malformed("a key that is neither text nor number")
-        target[key] = value
+def _check_protocol(number: int) -> None:
+    if not 2 <= number <= 5:
+        raise _Malformed(f"protocol {number}")
 
 
 def _named(module: Any, attribute: Any) -> _Name:
@@ -294,3 +260,49 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise _Malformed("a text is missing")
     return value
+
+
+_INSTRUCTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(
+        ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+         "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+         "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+        _Machine.push,
+    ),
+    "BYTEARRAY8": lambda machine, content: machine.push(bytes(content)),
+    # Python 2's texts
+    "SHORT_BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
+    "BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.pop(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop(3))),
+    "MARK": lambda machine, _: machine.mark(),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "SETITEM": lambda machine, _: machine.update(machine.pop(2)),
+    "SETITEMS": lambda machine, _: machine.update(machine.pop_to_mark()),
+    "MEMOIZE": lambda machine, _: machine.store(len(machine.memo)),
+    "BINPUT": _Machine.store,
+    "LONG_BINPUT": _Machine.store,
+    "BINGET": _Machine.recall,
+    "LONG_BINGET": _Machine.recall,
+    "GLOBAL": lambda machine, name: machine.push(_named(*name.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.push(_named(*machine.pop(2))),
+    "REDUCE": lambda machine, _: machine.push(_made(*machine.pop(2))),
+    "BUILD": lambda machine, _: machine.push(_built(*machine.pop(2))),
+    "PROTO": lambda _, number: _check_protocol(number),
+    "FRAME": lambda _machine, _length: None,
+}  # fmt: skip
+"""What each instruction does, given its argument."""
+_OPCODES = {
+    opcode.code.encode("latin-1"): opcode
+    for opcode in pickletools.opcodes
+    if opcode.name in {*_INSTRUCTIONS, "STOP"}
+}
