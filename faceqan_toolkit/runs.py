@@ -172,23 +172,7 @@ class Run:
             raise RunError(f"the name of {folder!r} is no text; choose another folder") from None
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
-        try:
-            if (
-                fresh
-                and folder.is_dir()
-                and any(not _is_our_own(entry.name) for entry in folder.iterdir())
-            ):
-                raise RunError(
-                    f"{folder} holds other files and is not a run folder; choose another"
-                )
-            (folder / "records").mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"another process is writing to {folder}; wait for it, or take another folder"
-            ) from None
-        except OSError as error:
-            raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
+        self._take_folder(fresh=fresh)
         try:
             if fresh:
                 self.write_info({})  # the ledger is worth nothing without its settings
@@ -323,6 +307,23 @@ class Run:
     def _scale_as_dict(self) -> dict[str, Any] | None:
         return self.scale.as_dict() if self.scale else None
 
+    def _take_folder(self, *, fresh: bool) -> None:
+        """Lock the folder, made if it is not there; a fresh one must hold nothing of others."""
+        folder = self.folder
+        try:
+            if fresh and folder.is_dir() and not all(map(_is_our_own, folder.iterdir())):
+                raise RunError(
+                    f"{folder} holds other files and is not a run folder; choose another"
+                )
+            (folder / "records").mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"another process is writing to {folder}; wait for it, or take another folder"
+            ) from None
+        except OSError as error:
+            raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
+
     def _continue(self) -> None:
         """Check that the folder was made with the same identity; keep its history."""
         info = read_run(self.folder)
@@ -355,9 +356,9 @@ def _shard_text(shard: str | None) -> str:
     return f"shard {shard} of the photos" if shard else "all photos"
 
 
-def _is_our_own(name: str) -> bool:
+def _is_our_own(entry: Path) -> bool:
     """Tell whether a file may be in a folder before it becomes a run's."""
-    return name == ".lock" or name.startswith(".spill-")
+    return entry.name == ".lock" or entry.name.startswith(".spill-")
 
 
 def versions() -> dict[str, str]:

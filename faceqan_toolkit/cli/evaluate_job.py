@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -329,6 +330,29 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         err=True,
     )
     output = chosen["output"]
+    with _locked(output):
+        if not chosen["scores_only"]:
+            protocol = job.unpacked(protocol, output.absolute() / "photos")
+        made = Job(name, root, chosen, protocol, output)
+        if chosen.get("pairs"):
+            made.files["pairs"] = chosen["pairs"]
+        complete = made.run()
+    if not complete:
+        click.echo(
+            "Exit code 3: some comparisons lack a face, an embedding or a score; "
+            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
+            err=True,
+        )
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Keep other evaluations out of a folder, which is made if it is not there.
+
+    Raises:
+        RunError: it cannot be used, or another process does.
+    """
     lock = FileLock(output / ".lock")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -340,21 +364,9 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
     except OSError as error:
         raise RunError(f"cannot use {output}: {reason_of(error)}") from error
     try:
-        if not chosen["scores_only"]:
-            protocol = job.unpacked(protocol, output.absolute() / "photos")
-        made = Job(name, root, chosen, protocol, output)
-        if chosen.get("pairs"):
-            made.files["pairs"] = chosen["pairs"]
-        complete = made.run()
+        yield
     finally:
         lock.release()
-    if not complete:
-        click.echo(
-            "Exit code 3: some comparisons lack a face, an embedding or a score; "
-            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
-            err=True,
-        )
-        raise click.exceptions.Exit(SOME_FAILED)
 
 
 _MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")

@@ -24,7 +24,7 @@ from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.placing import THERE
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.runs import RunInfo, read_run
 from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
 from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
 
@@ -64,13 +64,15 @@ def run_filter(
         raise SettingsError(f"--mode {mode} needs --to DIR")
     if null and (mode != "list" or dry):
         raise SettingsError("--null is for the paths that --mode list prints")
+    if sink != "files" and mode != "copy":
+        raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
+    if sink != "webdataset" and shard_size is not None:
+        raise SettingsError("--shard-size is for --as webdataset")
     run = read_run(run_folder)
     if calibration_path is not None:
         if min_quality is not None:
             raise SettingsError("--calibration gives the quality: leave --min-quality out")
-        calibration = read_calibration(calibration_path)
-        calibration.check(run.content.get("identity") or {}, str(run_folder))
-        min_quality = calibration.threshold(target_fnmr, target_discard).quality
+        min_quality = _calibrated(run, calibration_path, target_fnmr, target_discard)
     elif target_fnmr is not None or target_discard is not None:
         raise SettingsError("--target-fnmr and --target-discard need --calibration FILE")
     number, percent = _amount(keep_top)
@@ -81,13 +83,6 @@ def run_filter(
     plan = Plan(absolute(run_folder), mode, what, absolute(folder) if folder else None, dry, fetch)
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
-    if sink != "files":
-        if mode != "copy":
-            raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
-        if sink != "webdataset" and shard_size is not None:
-            raise SettingsError("--shard-size is for --as webdataset")
-    elif shard_size is not None:
-        raise SettingsError("--shard-size is for --as webdataset")
     writing = manifest_path is not None and not dry
     with Manifest(absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
         if sink == "files":
@@ -102,6 +97,15 @@ def run_filter(
         _finish(outcomes, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
     if writing:
         click.echo(f"Manifest: {manifest_path}", err=True)
+
+
+def _calibrated(
+    run: RunInfo, file: Path, target_fnmr: float | None, target_discard: float | None
+) -> float:
+    """Return the quality threshold that a calibration has for such scores and that target."""
+    calibration = read_calibration(file)
+    calibration.check(run.content.get("identity") or {}, str(run.folder))
+    return calibration.threshold(target_fnmr, target_discard).quality
 
 
 def undo(path: Path, *, dry: bool) -> None:

@@ -100,18 +100,8 @@ def make_run(
         )
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
-    if shard:
-        photos = (photo for photo in photos if shard.has(photo.path))
-    fetch = False
-
-    def noticed() -> Iterator[PhotoSource]:
-        """Yield the photos; whoever names one on another machine wants it fetched."""
-        nonlocal fetch
-        for photo in photos:
-            fetch = fetch or is_elsewhere(photo.root)
-            yield photo
-
-    with Todo(output, noticed()) as todo, Run(output, settings, weights, model, shard=shard) as run:
+    found = _Found(photos, shard)
+    with Todo(output, found) as todo, Run(output, settings, weights, model, shard=shard) as run:
         for line in run.repaired:
             click.echo(f"Warning: {line}", err=True)
         changed = calibrated is not None and run.use_calibration(
@@ -124,26 +114,45 @@ def make_run(
         todo.close()
         run.flush()
         ranking = Ranking(run.info)
-        refined = _refine(run, settings, ranking, fetch=fetch) if settings.refine else {}
+        if settings.refine and (refined := _refine(run, settings, ranking, fetch=found.elsewhere)):
+            done["refined"] = refined
         run.compact()
         counts, files = write_results(ranking, formats)
-        if number or refined:
-            run.write_info(
-                counts,
-                {
-                    "started": started.isoformat(timespec="seconds"),
-                    "seconds": round(time.monotonic() - clock, 3),
-                    "photos": number,
-                    "cores": os.cpu_count(),
-                    **done,
-                    **({"refined": refined} if refined else {}),
-                },
-            )
+        if done:
+            call = {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 3),
+                "photos": number,
+                "cores": os.cpu_count(),
+            }
+            run.write_info(counts, call | done)
         elif changed:
             run.write_info(counts)
         if report:
-            files.append(write_page(output, fetch=fetch))
+            files.append(write_page(output, fetch=found.elsewhere))
     return counts, files
+
+
+class _Found:
+    """Photos as they are found.
+
+    Args:
+        photos: all of them.
+        shard: only those that belong to it.
+
+    Attributes:
+        elsewhere: one of them was on another machine: who names it wants it fetched.
+    """
+
+    def __init__(self, photos: Iterable[PhotoSource], shard: Shard | None) -> None:
+        self._photos, self._shard = photos, shard
+        self.elsewhere = False
+
+    def __iter__(self) -> Iterator[PhotoSource]:
+        for photo in self._photos:
+            if self._shard is None or self._shard.has(photo.path):
+                self.elsewhere = self.elsewhere or is_elsewhere(photo.root)
+                yield photo
 
 
 def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, int], list[Path]]:

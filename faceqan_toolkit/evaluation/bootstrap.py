@@ -106,7 +106,10 @@ def replicate(
         raise EvaluationError("resampling people needs the samples' identities")
     person = comparisons.identity[comparisons.first[usable]]
     thresholds = np.empty((len(weights), len(points)))
-    by_fmr = [index for index, point in enumerate(points) if point.kind == "fmr"]
+    by_fmr, by_fnmr = (
+        [index for index, point in enumerate(points) if point.kind == kind]
+        for kind in ("fmr", "fnmr")
+    )
     thresholds[:, by_fmr] = fmr_thresholds(
         comparisons.non_mated, comparisons.identity, [points[i].target for i in by_fmr], weights
     )
@@ -121,16 +124,12 @@ def replicate(
         part = slice(start, start + step)
         counts = weights[part][:, person].astype(np.float64)
         total = counts.sum(axis=1)
-        wrong = []
-        undefined = np.empty((len(counts), len(points)), np.bool_)
-        for index, point in enumerate(points):
-            if point.kind == "fnmr":
-                thresholds[part, index] = _fnmr_thresholds(
-                    similarity[ascending], counts[:, ascending], point.target
-                )
-            cut = thresholds[part, index]
-            wrong.append(counts * ~(similarity > cut[:, None]))
-            undefined[:, index] = np.isnan(cut) | (total == 0)
+        cuts = thresholds[part]
+        for index in by_fnmr:
+            cuts[:, index] = _fnmr_thresholds(
+                similarity[ascending], counts[:, ascending], points[index].target
+            )
+        wrong = [counts * ~(similarity > cut[:, None]) for cut in cuts.T]
         errors = np.stack([one.sum(axis=1) for one in wrong], axis=1)
         fnmr0[part] = errors / np.maximum(total, 1)[:, None]
         for name, (order, starts) in sorted_by.items():
@@ -139,6 +138,7 @@ def replicate(
                     areas[name][part, index, place] = np.einsum("cm,cm->c", one, share)
         for place, limit in enumerate(limits):
             ideal[part, :, place] = ideal_area(errors, np.maximum(total, 1)[:, None], limit)
+        undefined = np.isnan(cuts) | (total == 0)[:, None]
         for figures in (fnmr0, ideal, *areas.values()):
             figures[part][undefined] = np.nan
     return Replicates(tuple(points), tuple(limits), fnmr0, areas, ideal)

@@ -248,8 +248,8 @@ def choose(
     weights = draw_identities(others.people, replicates, seed)
     similarity = _similarity(choosing, fmr, _once(choosing))[0]
     if kind == "fnmr":
-        _refuse_without(choosing, fmr)
-        _refuse_without(others, fmr)
+        for faces in (choosing, others):
+            _refuse_without(faces, fmr)
         (quality,) = quality_for_fnmr(choosing, target, np.array([similarity]), _once(choosing))
         if np.isnan(quality):
             raise CalibrationError(
@@ -271,15 +271,7 @@ def choose(
         errors=_errors(others, float(quality), fmr, float(similarity), weights),
     )
     if kind == "fnmr":
-        assert threshold.errors is not None
-        left = threshold.errors.after.count
-        if left < ENOUGH_ERRORS:
-            raise CalibrationError(
-                f"not enough data for {threshold.title}: among people that did not choose the "
-                f"threshold {left} errors are left in {threshold.errors.after.total:,} mated "
-                f"comparisons, and {ENOUGH_ERRORS} are needed to tell such a rate; take more "
-                "photos, or a higher --target-fnmr"
-            )
+        _refuse_few_errors(threshold)
     return threshold
 
 
@@ -301,6 +293,19 @@ def _refuse_without(faces: Faces, fmr: float) -> None:
             f"not enough data for FMR {fmr:g}: each half of the people needs "
             f"{int(np.ceil(ENOUGH_ERRORS / fmr)):,} non-mated comparisons, one has {total:,}; take "
             "more photos, or a higher --fmr"
+        )
+
+
+def _refuse_few_errors(threshold: Threshold) -> None:
+    """Raise CalibrationError if the rate that a threshold reaches cannot be told."""
+    assert threshold.errors is not None
+    after = threshold.errors.after
+    if after.count < ENOUGH_ERRORS:
+        raise CalibrationError(
+            f"not enough data for {threshold.title}: among people that did not choose the "
+            f"threshold {after.count} errors are left in {after.total:,} mated comparisons, and "
+            f"{ENOUGH_ERRORS} are needed to tell such a rate; take more photos, or a higher "
+            "--target-fnmr"
         )
 
 
