@@ -22,7 +22,8 @@ from faceqan_toolkit.alignment import SHRINK_LIMIT, align, scale_of
 from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels

@@ -555,7 +555,7 @@ def photo_file(folder: Path) -> None:
     "list", seeds=lambda: [text("a.jpg", "# b", "c d.png"), b"a.jpg\0\n.png\0", b"\xef\xbb\xbfa"]
 )
 def list_of_photos(folder: Path) -> None:
-    from faceqan_toolkit.photos import find_photos
+    from faceqan_toolkit.finding import find_photos
 
     # names of other folders, or URLs, are followed: that is what lists are for
     if not {b"/", b".."} & set(re.findall(rb"/|\.\.", (folder / "list").read_bytes())):

@@ -28,9 +28,10 @@ from faceqan_toolkit.detection import Detector, make_detector
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.faces import select_faces
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.measures import WHOLE_FACE, measure
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels

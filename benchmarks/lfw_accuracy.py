@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 

@@ -24,7 +24,8 @@ from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
 from faceqan_toolkit.detection import MTCNNDetector, make_detector
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.locate import locate

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.cores import set_threads
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.runs import Run
 from faceqan_toolkit.settings import Settings

@@ -17,9 +17,10 @@ import cv2
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, TimedOut, Unscorable
 from faceqan_toolkit.files import is_inside
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path, printable
-from faceqan_toolkit.photos import decode, decode_full, find_photos
+from faceqan_toolkit.photos import decode, decode_full
 from faceqan_toolkit.prefetch import prefetch
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
@@ -148,7 +149,7 @@ class Pipeline:
         """Yield the records of photos, in order, while the next ones are being prepared.
 
         Args:
-            inputs: folders, files, glob patterns, `@lists` of paths, see `photos.find_photos`.
+            inputs: folders, files, glob patterns, `@lists` of paths, see `finding.find_photos`.
 
         Raises:
             SettingsError: an input that does not exist.

@@ -25,7 +25,7 @@ LAYERS = [
     {"sources.archives"},
     {"sources.locate"},
     {
-        "photos", "scale", "device", "alignment", "attack", "facenet_weights",
+        "finding", "photos", "scale", "device", "alignment", "attack", "facenet_weights",
         "embedders.step_check",
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import spearmanr
 
 from faceqan_toolkit.engines.choice import make_engine
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.instant import InstantFaceQAN
-from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.quality import FaceQAN
 from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, read_rgb

@@ -15,7 +15,7 @@ from faceqan_toolkit import FaceQAN, Settings
 from faceqan_toolkit.attack import attack, draw_noise
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.explain import Explainer, write_contact_sheet, write_explanation
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.pictures import heat_picture, noise_picture
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality import Trace

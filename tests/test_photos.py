@@ -1,4 +1,4 @@
-"""Finding photos in all that people give, and decoding all that they have."""
+"""Decoding all photos that people have."""
 
 from __future__ import annotations
 
@@ -27,131 +27,20 @@ from faceqan_toolkit.errors import (
     NoPermission,
     NotAFile,
     PhotoError,
-    SettingsError,
     TooLarge,
     UnreadablePhoto,
 )
-from faceqan_toolkit.photos import decode, decode_bytes, find_photos
+from faceqan_toolkit.photos import decode, decode_bytes
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource, Pixels
 
 LIMIT = 10_000_000
 
 
-def found(*inputs: str | Path, **options) -> list[str]:
-    return [source.path for source in find_photos(inputs, **options)]
-
-
 def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
-
-
-class TestFinding:
-    def test_folders_are_searched_in_order(self, tmp_path: Path) -> None:
-        touch(tmp_path, "b.JPG", "a.png", "sub/c.webp", "sub/deep/d.heic", "notes.txt", "e.avif")
-        assert found(tmp_path) == ["a.png", "b.JPG", "e.avif", "sub/c.webp", "sub/deep/d.heic"]
-        (source, *_) = find_photos([tmp_path])
-        assert (source.root, source.place) == (str(tmp_path), f"{tmp_path}/a.png")
-
-    def test_hidden_ones_are_left_out(self, tmp_path: Path) -> None:
-        touch(tmp_path, ".a.jpg", ".cache/b.jpg", "c.jpg")
-        assert found(tmp_path) == ["c.jpg"]
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-    def test_links_that_loop_end(self, tmp_path: Path) -> None:
-        touch(tmp_path, "real/a.jpg")
-        (tmp_path / "real/loop").symlink_to(tmp_path)
-        (tmp_path / "self").symlink_to("self")
-        (tmp_path / "gone.jpg").symlink_to("nothing.jpg")
-        (tmp_path / "a_link").symlink_to("real")
-        assert found(tmp_path) == ["gone.jpg", "real/a.jpg"]
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-    def test_linked_folders_elsewhere_are_followed_once(self, tmp_path: Path) -> None:
-        touch(tmp_path, "elsewhere/a.jpg")
-        (tmp_path / "root").mkdir()
-        for name in ("one", "two"):
-            (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere")
-        assert found(tmp_path / "root") == ["one/a.jpg"]
-
-    def test_a_folder_named_as_a_photo_is_both(self, tmp_path: Path) -> None:
-        touch(tmp_path, "x.jpg/inside.jpg")
-        assert found(tmp_path) == ["x.jpg", "x.jpg/inside.jpg"]
-
-    def test_a_folder_that_cannot_be_listed_is_not_lost(self, tmp_path: Path, monkeypatch) -> None:
-        touch(tmp_path, "secret/a.jpg", "b.jpg")
-        scandir = os.scandir
-
-        def refuse(path):
-            if str(path).endswith("secret"):
-                raise PermissionError(13, "Permission denied")
-            return scandir(path)
-
-        monkeypatch.setattr(os, "scandir", refuse)
-        assert found(tmp_path) == ["b.jpg", "secret"]
-
-    def test_files_are_relative_to_here_or_to_the_top(self, tmp_path: Path, monkeypatch) -> None:
-        touch(tmp_path, "here/a.dat", "there/b.jpg")
-        monkeypatch.chdir(tmp_path / "here")
-        assert found("a.dat") == ["a.dat"]
-        (source,) = find_photos(["../there/b.jpg"])
-        assert source.root == tmp_path.anchor
-        assert source.path == (tmp_path / "there/b.jpg").relative_to(tmp_path.anchor).as_posix()
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="paths are any bytes on Linux only")
-    def test_roots_that_are_no_text(self, tmp_path: Path) -> None:
-        folder = tmp_path / os.fsdecode(b"\xff")
-        touch(folder, "a.jpg")
-        (source,) = find_photos([folder])
-        assert source.root == f"{tmp_path}/%FF"
-        assert source.content.read()[0] == b"x"
-
-    def test_patterns(self, tmp_path: Path, monkeypatch) -> None:
-        touch(tmp_path, "a/1.jpg", "a/2.png", "b/3.jpg", "a/b.jpg/4.jpg")
-        monkeypatch.chdir(tmp_path)
-        assert found("*/*.jpg") == ["a/1.jpg", "b/3.jpg"]
-        assert found("**/*.jpg") == ["a/1.jpg", "a/b.jpg/4.jpg", "b/3.jpg"]
-        assert found("a/[12].*") == ["a/1.jpg", "a/2.png"]
-        touch(tmp_path, "[12].jpg")
-        assert found("[12].jpg") == ["[12].jpg"]
-
-    @pytest.mark.parametrize("given", ["nowhere", "*.jpg", "@nowhere.txt"])
-    def test_what_is_not_there(self, tmp_path: Path, monkeypatch, given: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(SettingsError, match=r"nowhere|jpg"):
-            found(given)
-
-    def test_lists(self, tmp_path: Path, monkeypatch) -> None:
-        touch(tmp_path, "data/a.jpg", "data/more/b.jpg", "c.jpg")
-        (tmp_path / "data/list.txt").write_bytes(
-            b"\xef\xbb\xbfa.jpg\r\n\r\n# a comment\r\nmore\r\nc.jpg\r\ngone.jpg\r\n"
-        )
-        monkeypatch.chdir(tmp_path)
-        assert found("@data/list.txt") == ["data/a.jpg", "b.jpg", "c.jpg", "gone.jpg"]
-
-    def test_names_that_no_file_system_takes_are_missing_photos(self, tmp_path: Path) -> None:
-        (tmp_path / "list").write_text("a" * 5000 + "\n" + "b" * 300 + ".tar/c.jpg\n")
-        for source in find_photos([f"@{tmp_path / 'list'}"]):
-            with pytest.raises(PhotoError):
-                decode(source, max_pixels=100)
-
-    @pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\0b.jpg\0"])
-    def test_standard_input(self, tmp_path: Path, monkeypatch, data: bytes) -> None:
-        touch(tmp_path, "a.jpg", "b.jpg")
-        monkeypatch.chdir(tmp_path)
-        assert found("-", stdin=io.BytesIO(data)) == ["a.jpg", "b.jpg"]
-
-    def test_each_photo_once(self, tmp_path: Path, monkeypatch) -> None:
-        touch(tmp_path, "a.jpg", "b.jpg")
-        monkeypatch.chdir(tmp_path)
-        assert found(tmp_path, "a.jpg", tmp_path) == ["a.jpg", "b.jpg"]
-
-    def test_the_same_path_below_two_roots(self, tmp_path: Path) -> None:
-        touch(tmp_path, "one/a.jpg", "two/a.jpg")
-        with pytest.raises(SettingsError, match="common parent"):
-            found(tmp_path / "one", tmp_path / "two")
 
 
 def encoded(image: Image.Image, file_format: str, **options) -> bytes:

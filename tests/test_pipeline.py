@@ -12,7 +12,7 @@ from PIL import Image
 from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from tests.conftest import SAMPLES, read_rgb
 

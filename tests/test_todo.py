@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit import database
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.photos import find_photos, stream_photos
+from faceqan_toolkit.finding import find_photos, stream_photos
 from faceqan_toolkit.runs import HEALABLE, Run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile

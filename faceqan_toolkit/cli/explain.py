@@ -106,7 +106,7 @@ def _explain_photos(
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.explain import Explainer, write_explanation
-    from faceqan_toolkit.photos import find_photos
+    from faceqan_toolkit.finding import find_photos
 
     explainer = Explainer(settings)
     failed = 0

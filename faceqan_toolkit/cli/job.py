@@ -23,8 +23,8 @@ from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.embedders.zoo import find_model, head_of
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimators import make_estimator
+from faceqan_toolkit.finding import stream_photos
 from faceqan_toolkit.landmarks import LandmarksFile
-from faceqan_toolkit.photos import stream_photos
 from faceqan_toolkit.ranking import Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings

@@ -24,8 +24,8 @@ from faceqan_toolkit.evaluation.protocols.validation import Report, validate
 from faceqan_toolkit.evaluation.run_faces import RunFaces
 from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.files import sha256_of
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import RunInfo, versions
 from faceqan_toolkit.types import PhotoSource

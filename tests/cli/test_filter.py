@@ -19,8 +19,8 @@ from click.testing import CliRunner
 
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.cli import cli
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos import find_photos
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, CommandLine
 from tests.ledgers import face, photo, tree, write_run

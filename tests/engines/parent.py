@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.runs import Run
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES

@@ -13,7 +13,7 @@ from faceqan_toolkit.engines import choice
 from faceqan_toolkit.engines.choice import make_engine, worker_bytes, worker_devices
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES
 

@@ -19,7 +19,7 @@ from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine, prepare_ray
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Record

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.sinks.recordio import RecordWriter
 from faceqan_toolkit.sinks.samples import Sample
 from faceqan_toolkit.sources.local import LocalFile

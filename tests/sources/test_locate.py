@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.sources.locate import is_there, locate
 
 

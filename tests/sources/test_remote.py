@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, SettingsError
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.sources.remote import is_url
 from tests.sources.makers import insightface_rec, picture, write_tar

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError, SettingsError
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.sources.tar import TarArchive

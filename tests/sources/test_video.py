@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, SettingsError
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
@@ -119,7 +120,7 @@ def test_broken_videos_are_one_record(tmp_path: Path) -> None:
             decode(source, max_pixels=10_000)
     # and nothing besides, where no other part of the program has opened a video
     code = f"""
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 print(len(list(find_photos([{str(tmp_path / "cut.mp4")!r}]))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,7 +22,8 @@ from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.faces import select_faces
-from faceqan_toolkit.photos import decode, find_photos
+from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos import decode
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 

@@ -12,7 +12,7 @@ import numpy as np
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.protocols.base import BLOCK, Comparisons, Index, Protocol
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
-from faceqan_toolkit.photos import find_photos
+from faceqan_toolkit.finding import find_photos
 
 
 @dataclass(frozen=True)
