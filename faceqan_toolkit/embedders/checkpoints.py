@@ -63,7 +63,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class RecognisedNetwork:
     """A model and what it was recognised as."""
 
     embedder: BackboneEmbedder
@@ -72,7 +72,7 @@ class Loaded:
 
 def load_network(
     content: bytes, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
-) -> Loaded:
+) -> RecognisedNetwork:
     """Return the model that a weights file's content holds.
 
     Args:
@@ -107,7 +107,7 @@ def load_network(
     embedder.assumed = architecture.assumptions
     embedder.eval().requires_grad_(False)
     check_embeddings(embedder, architecture.embedding_size)
-    return Loaded(embedder, architecture)
+    return RecognisedNetwork(embedder, architecture)
 
 
 def read_state_dict(content: bytes) -> Mapping[str, Any]:

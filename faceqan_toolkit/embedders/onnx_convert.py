@@ -13,7 +13,7 @@ from onnx2torch.node_converters import get_converter
 from onnx2torch.onnx_graph import OnnxGraph
 from torch import Tensor, fx, nn
 
-from faceqan_toolkit.embedders.onnx_source import counted
+from faceqan_toolkit.embedders.onnx_source import tallied
 from faceqan_toolkit.errors import UnsupportedGraph
 
 OPERATORS = {
@@ -31,7 +31,7 @@ def to_torch(model: ModelProto) -> fx.GraphModule:
     """Return the torch module that a rewritten graph becomes."""
     flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
     if flat:
-        raise UnsupportedGraph(f"has operators without a gradient: {counted(flat)}")
+        raise UnsupportedGraph(f"has operators without a gradient: {tallied(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
     except Exception as error:  # of any kind, from the operator's converter

@@ -35,9 +35,9 @@ from faceqan_toolkit.embedders.onnx_rewrites import (
 from faceqan_toolkit.embedders.onnx_session import Session
 from faceqan_toolkit.embedders.onnx_source import (
     USUAL_SIZE,
-    Entry,
+    GraphInput,
     check_weights,
-    find_entry,
+    find_input,
     find_output,
     read_model,
 )
@@ -92,7 +92,7 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     mend_mxnet(model)
     model = renew_ancient(model)
     check_weights(model)
-    entry = find_entry(model, preprocessing.input_size if preprocessing else None)
+    entry = find_input(model, preprocessing.input_size if preprocessing else None)
     original = Session(model)
     outputs = original.run_crops(_crops(entry.size).numpy(), entry)
     output = find_output(outputs)
@@ -135,7 +135,7 @@ def _crops(size: int) -> Tensor:
     return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def _shapes(model: ModelProto, entry: Entry) -> dict[str, tuple[int, ...]]:
+def _shapes(model: ModelProto, entry: GraphInput) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the values that rewriting asks for."""
     picture = np.zeros((entry.batch, 3, entry.size, entry.size), np.float32)
     shapes: dict[str, tuple[int, ...]] = {entry.name: picture.shape}
@@ -147,7 +147,7 @@ def _shapes(model: ModelProto, entry: Entry) -> dict[str, tuple[int, ...]]:
 
 
 def _choose_preprocessing(
-    model: ModelProto, entry: Entry, given: Preprocessing | None
+    model: ModelProto, entry: GraphInput, given: Preprocessing | None
 ) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return what the graph has to be given, and what of that is a guess."""
     if given is not None:
@@ -173,7 +173,7 @@ def _choose_preprocessing(
     return Preprocessing("RGB", mean, std, entry.size, template), tuple(assumed)
 
 
-def _own_range(model: ModelProto, entry: Entry) -> int | None:
+def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
     """Return the highest value of a pixel, 255 or 1, for a graph that scales pixels itself.
 
     The pixel value it maps to zero tells: it lies about the middle of the range, or at its lower

@@ -15,7 +15,7 @@ from faceqan_toolkit.errors import UnsupportedGraph
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from faceqan_toolkit.embedders.onnx_source import Entry
+    from faceqan_toolkit.embedders.onnx_source import GraphInput
 
 FATAL = 4
 
@@ -58,7 +58,7 @@ class Session:
         return dict(zip(names, values, strict=True))
 
     def run_crops(
-        self, crops: NDArray[np.float32], entry: Entry, names: Sequence[str] = ()
+        self, crops: NDArray[np.float32], entry: GraphInput, names: Sequence[str] = ()
     ) -> dict[str, NDArray[Any]]:
         """Return what each crop alone gives; a graph for batches gets copies of it.
 

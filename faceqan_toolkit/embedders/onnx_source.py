@@ -28,7 +28,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Entry:
+class GraphInput:
     """The graph's input.
 
     Attributes:
@@ -88,7 +88,7 @@ def check_weights(model: ModelProto) -> None:
             raise DamagedWeights(f"{tensor.name} has NaN or infinite values")
 
 
-def find_entry(model: ModelProto, size: int | None) -> Entry:
+def find_input(model: ModelProto, size: int | None) -> GraphInput:
     """Return the graph's input.
 
     Args:
@@ -114,7 +114,7 @@ def find_entry(model: ModelProto, size: int | None) -> Entry:
         told = ", ".join(str(side or "?") for side in shape)
         raise WrongArchitecture(f"takes ({told}); expected square pictures, (N, 3, S, S)")
     chosen = sides.pop() if sides else size or USUAL_SIZE
-    return Entry(inputs[0].name, max(1, batch), chosen, last, any(picture[1:]))
+    return GraphInput(inputs[0].name, max(1, batch), chosen, last, any(picture[1:]))
 
 
 def find_output(outputs: dict[str, NDArray[Any]]) -> str:
@@ -162,18 +162,18 @@ def _check_operators(model: ModelProto) -> None:
     integer = [node.op_type for node in nodes if _on_integers(node)]
     if integer:
         raise UnsupportedGraph(
-            f"is quantised, and computes with integers ({counted(integer)}), which have no "
+            f"is quantised, and computes with integers ({tallied(integer)}), which have no "
             "gradient; take the float file, or one quantised in the QDQ format"
         )
     foreign = [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]
     if foreign:
         raise UnsupportedGraph(
-            f"has operators that are not ONNX's own: {counted(foreign)}; export it without them"
+            f"has operators that are not ONNX's own: {tallied(foreign)}; export it without them"
         )
     graphs = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     holding = [n.op_type for n in nodes if any(entry.type in graphs for entry in n.attribute)]
     if holding:
-        raise UnsupportedGraph(f"has operators that cannot be converted: {counted(holding)}")
+        raise UnsupportedGraph(f"has operators that cannot be converted: {tallied(holding)}")
 
 
 def _on_integers(node: NodeProto) -> bool:
@@ -181,7 +181,7 @@ def _on_integers(node: NodeProto) -> bool:
     return kind.startswith("QLinear") or kind.endswith("Integer") or kind.startswith("DynamicQuant")
 
 
-def counted(names: Sequence[str]) -> str:
+def tallied(names: Sequence[str]) -> str:
     """Return names and how often they occur, the most frequent first, for people."""
     counts = Counter(names).most_common()
     more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""

@@ -103,7 +103,7 @@ def largest(values: Floats, count: int) -> tuple[Bools, float]:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class DecisionThreshold:
     """A decision threshold and what it does to the non-mated comparisons.
 
     Attributes:
@@ -151,7 +151,7 @@ class NonMated:
         """Whether every similarity was kept."""
         return len(self.similarity) == self.total
 
-    def at_fmr(self, target: float) -> Threshold:
+    def at_fmr(self, target: float) -> DecisionThreshold:
         """Return the smallest threshold whose achieved FMR is at most the target. Exact.
 
         Raises:
@@ -173,10 +173,10 @@ class NonMated:
             )
         return self.at_threshold(value)
 
-    def at_threshold(self, value: float) -> Threshold:
+    def at_threshold(self, value: float) -> DecisionThreshold:
         """Return what a threshold accepts; below what was kept to the histogram's precision."""
         (accepted,) = self.count_above(np.array([value]))
-        return Threshold(value, round(accepted), self.total)
+        return DecisionThreshold(value, round(accepted), self.total)
 
     def count_above(self, values: Floats, *, equal: bool = False) -> Floats:
         """Return how many similarities are greater than each value, or as great.

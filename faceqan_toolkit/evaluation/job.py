@@ -20,7 +20,7 @@ from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import unpack
 from faceqan_toolkit.evaluation.protocols.issues import SEVERITY
-from faceqan_toolkit.evaluation.protocols.validation import Report, validate
+from faceqan_toolkit.evaluation.protocols.validation import Validation, validate
 from faceqan_toolkit.evaluation.run_faces import RunFaces
 from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.files import sha256_of
@@ -44,7 +44,7 @@ BASELINES = {
 """Simple measures that stand beside every method, and where a run keeps them."""
 
 
-def check(protocol: Protocol) -> Report:
+def check(protocol: Protocol) -> Validation:
     """Return what a validation finds.
 
     Raises:
@@ -63,7 +63,7 @@ def check(protocol: Protocol) -> Report:
     return report
 
 
-def remarks(report: Report) -> list[str]:
+def remarks(report: Validation) -> list[str]:
     """Return what is odd about a data set and does not stop an evaluation, for people."""
     told = []
     for kind, count in report.issue_counts.items():

@@ -25,8 +25,8 @@ BLOCK = 65_536
 
 
 @dataclass(frozen=True)
-class Comparisons:
-    """Pairs of samples or, where there are templates, of templates.
+class PairBlock:
+    """Some pairs of samples or, where there are templates, of templates.
 
     Attributes:
         first: (P,) int64, indices.
@@ -46,7 +46,7 @@ class Pairs(typing.Protocol):
 
     def __len__(self) -> int: ...
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+    def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
         """Yield all comparisons in order, `size` at a time."""
         ...
 
@@ -80,11 +80,11 @@ class PairList:
     def __len__(self) -> int:
         return len(self.first)
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+    def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
         """Yield all comparisons in order, `size` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield Comparisons(
+            yield PairBlock(
                 self.first[part].astype(np.int64),
                 self.second[part].astype(np.int64),
                 self.mated[part],
@@ -139,14 +139,14 @@ class Protocol:
         for path in self.paths:
             yield locate(path_text(self.root), path)
 
-    def comparisons(self) -> Comparisons:
-        """Return all comparisons at once: 17 bytes each, 25 with folds."""
+    def comparisons(self) -> PairBlock:
+        """Return all pairs at once: 17 bytes each, 25 with folds."""
         blocks = list(self.pairs.blocks())
         if not blocks:
             empty = np.empty(0, np.int64)
-            return Comparisons(empty, empty, np.empty(0, np.bool_))
+            return PairBlock(empty, empty, np.empty(0, np.bool_))
         folds = [block.fold for block in blocks if block.fold is not None]
-        return Comparisons(
+        return PairBlock(
             np.concatenate([block.first for block in blocks]),
             np.concatenate([block.second for block in blocks]),
             np.concatenate([block.mated for block in blocks]),

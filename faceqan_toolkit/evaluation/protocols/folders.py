@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.evaluation.protocols.base import BLOCK, Comparisons, Index, Protocol
+from faceqan_toolkit.evaluation.protocols.base import BLOCK, Index, PairBlock, Protocol
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.finding import find_photos
 
@@ -39,7 +39,7 @@ class RowPairs:
     def __len__(self) -> int:
         return self.total if self.chosen is None else len(self.chosen)
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+    def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
         """Yield the pairs in order, `size` at a time."""
         before = np.concatenate([[0], np.cumsum(self.stop - self.start)])
         for begin in range(0, len(self), size):
@@ -49,7 +49,7 @@ class RowPairs:
             ).astype(np.int64)
             first = np.searchsorted(before, place, "right") - 1
             second = self.start[first] + place - before[first]
-            yield Comparisons(first, second, np.full(len(first), self.mated))
+            yield PairBlock(first, second, np.full(len(first), self.mated))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Joined:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Comparisons]:
+    def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
         """Yield all comparisons in order, at most `size` at a time."""
         for part in self.parts:
             yield from part.blocks(size)

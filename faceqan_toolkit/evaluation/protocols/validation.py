@@ -21,7 +21,7 @@ from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS
 
 
 @dataclass(frozen=True)
-class Report:
+class Validation:
     """What a validation found.
 
     Attributes:
@@ -79,7 +79,7 @@ class Report:
         }  # fmt: skip
 
 
-def validate(protocol: Protocol) -> Report:
+def validate(protocol: Protocol) -> Validation:
     """Return what is there and what is wrong: lists, pairs and photos.
 
     Pairs count as duplicates in either order. A photo is missing if it is no file below the
@@ -105,7 +105,7 @@ def validate(protocol: Protocol) -> Report:
         "mated": mated,
         "non_mated": len(protocol.pairs) - mated,
     }
-    return Report(
+    return Validation(
         protocol.name, protocol.root,
         counts,
         {kind: log.counts[kind] for kind in kinds},
