@@ -212,8 +212,7 @@ def _prepare(
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
-    by = {"quality": ORDER,
-          "identity": "identity, path, face"}[order]  # fmt: skip
+    by = {"quality": ORDER, "identity": "identity, path, face"}[order]
     query = f"""
         SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
         FROM ({judged}) ORDER BY {by}

@@ -55,11 +55,21 @@ def find_photos(
         places.add(source.place)
         root = roots.setdefault(source.path, source.root)
         if root != source.root:
-            raise SettingsError(
-                f"{source.path!r} exists below {root} and below {source.root}; give a common "
-                "parent folder, so that their paths differ"
-            )
+            raise two_photos(source.path, root, source.root)
         yield source
+
+
+def two_photos(path: str, one: str, other: str) -> SettingsError:
+    """Return the error of two photos that would have the same path in the results.
+
+    Args:
+        path: of both.
+        one, other: the roots they are below.
+    """
+    return SettingsError(
+        f"{path!r} exists below {one} and below {other}; give a common parent folder, so that "
+        "their paths differ"
+    )
 
 
 def stream_photos(

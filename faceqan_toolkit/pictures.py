@@ -173,9 +173,7 @@ def _tile(
         draw.rectangle((x, y, x + 3 * TILE - 1, y + TILE - 1), outline=LINE)
         _text(draw, (x + 12, y + 46), "crop and photo are gone or changed", 15, MUTED)
     else:
-        pictures = (
-            tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop)
-        )  # fmt: skip
+        pictures = (tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop))
         for number, picture in enumerate(pictures):
             small = Image.fromarray(picture).resize((TILE, TILE))
             page.paste(small, (x + number * TILE, y))

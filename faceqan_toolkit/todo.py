@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from faceqan_toolkit.database import attach, fetch_value, open_database
-from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.finding import two_photos
 from faceqan_toolkit.runs import HEALABLE, Run
 from faceqan_toolkit.sources.locate import (
     Unfetched,
@@ -164,10 +165,7 @@ class Todo:
                 GROUP BY path HAVING count(*) > 1 ORDER BY min(number) LIMIT 1"""
         ).fetchall()  # fmt: skip
         for path, one, other in clashes:
-            raise SettingsError(
-                f"{path!r} exists below {one} and below {other}; give a common parent folder, so "
-                "that their paths differ"
-            )
+            raise two_photos(path, one, other)
 
     def _insert(self, table: str, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

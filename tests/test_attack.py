@@ -79,7 +79,7 @@ def test_a_strength_is_another_eps_for_each_crop() -> None:
     strength = torch.tensor([0.5, 2.0])
     found = attack(
         network, crops, references, noise, eps=0.01, steps=4, bounds=BOUNDS, strength=strength
-    )  # fmt: skip
+    )
     for face, factor in enumerate([0.5, 2.0]):
         expected = by_the_paper(network, crops[face], noise * factor, 0.01 * factor, 4)
         np.testing.assert_allclose(found[face].numpy(), expected, atol=1e-5)
@@ -101,9 +101,7 @@ def test_another_step_takes_the_place_of_autograd() -> None:
 
     network, crops, noise = Toy(), torch.rand(2, 3, 4, 4), draw_noise(3, 4, eps=0.01, seed=5)
     references = network(crops)
-    found = attack(
-        network, crops, references, noise, eps=0.25, steps=3, bounds=BOUNDS, step=step
-    )  # fmt: skip
+    found = attack(network, crops, references, noise, eps=0.25, steps=3, bounds=BOUNDS, step=step)
     assert [row.tolist() for row in found[0, :2]] == [pytest.approx([n / 10] * 3) for n in (1, 2)]
     # against the gradient's sign, by eps, within bounds
     assert torch.equal(seen[1][0], (seen[0][0] + 0.25).clamp(*BOUNDS))

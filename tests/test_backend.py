@@ -75,9 +75,7 @@ def test_a_wrong_gradient_is_noticed(monkeypatch) -> None:
         value, (pull,) = rules.flatten(x, 1)
         return value, (lambda gradient: rules.ops.negative(pull(gradient)),)
 
-    monkeypatch.setattr(
-        openvino_model, "MODULES", {**openvino_model.MODULES, nn.Flatten: wrong}
-    )  # fmt: skip
+    monkeypatch.setattr(openvino_model, "MODULES", {**openvino_model.MODULES, nn.Flatten: wrong})
     with pytest.raises(WrongGradient, match=r"cosine of -1\.000"):
         taken("openvino")
     assert taken("auto") == "torch"

@@ -83,9 +83,7 @@ def test_rates_that_errors_are_too_few_for_are_not_in_the_file(tmp_path: Path) -
     write_calibration(made, tmp_path / "c.json")
     found = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["thresholds"][0]["errors"]
     assert found["enough"] is False
-    assert found["after"] == {
-        "count": 29, "total": 2800, "low": None, "high": None, "value": None
-    }  # fmt: skip
+    assert found["after"] == {"count": 29, "total": 2800, "low": None, "high": None, "value": None}
     assert read_calibration(tmp_path / "c.json").id == made.id
 
 

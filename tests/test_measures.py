@@ -163,9 +163,7 @@ class TestPattern:
 
 def head(yaw: float, roll: float, size: float) -> NDArray[np.float64]:
     """Return a generic head's landmarks, seen from far away."""
-    points = np.array(
-        [[-1, 0, 0], [1, 0, 0], [0, 1.1, NOSE_DEPTH], [-0.8, 2, 0], [0.8, 2, 0]]
-    )  # fmt: skip
+    points = np.array([[-1, 0, 0], [1, 0, 0], [0, 1.1, NOSE_DEPTH], [-0.8, 2, 0], [0.8, 2, 0]])
     turn, lean = np.radians(yaw), np.radians(roll)
     x = points[:, 0] * np.cos(turn) + points[:, 2] * np.sin(turn)
     seen = np.stack([x, points[:, 1]], axis=1)
@@ -250,7 +248,7 @@ class TestAll:
         assert found.roll == pytest.approx(0, abs=1)
         reduced = Photo(
             PhotoSource("", "", LocalFile(Path())), astronaut, FileState(0, 0), 2, (1024, 1024)
-        )  # fmt: skip
+        )
         assert measure(aligned.pixels, reduced, aligned).blockiness is None
 
     def test_models_with_other_crops(self, crop: Pixels) -> None:

@@ -193,7 +193,7 @@ def test_backends_agree() -> None:
     crops = faces(2)
     first, second = (
         FaceQAN(copies=3, device="cpu", backend=name) for name in ("torch", "openvino")
-    )  # fmt: skip
+    )
     assert (first.backend, second.backend) == ("torch", "openvino")
     for one, other in zip(first.score(crops), second.score(crops), strict=True):
         assert one.quality == pytest.approx(other.quality, abs=1e-3)

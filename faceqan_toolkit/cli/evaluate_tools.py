@@ -26,9 +26,7 @@ def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> boo
     return report.ok
 
 
-def agree(
-    first: str, second: str, output: Path | None, movers: int, *, as_json: bool
-) -> None:  # fmt: skip
+def agree(first: str, second: str, output: Path | None, movers: int, *, as_json: bool) -> None:
     """Print how two tools' scores agree, and draw one against the other."""
     agreement = compare_scores(scores_of(first)[0], scores_of(second)[0])
     if as_json:

@@ -113,11 +113,9 @@ device_option = _option(
 )  # fmt: skip
 
 machine_options = stack(
-    _option(
-        "--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."
-    ),
+    _option("--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."),
     device_option,
-)  # fmt: skip
+)
 
 group_options = stack(
     click.option(

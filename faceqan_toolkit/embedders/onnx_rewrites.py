@@ -130,11 +130,9 @@ def fold_constants(model: ModelProto, run: Run) -> None:
             [tensor for tensor in graph.initializer if tensor.name in used],
         )
         values = run(
-            helper.make_model(
-                part, opset_imports=model.opset_import, ir_version=model.ir_version
-            ),
+            helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version),
             wanted,
-        )  # fmt: skip
+        )
         _keep(graph.node, lambda node: not made.intersection(node.output))
         graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in wanted)
     _drop_unused(graph)
@@ -365,9 +363,7 @@ def set_ends(model: ModelProto, output: str, size: int, channels_last: bool) -> 
     """Give the graph one output, and one input: (N, 3, S, S) float32."""
     graph = model.graph
     (source,) = graph.input
-    entry = helper.make_tensor_value_info(
-        source.name, TensorProto.FLOAT, ["crops", 3, size, size]
-    )  # fmt: skip
+    entry = helper.make_tensor_value_info(source.name, TensorProto.FLOAT, ["crops", 3, size, size])
     if channels_last:
         entry.name = f"{source.name}/channels_first"
         turned = helper.make_node("Transpose", [entry.name], [source.name], perm=[0, 2, 3, 1])

@@ -126,9 +126,7 @@ def find_output(outputs: dict[str, NDArray[Any]]) -> str:
     Raises:
         WrongArchitecture: none or several of them are embeddings, (2, D).
     """
-    fitting = [
-        name for name, value in outputs.items() if value.ndim == 2 and value.shape[1] > 1
-    ]  # fmt: skip
+    fitting = [name for name, value in outputs.items() if value.ndim == 2 and value.shape[1] > 1]
     if len(fitting) == 1:
         return fitting[0]
     told = ", ".join(

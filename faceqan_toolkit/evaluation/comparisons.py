@@ -387,9 +387,7 @@ class Comparisons:
         same = np.asarray(mated)
         if same.shape != values.shape or same.dtype != np.bool_:
             raise EvaluationError("`mated` must be booleans, one a comparison")
-        others = collect(
-            [(values[~same], one[~same], two[~same])], keep=keep, identity=identity
-        )  # fmt: skip
+        others = collect([(values[~same], one[~same], two[~same])], keep=keep, identity=identity)
         return cls.streamed(values[same], one[same], two[same], others, identity)
 
     @classmethod

@@ -36,9 +36,7 @@ _ARRAY_NAMES = {
 }
 """What numpy's values are written with; these names are only recognised, never looked up."""
 
-_NUMBERS = frozenset(
-    ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
-)  # fmt: skip
+_NUMBERS = frozenset(("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"))
 
 
 class _Malformed(Exception):

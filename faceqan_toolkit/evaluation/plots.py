@@ -256,9 +256,7 @@ def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Return a polyline without points inside its horizontal and vertical runs."""
     if len(x) < 3:
         return x, y
-    inner = ((x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])) | (
-        (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
-    )  # fmt: skip
+    inner = ((x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])) | ((y[1:-1] == y[:-2]) & (y[1:-1] == y[2:]))
     keep = np.concatenate([[True], ~inner, [True]])
     return x[keep], y[keep]
 

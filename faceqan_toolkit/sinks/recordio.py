@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.sinks.samples import Sample
+from faceqan_toolkit.sources.names import told_extension
 from faceqan_toolkit.sources.recordio import FIRST, HEADER, LAST, LENGTH_BITS, MAGIC, MIDDLE, WHOLE
 
 PAIR = 2
@@ -47,8 +48,7 @@ class RecordWriter:
             self._firsts.append(self._key)
         label, key = len(self._firsts) - 1, self._key
         self._append(HEADER.pack(0, float(label), key, 0) + sample.data)
-        kind = ".png" if sample.data.startswith(b"\x89PNG") else ".jpg"
-        return f"{label:05d}/{key:08d}{kind}"
+        return f"{label:05d}/{key:08d}{told_extension(sample.data)}"
 
     def finish(self) -> None:
         """Write the records of the identities, and the first one."""

@@ -20,6 +20,11 @@ def extension(name: str) -> str:
     return f".{tail.lower()}" if dot and head else ""
 
 
+def told_extension(start: bytes) -> str:
+    """Return the extension of an encoded photo that has no name, by how it begins."""
+    return ".png" if start.startswith(b"\x89PNG") else ".jpg"
+
+
 def is_safe(name: str) -> bool:
     """Tell whether a relative name stays where it belongs, on every system."""
     return (

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Store
-from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension
+from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension, told_extension
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
@@ -178,8 +178,7 @@ class _Reader:
             start = (self.cell(0) if self._starts[-1] else b"") or b""
         except PhotoError:
             start = b""
-        kinds = {b"\x89PNG": ".png", b"RIFF": ".webp"}
-        return kinds.get(start[:4], ".jpg")
+        return ".webp" if start.startswith(b"RIFF") else told_extension(start)
 
     def cell(self, row: int) -> bytes | None:
         """Return the bytes in a row."""

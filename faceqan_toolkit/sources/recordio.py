@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import MissingPhoto, UnreadablePhoto
 from faceqan_toolkit.sources.base import Slice, Store
-from faceqan_toolkit.sources.names import Names
+from faceqan_toolkit.sources.names import Names, told_extension
 from faceqan_toolkit.types import FileState
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -156,8 +156,7 @@ def read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> E
         content = Slice(store, ((parts[0][0] + skip, size - skip),), mtime)
     else:
         content = Slice(store, parts, mtime, MAGIC, skip)
-    extension = ".png" if start[skip : skip + 4] == b"\x89PNG" else ".jpg"
-    return Entry(label, content, end, extension)
+    return Entry(label, content, end, told_extension(start[skip:]))
 
 
 def _walk(file: BinaryIO, size: int, bad: list[str]) -> Iterator[int]:

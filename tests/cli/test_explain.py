@@ -141,9 +141,7 @@ class TestHintsOfARun:
         assert command_line("align-and-score", photos, "-o", "with", *QUICK).returncode == 3
         done = command_line("align-and-score", photos, "-o", "without", *QUICK, "--no-hints")
         assert done.returncode == 3
-        told, silent = (
-            read_csv(tmp_path / run / "rankings.csv") for run in ("with", "without")
-        )  # fmt: skip
+        told, silent = (read_csv(tmp_path / run / "rankings.csv") for run in ("with", "without"))
         for path, row in told.items():
             assert silent[path]["quality"] == row["quality"]
             assert silent[path]["brightness"] == silent[path]["hints"] == ""

@@ -112,9 +112,7 @@ def test_sface_is_the_built_in_model(sface: BackboneEmbedder) -> None:
 @pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=needs_openvino)])
 def test_sface_gives_the_built_in_models_scores(sface, crop, backend: str) -> None:
     options: dict[str, Any] = {"copies": 2, "steps": 3, "device": "cpu", "backend": backend}
-    (found,), (expected,) = (
-        FaceQAN(model, **options).score([crop]) for model in (sface, "sface")
-    )  # fmt: skip
+    (found,), (expected,) = (FaceQAN(model, **options).score([crop]) for model in (sface, "sface"))
     assert found.quality == pytest.approx(expected.quality, abs=1e-4)
     np.testing.assert_allclose(found.similarities, expected.similarities, atol=1e-4)
 
@@ -378,7 +376,7 @@ def graph(
         [helper.make_tensor_value_info("x", kind, shape)],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs.split()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     imports = [helper.make_opsetid(name, version) for name, version in
                [("", opset), *((domain, 1) for domain in domains)]]  # fmt: skip
     return helper.make_model(made, opset_imports=imports, ir_version=8 if opset < 19 else 10)

@@ -25,9 +25,7 @@ from faceqan_toolkit.evaluation.edc import (
 from faceqan_toolkit.evaluation.verification import rejected
 from tests.evaluation.synthetic import World, world
 
-ROWS = st.lists(
-    st.tuples(st.booleans(), st.integers(-4, 4).map(float)), min_size=1, max_size=30
-)  # fmt: skip
+ROWS = st.lists(st.tuples(st.booleans(), st.integers(-4, 4).map(float)), min_size=1, max_size=30)
 SHARES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 0.77, 0.95)
 LIMITS = (0.05, 0.2, 0.3, 0.61, 1.0)
 

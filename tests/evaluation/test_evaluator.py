@@ -58,9 +58,7 @@ def test_faces_not_found_are_excluded_and_counted(kind: str) -> None:
     seen = world()
     comparisons, methods, a, _ = with_gaps(seen)
     options = EvaluationOptions(**QUICK, edc=kind)
-    result = evaluate(
-        comparisons, methods, dataset="d", recogniser="r", options=options
-    )  # fmt: skip
+    result = evaluate(comparisons, methods, dataset="d", recogniser="r", options=options)
     bad = np.isin(seen.first, (0, 5)) | np.isin(seen.second, (0, 5))
     no_face = (seen.first == 0) | (seen.second == 0)
     assert result.excluded == (bad & seen.mated).sum() > 0

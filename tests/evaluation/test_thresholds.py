@@ -230,9 +230,7 @@ def test_all_with_all_is_every_pair_once() -> None:
     assert np.allclose(np.sort(others.similarity), np.sort(similarity[~same]), atol=1e-6)
     # the closed form against counting
     weights = draw_identities(found.people, 20, 0)
-    counted = collect(
-        [(similarity[~same], first[~same], second[~same])], identity=identity[order]
-    )  # fmt: skip
+    counted = collect([(similarity[~same], first[~same], second[~same])], identity=identity[order])
     codes = np.unique(identity[order], return_inverse=True)[1]
     assert (np.bincount(codes) == np.bincount(found.identity)).all()
     assert (found.non_mated(weights) == non_mated_totals(counted.identity_pairs, weights)).all()

@@ -14,6 +14,7 @@ from faceqan_toolkit.evaluation.protocols.base import PairList, Protocol, joined
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos import decode_bytes
+from faceqan_toolkit.sources.names import told_extension
 from faceqan_toolkit.types import Pixels
 from faceqan_toolkit.wording import reason_of
 
@@ -52,7 +53,7 @@ def read_insightface_bin(root: Path) -> Protocol:
         name=file.stem,
         root=file.parent,
         paths=tuple(
-            path_text(f"{file.stem}/images/{index:05d}{_extension(photo)}")
+            path_text(f"{file.stem}/images/{index:05d}{told_extension(photo)}")
             for index, photo in enumerate(photos)
         ),
         identities=joined_identities(len(photos), pairs, zip(*copies, strict=True)),
@@ -146,7 +147,3 @@ def _label(item: Any) -> bool | None:
     ):
         return bool(item)
     return None
-
-
-def _extension(photo: bytes) -> str:
-    return ".png" if photo.startswith(b"\x89PNG") else ".jpg"
