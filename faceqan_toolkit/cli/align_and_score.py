@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from faceqan_toolkit.cli import options
-from faceqan_toolkit.shards import Shard
 
 
 @click.command("align-and-score")
@@ -22,16 +20,7 @@ from faceqan_toolkit.shards import Shard
 @options.alignment_options
 @options.quality_options
 @options.hints_option
-def command(
-    photos: tuple[str, ...],
-    output: Path,
-    formats: tuple[str, ...],
-    retry_failed: bool,
-    shard: Shard | None,
-    report: bool,
-    calibration: Path | None,
-    **chosen: Any,
-) -> None:
+def command(photos: tuple[str, ...], **chosen: Any) -> None:
     """Detect, align, score and rank the faces of raw PHOTOS.
 
     PHOTOS are folders (searched recursively), files, archives (.tar, .parquet, .rec) and videos,
@@ -41,16 +30,4 @@ def command(
     """
     from faceqan_toolkit.cli.job import run_job
 
-    archives = options.take_archives(chosen)
-    settings = options.make_settings("align-and-score", **chosen)
-    run_job(
-        settings,
-        photos,
-        output,
-        formats,
-        archives=archives,
-        retry_failed=retry_failed,
-        shard=shard,
-        report=report,
-        calibration=calibration,
-    )
+    run_job("align-and-score", photos, **chosen)

@@ -59,7 +59,7 @@ def command(
         return
     if worst is not None or best is not None or fetch:
         raise click.UsageError("--worst, --best and --fetch are for a run folder, given alone")
-    archives = options.take_archives(chosen)
+    archives = ArchiveOptions(chosen.pop("every"), chosen.pop("image_column"))
     _explain_photos(photos, archives, output, options.make_settings("align-and-score", **chosen))
 
 

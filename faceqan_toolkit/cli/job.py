@@ -17,7 +17,7 @@ import click
 
 from faceqan_toolkit.calibration import Calibration, read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
-from faceqan_toolkit.cli.options import assumed_text
+from faceqan_toolkit.cli.options import assumed_text, make_settings
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.embedders.zoo import find_model, head_of
@@ -31,31 +31,41 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.locate import is_elsewhere
+from faceqan_toolkit.sources.video import Every
 from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
 from faceqan_toolkit.wording import counted
 
 
 def run_job(
-    settings: Settings,
+    task: str,
     inputs: Sequence[str],
+    *,
     output: Path,
     formats: Sequence[str],
-    *,
-    archives: ArchiveOptions,
     retry_failed: bool,
-    shard: Shard | None = None,
+    shard: Shard | None,
+    every: Every,
+    image_column: str,
     report: bool = False,
     calibration: Path | None = None,
+    **chosen: Any,
 ) -> None:
     """Process photos into a run folder and exit with 0, or 3 if some have no result.
+
+    Args:
+        task: one of `settings.TASKS`.
+        inputs: see `finding.find_photos`.
+        every, image_column: see `ArchiveOptions`.
+        output, formats, retry_failed, shard, report, calibration: see `make_run`.
+        chosen: the settings, see `options.make_settings`.
 
     Raises:
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     counts, files = make_run(
-        settings,
-        stream_photos(inputs, options=archives),
+        make_settings(task, **chosen),
+        stream_photos(inputs, options=ArchiveOptions(every, image_column)),
         output,
         formats,
         retry_failed=retry_failed,

@@ -26,7 +26,6 @@ from faceqan_toolkit.settings import (
     Settings,
 )
 from faceqan_toolkit.shards import Shard
-from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.video import Every, parse_every
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,11 +98,6 @@ archive_options = stack(
         help="Of parquet files: the column with the photos.",
     ),
 )  # fmt: skip
-
-
-def take_archives(chosen: dict[str, Any]) -> ArchiveOptions:
-    """Take what `archive_options` are given out of a command's options."""
-    return ArchiveOptions(chosen.pop("every"), chosen.pop("image_column"))
 
 
 photos_argument = click.argument("photos", nargs=-1, required=True)

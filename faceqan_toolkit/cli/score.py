@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from faceqan_toolkit.cli import options
-from faceqan_toolkit.shards import Shard
 
 
 @click.command("score")
@@ -19,16 +17,7 @@ from faceqan_toolkit.shards import Shard
 @options.like_published_option
 @options.quality_options
 @options.hints_option
-def command(
-    crops: tuple[str, ...],
-    output: Path,
-    formats: tuple[str, ...],
-    retry_failed: bool,
-    shard: Shard | None,
-    report: bool,
-    calibration: Path | None,
-    **chosen: Any,
-) -> None:
+def command(crops: tuple[str, ...], **chosen: Any) -> None:
     """Score CROPS that are aligned already and rank them.
 
     They must be cut as the model wants them (`models show`): 112x112, ArcFace template, mostly.
@@ -38,16 +27,4 @@ def command(
     """
     from faceqan_toolkit.cli.job import run_job
 
-    archives = options.take_archives(chosen)
-    settings = options.make_settings("score", **chosen)
-    run_job(
-        settings,
-        crops,
-        output,
-        formats,
-        archives=archives,
-        retry_failed=retry_failed,
-        shard=shard,
-        report=report,
-        calibration=calibration,
-    )
+    run_job("score", crops, **chosen)
