@@ -114,7 +114,10 @@ def test_a_run_outlives_its_file_of_landmarks(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["photos", "--worst", "3", "-o", "why"], "--worst, --best and --fetch are for a run folder"),
+        (
+            ["photos", "--worst", "3", "-o", "why"],
+            "--worst, --best and --fetch are for a run folder",
+        ),
         (["photos", "--preset", "instant", "-o", "why"], "predicts scores and attacks nothing"),
         (["photos"], "--output"),
         (["run", "-o", "why", "--eps", "0.002"], "--eps cannot be given with a run folder"),
