@@ -22,11 +22,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/faceqan-toolkit align-and-score samples/raw_photos -o $(RUN) || test $$? -eq 3
 
-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+# Several modules of tests at once, each process with one thread of its own.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
+test: export OMP_NUM_THREADS = 1
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+coverage: export OMP_NUM_THREADS = 1
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term-missing:skip-covered
 
 # Into site/; a broken link fails.
 docs: $(VENV)/.installed-dev

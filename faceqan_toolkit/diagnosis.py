@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from faceqan_toolkit.process_wide import keep_onnxruntime_private
 from faceqan_toolkit.wording import first_line, reason_of
 
 OLDEST_PYTHON = (3, 10)
@@ -39,6 +40,9 @@ EXTRAS = {
     "evaluate": (("matplotlib",), "draws the figures of evaluate"),
 }
 """Extra to its modules and what it is for."""
+
+NOSY = ("matplotlib", "openvino")
+"""Modules that write below the user's home when imported, so that it is not tried."""
 
 
 @dataclass(frozen=True)
@@ -266,12 +270,13 @@ def check_folders() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """Yield which extras are installed and what the others are for."""
+    keep_onnxruntime_private()
     for extra, (modules, purpose) in EXTRAS.items():
         if not all(find_spec(module) for module in modules):
             text = f"{extra}: missing; it {purpose}: pip install 'faceqan-toolkit[{extra}]'"
             yield Finding("extra", text)
             continue
-        errors = {module: _import_error(module) for module in modules if module != "openvino"}
+        errors = {module: _import_error(module) for module in modules if module not in NOSY}
         failed = [(module, error) for module, error in errors.items() if error is not None]
         for module, error in failed:
             text = f"{extra}: {module} cannot be imported: {first_line(error)}"

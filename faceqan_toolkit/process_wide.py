@@ -51,5 +51,13 @@ def _silent_opencv() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
+def keep_onnxruntime_private() -> None:
+    """Keep ONNX Runtime from reporting to its makers; to be called before it is imported.
+
+    Importing 1.32, for one, writes an identifier of the machine below the user's home.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 quiet_opencv = Shared(_silent_opencv)
 """Keeps OpenCV from telling people's terminals what a record tells."""

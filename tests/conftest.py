@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,8 +20,17 @@ import skimage.data
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 DATA = Path(__file__).parent / "data"
 SAMPLES = Path(__file__).parents[1] / "samples" / "raw_photos"
+
+BROWSER_ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs extra openvino")
 BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
@@ -72,3 +82,19 @@ def command_line(tmp_path: Path) -> CommandLine:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        reason = "no chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("FACEQAN_NEEDS_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=BROWSER_ARGUMENTS)
+        yield browser
+        browser.close()

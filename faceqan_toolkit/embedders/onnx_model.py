@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from faceqan_toolkit.errors import FaceQANError, MissingDependency, UnsupportedGraph
+from faceqan_toolkit.process_wide import keep_onnxruntime_private
 
 if TYPE_CHECKING:
     from faceqan_toolkit.embedders.onnx_network import OnnxModel
@@ -35,6 +36,7 @@ def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Onn
             depends on the batch, or the preprocessing is for another size.
         UnsupportedGraph: it cannot be converted, or what it became computes something else.
     """
+    keep_onnxruntime_private()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

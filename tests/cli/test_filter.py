@@ -425,10 +425,10 @@ main()
 
 @posix
 def test_ctrl_c(command_line: CommandLine, tmp_path: Path) -> None:
-    before = many(tmp_path, 250)
+    before = many(tmp_path, 700)
     arguments = ("filter", "run", "--to", "out", "--mode", "copy", "--min-quality", "0")
     process = start(tmp_path, *arguments)
-    wait_for(tmp_path / "out", 40, process, "*/*.jpg")
+    wait_for(tmp_path / "out", 20, process, "*/*.jpg")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr

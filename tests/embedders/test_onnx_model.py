@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -231,6 +232,26 @@ def test_our_own_networks_come_back(architecture) -> None:
     ours = BackboneEmbedder(backbone, architecture.preprocessing)
     assert_same(model.embedder, ours, size)
     assert_same(freeze(model.embedder), freeze(ours), size)
+
+
+def test_nothing_is_written_to_be_reported(tmp_path: Path) -> None:
+    """ONNX Runtime would put a device's identifier and a queue of events below the home."""
+    (tmp_path / "model.onnx").write_bytes(export(Tiny()))
+    (tmp_path / "home").mkdir()
+    home = str(tmp_path / "home")
+    code = (
+        "from pathlib import Path\n"
+        "from faceqan_toolkit.embedders.onnx_model import load_onnx\n"
+        "from faceqan_toolkit.embedders.preprocessing import Preprocessing\n"
+        "load_onnx(Path('model.onnx').read_bytes(), Preprocessing('RGB', 0.0, 255.0, 16))"
+    )
+    places = dict.fromkeys(("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), home)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **places}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "home").rglob("*")) == []
 
 
 @needs_openvino

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from faceqan_toolkit.evaluation.page import SHARES, page
 from tests.evaluation.conftest import HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 class Reader(HTMLParser):
@@ -84,47 +87,39 @@ def test_plain_page(plain) -> None:
     assert "over identities" not in text
 
 
-def test_in_a_browser(text: str, evaluations, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium")
+def test_in_a_browser(text: str, evaluations, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
-        tab = browser.new_page()
-        problems: list[str] = []
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("console", lambda message: problems.append(message.text))
-        tab.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:")) else problems.append(request.url)
-            ),
-        )
-        tab.goto((tmp_path / "page.html").as_uri())
-        methods = len(evaluations[0].methods)
-        assert tab.locator("#plot g path").count() == methods
-        assert tab.locator("section.table:visible").count() == 1
+    tab = browser.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith(("file:", "data:")) else problems.append(request.url)
+        ),
+    )
+    tab.goto((tmp_path / "page.html").as_uri())
+    methods = len(evaluations[0].methods)
+    assert tab.locator("#plot g path").count() == methods
+    assert tab.locator("section.table:visible").count() == 1
 
-        tab.select_option("#evaluation", "1")
-        tab.select_option("#point", "0")
-        assert tab.locator("section.table:visible h2").inner_text() == "XQLFW, sface, FMR 0.1"
-        box = tab.locator("#plot").bounding_box()
-        scale = box["width"] / 640
-        tab.mouse.move(box["x"] + scale * (58 + 570 * 0.2 / 0.95), box["y"] + box["height"] / 2)
-        assert tab.locator("#where").inner_text() == "FNMR with 20 % discarded"
-        rate = evaluations[1].method("FaceQAN").figures[0].curve.at(0.2)
-        assert tab.locator('output[data-name="FaceQAN"]').inner_text() == f"{rate:.4f}"
+    tab.select_option("#evaluation", "1")
+    tab.select_option("#point", "0")
+    assert tab.locator("section.table:visible h2").inner_text() == "XQLFW, sface, FMR 0.1"
+    box = tab.locator("#plot").bounding_box()
+    scale = box["width"] / 640
+    tab.mouse.move(box["x"] + scale * (58 + 570 * 0.2 / 0.95), box["y"] + box["height"] / 2)
+    assert tab.locator("#where").inner_text() == "FNMR with 20 % discarded"
+    rate = evaluations[1].method("FaceQAN").figures[0].curve.at(0.2)
+    assert tab.locator('output[data-name="FaceQAN"]').inner_text() == f"{rate:.4f}"
 
-        tab.locator("#legend label").first.click()
-        assert tab.locator("#plot g path").count() == methods - 1
-        tab.select_option("#limit", "0.2")
-        assert tab.locator("#plot text").all_text_contents()[:3] == ["0", "0.05", "0.1"]
-        back = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        tab.click("#theme")
-        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != back
-        browser.close()
+    tab.locator("#legend label").first.click()
+    assert tab.locator("#plot g path").count() == methods - 1
+    tab.select_option("#limit", "0.2")
+    assert tab.locator("#plot text").all_text_contents()[:3] == ["0", "0.05", "0.1"]
+    back = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.click("#theme")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != back
+    tab.close()
     assert problems == []
