@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -34,12 +35,13 @@ class Index:
     """Rows by path, in SQLite; any number of threads and processes may look rows up.
 
     Args:
-        connection: to a database that `_fill` has filled.
+        connection: to a database; closed with the last use of the index.
         where: it is, for messages.
     """
 
     def __init__(self, connection: sqlite3.Connection, where: str) -> None:
         self._connection, self._where = connection, where
+        weakref.finalize(self, connection.close)
         self._lock = threading.Lock()
 
     def rows(self, path: str) -> list[list[Any]]:
@@ -74,8 +76,9 @@ def open_index(file: Path, read: Callable[[], Entries]) -> Index:
         with suppress(OSError, sqlite3.OperationalError):  # no place, or a full one
             return _on_disk(user_cache_path("faceqan-toolkit") / "landmarks" / name, read)
     connection = sqlite3.connect(":memory:", check_same_thread=False)
+    index = Index(connection, str(file))
     _fill(connection, read())
-    return Index(connection, str(file))
+    return index
 
 
 def _on_disk(target: Path, read: Callable[[], Entries]) -> Index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs extra openvino")
 BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
+
+# what was started in the background may ignore Ctrl-C, and what it starts, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -91,7 +91,7 @@ def formats(image: Image.Image) -> dict[str, bytes]:
         "palette.gif": encoded(image, "GIF"),
         "phone.heic": encoded(image, "HEIF", quality=80),
     }
-    if features.check("avif"):
+    if "avif" in features.modules and features.check("avif"):  # Pillow 11.3 and newer
         found["web.avif"] = encoded(image, "AVIF", quality=80)
     return found
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import cv2
 import pytest
 
-from faceqan_toolkit.process_wide import Shared, quiet_opencv
+from faceqan_toolkit.process_wide import SILENT, Shared, quiet_opencv
 
 
 def test_threads_that_overlap_leave_opencv_as_it_was() -> None:
-    logging = cv2.utils.logging
+    logging = getattr(cv2.utils, "logging", cv2)
     before = logging.getLogLevel()
     inside, leave = threading.Event(), threading.Event()
 
@@ -28,8 +28,8 @@ def test_threads_that_overlap_leave_opencv_as_it_was() -> None:
     with quiet_opencv:
         leave.set()
         thread.join()
-        assert logging.getLogLevel() == logging.LOG_LEVEL_SILENT
-    assert logging.getLogLevel() == before != logging.LOG_LEVEL_SILENT
+        assert logging.getLogLevel() == SILENT
+    assert logging.getLogLevel() == before != SILENT
 
 
 def test_an_error_inside_is_passed_on_and_the_change_undone() -> None:
