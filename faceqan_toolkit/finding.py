@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.files import absolute, is_folder
+from faceqan_toolkit.files import absolute, is_file, is_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.sources.archives import (
     ARCHIVE_EXTENSIONS,
@@ -38,13 +38,15 @@ def find_photos(
     Args:
         inputs: folders (searched recursively for `PHOTO_EXTENSIONS`), files, archives and videos
             (whose photos and frames are taken), glob patterns, URLs, `@list` (a text file of such
-            inputs, one a line) or `-` (the same from standard input).
+            inputs, one a line) or `-` (the same from standard input). Run folders among the
+            photos are passed over.
         stdin: in place of the process's standard input.
         options: how archives are read.
 
     Raises:
         SettingsError: an input that does not exist, a pattern without a match, a folder that has
-            archives and no photos, or two photos that would have the same path in the results.
+            archives and no photos or is a run folder, or two photos that would have the same path
+            in the results.
         MissingDependency: URLs need a package that is not installed.
     """
     roots: dict[str, str] = {}
@@ -136,6 +138,11 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     """
     path = absolute(text)
     if is_folder(path):
+        if is_run(path):
+            raise SettingsError(
+                f"{text} is a run folder: give the folder of its photos, or its crops, "
+                f"{Path(text) / 'crops'}"
+            )
         yield from _walk(path)
         return
     here = Path.cwd()
@@ -200,6 +207,8 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
             if identity in visited or (linked and identity in physical):
                 continue
             visited.add(identity)
+            if is_run(path):
+                continue  # its pictures are made of photos
             yield from walk(path)
 
     visited.add(_identity(root))
@@ -210,6 +219,11 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
     if not found and archives:
         example = archives[0].with_name(f"*{archives[0].suffix}")
         raise SettingsError(_only_archives(root, len(archives), str(example)))
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run folder of ours."""
+    return is_file(folder / "run.json") and is_folder(folder / "records")
 
 
 def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], bool]:

@@ -63,7 +63,7 @@ class LandmarksFile:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if columns is None:
-                    columns, is_header = _columns(cells)
+                    columns, is_header = _columns(cells, self.path)
                     if is_header:
                         continue
                 yield from self._faces(cells, columns, reader.line_num)
@@ -132,7 +132,7 @@ class LandmarksFile:
         return accept_faces(faces, self.settings)
 
 
-def _columns(first: list[str]) -> tuple[dict[str, int], bool]:
+def _columns(first: list[str], file: Path) -> tuple[dict[str, int], bool]:
     """Return where each column stands, and whether the first row was a header.
 
     Raises:
@@ -142,7 +142,7 @@ def _columns(first: list[str]) -> tuple[dict[str, int], bool]:
     if "path" in names:
         missing = [column for column in LANDMARK_COLUMNS if column not in names]
         if missing:
-            raise SettingsError(f"the landmarks file lacks the columns {', '.join(missing)}")
+            raise SettingsError(f"{file} lacks the columns {', '.join(missing)}")
         return names, True
     order = ("path", *LANDMARK_COLUMNS, "confidence")
     return {name: index for index, name in enumerate(order)}, False

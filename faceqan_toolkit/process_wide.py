@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-
 SILENT = 0
 """OpenCV's LOG_LEVEL_SILENT."""
 

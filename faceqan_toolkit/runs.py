@@ -69,6 +69,19 @@ class RunInfo:
             "align-and-score, or from score on its crops"
         )
 
+    def check_threshold(self, quality: float | None) -> None:
+        """Refuse a threshold that no score of the run can reach; None is no threshold.
+
+        Raises:
+            SettingsError: it is above the highest quality there is.
+        """
+        method = self.content["settings"].get("method", "faceqan")
+        if quality is not None and quality > 1 and method == "faceqan":
+            raise SettingsError(
+                f"no quality reaches {quality:g}: it is 1 at most; the numbers up to 100 are in "
+                "the columns quality_100 and percentile"
+            )
+
     @property
     def settings(self) -> Settings:
         """What it was asked to do.

@@ -36,6 +36,15 @@ def test_hidden_ones_are_left_out(tmp_path: Path) -> None:
     assert found(tmp_path) == ["c.jpg"]
 
 
+def test_run_folders_among_photos_are_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "sub/run/run.json", "sub/run/records/part", "sub/run/crops/b.png")
+    touch(tmp_path, "not_one/run.json", "not_one/c.jpg")
+    assert found(tmp_path) == ["a.jpg", "not_one/c.jpg"]
+    assert found(tmp_path / "sub/run/crops") == ["b.png"]
+    with pytest.raises(SettingsError, match="is a run folder"):
+        found(tmp_path / "sub/run")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 def test_links_that_loop_end(tmp_path: Path) -> None:
     touch(tmp_path, "real/a.jpg")

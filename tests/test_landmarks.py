@@ -129,7 +129,7 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,left_eye_x\na.jpg,3\n", "lacks the columns"),
+        ("path,left_eye_x\na.jpg,3\n", r"\.csv lacks the columns"),
         ("a.jpg,1,2,3\n", "line 1: 4 cells"),
         (f"{HEADER}\na.jpg,1,2,,,,,,,,\n", "line 2: 2 of ten"),
         (f"{HEADER}\na.jpg,{NUMBERS}\nb.jpg,1,2,x,4,5,6,7,8,9,10\n", "line 3: .*'x'"),

@@ -75,6 +75,7 @@ def run_filter(
         min_quality = _calibrated(run, calibration_path, target_fnmr, target_discard)
     elif target_fnmr is not None or target_discard is not None:
         raise SettingsError("--target-fnmr and --target-discard need --calibration FILE")
+    run.check_threshold(min_quality)
     number, percent = _amount(keep_top)
     rules = Rules(
         what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),

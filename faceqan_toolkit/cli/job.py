@@ -36,6 +36,11 @@ from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
 from faceqan_toolkit.wording import counted
 
+NO_PHOTOS = (
+    "Note: no photos were found. In folders, files are taken by their extensions (.jpg, .png, "
+    ".heic and so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
+)
+
 
 def run_job(
     task: str,
@@ -108,6 +113,7 @@ def make_run(
             "--refine chooses among all faces of a run: merge the shards first, then give the "
             "merged run the same command without --shard"
         )
+    _check_device(settings.device)
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
     found = _Found(photos, shard)
@@ -120,6 +126,8 @@ def make_run(
         todo.compare(run, _identify(settings), retry_failed=retry_failed)
         number = len(todo)
         click.echo(_plan(todo.asked, todo.asked - number), err=True)
+        if not todo.asked and shard is None:
+            click.echo(NO_PHOTOS, err=True)
         done = _process(run, settings, todo, number)
         todo.close()
         run.flush()
@@ -186,6 +194,14 @@ def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> No
     print_summary(read_run(folder), counts, files)
     if set(counts) - {"ok"}:
         raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not here before there is a run folder."""
+    if name not in ("auto", "cpu"):  # those are always there, and torch takes a second to load
+        from faceqan_toolkit.device import resolve_device
+
+        resolve_device(name)
 
 
 def _model(settings: Settings) -> tuple[str, dict[str, Any]]:

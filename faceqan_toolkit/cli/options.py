@@ -290,8 +290,8 @@ method_options = stack(
     ),
     _option("-l", "--steps", type=int, help="Attack steps at which similarity is measured."),
     _option(
-        "-k", "--copies", type=click.IntRange(min=0), help="Noisy copies of each crop.",
-        show_default="10, or the preset's",
+        "-k", "--copies", type=click.IntRange(min=0), show_default="10, or the preset's",
+        help="Noisy copies of each crop; 0: the preset's.",
     ),
     _option("-p", "--exponent", type=float, help="Exponent of the score."),
 )  # fmt: skip

@@ -42,6 +42,7 @@ def compare(first: RunInfo, second: RunInfo, top: int | None, formats: Sequence[
 
 def group(run: RunInfo, grouping: Grouping, below: float | None, formats: Sequence[str]) -> None:
     """Print summaries of groups, or write them to files and print their names."""
+    run.check_threshold(below)
     summaries = summarise(run, grouping, below=below)
     for file_format in formats:
         target = run.folder / f"groups.{file_format}"

@@ -54,8 +54,10 @@ def command(
 
     if group_by is None and groups is not None:
         raise SettingsError("--groups goes with --group-by")
+    info = read_run(run)
+    info.check_threshold(below)
     report = write_report(
-        read_run(run), output or run / "report.html", pictures=not redact, photos=photos,
+        info, output or run / "report.html", pictures=not redact, photos=photos,
         grouping=Grouping(group_by, groups) if group_by is not None else None, below=below,
         fetch=fetch,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from faceqan_toolkit.cells import unguard
 from tests.conftest import SAMPLES, CommandLine
@@ -329,11 +330,22 @@ def test_a_method_its_model_cannot_do_leaves_no_run(
     assert not (tmp_path / "run").exists(), "the same folder is free for another method"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_device_that_is_not_here_leaves_no_run(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    refused = command_line(MAIN, photos, "-o", "run", "--device", "cuda")
+    assert refused.returncode in (1, 2)
+    assert "CUDA device" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_empty_folder(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command_line(MAIN, "empty", "-o", "run", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "0 photos" in done.stderr
+    assert "no photos were found" in done.stderr
     assert read_csv(tmp_path / "run/rankings.csv") == []
 
 

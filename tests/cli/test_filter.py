@@ -447,6 +447,7 @@ def test_ctrl_c(command_line: CommandLine, tmp_path: Path) -> None:
         (["run", "--keep-top", "0"], "at least 1"),
         (["run", "--keep-top", "120%"], "at most 100 %"),
         (["run", "--min-percentile", "-1"], "in 0..100"),
+        (["run", "--min-quality", "70"], "no quality reaches 70: it is 1 at most"),
         (["run", "--drop-status", "nope"], "no such status"),
         (["run", "--keep-top", "1", "--mode", "copy", "--to", "x", "-0"], "--null is for"),
         (["photos", "--keep-top", "1"], "no run.json"),

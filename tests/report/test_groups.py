@@ -333,6 +333,7 @@ def test_the_command(command_line: CommandLine, tmp_path: Path) -> None:
         (["--group-by", "age"], "needs --groups FILE.csv"),
         (["--group-by", "sex", "--groups", "groups.csv"], "needs the columns path and sex"),
         (["--below", "nan"], "not a finite number"),
+        (["--below", "70"], "no quality reaches 70"),
     ):
         refused = command_line("report", "run", *arguments)
         assert refused.returncode in (1, 2)
