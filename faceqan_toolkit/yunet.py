@@ -47,7 +47,7 @@ class YuNet:
                     LOWEST_CONFIDENCE,
                     OVERLAP,
                 )
-        except cv2.error as error:
+        except (cv2.error, TypeError) as error:  # the oldest take names of files alone
             raise MissingDependency(
                 f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
                 "pip install -U opencv-python-headless"

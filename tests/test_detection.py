@@ -223,11 +223,16 @@ def test_the_detectors_agree() -> None:
             assert np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean() < 0.12 * eyes
 
 
-def test_an_opencv_that_cannot_read_yunet(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "told",
+    [cv2.error("parse error: DequantizeLinear"), TypeError("Can't convert object to 'str'")],
+    ids=["4.11", "4.8"],
+)
+def test_an_opencv_that_cannot_read_yunet(told: Exception, monkeypatch) -> None:
     class Old:
         @staticmethod
         def create(*arguments: object) -> None:
-            raise cv2.error("parse error: DequantizeLinear")
+            raise told
 
     monkeypatch.setattr(cv2, "FaceDetectorYN", Old)
     with pytest.raises(MissingDependency, match=r"OpenCV 4\.12 or newer"):
