@@ -310,7 +310,7 @@ def read_calibration(file: Path) -> Calibration:
         SettingsError,
     ) as error:
         raise CalibrationError(
-            f"{file} is no calibration ({error!r}); give the file that calibrate wrote"
+            f"{file} is no calibration; give the file that calibrate wrote"
         ) from error
     if id_of_content != found.id:
         raise CalibrationError(f"{file} is not as calibrate wrote it; run calibrate again")

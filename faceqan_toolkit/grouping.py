@@ -100,7 +100,8 @@ def summarise(
 
     Raises:
         RunError: the run has no scores, or its ledger is damaged.
-        SettingsError: the file cannot be read, has no such column, or names a photo twice.
+        SettingsError: the file cannot be read, has no such column, names a photo twice, or
+            gives none of the run a group.
     """
     if not Ranking(run).scored:
         raise RunError(run.no_scores)
@@ -109,7 +110,13 @@ def summarise(
     with connect(ledger=run) as connection:
         grouped = _grouped(connection, grouping or Grouping())
         rows = connection.execute(_summary_query(grouped, below)).fetchall()
+        example = fetch_value(connection, "SELECT min(path) FROM ledger")
     summaries = [GroupSummary(*row) for row in rows]
+    if grouping and grouping.file and summaries and all(one.group is None for one in summaries):
+        raise SettingsError(
+            f"{grouping.file} gives no photo of this run a group; its paths must be as in the "
+            f"results, e.g. {example}"
+        )
     return summaries if below is None else _with_shares(summaries)
 
 

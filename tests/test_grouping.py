@@ -128,6 +128,12 @@ def test_files_that_make_no_sense(run: RunInfo, tmp_path: Path, content, message
         summarise(run, Grouping("age", tmp_path / "groups.csv"))
 
 
+def test_paths_of_another_run(run: RunInfo, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("path,age\nnowhere/a.jpg,30\n")
+    with pytest.raises(SettingsError, match=r"gives no photo of this run a group.*e\.g\. "):
+        summarise(run, Grouping("age", tmp_path / "groups.csv"))
+
+
 def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="needs --groups"):
         Grouping("age")
