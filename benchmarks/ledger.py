@@ -92,7 +92,7 @@ def synthetic(start: int, rows: int, *, seed: int, total: int) -> pa.Table:
     digests = pa.array([digits[start : start + 64] for start in range(0, 64 * rows, 64)])
     fixed: dict[str, Any] = {
         "root": "/data/photos", "model": "sface", "method": "faceqan", "preset": "exact",
-        "reason": "", "landmarks_id": "", "attempt": 0, "rotation": 0,
+        "reason": "", "node": "", "landmarks_id": "", "attempt": 0, "rotation": 0,
     }  # fmt: skip
     columns: dict[str, Any] = {name: pa.repeat(value, rows) for name, value in fixed.items()}
     columns |= {

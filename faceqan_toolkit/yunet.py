@@ -22,6 +22,9 @@ SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
 
+SMALLEST_SIDE = 64
+"""Pixels; smaller pictures get a black margin. OpenCV 4 finds faces that are not in tiny ones."""
+
 
 class YuNet:
     """The network; runs on the CPU. Every thread gets its own, as OpenCV's keeps the last size.
@@ -47,7 +50,7 @@ class YuNet:
                     LOWEST_CONFIDENCE,
                     OVERLAP,
                 )
-        except (cv2.error, TypeError) as error:  # the oldest take names of files alone
+        except (cv2.error, TypeError) as error:  # another OpenCV package in the way of ours
             raise MissingDependency(
                 f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
                 "pip install -U opencv-python-headless"
@@ -59,6 +62,9 @@ class YuNet:
         Args:
             pixels: (H, W, 3) uint8, RGB.
         """
+        missing = [max(0, SMALLEST_SIDE - side) for side in pixels.shape[:2]]
+        if any(missing):
+            pixels = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)])
         height, width = pixels.shape[:2]
         network = getattr(self._own, "network", None)
         if network is None:

@@ -158,7 +158,8 @@ def test_it_runs(page: str, arguments: list[str], scene: Path) -> None:
 
 
 def test_the_output_in_the_readme(scene: Path) -> None:
-    """Scores may differ by what other machines and libraries round."""
+    """Scores may differ by what other machines and libraries round; OpenCV 4 and 5 cut crops
+    that differ by a grey value or more."""
     row = re.compile(r"^ *(\d+)   (\d\.\d{4}) +\d+ +([\d.]+) +(\d+) .* (\S+ \[\d+\])\s*$", re.M)
     printed = row.findall((scene / "shown.txt").read_text(encoding="utf-8"))
     shown = row.findall(PAGES["README.md"])
@@ -167,7 +168,7 @@ def test_the_output_in_the_readme(scene: Path) -> None:
         printed, shown, strict=True
     ):
         assert (rank, others) == (shown_rank, shown_others)
-        assert float(quality) == pytest.approx(float(shown_quality), abs=0.003)
+        assert float(quality) == pytest.approx(float(shown_quality), abs=0.005)
     (counts,) = re.findall(r"^Rows: .*$", PAGES["README.md"], re.M)
     assert counts in (scene / "shown.txt").read_text(encoding="utf-8")
 

@@ -224,7 +224,7 @@ def test_nothing_needs_more_memory_than_it_has(tmp_path: Path, monkeypatch) -> N
     @contextmanager
     def small(**runs):
         with connect(**runs) as connection:
-            connection.execute("SET memory_limit = '40MB'")
+            connection.execute("SET memory_limit = '50MB'")
             connection.execute("SET threads = 1")
             yield connection
 

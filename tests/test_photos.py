@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,7 +135,18 @@ class TestDecoding:
         pixels = decoded(encoded(image, "PNG"))
         assert np.abs(pixels.astype(int) - colour).max() <= 1
 
-    @pytest.mark.parametrize("mode", ["CMYK", "F", "I", "LAB", "YCbCr"])
+    @pytest.mark.parametrize(
+        "mode",
+        [
+            *("CMYK", "F", "I", "LAB"),
+            pytest.param(
+                "YCbCr",
+                marks=pytest.mark.skipif(
+                    PIL.__version__ < "13", reason="Pillow 12 cannot read what it wrote"
+                ),
+            ),
+        ],
+    )
     def test_modes_in_tiff(self, mode: str) -> None:
         if mode in "FI":
             image = Image.new(mode, (4, 4), 100)

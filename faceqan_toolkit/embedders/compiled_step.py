@@ -52,8 +52,9 @@ class CompiledStep:
         try:
             similarity, gradient = self._computed(attacked, targets)
         except TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", error)
             raise CannotCompile(
-                f"--backend compile: torch.compile fails ({first_line(error)}). It needs a C++ "
+                f"--backend compile: torch.compile fails ({first_line(cause)}). It needs a C++ "
                 "compiler on a CPU and Triton on a GPU; the backend torch needs neither"
             ) from error
         _, expected = self._plain(attacked[:1], targets[:1])

@@ -141,13 +141,13 @@ def fold_constants(model: ModelProto, run: Run) -> None:
 def to_opset(model: ModelProto) -> ModelProto:
     """Return the model in the words of `OPSET`."""
     version = _version(model)
+    if version < OPSET:
+        model = _convert_version(model)  # which asks for the other domains' versions, too
     _keep(model.opset_import, lambda entry: entry.domain == "")
     if version > OPSET:
         # onnx's own converter knows no way back for many operators; few changed their form
         _use_old_forms(model)
         model.opset_import[0].version = OPSET
-    elif version < OPSET:
-        model = _convert_version(model)
     model.ir_version = 8
     return model
 
