@@ -14,9 +14,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +200,11 @@ def main_faces(run: RunInfo, _work: Path) -> object:
 
 
 def run_faces(run: RunInfo, _work: Path) -> object:
+    """Find the photos of a data set of 10,000 in the run."""
     from faceqan_toolkit.evaluation.run_faces import read_run_faces
 
-    return read_run_faces(run.folder)
+    wanted = islice(paths_of(run), 10_000)
+    return read_run_faces(run.folder, [f"/elsewhere/{path}" for path in wanted])
 
 
 def open_run(run: RunInfo, _work: Path) -> None:
@@ -209,13 +212,16 @@ def open_run(run: RunInfo, _work: Path) -> None:
         pass
 
 
-def todo(run: RunInfo, _work: Path) -> object:
-    """Take in as many photos as there are rows; none is there any more, so all are to do."""
+def paths_of(run: RunInfo) -> Iterator[str]:
     number = json.loads((run.folder / "run.json").read_text())["counts"]["ok"]
     width = len(str(number))
-    paths = (f"{n // FOLDER:0{width}}/{n:0{width}}.jpg" for n in range(number))
+    return (f"{n // FOLDER:0{width}}/{n:0{width}}.jpg" for n in range(number))
+
+
+def todo(run: RunInfo, _work: Path) -> object:
+    """Take in as many photos as there are rows; none is there any more, so all are to do."""
     root = Path("/data/photos")
-    sources = (PhotoSource(str(root), path, LocalFile(root / path)) for path in paths)
+    sources = (PhotoSource(str(root), path, LocalFile(root / path)) for path in paths_of(run))
     with Todo(run.folder, sources) as found, Run(run.folder, Settings(), "synthetic") as opened:
         found.compare(opened)
         return exhaust(found)

@@ -27,7 +27,7 @@ class Entry:
         source: the photo or crop.
         destination: where it belongs; empty if it is not placed.
         quality: of the face that counts, six decimals; empty without a score.
-        decision: how it is placed ("list", "copy", "move", "link", "symlink"), "drop" or "error".
+        decision: "list", one of `PLACED`, "drop" or "error".
         reason: why it is dropped, what went wrong, or that it was there already.
         sha256: of a file that is moved, hexadecimal: what may be put back.
     """
@@ -43,6 +43,9 @@ class Entry:
         """Return its cells, harmless to spreadsheets and without line breaks."""
         return [guard(printable(getattr(self, name))) for name in COLUMNS]
 
+
+PLACED = ("copy", "move", "link", "symlink")
+"""Decisions that put a file into DIR."""
 
 COLUMNS = tuple(item.name for item in fields(Entry))
 
@@ -138,6 +141,10 @@ class Manifest:
                 if entry.decision in ("move", "copy") and entry.reason != THERE
             }
         return (source, destination) in self._pairs
+
+    def placed_before(self) -> set[str]:
+        """Return the destinations of what earlier calls copied, moved or linked."""
+        return {entry.destination for entry in self.entries() if entry.decision in PLACED}
 
     def close(self) -> None:
         """Let others in."""

@@ -127,7 +127,7 @@ def read_run(folder: Path) -> RunInfo:
     """
     try:
         return RunInfo(folder, parse_run_json(read_text(folder / "run.json")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f"{folder} is not a run folder: it has no run.json; give the folder behind -o of a run"
         ) from None

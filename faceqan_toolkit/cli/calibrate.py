@@ -10,7 +10,7 @@ from faceqan_toolkit.cli import options
 
 
 @click.command("calibrate")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",

@@ -194,15 +194,16 @@ class Job:
             if recogniser and is_weights_file(recogniser):
                 taken -= set(_MODEL_OPTIONS)
             refuse((*taken, *SCORING), "--run has its scores")
-        found = read_run_faces(folder)
+        paths = [source.path for source in everything]
+        found = read_run_faces(folder, (*self.protocol.paths, *paths))
         if pickle:
-            paths = [source.path for source in everything]
             values = found.match(paths)[0].values["quality"].tolist()
             write_legacy_pickle(pickle, self.root, dict(zip(paths, values, strict=True)))
             click.echo(f"Written: {pickle}", err=True)
         faces, match = found.match(self.protocol.paths)
         if self.chosen["run"] is not None:
-            tell(str(folder), match.lines())
+            more = [f"{found.others:,} more are not in the data set"] if found.others else []
+            tell(str(folder), match.lines() + more)
             if not sum(match.rules.values()):
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
@@ -271,7 +272,7 @@ class Job:
         folder = self.output / "crops"
         retry = self.chosen["retry_failed"]
         make_run(settings, self.protocol.sources(), folder, ["csv"], retry_failed=retry)
-        return read_run_faces(folder).match(self.protocol.paths)[0]
+        return read_run_faces(folder, self.protocol.paths).match(self.protocol.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
         """Add the methods whose scores were made elsewhere."""

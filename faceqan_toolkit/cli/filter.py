@@ -13,7 +13,7 @@ from faceqan_toolkit.errors import SettingsError
 
 
 @click.command("filter")
-@click.argument("run", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--to",
     "folder",

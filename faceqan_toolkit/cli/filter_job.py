@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.files import absolute
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
-from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import THERE
 from faceqan_toolkit.runs import RunInfo, read_run
 from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
 from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.wording import counted
 
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
@@ -95,7 +96,9 @@ def run_filter(
             size = SHARD_SIZE if shard_size is None else shard_size
             outcomes = Export(by_folder, plan, sink, size, file).outcomes()
         tell = _print_entry if dry else _print_path if mode == "list" else _print_nothing
-        _finish(outcomes, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
+        stale = file.placed_before() if file and sink == "files" and mode != "list" else set()
+        outcomes = _without(stale, outcomes)
+        _finish(outcomes, stale, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
     if writing:
         click.echo(f"Manifest: {manifest_path}", err=True)
 
@@ -117,18 +120,35 @@ def undo(path: Path, *, dry: bool) -> None:
     """
     with Manifest(absolute(path), dry=dry) as manifest:
         outcomes = put_back(manifest, dry=dry)
-        _finish(outcomes, tell=_print_entry if dry else _print_nothing, what="files", dry=dry)
+        _finish(
+            outcomes, set(), tell=_print_entry if dry else _print_nothing, what="files", dry=dry
+        )
+
+
+def _without(stale: set[str], outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Yield outcomes; take away from places that earlier calls filled those that they name."""
+    for outcome in outcomes:
+        stale.discard(outcome.entry.destination)
+        yield outcome
 
 
 def _finish(
     outcomes: Iterable[Outcome],
+    stale: set[str],
     *,
     tell: Callable[[Outcome, bytes], bool],
     what: str,
     dry: bool,
     end: bytes = b"\n",
 ) -> None:
-    """Go through all outcomes, printing and counting; exit with 3 if there were errors."""
+    """Go through all outcomes, printing and counting; exit with 3 if there were errors.
+
+    Args:
+        outcomes: what is done as they are taken.
+        stale: when they all are, where files of earlier selections may lie.
+        tell, end: prints an outcome and what ends its line.
+        what, dry: for the summary.
+    """
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -157,6 +177,12 @@ def _finish(
     finally:
         _tell(console, counts, dropped, what=what, dry=dry)
     sys.stdout.flush()
+    left = sum(os.path.lexists(path_from_text(place)) for place in stale)
+    if left:
+        click.echo(
+            f"Note: {counted(left, 'file')} of earlier selections still there, see the manifest",
+            err=True,
+        )
     if counts["error"]:
         raise click.exceptions.Exit(SOME_FAILED)
 

@@ -10,7 +10,7 @@ from faceqan_toolkit.cli import options
 
 
 @click.command("merge")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
     metavar="RUN", help="New run folder, or that of the same merge before.",

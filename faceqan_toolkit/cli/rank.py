@@ -12,9 +12,8 @@ from faceqan_toolkit.errors import SettingsError
 
 
 @click.command("rank")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("other", metavar="[RUN_B]", required=False,
-                type=click.Path(path_type=Path, file_okay=False))  # fmt: skip
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("other", metavar="[RUN_B]", required=False, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
 @click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The worst scored N only.")
 @group_options

@@ -11,7 +11,7 @@ from faceqan_toolkit.errors import SettingsError
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",

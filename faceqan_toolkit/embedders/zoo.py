@@ -110,8 +110,8 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     if model in (offered := factories.offered()):
         return _from_factory(model, offered[model])
     known = [*entries(), *installed.names(), *offered]
-    near = get_close_matches(model, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
     raise UnknownModel(
         f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, "
         f"a file needs its path, such as ./{model}"

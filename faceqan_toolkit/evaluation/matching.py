@@ -27,8 +27,20 @@ Parts = tuple[str, ...]
 Key = Callable[[Parts], Parts | None]
 
 _EXTENSION = "|".join(sorted(extension.lstrip(".") for extension in PHOTO_EXTENSIONS))
-_CROP = re.compile(rf"^(.+\.(?:{_EXTENSION}))\.0\.png$", re.IGNORECASE)
-_PHOTO = re.compile(rf"^(.+)\.(?:{_EXTENSION})$", re.IGNORECASE)
+_CROP = rf"^(.+\.(?:{_EXTENSION}))\.0\.png\z"
+_PHOTO = rf"^(.+)\.(?:{_EXTENSION})\z"
+
+# Python spells the end of a text another way than RE2
+_CROP_NAME, _PHOTO_NAME = (
+    re.compile(ending.replace(r"\z", r"\Z"), re.IGNORECASE | re.DOTALL)
+    for ending in (_CROP, _PHOTO)
+)
+
+BARE_NAME_SQL = rf"""
+    regexp_replace(regexp_replace(regexp_extract(path, '[^/\\]*\z'),
+        '{_CROP}', '\1', 'is'), '{_PHOTO}', '\1', 'is')
+"""
+"""`bare_name` of a column `path`, for DuckDB."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,11 @@ class Match:
                 more = f", and {len(paths) - examples:,} more" if len(paths) > examples else ""
                 shown.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
         return shown
+
+
+def bare_name(path: str) -> str:
+    """Return a path's last part without extension; paths whose parts differ never match."""
+    return _bare(_parts(path))[-1]
 
 
 def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
@@ -174,9 +191,10 @@ def _folder_and_name(parts: Parts) -> Parts | None:
 def _bare(parts: Parts) -> Parts:
     """Return a path without the extension of a photo."""
     *folders, name = parts or ("",)
-    crop = _CROP.match(name)
-    photo = _PHOTO.match(crop[1] if crop else name)
-    return (*folders, photo[1] if photo else name)
+    for ending in (_CROP_NAME, _PHOTO_NAME):
+        found = ending.match(name)
+        name = found[1] if found else name
+    return (*folders, name)
 
 
 def _parts(path: str) -> Parts:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from faceqan_toolkit.database import connect
+from faceqan_toolkit.database import connect, fetch_value
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.matching import Match, match_paths
+from faceqan_toolkit.evaluation.matching import BARE_NAME_SQL, Match, bare_name, match_paths
 from faceqan_toolkit.runs import RunInfo, read_run
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
@@ -29,6 +30,7 @@ class RunFaces:
         status: (R,) "ok" or why there is no result.
         crops: (R,) of the faces, relative to the run folder; "" if none was written.
         values: (R,) float64 for each of `MEASURES`, NaN where it is not known.
+        others: how many photos the run has besides.
     """
 
     run: RunInfo
@@ -36,6 +38,7 @@ class RunFaces:
     status: tuple[str, ...]
     crops: tuple[str, ...]
     values: Mapping[str, NDArray[np.float64]]
+    others: int = 0
 
     def match(self, wanted: Sequence[str]) -> tuple[RunFaces, Match]:
         """Return the faces of some samples, in their order.
@@ -70,8 +73,13 @@ class RunFaces:
         return model["template"], model["input_size"]
 
 
-def read_run_faces(folder: Path) -> RunFaces:
+def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFaces:
     """Return what a run folder holds.
+
+    Args:
+        folder: of the run.
+        wanted: paths that will be asked for; memory then grows with these, not with the run, for
+            photos that cannot match any are only counted.
 
     Raises:
         RunError: it is no run folder, or damaged.
@@ -79,18 +87,28 @@ def read_run_faces(folder: Path) -> RunFaces:
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
     with connect(ledger=run) as connection:
+        photos = fetch_value(connection, "SELECT count(*) FROM ledger WHERE coalesce(face, 0) = 0")
+        if not photos:
+            raise RunError(f"{folder} has no photos")
+        chosen = "true"
+        if wanted is not None:
+            names = pa.table({"name": sorted({bare_name(path) for path in wanted})})
+            connection.register("wanted_names", names)
+            # else it takes the ledger for the smaller side of the join and holds all of it
+            connection.execute("SET disabled_optimizers = 'build_side_probe_side,join_order'")
+            chosen = f"{BARE_NAME_SQL} IN (SELECT name FROM wanted_names)"
         found = connection.execute(
             f"""SELECT path, status, coalesce(crop, '') AS crop, {columns} FROM ledger
+            WHERE {chosen}
             QUALIFY row_number() OVER (
                 PARTITION BY path ORDER BY quality IS NULL, status <> 'ok', face
             ) = 1 ORDER BY path"""
         ).fetchnumpy()
-    if not len(found["path"]):
-        raise RunError(f"{folder} has no photos")
     return RunFaces(
         run,
         tuple(found["path"].tolist()),
         tuple(map(sys.intern, found["status"].tolist())),
         tuple(found["crop"].tolist()),
         {name: np.ma.filled(found[name], np.nan) for name in MEASURES},
+        photos - len(found["path"]),
     )

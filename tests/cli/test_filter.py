@@ -126,6 +126,28 @@ def test_folders_are_kept(
     assert tree(photos) == before
 
 
+@pytest.mark.parametrize("mode", ["copy", "symlink"])
+def test_files_of_an_earlier_selection_are_told(
+    command_line: CommandLine, photos: Path, tmp_path: Path, mode: str
+) -> None:
+    def stderr(quality: str, *more: str) -> str:
+        arguments = ("run", "--to", "out", "--mode", mode, "--min-quality", quality)
+        done = command_line("filter", *arguments, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "Note" not in stderr("0.5")
+    assert "Note" not in stderr("0.5")
+    assert "Note" not in stderr("0.3")
+    assert "Note: 2 files of earlier selections still there" in stderr("0.65")
+    (tmp_path / "out/bob/2.jpg").unlink()
+    assert "Note: 1 file of" in stderr("0.65")
+    assert "Note" not in stderr("0.65", "--dry-run")
+    assert set(tree(tmp_path / "out")) - {"manifest.csv"} == {
+        "ann/1.jpg", "ann/2.jpg", "bob/1.jpg",
+    }  # fmt: skip
+
+
 def test_crops(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
     arguments = ("filter", "run", "--to", "out", "--what", "crops", "--mode", "move")
     done = command_line(*arguments, "--min-quality", "0.15")
@@ -451,6 +473,7 @@ def test_ctrl_c(command_line: CommandLine, tmp_path: Path) -> None:
         (["run", "--drop-status", "nope"], "no such status"),
         (["run", "--keep-top", "1", "--mode", "copy", "--to", "x", "-0"], "--null is for"),
         (["photos", "--keep-top", "1"], "no run.json"),
+        (["photos/ann/1.jpg", "--keep-top", "1"], "ann/1.jpg is not a run folder"),
         (["nowhere", "--keep-top", "1"], "no run.json"),
         ([], "give the RUN"),
         (["run", "--undo", "run/run.json"], "the manifest alone"),

@@ -99,6 +99,8 @@ def test_registered_networks_are_the_official_ones(name: str) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UnknownModel, match=r"did you mean arcface_r50_ms1mv3\?.*models list"):
         find_model("arcface_r50_ms1mv2")
+    with pytest.raises(UnknownModel, match=r"did you mean adaface_ir50, adaface_ir101\?"):
+        find_model("AdaFace")
     with pytest.raises(UnknownModel, match="unknown model 'zzz'"):
         find_model("zzz")
 

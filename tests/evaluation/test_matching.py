@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.evaluation.matching import RULES, match_paths
+from faceqan_toolkit.evaluation.matching import BARE_NAME_SQL, RULES, bare_name, match_paths
 
 LFW = ["A_B/A_B_0001.jpg", "A_B/A_B_0002.jpg", "C_D/C_D_0001.jpg"]
 
@@ -130,3 +132,20 @@ def test_against_comparing_everything(wanted: list[str], given_paths: list[str])
 @given(st.lists(st.text(), unique=True, max_size=5), st.lists(st.text(), unique=True, max_size=5))
 def test_any_text(wanted: list[str], given_paths: list[str]) -> None:
     assert len(match_paths(wanted, given_paths).index) == len(wanted)
+
+
+NAMES = st.lists(
+    st.text(max_size=3)
+    | st.sampled_from(["a", ".jpg", ".JPG", ".png", ".0.png", ".0.PNG", "/", "\\", "\n", "'", "."]),
+    min_size=1,
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(NAMES.filter(lambda path: bare_name(path) and path[-1] not in "./\\"), min_size=20))
+def test_duckdb_sees_the_same_names(paths: list[str]) -> None:
+    with duckdb.connect() as connection:
+        connection.register("paths", pa.table({"path": paths}))
+        found = connection.execute(f"SELECT {BARE_NAME_SQL} FROM paths").fetchall()
+    assert [name for (name,) in found] == [bare_name(path) for path in paths]

@@ -55,6 +55,21 @@ def test_faces(folder: Path) -> None:
     assert match.missing == ("nothing.jpg",)
 
 
+def test_only_what_is_asked_for_is_read(folder: Path) -> None:
+    wanted = ["x/b/2.jpg", "nothing.jpg", "a/1.jpg.0.png", "a/3"]
+    everything, some = read_run_faces(folder), read_run_faces(folder, wanted)
+    assert everything.others == 0
+    assert some.paths == ("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "b/2.jpg")
+    few = read_run_faces(folder, ["a/3", "nothing.jpg"])
+    assert (few.paths, few.others) == (("a/3.jpg",), 4)
+    for faces in (some, few):
+        found, expected = (
+            source.match(["a/3", "nothing.jpg"])[0] for source in (faces, everything)
+        )
+        assert found.status == expected.status == ("ok", "not_in_run")
+        assert found.values["quality"][0] == expected.values["quality"][0] == 0.5
+
+
 def test_methods(folder: Path) -> None:
     faces = read_run_faces(folder)
     (name,) = own = own_method(faces, "w" * 64)
