@@ -126,7 +126,7 @@ def test_folders_are_kept(
     assert tree(photos) == before
 
 
-@pytest.mark.parametrize("mode", ["copy", "symlink"])
+@pytest.mark.parametrize("mode", ["copy", "link"])
 def test_files_of_an_earlier_selection_are_told(
     command_line: CommandLine, photos: Path, tmp_path: Path, mode: str
 ) -> None:
