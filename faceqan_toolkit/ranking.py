@@ -231,6 +231,15 @@ class Ranking:
             )
             return fetch_dicts(cursor)
 
+    def examples(self) -> dict[str, tuple[str, str]]:
+        """Return path and reason of the first photo, by path, of each status but "ok"."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT status, min(path), arg_min(reason, path) FROM ledger WHERE status <> 'ok' "
+                "GROUP BY status"
+            ).fetchall()
+        return {status: (path, reason) for status, path, reason in rows}
+
     def resized(self) -> int:
         """Return how many scored crops had to be resized first."""
         with self._connection() as connection:

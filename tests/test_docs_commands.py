@@ -169,8 +169,9 @@ def test_the_output_in_the_readme(scene: Path) -> None:
     ):
         assert (rank, others) == (shown_rank, shown_others)
         assert float(quality) == pytest.approx(float(shown_quality), abs=0.005)
-    (counts,) = re.findall(r"^Rows: .*$", PAGES["README.md"], re.M)
-    assert counts in (scene / "shown.txt").read_text(encoding="utf-8")
+    told = re.findall(r"^(?:Rows: |  \w+, for instance ).*$", PAGES["README.md"], re.M)
+    assert len(told) == 4
+    assert "\n".join(told) in (scene / "shown.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)

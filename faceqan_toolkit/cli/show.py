@@ -50,6 +50,10 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
     for what, faces in below_thresholds(run).items():
         console.print(f"{what}: {faces}", markup=False)
     console.print("Rows: " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
+    examples = ranking.examples() if failed else {}
+    for status in filter(examples.get, failed):
+        path, reason = map(printable, examples[status])
+        console.print(f"  {status}, for instance {path}: {reason}", markup=False)
     for file in files:
         console.print(f"Written: {file}", markup=False)
     crops = run.folder / "crops"
