@@ -44,7 +44,7 @@ class Recogniser:
 def scores_of(given: str) -> tuple[ScoreTable, Path]:
     """Return the scores that NAME=FILE means."""
     name, file = named(given)
-    return read_scores(file, name or file.stem), file
+    return read_scores(file, name or (file.name if file.is_dir() else file.stem)), file
 
 
 def named(given: str) -> tuple[str, Path]:

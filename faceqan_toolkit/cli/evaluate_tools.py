@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from faceqan_toolkit.evaluation.panels import read_panels
 from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
+from faceqan_toolkit.files import absolute
 
 
 def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
@@ -28,7 +30,13 @@ def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> boo
 
 def agree(first: str, second: str, output: Path | None, movers: int, *, as_json: bool) -> None:
     """Print how two tools' scores agree, and draw one against the other."""
-    agreement = compare_scores(scores_of(first)[0], scores_of(second)[0])
+    tables = [scores_of(given) for given in (first, second)]
+    if tables[0][0].name == tables[1][0].name:
+        tables = [
+            (replace(table, name=f"{absolute(file).parent.name}/{table.name}"), file)
+            for table, file in tables
+        ]
+    agreement = compare_scores(tables[0][0], tables[1][0])
     if as_json:
         click.echo(json.dumps(agreement.as_dict(movers), indent=1))
     else:

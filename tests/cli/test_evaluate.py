@@ -230,6 +230,10 @@ def test_agree(done, command_line: CommandLine, tmp_path: Path) -> None:
     worse.write_text("path,quality\n" + "".join(f"{p},{q}\n" for p, q in rows), encoding="utf-8")
     told = command_line("evaluate", "agree", "OUT/scores", worse, cwd=folder)
     assert "Spearman -1.0000" in told.stdout
+    (tmp_path / "scores.csv").write_bytes((folder / "OUT/scores/rankings.csv").read_bytes())
+    again = tmp_path / "scores.csv"
+    told = command_line("evaluate", "agree", "OUT/scores", again, "--json", cwd=folder)
+    assert json.loads(told.stdout)["names"] == ["OUT/scores", f"{tmp_path.name}/scores"]
     assert command_line("evaluate", "agree", "OUT/scores", "nothing", cwd=folder).returncode == 1
 
 
