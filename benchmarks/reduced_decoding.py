@@ -76,6 +76,9 @@ def measure_crops(
                 cosines.append(float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
                 first, second = model.score(crops)
                 drifts.append(abs(first.quality - second.quality))
+    if not cosines:
+        print("no face is large enough for its crop to come from a reduced photo")
+        return
     print(
         f"{len(cosines)} reduced crops against full ones: cosine {np.mean(cosines):.4f} "
         f"(min {min(cosines):.4f}), score change {np.mean(drifts):.4f} (max {max(drifts):.4f})"
