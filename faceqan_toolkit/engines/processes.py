@@ -37,6 +37,9 @@ is small, each of its threads counts as one face of it."""
 TICK = 0.5
 """Seconds after which workers are looked at, whether they have said something or not."""
 
+RESTARTS = 3
+"""How often in a row a process that ends while it loads is started again."""
+
 KILL_SECONDS = 10.0
 """How long a killed process is waited for: one that waits for a dead disk may outlive its kill."""
 
@@ -119,8 +122,10 @@ class ProcessEngine:
     others. When one dies it is replaced, and the photos it had in hand are tried again: those that
     were being prepared each alone, the others half of them at a time; so one that kills whoever
     touches it is soon alone. If it was alone, and it was not the first time, its record says
-    `crashed`. A process that prepares one photo for longer than `Settings.photo_timeout` is killed
-    and replaced; that photo's record says `timed_out`, the others are done again.
+    `crashed`. One that ends before it has loaded the networks is replaced, too, a few times in a
+    row, unless none ever has; after that the others go on without it. A process that prepares one
+    photo for longer than `Settings.photo_timeout` is killed and replaced; that photo's record says
+    `timed_out`, the others are done again.
 
     The processes end when their parent does, however that ends, and hold none of its files.
 
@@ -149,6 +154,7 @@ class ProcessEngine:
         self._backend = ""
         self._team: list[Worker] = []
         self._again: deque[list[Task]] = deque()
+        self._loaded, self._failed_starts = False, 0
         self._now = 0.0
         self._looked = time.monotonic()
 
@@ -248,6 +254,7 @@ class ProcessEngine:
             if isinstance(answer, Ready):
                 check_weights(self._settings.model, self.weights_sha256, answer.weights_sha256)
                 worker.capacity = BLOCKS_IN_HAND * max(answer.block_faces, self.preparers)
+                self._loaded, self._failed_starts = True, 0
                 self._backend = answer.backend
             elif isinstance(answer, Begun):
                 task = worker.in_hand[answer.number - worker.answered]
@@ -267,8 +274,15 @@ class ProcessEngine:
         self._team.remove(worker)
         self._seconds.update(worker.seconds)
         worker.end()
-        if not worker.capacity:  # so would the next one, most likely
-            if not self._team:
+        if not worker.capacity:
+            self._failed_starts += 1
+            # if none has ever begun so would the next one, most likely; later it may have been
+            # a moment's want of memory
+            if self._loaded and self._failed_starts <= RESTARTS:
+                if not self._team:
+                    time.sleep(self._failed_starts)
+                self._team.append(self._start(worker.device))
+            elif not self._team:
                 raise FaceQANError(
                     f"worker processes end before they have loaded the networks "
                     f"({worker.cause_of_death}); fewer --workers take less memory"

@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.engines import processes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
@@ -82,6 +83,28 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path: Path) -> None:
         statuses(run(ProcessEngine(["cpu"], make=pipelines.accidents), folder)).values()
     ) == {"ok"}
     assert not (folder / "alive").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_hard_to_start_again(workers: int, tmp_path: Path, monkeypatch) -> None:
+    folder = photos(tmp_path / "photos", *numbered(3), "once")
+    starts = tmp_path / "starts"
+    monkeypatch.setenv("HARD_TO_START", str(starts))
+    monkeypatch.setattr(processes, "RESTARTS", 2)
+
+    def attempt(failures: int) -> dict[str, str]:
+        starts.mkdir(exist_ok=True)
+        for name in ("first", *map(str, range(failures))):
+            (starts / name).touch()
+        (folder / "alive").touch()
+        engine = ProcessEngine(["cpu"] * workers, make=pipelines.hard_to_start_again)
+        return statuses(run(engine, folder))
+
+    assert set(attempt(2).values()) == {"ok"}
+    assert not list(starts.iterdir())
+    if workers == 1:
+        with pytest.raises(FaceQANError, match=r"before they have loaded .*SIGKILL"):
+            attempt(3)
 
 
 @pytest.mark.parametrize(
