@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from faceqan_toolkit.cores import usable_cores, usable_memory
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import writing
+from faceqan_toolkit.ledger import joined_meanwhile
 from faceqan_toolkit.runs import RunInfo
 
 MOST_MEMORY = 2_000_000_000
@@ -33,9 +34,11 @@ def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
     folder in that of the first run, which is removed afterwards.
 
     Raises:
-        RunError: a ledger is damaged, memory and disk do not suffice.
+        RunError: a ledger is damaged, its parts are joined meanwhile, memory and disk do not
+            suffice.
     """
     with open_database(next(iter(runs.values())).folder) as connection:
+        parts = {name: run.ledger.parts for name, run in runs.items()}
         for name, run in runs.items():
             attach(connection, name, run)
         try:
@@ -43,7 +46,9 @@ def connect(**runs: RunInfo) -> Iterator[duckdb.DuckDBPyConnection]:
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error:
-            for run in runs.values():
+            for name, run in runs.items():
+                if not all(part.file.exists() for part in parts[name]):
+                    raise joined_meanwhile(run.folder) from None
                 run.ledger.refuse_damage()
             raise
 

@@ -109,12 +109,14 @@ class Ledger:
         Whoever reads them notices damaged pages by their checksums.
 
         Raises:
-            RunError: a part is damaged at its end; the message names it.
+            RunError: a part is damaged at its end; the message names it. Or parts are being joined.
         """
         parts = self.parts
         for part in parts:
             try:
                 _check_columns(part)
+            except FileNotFoundError:
+                raise joined_meanwhile(self.folder.parent) from None
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise _damaged(part, str(error)) from error
         return pads.dataset([str(part.file) for part in parts], schema=SCHEMA, format=_CHECKED)
@@ -312,6 +314,13 @@ def _checksum(file: Path) -> str:
         while block := content.read(BLOCK_BYTES):
             found = zlib.crc32(block, found)
     return f"{found:08x}"
+
+
+def joined_meanwhile(folder: Path) -> RunError:
+    """Return the error for parts that were there a moment ago."""
+    return RunError(
+        f"{folder} is at work: parts of its ledger have been joined just now; try again"
+    )
 
 
 def _damaged(part: Part, damage: str) -> RunError:

@@ -258,9 +258,15 @@ class Ranking:
             top, bottom: how many of either end.
             extra: names of further columns of the ledger.
         """
+        return list(self.iterate(top=top, bottom=bottom, extra=extra))
+
+    def iterate(
+        self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what `rows` returns, few of them in memory."""
         with self._connection() as connection:
-            cursor = connection.execute(f"SELECT * FROM ({self._query(top, bottom, extra)})")
-            return fetch_dicts(cursor)
+            query = f"SELECT * FROM ({self._query(top, bottom, extra)})"
+            yield from iterate_dicts(connection.execute(query))
 
     def described(self) -> list[Column]:
         """Return how CSV shows each of `columns`."""
@@ -338,7 +344,9 @@ class Ranking:
         top: int | None = None,
         bottom: int | None = None,
     ) -> None:
-        """Write rows to a file, whole or not at all; memory use does not grow with their number.
+        """Write rows to a file, whole or not at all.
+
+        Memory use does not grow with their number, but for pickle, which is one dictionary.
 
         Args:
             target: replaced if it exists.
@@ -390,10 +398,12 @@ class Ranking:
 
     def _qualities(self, top: int | None, bottom: int | None) -> dict[str, float]:
         """Return {path: quality}; of several faces in a photo the largest one's."""
-        scored = [row for row in self.rows(top=top, bottom=bottom) if row["quality"] is not None]
-        scored.sort(key=lambda row: row["face"], reverse=True)
-        best = {row["path"]: row["quality"] for row in scored}
-        return {row["path"]: best[row["path"]] for row in reversed(scored)}
+        with self._connection() as connection:
+            rows = connection.execute(
+                f"SELECT path, arg_min(quality, face) FROM ({self._query(top, bottom)}) "
+                "WHERE quality IS NOT NULL GROUP BY path ORDER BY min(rank)"
+            ).fetchall()
+        return dict(rows)
 
     def _copy(self, target: Path, file_format: str, query: str) -> None:
         if file_format == "csv":

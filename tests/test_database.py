@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit import database
+from faceqan_toolkit import database, ledger
 from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.runs import Run, RunInfo, read_run
@@ -113,3 +113,24 @@ def test_a_damaged_part_is_named_by_whoever_meets_it(run: RunInfo) -> None:
         connect(ledger=run) as connection,
     ):
         connection.execute("SELECT * FROM ledger").fetchall()
+
+
+def test_parts_that_are_joined_meanwhile_are_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ledger, "MANY", 2)
+    with Run(tmp_path / "run", Settings(), "weights") as run:
+        for number in range(3):
+            run.append([Record(f"{number}.jpg", "/p", 0, "ok", quality=number / 5)])
+            run.flush()
+        info = read_run(tmp_path / "run")
+        message = r"run is at work: parts .* joined just now; try again"
+
+        def read_too_late() -> None:
+            with connect(ledger=info) as connection:
+                run.ledger.compact()
+                connection.execute("SELECT * FROM ledger").fetchall()
+
+        with pytest.raises(RunError, match=message):
+            read_too_late()
+        assert len(info.ledger.parts) == 1
+    with connect(ledger=read_run(tmp_path / "run")) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger").fetchone() == (3,)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from faceqan_toolkit.cli.show import print_comparison, print_groups, print_rows
+from faceqan_toolkit.cli.show import print_comparison, print_groups, print_ranking
 from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.grouping import Grouping, export, summarise
@@ -26,7 +26,7 @@ def rank(run: RunInfo, top: int | None, bottom: int | None, formats: Sequence[st
         ranking.export(run.folder / name, file_format, top=top, bottom=bottom)
         click.echo(run.folder / name)
     if not formats:
-        print_rows(ranking.rows(top=top, bottom=bottom), scored=ranking.scored)
+        print_ranking(ranking, top, bottom)
 
 
 def compare(first: RunInfo, second: RunInfo, top: int | None, formats: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,27 @@ from faceqan_toolkit.scale import Scale
 ENDS = 5
 """Rows shown from either end of a ranking."""
 
+PRINTED = 1000
+"""Rows that are laid out as one table."""
 
-def print_rows(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> None:
-    """Print rows on standard output, one line each."""
-    make_console(stderr=False).print(_table(rows, scored=scored))
+WIDEST = {"preset": len("instant")}
+"""Cells that are wider than their column's header."""
+
+
+def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None:
+    """Print rows on standard output, one line each, few of them in memory."""
+    console = make_console(stderr=False)
+    rows = ranking.iterate(top=top, bottom=bottom)
+    width = len(str(sum(ranking.counts().values())))
+    block, previous = list(islice(rows, PRINTED)), 0
+    console.print(_table(block, ranking, rank_width=width))
+    while block:
+        previous = block[-1].get("rank") or previous
+        block = list(islice(rows, PRINTED))
+        if block:
+            table = _table(block, ranking, previous, rank_width=width)
+            table.show_header = False
+            console.print(table)
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
@@ -34,7 +52,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
         rows = ranking.rows(top=ENDS, bottom=ENDS)
-        console.print(_table(rows, scored=True))
+        console.print(_table(rows, ranking))
         settings = run.content["settings"]
         most = ", 1 at most" if settings.get("method", "faceqan") == "faceqan" else ""
         console.print(
@@ -132,17 +150,27 @@ def make_console(*, stderr: bool) -> Console:
     return console
 
 
-def _table(rows: Sequence[Mapping[str, Any]], *, scored: bool) -> Table:
-    """Return a table of rankings' rows; a gap in the ranks shows as a line."""
+def _table(
+    rows: Sequence[Mapping[str, Any]], ranking: Ranking, previous: int = 0, rank_width: int = 0
+) -> Table:
+    """Return a table of a ranking's rows; a gap in the ranks shows as a line.
+
+    Args:
+        rows: the rows.
+        ranking: where they come from.
+        previous: the rank before them.
+        rank_width: least width of the column of ranks.
+    """
+    scored = ranking.scored
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["rank", "quality", "of 100", "percentile"] if scored else []
     # the row says which scores were measured and which predicted
-    mixed = any(row.get("preset") == "instant" for row in rows)
+    mixed = scored and ranking.run.content["settings"].get("preset") == "instant"
     names += ["preset"] if mixed else []
     for name in (*names, "face px", "confidence"):
-        table.add_column(name, justify="right")
+        widest = rank_width if name == "rank" else WIDEST.get(name, 0)
+        table.add_column(name, justify="right", min_width=max(widest, len(name)))
     table.add_column(r"path \[face]", overflow="fold")
-    previous = 0
     for row in rows:
         if scored and row["rank"] and previous and row["rank"] > previous + 1:
             table.add_row("...")

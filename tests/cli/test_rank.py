@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from faceqan_toolkit.cli import cli
+from faceqan_toolkit.cli import cli, show
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import CommandLine
@@ -25,6 +25,21 @@ def runs(tmp_path: Path) -> Path:
     write_run(tmp_path / "c", second, weights="other")
     (tmp_path / "groups.csv").write_text("path,age\nann/1.jpg,old\nann/2.jpg,young\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [(), ("--top", "5", "--bottom", "2")], ids=str)
+def test_long_rankings_are_printed_in_blocks(
+    runs: Path, arguments: tuple[str, ...], monkeypatch
+) -> None:
+    def printed(rows: int) -> list[str]:
+        monkeypatch.setattr(show, "PRINTED", rows)
+        done = CliRunner().invoke(cli, ["rank", str(runs / "a"), *arguments])
+        assert done.exit_code == 0, done.output
+        return [line.rstrip() for line in done.stdout.splitlines()]
+
+    whole = printed(1000)
+    assert len(whole) == 1 + (9 if not arguments else 8)
+    assert all(printed(rows) == whole for rows in (1, 2, 3, 5, 8, 9))
 
 
 @pytest.mark.parametrize("arguments", [("--top", "1"), ("--bottom", "2"), ("--format", "pickle")])
