@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cores import usable_cores, usable_memory
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import writing
+from faceqan_toolkit.files import check_text, writing
 from faceqan_toolkit.ledger import joined_meanwhile
 from faceqan_toolkit.runs import RunInfo
 
@@ -61,8 +61,9 @@ def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         folder: where what does not fit goes, into a folder that is removed afterwards.
 
     Raises:
-        RunError: memory and disk do not suffice.
+        RunError: memory and disk do not suffice, or the folder's name is no text.
     """
+    check_text(folder)
     with _spill_folder(folder) as spill, duckdb.connect() as connection:
         connection.execute("SET temp_directory = ?", [str(spill or "")])
         connection.execute(f"SET memory_limit = '{_memory()} bytes'")
@@ -171,7 +172,7 @@ def _spill_folder(home: Path) -> Iterator[Path | None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".spill-", dir=home))
-    except (OSError, ValueError):  # a run that may only be read, or a name that is no text
+    except OSError:  # a run that may only be read
         yield None
         return
     try:

@@ -38,3 +38,13 @@ def resolve_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise SettingsError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
     return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse arithmetic that a device does not have.
+
+    Raises:
+        SettingsError: anything but "float32" on what is no NVIDIA GPU.
+    """
+    if precision != "float32" and device.type != "cuda":
+        raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")

@@ -230,7 +230,7 @@ def check_weights() -> Iterator[Finding]:
     def mtcnn() -> str:
         for network in ("pnet", "rnet", "onet"):
             load_weights(network, "cpu")
-        return "weights can be read"
+        return "weights verified"
 
     for name in (BUILT_IN, *installed.names()):
         yield state("model", name, model, name)

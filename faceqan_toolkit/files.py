@@ -14,10 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.wording import reason_of
 
 BLOCK_BYTES = 1 << 20
 """Of a file that are in memory at once."""
+
+
+def check_text(folder: Path) -> None:
+    """Refuse a folder whose name DuckDB could not be given.
+
+    Raises:
+        RunError: the name is no text.
+    """
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:
+        raise RunError(
+            f"the name of the folder {path_text(folder)} is no text; choose another"
+        ) from None
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from faceqan_toolkit.attack import Observe, attack, draw_noise
 from faceqan_toolkit.backend import make_step
-from faceqan_toolkit.errors import FaceQANError, SettingsError
+from faceqan_toolkit.device import check_precision
+from faceqan_toolkit.errors import FaceQANError
 from faceqan_toolkit.estimator import QualityEstimator, arithmetic, copies_that_fit, usable
 from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
@@ -142,8 +143,7 @@ class FaceQAN(QualityEstimator):
     ) -> None:
         check_attack(eps, steps, copies, exponent, seed, clamp, eps_mode, backend, precision)
         super().__init__(embedder, device)
-        if precision != "float32" and self.device.type != "cuda":
-            raise SettingsError(f"--precision {precision} is for --device cuda, not {self.device}")
+        check_precision(precision, self.device)
         self.precision = precision
         size = self.embedder.input_size
         self._network = self._frozen(self.embedder)

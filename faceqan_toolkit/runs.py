@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,7 +14,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import read_text, refuse_links, write_text
+from faceqan_toolkit.files import check_text, read_text, refuse_links, write_text
 from faceqan_toolkit.ledger import Ledger, as_table
 from faceqan_toolkit.run_json import parse_run_json
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
@@ -123,8 +122,9 @@ def read_run(folder: Path) -> RunInfo:
     """Return what a run folder says of itself.
 
     Raises:
-        RunError: it is no run folder, or its `run.json` cannot be read.
+        RunError: it is no run folder, its `run.json` cannot be read, or its name is no text.
     """
+    check_text(folder)
     try:
         return RunInfo(folder, parse_run_json(read_text(folder / "run.json")))
     except (FileNotFoundError, NotADirectoryError):
@@ -179,10 +179,7 @@ class Run:
         self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
         self._lock = FileLock(folder / ".lock")
-        try:
-            os.fspath(folder).encode()
-        except UnicodeEncodeError:
-            raise RunError(f"the name of {folder!r} is no text; choose another folder") from None
+        check_text(folder)
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
         self._take_folder(fresh=fresh)

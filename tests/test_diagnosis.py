@@ -215,15 +215,22 @@ def test_weights_that_are_missing_or_damaged(file: str, damage: str, monkeypatch
     assert damage == "missing" or weights.INSTALL_AGAIN in text
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off"])
-def test_mtcnns_weights(content: bytes | None, monkeypatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off", "tampered"])
+def test_mtcnns_weights(content: bytes | str | None, monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    if content is not None:
-        (tmp_path / "data" / "pnet.pt").write_bytes(content)
+    file = tmp_path / "data" / "pnet.pt"
+    if content == "tampered":
+        import facenet_pytorch
+
+        original = Path(facenet_pytorch.__file__).parent / "data/pnet.pt"
+        torch.save({k: 0.97 * v for k, v in torch.load(original, weights_only=True).items()}, file)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
     spec = namedtuple("Spec", "submodule_search_locations")([str(tmp_path)])
     monkeypatch.setattr(facenet_weights, "find_spec", lambda name: spec)
     ((text, _),) = broken(diagnosis.check_weights()).items()
     assert text.startswith("detector mtcnn: MTCNN's weights")
+    assert ("are damaged or of another release" in text) == (content is not None)
     assert facenet_weights.INSTALL_AGAIN in text
 
 

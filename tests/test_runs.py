@@ -212,8 +212,11 @@ def test_a_run_belongs_to_one_shard(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="paths are text on Windows")
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is no text"):
-        open_run(tmp_path / os.fsdecode(b"run\xff"))
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    for use in (open_run, read_run):
+        with pytest.raises(RunError, match=r"run%FF is no text; choose another"):
+            use(folder)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

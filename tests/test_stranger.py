@@ -369,7 +369,10 @@ class TestRunJson:
                 if isinstance(place[key], dict) and place[key] and data.draw(st.booleans()):
                     place = place[key]
                     continue
-                place[key] = data.draw(self.JSON)
+                if data.draw(st.booleans()):
+                    place[key] = data.draw(self.JSON)
+                elif place is not content or len(place) > 1:
+                    del place[key]
                 break
         try:
             file.write_text(json.dumps(content), encoding="utf-8", errors="surrogatepass")
@@ -382,6 +385,16 @@ class TestRunJson:
                     assert done.output.startswith("Error: "), done.output
         finally:
             file.write_text(before, encoding="utf-8")
+
+    def test_whatever_it_lacks(self, run: RunInfo, tmp_path: Path) -> None:
+        file = run.folder / "run.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        assert {"fingerprint", "identity", "settings"} <= set(content)
+        for key in content:
+            lacking = {name: value for name, value in content.items() if name != key}
+            file.write_text(json.dumps(lacking), encoding="utf-8")
+            done = run_cli("align-and-score", tmp_path, "-o", run.folder, "--no-report")
+            assert done.exit_code in (0, 1, 3), done.output
 
     @pytest.mark.parametrize(
         "text",

@@ -9,7 +9,7 @@ import click
 
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.paths import printable
+from faceqan_toolkit.paths import path_text, printable
 from faceqan_toolkit.wording import reason_of
 
 SOME_FAILED = 3
@@ -81,9 +81,10 @@ class Commands(click.Group):
                 f"a package is missing or broken: {error}; `faceqan-toolkit doctor` says what to do"
             ) from error
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # any other is a mistake of ours
+            if error.errno == errno.EPIPE:  # click knows what to do
                 raise
-            raise click.ClickException(_shown(f"{error.filename}: {reason_of(error)}")) from error
+            where = f"{path_text(error.filename)}: " if error.filename else ""
+            raise click.ClickException(where + _shown(reason_of(error))) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

@@ -113,7 +113,7 @@ def make_run(
             "--refine chooses among all faces of a run: merge the shards first, then give the "
             "merged run the same command without --shard"
         )
-    _check_device(settings.device)
+    _check_device(settings)
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
     found = _Found(photos, shard)
@@ -196,12 +196,14 @@ def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> No
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _check_device(name: str) -> None:
-    """Refuse a device that is not here before there is a run folder."""
-    if name not in ("auto", "cpu"):  # those are always there, and torch takes a second to load
-        from faceqan_toolkit.device import resolve_device
+def _check_device(settings: Settings) -> None:
+    """Refuse a device or a precision that is not here before there is a run folder."""
+    # those are always there, and torch takes a second to load
+    if settings.device in ("auto", "cpu") and settings.precision == "float32":
+        return
+    from faceqan_toolkit.device import check_precision, resolve_device
 
-        resolve_device(name)
+    check_precision(settings.precision, resolve_device(settings.device))
 
 
 def _model(settings: Settings) -> tuple[str, dict[str, Any]]:

@@ -57,7 +57,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
         most = ", 1 at most" if settings.get("method", "faceqan") == "faceqan" else ""
         console.print(
             f"Quality: higher is better{most}. Compare it only with scores of the same model "
-            f"and settings (fingerprint {run.content['fingerprint']})."
+            f"and settings (fingerprint {run.content.get('fingerprint', 'unknown')})."
         )
     if resized := ranking.resized():
         console.print(

@@ -21,6 +21,7 @@ from faceqan_toolkit.errors import (
 )
 from faceqan_toolkit.sources.base import check_size
 from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import first_line
 
 REMEMBERED = 4096
 """Files whose size and time are asked for once."""
@@ -93,7 +94,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
     Raises:
         MissingDependency: fsspec, or what it needs for such a URL, is not installed.
-        SettingsError: no such kind of URL.
+        SettingsError: no such kind of URL, or its server cannot be reached.
     """
     try:
         from fsspec.core import url_to_fs
@@ -105,8 +106,8 @@ def file_system(url: str) -> tuple[Any, str]:
         files, path = url_to_fs(url)
     except ImportError as error:
         raise MissingDependency(f"{url}: another package is needed: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"{url}: {error}") from error
+    except Exception as error:  # each kind of URL has errors of its own
+        raise SettingsError(f"{url}: {first_line(error)}") from error
     return files, path
 
 

@@ -321,13 +321,16 @@ def test_wrong_usage_is_one_clear_line(
     assert "Traceback" not in done.stderr
 
 
-def test_a_method_its_model_cannot_do_leaves_no_run(
+def test_what_cannot_be_done_leaves_no_run(
     command_line: CommandLine, photos: Path, tmp_path: Path
 ) -> None:
     refused = command_line(MAIN, photos, "-o", "run", "--method", "magface", "--device", "cpu")
     assert refused.returncode == 2
     assert "needs a model trained by MagFace, and sface is none" in refused.stderr
     assert not (tmp_path / "run").exists(), "the same folder is free for another method"
+    arguments = (MAIN, photos, "-o", "run", "--device", "cpu")
+    assert command_line(*arguments, "--precision", "tf32").returncode == 2
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")

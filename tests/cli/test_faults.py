@@ -45,6 +45,23 @@ def in_namespace(script: str, *arguments: str, cwd: Path) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+@pytest.mark.parametrize(
+    "arguments",
+    [("models", "list"), ("completion", "bash"), ("doctor",), ()],
+    ids=lambda arguments: " ".join(arguments) or "guide",
+)
+def test_nobody_can_be_told(arguments: tuple[str, ...]) -> None:
+    """Standard output goes to a file on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "faceqan_toolkit", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: No space left on device\n"
+
+
 @needs_mounts
 @pytest.mark.parametrize("size", [16, 40, 300], ids=lambda size: f"{size}k")
 def test_a_full_disk(command_line: CommandLine, many: Path, tmp_path: Path, size: int) -> None:

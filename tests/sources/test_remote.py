@@ -133,6 +133,8 @@ def test_what_cannot_be_had_is_told(memory, monkeypatch) -> None:
         ("memory://nowhere/*.jpg", "nothing matches"),
         ("nosuchkind://a", "nosuchkind"),
         ("s3://key:secret@bucket/a", "password"),
+        ("github://x/a.jpg", "github://x/a.jpg: "),
+        ("zip://x/a.jpg", "zip://x/a.jpg: "),
     ):
         with pytest.raises((SettingsError, MissingDependency), match=reason):
             list(find_photos([url]))
