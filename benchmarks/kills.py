@@ -5,9 +5,10 @@
 Makes PHOTOS photos out of those of the folder, each a little different, and runs
 `align-and-score --preset instant` over them with one and two worker processes in turn, writing a
 part of the ledger every half second. The process and its workers are killed after a random time.
-After every kill: no row that was recorded is gone, none is doubled, every part can be read. When
-all kills are done, the command is left to end, and rankings, crops and rows are compared with a
-run that nobody disturbed. A difference ends the script with exit code 1. Not for Windows.
+After every kill: no row that was recorded is gone, none is doubled, every part can be read. Each
+run that ends in spite of the kills, the last one is left to, is compared with one that nobody
+disturbed: rankings, crops and rows; then the next begins. A difference, or a command that fails,
+ends the script with exit code 1. Not for Windows.
 """
 
 from __future__ import annotations
@@ -87,13 +88,30 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def refuse_failure(code: int, errors: bytes) -> None:
+    if code not in (0, 3):
+        raise SystemExit(f"exit code {code}: {errors.decode()}")
+
+
 def finish(photos: Path, run: Path) -> float:
     began = time.monotonic()
     process = start(photos, run, 1)
     _, errors = process.communicate()
-    if process.returncode not in (0, 3):
-        raise SystemExit(errors.decode())
+    refuse_failure(process.returncode, errors)
     return time.monotonic() - began
+
+
+def compare(run: Path, whole: Path, before: list[tuple[str, int, int]]) -> None:
+    """Stop if a run that was killed is not, in the end, what the undisturbed one is."""
+    after = rows(run)
+    check(before, after)
+    found, expected = (
+        (sorted(rows(folder)), (folder / "rankings.csv").read_bytes(), contents(folder / "crops"))
+        for folder in (run, whole)
+    )
+    for what, one, other in zip(("rows", "rankings", "crops"), found, expected, strict=True):
+        if one != other:
+            raise SystemExit(f"{what} are not those of the undisturbed run")
 
 
 def main() -> None:
@@ -110,45 +128,34 @@ def main() -> None:
         photos.mkdir()
         make_photos(photos, options.photos, options.number)
         seconds = finish(photos, whole)
-        expected = rows(whole)
-        print(f"undisturbed: {len(expected)} rows in {seconds:.1f} s")
+        print(f"undisturbed: {len(rows(whole))} rows in {seconds:.1f} s")
         before: list[tuple[str, int, int]] = []
-        kills, ended, times = 0, 0, []
+        kills, hit, compared = 0, 0, 0
         while kills < options.kills:
             process = start(photos, run, 1 + kills % 2)
             wait = chance.uniform(0, min(seconds, 12))
             try:
-                process.wait(wait)
-                ended += 1  # it was done: begin again in a new folder
-                run = folder / f"run{ended}"
-                before = []
-                continue
+                _, errors = process.communicate(timeout=wait)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
+            else:  # it is done: look at it, and begin again in a new folder
+                refuse_failure(process.returncode, errors)
+                compare(run, whole, before)
+                compared += 1
+                run, before = folder / f"run{compared}", []
+                continue
             kills += 1
-            times.append(wait)
             after = rows(run) if run.exists() else []
             check(before, after)
+            hit += bool(after)
             print(f"kill {kills} after {wait:.1f} s: {len(after)} rows, none lost, none doubled")
             before = after
         finish(photos, run)
-        after = rows(run)
-        check(before, after)
-        if sorted(after) != sorted(expected):
-            raise SystemExit("the rows are not those of the undisturbed run")
-        for what, one, other in (
-            (
-                "rankings",
-                (run / "rankings.csv").read_bytes(),
-                (whole / "rankings.csv").read_bytes(),
-            ),
-            ("crops", contents(run / "crops"), contents(whole / "crops")),
-        ):
-            if one != other:
-                raise SystemExit(f"{what} are not those of the undisturbed run")
+        compare(run, whole, before)
         print(
-            f"{kills} kills, {ended} runs that ended before theirs: rows, rankings and crops equal"
+            f"{kills} kills, {hit} of them with rows on the disk; {compared + 1} runs were killed "
+            "and then ended: rows, rankings and crops equal those of the undisturbed one"
         )
 
 

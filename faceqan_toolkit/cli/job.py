@@ -53,6 +53,7 @@ def run_job(
     every: Every,
     image_column: str,
     report: bool = False,
+    redact: bool = False,
     calibration: Path | None = None,
     **chosen: Any,
 ) -> None:
@@ -62,7 +63,7 @@ def run_job(
         task: one of `settings.TASKS`.
         inputs: see `finding.find_photos`.
         every, image_column: see `ArchiveOptions`.
-        output, formats, retry_failed, shard, report, calibration: see `make_run`.
+        output, formats, retry_failed, shard, report, redact, calibration: see `make_run`.
         chosen: the settings, see `options.make_settings`.
 
     Raises:
@@ -76,6 +77,7 @@ def run_job(
         retry_failed=retry_failed,
         shard=shard,
         report=report,
+        redact=redact,
         calibration=calibration,
     )
     finish(output, counts, files)
@@ -90,6 +92,7 @@ def make_run(
     retry_failed: bool,
     shard: Shard | None = None,
     report: bool = False,
+    redact: bool = False,
     calibration: Path | None = None,
 ) -> tuple[Mapping[str, int], list[Path]]:
     """Process photos into a run folder; return counts of rows by status, and the results' files.
@@ -102,6 +105,7 @@ def make_run(
         retry_failed: try every photo without a result again.
         shard: only the photos that belong to it.
         report: write the page to look at.
+        redact: without pictures.
         calibration: a file of `calibrate`.
 
     Raises:
@@ -113,6 +117,7 @@ def make_run(
             "--refine chooses among all faces of a run: merge the shards first, then give the "
             "merged run the same command without --shard"
         )
+    check_redact(report=report, redact=redact)
     _check_device(settings)
     weights, model = _model(settings)
     calibrated = _calibration(calibration, settings, weights)
@@ -147,7 +152,7 @@ def make_run(
         elif changed:
             run.write_info(counts)
         if report:
-            files.append(write_page(output, fetch=found.elsewhere))
+            files.append(write_page(output, fetch=found.elsewhere, redact=redact))
     return counts, files
 
 
@@ -181,12 +186,23 @@ def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, i
     return ranking.counts(), files
 
 
-def write_page(folder: Path, *, fetch: bool = False) -> Path:
-    """Write a run's report and return it; see `write_report`."""
+def check_redact(*, report: bool, redact: bool) -> None:
+    """Refuse to leave pictures out of a report that is not written.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if redact and not report:
+        raise SettingsError("--redact is about the report; leave --no-report out")
+
+
+def write_page(folder: Path, *, fetch: bool = False, redact: bool = False) -> Path:
+    """Write a run's report, without pictures if they are redacted; see `write_report`."""
     from faceqan_toolkit.report.page import write_report
 
     click.echo("Writing the report", err=True)
-    return write_report(read_run(folder), folder / "report.html", fetch=fetch).file
+    run, file = read_run(folder), folder / "report.html"
+    return write_report(run, file, fetch=fetch, pictures=not redact).file
 
 
 def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> None:

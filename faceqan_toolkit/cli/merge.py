@@ -17,7 +17,9 @@ from faceqan_toolkit.cli import options
 )  # fmt: skip
 @options.format_option
 @options.report_option
-def command(runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], report: bool) -> None:
+def command(
+    runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], report: bool, redact: bool
+) -> None:
     """Join RUNS of the same model and settings, shards for instance, into a new one.
 
     The runs stay as they are; their crops and records are linked where they can be, else copied.
@@ -26,4 +28,4 @@ def command(runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], repo
     """
     from faceqan_toolkit.cli.merge_job import merge_runs
 
-    merge_runs(runs, output, formats, report=report)
+    merge_runs(runs, output, formats, report=report, redact=redact)

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import click
 
-from faceqan_toolkit.cli.job import finish, write_page, write_results
+from faceqan_toolkit.cli.job import check_redact, finish, write_page, write_results
 from faceqan_toolkit.merging import check_alike, merge
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import read_run
 
 
 def merge_runs(
-    folders: Sequence[Path], output: Path, formats: Sequence[str], *, report: bool
+    folders: Sequence[Path], output: Path, formats: Sequence[str], *, report: bool, redact: bool
 ) -> None:
     """Merge runs and exit with 0, or 3 if some photos have no result.
 
     Raises:
         RunError: they cannot be merged, or not into that folder.
+        SettingsError: `redact` without a report.
     """
+    check_redact(report=report, redact=redact)
     runs = [read_run(folder) for folder in folders]
     check_alike(runs)
     for run in runs:
@@ -34,5 +36,5 @@ def merge_runs(
         counts, files = write_results(Ranking(merged.info), formats)
         merged.write_info(counts)
         if report and Ranking(merged.info).scored:
-            files.append(write_page(output))
+            files.append(write_page(output, redact=redact))
     finish(output, counts, files)

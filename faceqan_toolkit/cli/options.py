@@ -229,9 +229,12 @@ hints_option = _option(
     help="Measure what may be wrong with each face, beside its score.",
 )
 
-report_option = click.option(
-    "--report/--no-report", default=True, show_default=True,
-    help="Write RUN/report.html, a page to look at the result.",
+report_option = stack(
+    click.option(
+        "--report/--no-report", default=True, show_default=True,
+        help="Write RUN/report.html, a page to look at the result.",
+    ),
+    click.option("--redact", is_flag=True, help="Leave every picture out of the report."),
 )  # fmt: skip
 
 calibration_option = click.option(

@@ -281,4 +281,14 @@ def test_the_command(command_line: CommandLine, tmp_path: Path) -> None:
     assert "no run.json" in done.stderr
     crops = tmp_path / "run/crops"
     assert command_line("score", crops, "-o", "again", *quick, "--no-report").returncode == 0
-    assert not (tmp_path / "again/report.html").exists()
+    page = tmp_path / "again/report.html"
+    assert not page.exists()
+    refused = command_line("score", crops, "-o", "again", *quick, "--no-report", "--redact")
+    assert refused.returncode == 2
+    for arguments in (("score", crops, *quick), ("merge", "again")):
+        done = command_line(*arguments, "-o", page.parent.name, "--redact")
+        assert done.returncode == 0, done.stderr
+        written = page.read_text(encoding="utf-8")
+        assert "hopper.jpg" in written
+        assert "/9j/" not in written
+        page = tmp_path / "merged/report.html"
