@@ -264,7 +264,8 @@ class RayEngine:
             first = next(left, None)
             if first is None:
                 return
-            with Spool(itertools.chain([first], left), self._size) as spool:
+            home = crops_folder.parent if crops_folder else None
+            with Spool(itertools.chain([first], left), self._size, home) as spool:
                 answers = self._answers(spool.dataset(), settings, crops_folder, first)
                 for batch in answers.iter_batches(
                     batch_size=None, batch_format="pyarrow", prefetch_batches=0

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from faceqan_toolkit.engines.spool import Spool, read_blocks
+from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource
+from tests.cli.test_faults import in_namespace, needs_mounts
 from tests.conftest import DATA
 
 
@@ -69,3 +77,85 @@ def test_stopping_ends_an_endless_list() -> None:
     with Spool(listed(), 100) as spool:
         assert next(read_blocks(spool.file))
     assert "spool" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["IMG_{:08d}.jpg".format, lambda _: f"{uuid4().hex}.jpg"],
+    ids=["counted up", "without order"],
+)
+def test_as_many_bytes_a_photo_as_the_docs_say(name: Callable[[int], str]) -> None:
+    listed = (PhotoSource("/photos", path, LocalFile(Path("/photos") / path))
+              for path in map(name, range(6400)))  # fmt: skip
+    with Spool(listed, 64) as spool:
+        assert len(list(read_blocks(spool.file))) == 100
+        assert 5 < spool.file.stat().st_size / 6400 < 40
+
+
+FULL = """
+from pathlib import Path
+from itertools import count
+from faceqan_toolkit.engines.spool import Spool, read_blocks
+from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.types import PhotoSource
+listed = (PhotoSource("/p", f"{n}.jpg", LocalFile(Path(f"/p/{n}.jpg"))) for n in count())
+with Spool(listed, 64) as spool:
+    for _ in range(2):
+        print(len(list(read_blocks(spool.file))))
+    print(spool.file)
+    spool.check()
+"""
+
+
+@needs_mounts
+def test_a_full_disk_ends_the_list_and_is_told(tmp_path: Path) -> None:
+    """Whoever reads it comes to an end, as often as it is read, with whole blocks only."""
+    (tmp_path / "disk").mkdir()
+    script = 'mount -t tmpfs -o size=64k tmpfs disk; TMPDIR=$PWD/disk exec "$0" -c "$@"'
+    done = in_namespace(script, FULL, cwd=tmp_path)
+    first, second, file = done.stdout.split()
+    assert int(first) == int(second) > 10
+    assert Path(file).is_relative_to(tmp_path / "disk")
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("faceqan_toolkit"))
+    assert error == (
+        "faceqan_toolkit.errors.RunError: cannot write the list of photos to "
+        f"{Path(file).parent}: No space left on device"
+    )
+
+
+def test_without_a_place_for_it(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(RunError, match=r"no place for the list of photos.*nowhere"):
+        Spool(iter([]), 1)
+
+
+def test_it_lies_in_the_run_folder(tmp_path: Path) -> None:
+    with Spool(iter([source(0)]), 1, tmp_path) as spool, Spool(iter([]), 1, tmp_path) as other:
+        assert spool.file.parent.parent == other.file.parent.parent == tmp_path
+        assert blocks(spool) == [[source(0)]]
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from faceqan_toolkit.engines.spool import Spool
+with Spool(iter([]), 1, Path(sys.argv[1])) as spool:
+    print(spool.file.parent, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        with Spool(iter([]), 1, tmp_path):
+            assert folder.exists(), "its process lives"
+        process.send_signal(signal.SIGKILL)
+    assert folder.exists()
+    with Spool(iter([]), 1, tmp_path):
+        assert not folder.exists()
