@@ -11,7 +11,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from faceqan_toolkit.cores import set_threads, usable_cores
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
-from faceqan_toolkit.engines.spool import Spool
+from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
 from faceqan_toolkit.errors import (
     FaceQANError,
@@ -55,13 +55,13 @@ class Answer:
     """What an actor makes of blocks of photos.
 
     Attributes:
-        items: of each photo its records, or what is to be scored.
+        items: by the number of a block, of each of its photos the records, or what is to be scored.
         seconds: spent on them by stage.
         backend: what computes the attack's steps; "" if nothing was scored.
         failure: what stops the run.
     """
 
-    items: list[list[Record] | Prepared]
+    items: Mapping[int, list[list[Record] | Prepared]]
     seconds: Mapping[str, float]
     backend: str = ""
     failure: Failed | None = None
@@ -125,7 +125,7 @@ class Actor:
                 return self.answer(blocks)
             except Exception as error:  # noqa: BLE001 - raised again by the driver
                 self.failure = failed(error)
-        return Answer([], {}, failure=self.failure)
+        return Answer({}, {}, failure=self.failure)
 
 
 class Supervisor(Actor):
@@ -145,13 +145,16 @@ class Supervisor(Actor):
         """Start the process."""
         self.engine.start(self.settings, self.crops_folder)
 
-    def answer(self, blocks: list[list[PhotoSource]]) -> Answer:
+    def answer(self, blocks: list[Block]) -> Answer:
         """Return the photos' records, or the prepared photos."""
         before = Counter(self.engine.seconds)
-        found: list[list[Record] | Prepared] = [
-            rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
-            for rows in self.engine.records(itertools.chain.from_iterable(blocks))
-        ]
+        found: dict[int, list[list[Record] | Prepared]] = {
+            block.number: [
+                rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
+                for rows in self.engine.records(block.photos)
+            ]
+            for block in blocks
+        }
         seconds = Counter(self.engine.seconds)
         seconds.subtract(before)
         return Answer(found, dict(seconds), self.engine.backend)
@@ -182,12 +185,17 @@ class Scorer(Actor):
     def answer(self, blocks: list[Answer]) -> Answer:
         """Return records in the place of prepared photos."""
         before = Counter(self.pipeline.seconds)
-        items = [item for block in blocks for item in block.items]
-        prepared = [item for item in items if isinstance(item, Prepared)]
-        found: list[list[Record] | Prepared] = [
-            item for item in items if not isinstance(item, Prepared)
-        ]
-        found += map(self.signed, self.pipeline.records(prepared))
+        items = {number: found for block in blocks for number, found in block.items.items()}
+        # in order, and in blocks of the scorer's own
+        scored = self.pipeline.records(
+            item for found in items.values() for item in found if isinstance(item, Prepared)
+        )
+        found: dict[int, list[list[Record] | Prepared]] = {
+            number: [
+                self.signed(next(scored)) if isinstance(item, Prepared) else item for item in found
+            ]
+            for number, found in items.items()
+        }
         seconds = Counter(self.pipeline.seconds)
         seconds.subtract(before)
         for block in blocks:
@@ -202,8 +210,8 @@ class RayEngine:
     Without GPUs every actor takes one core and does all of a photo. With GPUs, actors of one core
     prepare photos and actors of one GPU score them. Actors that prepare have a process of their
     own at work (`ProcessEngine` of one), so photos that kill or stop it cost one row, as on one
-    machine. When an actor or a machine is lost, Ray has its blocks done again elsewhere; blocks
-    arrive once, and this process alone writes the ledger.
+    machine. When an actor or a machine is lost, Ray has its blocks done again elsewhere. This
+    process alone writes the ledger; it takes each block once, and misses none.
 
     Args:
         photos: to do.
@@ -254,7 +262,8 @@ class RayEngine:
         """Yield each photo's records as their blocks come in, in any order.
 
         Raises:
-            FaceQANError: what stops an actor, or the cluster cannot be reached.
+            FaceQANError: what stops an actor, the cluster cannot be reached, or it has not given
+                back all photos.
         """
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
@@ -267,21 +276,25 @@ class RayEngine:
             home = crops_folder.parent if crops_folder else None
             with Spool(itertools.chain([first], left), self._size, home) as spool:
                 answers = self._answers(spool.dataset(), settings, crops_folder, first)
-                for batch in answers.iter_batches(
-                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
-                ):
-                    spool.check()
-                    for block in batch["block"]:
-                        yield from self._taken(pickle.loads(block.as_py()))
-                spool.check()
+                with closing(_as_they_come(answers)) as found:
+                    yield from self._taken(found, spool)
 
-    def _taken(self, answer: Answer) -> list[list[Record]]:
-        """Return the records of an answer, once the rest of it is noted."""
-        if answer.failure:
-            raise failure_error(answer.failure)
-        self._seconds.update(answer.seconds)
-        self._backend = answer.backend or self._backend
-        return answer.items  # type: ignore[return-value] # nothing is left to be scored
+    def _taken(self, answers: Iterable[Answer], spool: Spool) -> Iterator[list[Record]]:
+        """Yield the records of every block once, whatever Ray does, and note what else there is.
+
+        Raises:
+            RunError: blocks are missing; besides, what stops an actor or the list.
+        """
+        for answer in answers:
+            spool.check()
+            if answer.failure:
+                raise failure_error(answer.failure)
+            self._seconds.update(answer.seconds)
+            self._backend = answer.backend or self._backend
+            for number, items in answer.items.items():
+                if spool.take(number):
+                    yield from items  # type: ignore[misc] # nothing is left to be scored
+        spool.check_all_back()
 
     def _measure_cluster(self) -> None:
         """Find out what there is, and into what blocks the work is cut for it."""
@@ -342,6 +355,13 @@ class RayEngine:
         if gpus:
             return stage(prepared, Scorer, rest, gpus, gpus=1, blocks_at_once=self._blocks_scored)
         return stage(prepared, Scorer, rest, half, cpus=1, blocks_at_once=self._blocks_scored)
+
+
+def _as_they_come(answers: Dataset) -> Generator[Answer]:
+    """Yield the answers of a dataset, which computes meanwhile; closing it ends the work."""
+    for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch["block"]:
+            yield pickle.loads(row.as_py())
 
 
 def _for_other_folders(settings: Settings) -> Settings:

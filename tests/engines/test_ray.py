@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.engines.ray import RayEngine, prepare_ray
+from faceqan_toolkit.engines.ray import Answer, RayEngine, prepare_ray
+from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
 from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Record
@@ -121,6 +123,37 @@ def test_a_list_that_fails(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="the list is damaged"):
         list(RayEngine(2).run(listed(), SETTINGS, None))
+
+
+def answers_of(spool: Spool) -> list[Answer]:
+    """Return what actors would answer to each block."""
+    return [
+        Answer(
+            {block.number: [[failed_record(photo, Crashed("it was"))] for photo in block.photos]},
+            {"decode": 1.0},
+        )
+        for block in map(pickle.loads, read_blocks(spool.file))
+    ]
+
+
+def test_a_block_that_ray_gives_twice_counts_once(tmp_path: Path) -> None:
+    sources = list(find_photos([str(photos(tmp_path / "photos", *numbered(5)))]))
+    with Spool(iter(sources), 2) as spool:
+        one, two, three = answers_of(spool)
+        # alone, and together with one that has not been given yet
+        both = Answer({**one.items, **three.items}, {"decode": 2.0})
+        found = list(RayEngine(5)._taken([one, one, two, both], spool))
+    assert [rows[0].path for rows in found] == [photo.path for photo in sources]
+
+
+def test_a_block_that_ray_loses_is_an_error(tmp_path: Path) -> None:
+    sources = list(find_photos([str(photos(tmp_path / "photos", *numbered(5)))]))
+    with Spool(iter(sources), 2) as spool:
+        one, _, three = answers_of(spool)
+        running = RayEngine(5)._taken([three, one], spool)
+        assert len([next(running) for _ in range(3)]) == 3, "what has come is to be recorded"
+        with pytest.raises(RunError, match=r"^1 of 3 blocks of photos have not come back"):
+            next(running)
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from faceqan_toolkit.engines.spool import Spool, read_blocks
+from faceqan_toolkit.engines.spool import Block, Spool, read_blocks
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import PhotoSource
@@ -27,7 +27,9 @@ def source(number: int) -> PhotoSource:
 
 
 def blocks(spool: Spool) -> list[list[PhotoSource]]:
-    return [pickle.loads(block) for block in read_blocks(spool.file)]
+    found = [pickle.loads(block) for block in read_blocks(spool.file)]
+    assert [block.number for block in found] == list(range(len(found)))
+    return [block.photos for block in found]
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 4, 1000])
@@ -53,9 +55,9 @@ def test_a_reader_waits_for_what_is_not_listed_yet() -> None:
 
     with Spool(listed(), 2) as spool:
         found = read_blocks(spool.file)
-        assert len(pickle.loads(next(found))) == 2
+        assert pickle.loads(next(found)).photos == [source(0), source(1)]
         more.set()
-        assert [pickle.loads(block) for block in found] == [[source(2)]]
+        assert [pickle.loads(block) for block in found] == [Block(1, [source(2)])]
 
 
 def test_an_error_ends_the_list_and_is_told() -> None:
@@ -77,6 +79,34 @@ def test_stopping_ends_an_endless_list() -> None:
     with Spool(listed(), 100) as spool:
         assert next(read_blocks(spool.file))
     assert "spool" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_blocks_that_come_back_twice_or_not_at_all() -> None:
+    with Spool(map(source, range(3)), 1) as spool:
+        assert len(blocks(spool)) == 3
+        assert spool.take(2)
+        assert spool.take(0)
+        assert not spool.take(2)
+        with pytest.raises(RunError, match=r"^1 of 3 blocks of photos have not come back"):
+            spool.check_all_back()
+        assert spool.take(1)
+        spool.check_all_back()
+
+
+def test_a_list_that_is_not_at_its_end() -> None:
+    """All blocks there are have come back, and there would be more."""
+    more = threading.Event()
+
+    def listed() -> Iterator[PhotoSource]:
+        yield source(0)
+        more.wait(60)
+
+    with Spool(listed(), 1) as spool:
+        assert next(read_blocks(spool.file))
+        assert spool.take(0)
+        with pytest.raises(RunError, match=r"^some of 1 block of photos have not come back"):
+            spool.check_all_back()
+        more.set()
 
 
 @pytest.mark.parametrize(
