@@ -10,7 +10,7 @@ import pickle
 import socket
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.cores import set_threads, usable_cores
+from faceqan_toolkit.engines.choice import WORKER_BYTES, worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
 from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
@@ -220,7 +221,8 @@ class RayEngine:
         split: prepare and score in different actors; None: if there are GPUs.
 
     Attributes:
-        workers: cores or GPUs that the cluster had for the run when it began.
+        workers: actors that the cluster had room for when the run began; with GPUs, those that
+            score.
 
     Raises:
         MissingDependency: the extra `ray` is not installed.
@@ -241,7 +243,7 @@ class RayEngine:
             make,
             split,
         )
-        self.workers = self._cpus = self._gpus = 0
+        self.workers = self._actors = self._memory = self._gpus = 0
         self._size = self._blocks_scored = 1
         self._seconds: Counter[str] = Counter()
         self._backend = ""
@@ -268,7 +270,7 @@ class RayEngine:
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
         with _cluster(settings.ray_address):
-            self._measure_cluster()
+            self._measure_cluster(settings)
             left = iter(sources)
             first = next(left, None)
             if first is None:
@@ -296,14 +298,20 @@ class RayEngine:
                     yield from items  # type: ignore[misc] # nothing is left to be scored
         spool.check_all_back()
 
-    def _measure_cluster(self) -> None:
+    def _measure_cluster(self, settings: Settings) -> None:
         """Find out what there is, and into what blocks the work is cut for it."""
         import ray
 
-        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._gpus, self._cpus = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
-        self.workers = max(1, self._gpus or self._cpus)
-        share = self.photos // (BLOCKS_AN_ACTOR * max(1, self._gpus, self._cpus))
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: list[Mapping[str, float]] = [node["Resources"] for node in found if node["Alive"]]
+        if settings.device in ("auto", "cuda"):
+            self._gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        if self.split is None:
+            self.split = self._gpus > 0
+        wanted = WORKER_BYTES if self.split else worker_bytes(settings)
+        self._memory, self._actors = find_room(nodes, wanted)
+        self.workers = max(1, self._gpus or self._actors)
+        share = self.photos // (BLOCKS_AN_ACTOR * max(1, self._gpus, self._actors))
         self._size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
         blocks = self.photos // (self._size * BLOCKS_AN_ACTOR * self.workers)
         self._blocks_scored = max(1, min(MOST_BLOCKS_SCORED, blocks))
@@ -314,17 +322,13 @@ class RayEngine:
         """Return the dataset of pickled answers, which computes as it is read."""
         from ray.data import ActorPoolStrategy
 
-        gpus = self._gpus if settings.device in ("auto", "cuda") else 0
-        split = gpus > 0 if self.split is None else self.split
-
         def stage(
             data: Dataset,
             actor: type[Actor],
             arguments: dict[str, Any],
             most: int,
-            cpus: float = 0,
-            gpus: float = 0,
             blocks_at_once: int = 1,
+            **needs: Any,
         ) -> Dataset:
             # all at once; what joins the cluster later is taken in as well
             begin = max(1, min(most, self.photos, settings.workers or most))
@@ -335,26 +339,43 @@ class RayEngine:
                 batch_size=blocks_at_once,
                 batch_format="pyarrow",
                 compute=pool,
-                num_cpus=cpus,
-                num_gpus=gpus,
+                **needs,
             )
             return made
 
         on_cpu = replace(settings, device="cpu")
         seen = first if _is_there(first) else None
-        if not split:
+        core: dict[str, Any] = {"num_cpus": 1, "memory": self._memory or None}
+        if not self.split:
             engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
             whole = {"engine": engine, "settings": on_cpu, "first": seen}
-            return stage(blocks, Supervisor, whole, self._cpus, cpus=1)
-        half = self._cpus if gpus else self._cpus // 2
+            return stage(blocks, Supervisor, whole, self._actors, **core)
+        half = self._actors if self._gpus else self._actors // 2
         engine = ProcessEngine(["cpu"], make=make_preparing)
         preparing = {"engine": engine, "settings": on_cpu, "first": seen}
-        prepared = stage(blocks, Supervisor, preparing, half, cpus=1)
-        scoring = replace(settings, device="cuda" if gpus else "cpu")
+        prepared = stage(blocks, Supervisor, preparing, half, **core)
+        scoring = replace(settings, device="cuda" if self._gpus else "cpu")
         rest = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
-        if gpus:
-            return stage(prepared, Scorer, rest, gpus, gpus=1, blocks_at_once=self._blocks_scored)
-        return stage(prepared, Scorer, rest, half, cpus=1, blocks_at_once=self._blocks_scored)
+        # they ask for no memory: those that prepare could have taken it all, and wait for these
+        need, number = ("num_gpus", self._gpus) if self._gpus else ("num_cpus", half)
+        return stage(prepared, Scorer, rest, number, self._blocks_scored, **{need: 1})
+
+
+def find_room(nodes: Sequence[Mapping[str, float]], wanted: int) -> tuple[int, int]:
+    """Return the memory an actor of one core asks Ray for, and how many such actors fit.
+
+    Where no node has as much as is wanted, that is all of the largest one's: Ray would wait for
+    ever, and most photos need less. If nodes with cores have yet to come, they must have it.
+
+    Args:
+        nodes: the resources of each, as Ray counts them; memory in bytes.
+        wanted: bytes an actor may come to need.
+    """
+    able = [(int(node["CPU"]), int(node.get("memory", 0))) for node in nodes if node.get("CPU")]
+    memory = min(wanted, max((there for _, there in able), default=wanted))
+    if not memory:
+        return 0, sum(cores for cores, _ in able)
+    return memory, sum(min(cores, there // memory) for cores, there in able)
 
 
 def _as_they_come(answers: Dataset) -> Generator[Answer]:

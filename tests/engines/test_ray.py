@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from faceqan_toolkit.engines.choice import WORKER_BYTES
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.engines.ray import Answer, RayEngine, prepare_ray
+from faceqan_toolkit.engines.ray import Answer, RayEngine, find_room, prepare_ray
 from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
@@ -123,6 +124,73 @@ def test_a_list_that_fails(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="the list is damaged"):
         list(RayEngine(2).run(listed(), SETTINGS, None))
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("nodes", "room"),
+    [
+        ([(8, 64 * GB)], (1 * GB, 8)),
+        ([(8, 5 * GB)], (1 * GB, 5)),
+        ([(0, 64 * GB), (8, 5 * GB), (2, 9 * GB), (4, 0.5 * GB)], (1 * GB, 7)),
+        ([(4, 0.3 * GB), (4, 0.7 * GB)], (0.7 * GB, 1)),  # no node has enough
+        ([(4, 0)], (0, 4)),  # Ray was told to count none
+        ([], (1 * GB, 0)),
+    ],
+    ids=str,
+)
+def test_room_for_actors(nodes: list[tuple[int, float]], room: tuple[float, int]) -> None:
+    """Of one core and 1 GB each."""
+    resources = [{"CPU": float(cores), "memory": float(there)} for cores, there in nodes]
+    resources = [{name: value for name, value in node.items() if value} for node in resources]
+    assert find_room([*resources, {"GPU": 1.0}], GB) == room
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("memory", "number", "taken"),
+    [(3 * GB, 2, 2 * WORKER_BYTES), (2 * GB, 1, WORKER_BYTES), (GB // 2, 1, GB // 2)],
+    ids=str,
+)
+def test_ray_places_as_many_actors_as_fit(
+    tmp_path: Path, memory: int, number: int, taken: int
+) -> None:
+    """Of 1.3 GB each, on two cores; with too little for one, one does the work."""
+    folder = photos(tmp_path / "photos", *numbered(12))
+    (notes := tmp_path / "notes").mkdir()
+    script = f"""
+from pathlib import Path
+from faceqan_toolkit.engines.ray import prepare_ray
+from tests.engines.test_ray import run_and_count
+prepare_ray()
+import ray
+ray.init("local", num_cpus=2, _memory={memory}, object_store_memory=10**8, include_dashboard=False,
+         log_to_driver=False, logging_level="ERROR")
+assert run_and_count(Path({str(folder)!r})) == (12, {number}, {taken})
+ray.shutdown()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    actors = {note.name.rsplit(".")[-1] for note in notes.iterdir()}
+    assert len(actors) == number
+
+
+def run_and_count(folder: Path) -> tuple[int, int, int]:
+    """Return how many photos were done, by how many actors, and the memory Ray counted."""
+    import ray
+
+    engine = RayEngine(12, make=pipelines.noting)
+    found, free = [], []
+    for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
+        found.append(rows)
+        free.append(ray.available_resources().get("memory", 0))
+    taken = ray.cluster_resources()["memory"] - min(free)
+    return len(by_path(found)), engine.workers, round(taken)
 
 
 def answers_of(spool: Spool) -> list[Answer]:
