@@ -64,7 +64,7 @@ def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         RunError: memory and disk do not suffice, or the folder's name is no text.
     """
     check_text(folder)
-    with _spill_folder(folder) as spill, duckdb.connect() as connection:
+    with spill_folder(folder) as spill, duckdb.connect() as connection:
         connection.execute("SET temp_directory = ?", [str(spill or "")])
         connection.execute(f"SET memory_limit = '{_memory()} bytes'")
         connection.execute(f"SET threads = {usable_cores()}")
@@ -159,7 +159,7 @@ def _memory() -> int:
 
 
 @contextmanager
-def _spill_folder(home: Path) -> Iterator[Path | None]:
+def spill_folder(home: Path) -> Iterator[Path | None]:
     """Yield a new folder for one connection; None where none can be made.
 
     Two connections must not share one. A lock in it tells whether it is in use: what a killed

@@ -10,8 +10,8 @@ import pickle
 import socket
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.cores import set_threads, usable_cores
+from faceqan_toolkit.engines.choice import WORKER_BYTES, worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
-from faceqan_toolkit.engines.spool import Spool
+from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
 from faceqan_toolkit.errors import (
     FaceQANError,
@@ -55,13 +56,13 @@ class Answer:
     """What an actor makes of blocks of photos.
 
     Attributes:
-        items: of each photo its records, or what is to be scored.
+        items: by the number of a block, of each of its photos the records, or what is to be scored.
         seconds: spent on them by stage.
         backend: what computes the attack's steps; "" if nothing was scored.
         failure: what stops the run.
     """
 
-    items: list[list[Record] | Prepared]
+    items: Mapping[int, list[list[Record] | Prepared]]
     seconds: Mapping[str, float]
     backend: str = ""
     failure: Failed | None = None
@@ -125,7 +126,7 @@ class Actor:
                 return self.answer(blocks)
             except Exception as error:  # noqa: BLE001 - raised again by the driver
                 self.failure = failed(error)
-        return Answer([], {}, failure=self.failure)
+        return Answer({}, {}, failure=self.failure)
 
 
 class Supervisor(Actor):
@@ -145,13 +146,16 @@ class Supervisor(Actor):
         """Start the process."""
         self.engine.start(self.settings, self.crops_folder)
 
-    def answer(self, blocks: list[list[PhotoSource]]) -> Answer:
+    def answer(self, blocks: list[Block]) -> Answer:
         """Return the photos' records, or the prepared photos."""
         before = Counter(self.engine.seconds)
-        found: list[list[Record] | Prepared] = [
-            rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
-            for rows in self.engine.records(itertools.chain.from_iterable(blocks))
-        ]
+        found: dict[int, list[list[Record] | Prepared]] = {
+            block.number: [
+                rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
+                for rows in self.engine.records(block.photos)
+            ]
+            for block in blocks
+        }
         seconds = Counter(self.engine.seconds)
         seconds.subtract(before)
         return Answer(found, dict(seconds), self.engine.backend)
@@ -182,12 +186,17 @@ class Scorer(Actor):
     def answer(self, blocks: list[Answer]) -> Answer:
         """Return records in the place of prepared photos."""
         before = Counter(self.pipeline.seconds)
-        items = [item for block in blocks for item in block.items]
-        prepared = [item for item in items if isinstance(item, Prepared)]
-        found: list[list[Record] | Prepared] = [
-            item for item in items if not isinstance(item, Prepared)
-        ]
-        found += map(self.signed, self.pipeline.records(prepared))
+        items = {number: found for block in blocks for number, found in block.items.items()}
+        # in order, and in blocks of the scorer's own
+        scored = self.pipeline.records(
+            item for found in items.values() for item in found if isinstance(item, Prepared)
+        )
+        found: dict[int, list[list[Record] | Prepared]] = {
+            number: [
+                self.signed(next(scored)) if isinstance(item, Prepared) else item for item in found
+            ]
+            for number, found in items.items()
+        }
         seconds = Counter(self.pipeline.seconds)
         seconds.subtract(before)
         for block in blocks:
@@ -202,8 +211,8 @@ class RayEngine:
     Without GPUs every actor takes one core and does all of a photo. With GPUs, actors of one core
     prepare photos and actors of one GPU score them. Actors that prepare have a process of their
     own at work (`ProcessEngine` of one), so photos that kill or stop it cost one row, as on one
-    machine. When an actor or a machine is lost, Ray has its blocks done again elsewhere; blocks
-    arrive once, and this process alone writes the ledger.
+    machine. When an actor or a machine is lost, Ray has its blocks done again elsewhere. This
+    process alone writes the ledger; it takes each block once, and misses none.
 
     Args:
         photos: to do.
@@ -212,7 +221,8 @@ class RayEngine:
         split: prepare and score in different actors; None: if there are GPUs.
 
     Attributes:
-        workers: cores or GPUs that the cluster had for the run when it began.
+        workers: actors that the cluster had room for when the run began; with GPUs, those that
+            score.
 
     Raises:
         MissingDependency: the extra `ray` is not installed.
@@ -233,7 +243,7 @@ class RayEngine:
             make,
             split,
         )
-        self.workers = self._cpus = self._gpus = 0
+        self.workers = self._actors = self._memory = self._gpus = 0
         self._size = self._blocks_scored = 1
         self._seconds: Counter[str] = Counter()
         self._backend = ""
@@ -254,42 +264,54 @@ class RayEngine:
         """Yield each photo's records as their blocks come in, in any order.
 
         Raises:
-            FaceQANError: what stops an actor, or the cluster cannot be reached.
+            FaceQANError: what stops an actor, the cluster cannot be reached, or it has not given
+                back all photos.
         """
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
         with _cluster(settings.ray_address):
-            self._measure_cluster()
+            self._measure_cluster(settings)
             left = iter(sources)
             first = next(left, None)
             if first is None:
                 return
-            with Spool(itertools.chain([first], left), self._size) as spool:
+            home = crops_folder.parent if crops_folder else None
+            with Spool(itertools.chain([first], left), self._size, home) as spool:
                 answers = self._answers(spool.dataset(), settings, crops_folder, first)
-                for batch in answers.iter_batches(
-                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
-                ):
-                    spool.check()
-                    for block in batch["block"]:
-                        yield from self._taken(pickle.loads(block.as_py()))
-                spool.check()
+                with closing(_as_they_come(answers)) as found:
+                    yield from self._taken(found, spool)
 
-    def _taken(self, answer: Answer) -> list[list[Record]]:
-        """Return the records of an answer, once the rest of it is noted."""
-        if answer.failure:
-            raise failure_error(answer.failure)
-        self._seconds.update(answer.seconds)
-        self._backend = answer.backend or self._backend
-        return answer.items  # type: ignore[return-value] # nothing is left to be scored
+    def _taken(self, answers: Iterable[Answer], spool: Spool) -> Iterator[list[Record]]:
+        """Yield the records of every block once, whatever Ray does, and note what else there is.
 
-    def _measure_cluster(self) -> None:
+        Raises:
+            RunError: blocks are missing; besides, what stops an actor or the list.
+        """
+        for answer in answers:
+            spool.check()
+            if answer.failure:
+                raise failure_error(answer.failure)
+            self._seconds.update(answer.seconds)
+            self._backend = answer.backend or self._backend
+            for number, items in answer.items.items():
+                if spool.take(number):
+                    yield from items  # type: ignore[misc] # nothing is left to be scored
+        spool.check_all_back()
+
+    def _measure_cluster(self, settings: Settings) -> None:
         """Find out what there is, and into what blocks the work is cut for it."""
         import ray
 
-        resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._gpus, self._cpus = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
-        self.workers = max(1, self._gpus or self._cpus)
-        share = self.photos // (BLOCKS_AN_ACTOR * max(1, self._gpus, self._cpus))
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: list[Mapping[str, float]] = [node["Resources"] for node in found if node["Alive"]]
+        if settings.device in ("auto", "cuda"):
+            self._gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        if self.split is None:
+            self.split = self._gpus > 0
+        wanted = WORKER_BYTES if self.split else worker_bytes(settings)
+        self._memory, self._actors = find_room(nodes, wanted)
+        self.workers = max(1, self._gpus or self._actors)
+        share = self.photos // (BLOCKS_AN_ACTOR * max(1, self._gpus, self._actors))
         self._size = max(1, min(MOST_PHOTOS_A_BLOCK, share))
         blocks = self.photos // (self._size * BLOCKS_AN_ACTOR * self.workers)
         self._blocks_scored = max(1, min(MOST_BLOCKS_SCORED, blocks))
@@ -300,17 +322,13 @@ class RayEngine:
         """Return the dataset of pickled answers, which computes as it is read."""
         from ray.data import ActorPoolStrategy
 
-        gpus = self._gpus if settings.device in ("auto", "cuda") else 0
-        split = gpus > 0 if self.split is None else self.split
-
         def stage(
             data: Dataset,
             actor: type[Actor],
             arguments: dict[str, Any],
             most: int,
-            cpus: float = 0,
-            gpus: float = 0,
             blocks_at_once: int = 1,
+            **needs: Any,
         ) -> Dataset:
             # all at once; what joins the cluster later is taken in as well
             begin = max(1, min(most, self.photos, settings.workers or most))
@@ -321,26 +339,50 @@ class RayEngine:
                 batch_size=blocks_at_once,
                 batch_format="pyarrow",
                 compute=pool,
-                num_cpus=cpus,
-                num_gpus=gpus,
+                **needs,
             )
             return made
 
         on_cpu = replace(settings, device="cpu")
         seen = first if _is_there(first) else None
-        if not split:
+        core: dict[str, Any] = {"num_cpus": 1, "memory": self._memory or None}
+        if not self.split:
             engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
             whole = {"engine": engine, "settings": on_cpu, "first": seen}
-            return stage(blocks, Supervisor, whole, self._cpus, cpus=1)
-        half = self._cpus if gpus else self._cpus // 2
+            return stage(blocks, Supervisor, whole, self._actors, **core)
+        half = self._actors if self._gpus else self._actors // 2
         engine = ProcessEngine(["cpu"], make=make_preparing)
         preparing = {"engine": engine, "settings": on_cpu, "first": seen}
-        prepared = stage(blocks, Supervisor, preparing, half, cpus=1)
-        scoring = replace(settings, device="cuda" if gpus else "cpu")
+        prepared = stage(blocks, Supervisor, preparing, half, **core)
+        scoring = replace(settings, device="cuda" if self._gpus else "cpu")
         rest = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
-        if gpus:
-            return stage(prepared, Scorer, rest, gpus, gpus=1, blocks_at_once=self._blocks_scored)
-        return stage(prepared, Scorer, rest, half, cpus=1, blocks_at_once=self._blocks_scored)
+        # they ask for no memory: those that prepare could have taken it all, and wait for these
+        need, number = ("num_gpus", self._gpus) if self._gpus else ("num_cpus", half)
+        return stage(prepared, Scorer, rest, number, self._blocks_scored, **{need: 1})
+
+
+def find_room(nodes: Sequence[Mapping[str, float]], wanted: int) -> tuple[int, int]:
+    """Return the memory an actor of one core asks Ray for, and how many such actors fit.
+
+    Where no node has as much as is wanted, that is all of the largest one's: Ray would wait for
+    ever, and most photos need less. If nodes with cores have yet to come, they must have it.
+
+    Args:
+        nodes: the resources of each, as Ray counts them; memory in bytes.
+        wanted: bytes an actor may come to need.
+    """
+    able = [(int(node["CPU"]), int(node.get("memory", 0))) for node in nodes if node.get("CPU")]
+    memory = min(wanted, max((there for _, there in able), default=wanted))
+    if not memory:
+        return 0, sum(cores for cores, _ in able)
+    return memory, sum(min(cores, there // memory) for cores, there in able)
+
+
+def _as_they_come(answers: Dataset) -> Generator[Answer]:
+    """Yield the answers of a dataset, which computes meanwhile; closing it ends the work."""
+    for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch["block"]:
+            yield pickle.loads(row.as_py())
 
 
 def _for_other_folders(settings: Settings) -> Settings:

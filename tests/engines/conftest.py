@@ -17,7 +17,9 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     # workers that the tests' own pipelines are imported by
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     yield
     ray.shutdown()
     os.environ.pop("RAY_ADDRESS", None)

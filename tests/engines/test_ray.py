@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from faceqan_toolkit.engines.choice import WORKER_BYTES
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.engines.ray import RayEngine, prepare_ray
+from faceqan_toolkit.engines.ray import Answer, RayEngine, find_room, prepare_ray
+from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
 from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Record
@@ -121,6 +124,104 @@ def test_a_list_that_fails(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="the list is damaged"):
         list(RayEngine(2).run(listed(), SETTINGS, None))
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("nodes", "room"),
+    [
+        ([(8, 64 * GB)], (1 * GB, 8)),
+        ([(8, 5 * GB)], (1 * GB, 5)),
+        ([(0, 64 * GB), (8, 5 * GB), (2, 9 * GB), (4, 0.5 * GB)], (1 * GB, 7)),
+        ([(4, 0.3 * GB), (4, 0.7 * GB)], (0.7 * GB, 1)),  # no node has enough
+        ([(4, 0)], (0, 4)),  # Ray was told to count none
+        ([], (1 * GB, 0)),
+    ],
+    ids=str,
+)
+def test_room_for_actors(nodes: list[tuple[int, float]], room: tuple[float, int]) -> None:
+    """Of one core and 1 GB each."""
+    resources = [{"CPU": float(cores), "memory": float(there)} for cores, there in nodes]
+    resources = [{name: value for name, value in node.items() if value} for node in resources]
+    assert find_room([*resources, {"GPU": 1.0}], GB) == room
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("memory", "number", "taken"),
+    [(3 * GB, 2, 2 * WORKER_BYTES), (2 * GB, 1, WORKER_BYTES), (GB // 2, 1, GB // 2)],
+    ids=str,
+)
+def test_ray_places_as_many_actors_as_fit(
+    tmp_path: Path, memory: int, number: int, taken: int
+) -> None:
+    """Of 1.3 GB each, on two cores; with too little for one, one does the work."""
+    folder = photos(tmp_path / "photos", *numbered(12))
+    (notes := tmp_path / "notes").mkdir()
+    script = f"""
+from pathlib import Path
+from faceqan_toolkit.engines.ray import prepare_ray
+from tests.engines.test_ray import run_and_count
+prepare_ray()
+import ray
+ray.init("local", num_cpus=2, _memory={memory}, object_store_memory=10**8, include_dashboard=False,
+         log_to_driver=False, logging_level="ERROR")
+assert run_and_count(Path({str(folder)!r})) == (12, {number}, {taken})
+ray.shutdown()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    actors = {note.name.rsplit(".")[-1] for note in notes.iterdir()}
+    assert len(actors) == number
+
+
+def run_and_count(folder: Path) -> tuple[int, int, int]:
+    """Return how many photos were done, by how many actors, and the memory Ray counted."""
+    import ray
+
+    engine = RayEngine(12, make=pipelines.noting)
+    found, free = [], []
+    for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
+        found.append(rows)
+        free.append(ray.available_resources().get("memory", 0))
+    taken = ray.cluster_resources()["memory"] - min(free)
+    return len(by_path(found)), engine.workers, round(taken)
+
+
+def answers_of(spool: Spool) -> list[Answer]:
+    """Return what actors would answer to each block."""
+    return [
+        Answer(
+            {block.number: [[failed_record(photo, Crashed("it was"))] for photo in block.photos]},
+            {"decode": 1.0},
+        )
+        for block in map(pickle.loads, read_blocks(spool.file))
+    ]
+
+
+def test_a_block_that_ray_gives_twice_counts_once(tmp_path: Path) -> None:
+    sources = list(find_photos([str(photos(tmp_path / "photos", *numbered(5)))]))
+    with Spool(iter(sources), 2) as spool:
+        one, two, three = answers_of(spool)
+        # alone, and together with one that has not been given yet
+        both = Answer({**one.items, **three.items}, {"decode": 2.0})
+        found = list(RayEngine(5)._taken([one, one, two, both], spool))
+    assert [rows[0].path for rows in found] == [photo.path for photo in sources]
+
+
+def test_a_block_that_ray_loses_is_an_error(tmp_path: Path) -> None:
+    sources = list(find_photos([str(photos(tmp_path / "photos", *numbered(5)))]))
+    with Spool(iter(sources), 2) as spool:
+        one, _, three = answers_of(spool)
+        running = RayEngine(5)._taken([three, one], spool)
+        assert len([next(running) for _ in range(3)]) == 3, "what has come is to be recorded"
+        with pytest.raises(RunError, match=r"^1 of 3 blocks of photos have not come back"):
+            next(running)
 
 
 @pytest.mark.usefixtures("ray_cluster")

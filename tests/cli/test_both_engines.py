@@ -1,0 +1,81 @@
+"""What becomes of a job is the same with either engine: stopped and gone on with, over a tar."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_align_and_score import FLUSH_ALWAYS, recorded, wait_for_parts
+from tests.conftest import SAMPLES, CommandLine
+from tests.sources.makers import write_tar
+
+JOB = ("align-and-score", "--preset", "instant", "--device", "cpu", "--workers", "1")
+
+
+def rankings(*runs: Path) -> list[bytes]:
+    return [(run / "rankings.csv").read_bytes() for run in runs]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_interrupted_and_gone_on_with(
+    command_line: CommandLine, tmp_path: Path, engine: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(24):
+        name = ("astronaut.jpg", "hopper_dark.jpg", "hopper.jpg", "no_face.png")[number % 4]
+        shutil.copy2(SAMPLES / name, tmp_path / "photos" / f"{number:02d}_{name}")
+    job = [*JOB, "photos", "--engine", engine, "-o", "run"]
+    program = f"{FLUSH_ALWAYS}\nfrom faceqan_toolkit.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *job],
+        cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    wait_for_parts(tmp_path / "run", 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: whoever belongs to the command
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    before = recorded(tmp_path / "run")
+    assert 2 <= len(before) < 24
+    assert "of 24 photos are recorded in run; the same command goes on from there" in stderr
+    assert not list((tmp_path / "run").glob(".spill-*"))
+
+    again = command_line(*job)
+    assert again.returncode == 3, again.stderr
+    assert f"{len(before)} of them done before" in again.stderr
+    assert sorted(recorded(tmp_path / "run")) == sorted(
+        photo.name for photo in (tmp_path / "photos").iterdir()
+    )
+    assert command_line(*JOB, "photos", "-o", "whole").returncode == 3
+    one, other = rankings(tmp_path / "run", tmp_path / "whole")
+    assert one == other
+
+
+@pytest.mark.slow
+def test_a_tar_refined_and_tried_again(command_line: CommandLine, tmp_path: Path) -> None:
+    names = ("hopper.jpg", "astronaut_noisy.jpg", "two_people.jpg", "corrupt.jpg")
+    write_tar(tmp_path / "a.tar", {name: (SAMPLES / name).read_bytes() for name in names})
+    job = (*JOB, "a.tar", "--faces", "all", "--refine", "0.3", "--backend", "torch")
+    for engine in ("ray", "local"):
+        done = command_line(*job, "--engine", engine, "-o", engine)
+        assert done.returncode == 3, done.stderr
+        assert "Refining: 1 face" in done.stderr
+    one, other = rankings(tmp_path / "ray", tmp_path / "local")
+    assert one == other
+    assert one.count(b"exact") == 1
+
+    again = command_line(*job, "--engine", "ray", "-o", "ray", "--retry-failed")
+    assert again.returncode == 3, again.stderr
+    assert "4 photos, 3 of them done before" in again.stderr
+    assert "Refining" not in again.stderr
+    assert rankings(tmp_path / "ray") == [other]
+    calls = json.loads((tmp_path / "ray/run.json").read_text())["invocations"]
+    assert [call["photos"] for call in calls] == [4, 1]
