@@ -25,6 +25,11 @@ def told_extension(start: bytes) -> str:
     return ".png" if start.startswith(b"\x89PNG") else ".jpg"
 
 
+def label_text(label: object) -> str:
+    """Return the name of a label's folder: five digits and more of a whole number."""
+    return f"{label:05d}" if isinstance(label, int) else str(label)
+
+
 def is_safe(name: str) -> bool:
     """Tell whether a relative name stays where it belongs, on every system."""
     return (

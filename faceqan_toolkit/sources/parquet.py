@@ -18,7 +18,13 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Store
-from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension, told_extension
+from faceqan_toolkit.sources.names import (
+    PHOTO_EXTENSIONS,
+    Names,
+    extension,
+    label_text,
+    told_extension,
+)
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
@@ -115,7 +121,7 @@ class ParquetArchive:
         suffix = reader.first_extension()
         prefix = f"column={self.column}/" if self.column else ""
         for row, (label, key) in enumerate(reader.labels_and_keys()):
-            folder = "" if label is None else f"{_label_text(label)}/"
+            folder = "" if label is None else f"{label_text(label)}/"
             name = f"{row:08d}" if key is None else str(key)
             if extension(name) not in PHOTO_EXTENSIONS:
                 name += suffix
@@ -299,7 +305,3 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _is_name(kind: pa.DataType) -> bool:
     test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
     return any(is_kind(kind) for is_kind in test)
-
-
-def _label_text(label: object) -> str:
-    return f"{label:05d}" if isinstance(label, int) else str(label)
