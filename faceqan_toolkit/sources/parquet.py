@@ -73,8 +73,9 @@ class ParquetArchive:
         state, names = self.store.state(), Names()
         damage = ""
         try:
+            by_row = not _reader(self, state).columns.key
             for row, name in enumerate(self._names(state)):
-                if names.take(name):
+                if names.take(name, row if by_row else None):
                     yield name, Cell(self, row)
         except UnreadablePhoto as error:
             damage = error.reason

@@ -77,7 +77,7 @@ class RecordArchive:
                 except UnreadablePhoto as error:
                     bad.append(f"record {key}: {error.reason}" if not bad else "")
                     continue
-                if entry is not None and names.take(name := entry.name(key)):
+                if entry is not None and names.take(name := entry.name(key), key):
                     yield name, entry.content
         names.finish(f"{len(bad):,} records damaged, the first is {bad[0]}" if bad else "")
 

@@ -91,6 +91,14 @@ def test_labels_and_keys_name_photos(tmp_path: Path) -> None:
     assert ParquetArchive(LocalFile(path)).find("y/b.webp").read()[0] == pngs[1]
 
 
+def test_rows_of_one_key_are_one_photo(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": PHOTOS[:3], "key": ["a", "b", "a"]}), path)
+    found, reason = contents(path)
+    assert found == {"a.jpg": PHOTOS[0], "b.jpg": PHOTOS[1]}
+    assert "left out 1 whose names came before, e.g. 'a.jpg'" in reason
+
+
 def test_the_column_is_found_or_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     first, second = [picture(1)], [picture(2)]
