@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from faceqan_toolkit.wording import reason_of
 SHARD_SIZE = 10_000
 """Photos in one of WebDataset's shards."""
 INDEX = "shards.json"
+RUN_CHANGED = "the run changed meanwhile; when it does not any more, choose another folder"
 
 
 @dataclass(frozen=True)
@@ -105,29 +107,35 @@ class Export:
         """Yield what became of each photo or crop.
 
         Raises:
-            RunError: the folder holds another set, or cannot be written to.
+            RunError: the folder holds another set, or cannot be written to; or the second pass over
+            the decisions finds others than the first.
         """
         self._shards = _read_index(self.folder)
+        numbered = self._numbered()
         if self.sink == "recordio":
-            digest = hashlib.sha256()
-            numbers = _Numbers()
-            for decision in self.decide():
-                if decision.kept:
-                    digest.update(numbers.take(decision).line)
-            yield from self._shard("train.rec", digest.hexdigest(), self._numbered())
+            selections = list(self._selections(sys.maxsize)) or [hashlib.sha256().hexdigest()]
+            yield from self._shard("train.rec", selections[0], numbered)
             return
-        numbered, shard = self._numbered(), 0
-        while batch := list(_shard_of(numbered, self.shard_size)):
-            kept = [item for item in batch if isinstance(item, Kept)]
-            digest = hashlib.sha256(b"".join(item.line for item in kept))
-            if kept:
-                yield from self._shard(f"shard-{shard:06d}.tar", digest.hexdigest(), batch)
-                shard += 1
-            else:
-                yield from self._told(batch, "", known=False)
-        beyond = self.folder / f"shard-{shard:06d}.tar"
+        selections = list(self._selections(self.shard_size))
+        for shard, selection in enumerate(selections):
+            items = _shard_of(numbered, self.shard_size)
+            yield from self._shard(f"shard-{shard:06d}.tar", selection, items)
+        yield from self._told(_dropped(numbered), "", known=False)
+        beyond = self.folder / f"shard-{len(selections):06d}.tar"
         if beyond.exists():
             raise RunError(f"{beyond} is of another set, with more shards; choose another folder")
+
+    def _selections(self, size: int) -> Iterator[str]:
+        """Yield what tells each shard of so many photos from others.
+
+        It takes a pass over all decisions; to take one only, a shard's would have to be held.
+        """
+        kept = (item for item in self._numbered() if isinstance(item, Kept))
+        for _, shard in groupby(kept, lambda item: item.number // size):
+            digest = hashlib.sha256()
+            for item in shard:
+                digest.update(item.line)
+            yield digest.hexdigest()
 
     def _numbered(self) -> Iterator[Kept | Decision]:
         numbers = _Numbers()
@@ -156,7 +164,10 @@ class Export:
                 # the index of records gets its name first, and is worth nothing without them
                 parts = [stack.enter_context(replacing(path)) for path in _files(target)]
                 writer = stack.enter_context(closing(_writer(parts)))
-                yield from self._written(items, name, writer, counts)
+                found = hashlib.sha256()
+                yield from self._written(items, name, writer, counts, found)
+                if found.hexdigest() != digest:
+                    raise RunError(f"{target} is not written: {RUN_CHANGED}")
                 writer.finish()
         except OSError as error:
             raise RunError(f"cannot write {target}: {reason_of(error)}") from error
@@ -168,6 +179,7 @@ class Export:
         name: str,
         writer: TarWriter | RecordWriter,
         counts: dict[str, int],
+        digest: hashlib._Hash,
     ) -> Iterator[Outcome]:
         waiting = iter(items)
         while batch := list(islice(waiting, BATCH)):
@@ -175,6 +187,7 @@ class Export:
             for item in batch:
                 outcome = self._add(item, name, writer)
                 if isinstance(item, Kept):
+                    digest.update(item.line)
                     counts["errors" if outcome.entry.decision == "error" else "photos"] += 1
                 outcomes.append(outcome)
             if self.manifest:
@@ -248,6 +261,14 @@ def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | De
         size -= isinstance(item, Kept)
         if not size:
             return
+
+
+def _dropped(items: Iterator[Kept | Decision]) -> Iterator[Decision]:
+    """Yield items, of which none is kept."""
+    for item in items:
+        if isinstance(item, Kept):
+            raise RunError(RUN_CHANGED)
+        yield item
 
 
 def _files(target: Path) -> list[Path]:

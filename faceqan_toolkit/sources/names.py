@@ -12,6 +12,7 @@ PHOTO_EXTENSIONS = frozenset(
     )
 )
 """What a folder or a tar is searched for; a file given by name may have any extension."""
+BLOCK_BITS = 256
 
 
 def extension(name: str) -> str:
@@ -23,6 +24,11 @@ def extension(name: str) -> str:
 def told_extension(start: bytes) -> str:
     """Return the extension of an encoded photo that has no name, by how it begins."""
     return ".png" if start.startswith(b"\x89PNG") else ".jpg"
+
+
+def label_text(label: object) -> str:
+    """Return the name of a label's folder: five digits and more of a whole number."""
+    return f"{label:05d}" if isinstance(label, int) else str(label)
 
 
 def is_safe(name: str) -> bool:
@@ -39,23 +45,54 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
+class Numbers:
+    """A set of whole numbers: a bit or so each where they are dense, an entry each at worst."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, int] = {}
+
+    def add(self, number: int) -> bool:
+        """Add a number of at least 0; tell whether it is new."""
+        block, place = divmod(number, BLOCK_BITS)
+        bits = self._blocks.get(block, 0)
+        if bits >> place & 1:
+            return False
+        self._blocks[block] = bits | 1 << place
+        return True
+
+
 class Names:
     """The names of one archive's members as they are read; says at the end what was left out."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._names: set[str] = set()
+        self._keys = Numbers()
+        self._taken = 0
         self._left_out: dict[str, tuple[int, str]] = {}
 
-    def take(self, name: str) -> bool:
-        """Tell whether a member is taken: its name is safe, and the first of its kind."""
+    def take(self, name: str, key: int | None = None) -> bool:
+        """Tell whether a member is taken: its name is safe, and the first of its kind.
+
+        Args:
+            name: of the member.
+            key: what tells members apart in an archive that numbers them; its names are not kept.
+        """
         if not is_safe(name):
             self.leave_out(name, "whose names lead out of it")
-        elif name in self._seen:
+        elif not self._is_new(name, key):
             self.leave_out(name, "whose names came before")
         else:
-            self._seen.add(name)
+            self._taken += 1
             return True
         return False
+
+    def _is_new(self, name: str, key: int | None) -> bool:
+        if key is not None:
+            return self._keys.add(key)
+        if name in self._names:
+            return False
+        self._names.add(name)
+        return True
 
     def leave_out(self, name: str, why: str) -> None:
         """Note a member that is not taken."""
@@ -73,9 +110,9 @@ class Names:
             f"left out {count:,} {why}, e.g. {first[:80]!r}"
             for why, (count, first) in self._left_out.items()
         ]
-        if self._seen and damage:
-            reasons[0] += f"; the {len(self._seen):,} photos before that are used"
-        if not reasons and not self._seen:
+        if self._taken and damage:
+            reasons[0] += f"; the {self._taken:,} photos before that are used"
+        if not reasons and not self._taken:
             reasons = ["no photos in it"]
         if reasons:
             raise UnreadablePhoto("; ".join(reasons))

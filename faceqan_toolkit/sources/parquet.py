@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import weakref
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +18,13 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Store
-from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension, told_extension
+from faceqan_toolkit.sources.names import (
+    PHOTO_EXTENSIONS,
+    Names,
+    extension,
+    label_text,
+    told_extension,
+)
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
@@ -24,6 +33,10 @@ LABEL_COLUMNS = ("label", "identity", "subject", "person")
 KEY_COLUMNS = ("key", "__key__")
 BATCH = 16
 """Photos that are read at once."""
+KEPT_BATCHES, KEPT_BYTES = 64, 32 << 20
+"""Of the latest batches, and never fewer than two: threads ask for rows a little out of order."""
+KEPT_GROUPS = 2
+"""Row groups that are read side by side: where one ends, threads ask for rows of two."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +73,9 @@ class ParquetArchive:
         state, names = self.store.state(), Names()
         damage = ""
         try:
+            by_row = not _reader(self, state).columns.key
             for row, name in enumerate(self._names(state)):
-                if names.take(name):
+                if names.take(name, row if by_row else None):
                     yield name, Cell(self, row)
         except UnreadablePhoto as error:
             damage = error.reason
@@ -108,7 +122,7 @@ class ParquetArchive:
         suffix = reader.first_extension()
         prefix = f"column={self.column}/" if self.column else ""
         for row, (label, key) in enumerate(reader.labels_and_keys()):
-            folder = "" if label is None else f"{_label_text(label)}/"
+            folder = "" if label is None else f"{label_text(label)}/"
             name = f"{row:08d}" if key is None else str(key)
             if extension(name) not in PHOTO_EXTENSIONS:
                 name += suffix
@@ -135,8 +149,44 @@ class Cell:
         return data, state
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Photos of some rows.
+
+    Attributes:
+        first, end: the rows, counted in the file.
+        photos: encoded; a struct where the column is one.
+    """
+
+    first: int
+    end: int
+    photos: pa.Array
+
+    def photo(self, row: int) -> bytes | None:
+        """Return the photo in one of the rows."""
+        value = self.photos[row - self.first].as_py()
+        found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+        return found
+
+
+class _Group:
+    """A row group that is read from its beginning on; `at` is the next row."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], at: int) -> None:
+        self._batches = batches
+        self.at = at
+
+    def read(self) -> _Batch:
+        """Return the next batch."""
+        batch = next(self._batches, None)
+        if batch is None:
+            raise UnreadablePhoto("the file ends before its row")
+        first, self.at = self.at, self.at + batch.num_rows
+        return _Batch(first, self.at, batch.column(0))
+
+
 class _Reader:
-    """Reads one file in its order; what is asked for out of order costs a new start."""
+    """Reads one file roughly in its order; a row far behind costs a new start of its group."""
 
     def __init__(self, archive: ParquetArchive) -> None:
         self._lock = threading.Lock()
@@ -149,13 +199,9 @@ class _Reader:
                 self._file.metadata.row_group(index).num_rows
                 for index in range(self._file.metadata.num_row_groups)
             ]
-        self._starts = [0]
-        for size in sizes:
-            self._starts.append(self._starts[-1] + size)
-        self._group = -1
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._first = 0
-        self._batch: pa.RecordBatch | None = None
+        self._starts = list(accumulate(sizes, initial=0))
+        self._groups: dict[int, _Group] = {}
+        self._latest: deque[_Batch] = deque(maxlen=KEPT_BATCHES)
 
     def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
         """Yield each row's label and key, None where there is no such column."""
@@ -185,22 +231,34 @@ class _Reader:
         if not 0 <= row < self._starts[-1]:
             raise MissingPhoto("no such row")
         with self._lock, _damage_told():
-            group = next(index for index, end in enumerate(self._starts[1:]) if row < end)
-            within = row - self._starts[group]
-            if group != self._group or within < self._first:
-                self._batches = self._file.iter_batches(
-                    BATCH, row_groups=[group], columns=[self.columns.leaf]
-                )
-                self._group, self._first, self._batch = group, 0, next(self._batches, None)
-            while self._batch is not None and within >= self._first + self._batch.num_rows:
-                self._first += self._batch.num_rows
-                self._batch = next(self._batches, None)
-            if self._batch is None:
-                self._group = -1
-                raise UnreadablePhoto("the file ends before its row")
-            value = self._batch.column(0)[within - self._first].as_py()
-            found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
-            return found
+            kept = (batch for batch in reversed(self._latest) if batch.first <= row < batch.end)
+            batch = next(kept, None) or self._read_on(row)
+        return batch.photo(row)
+
+    def _read_on(self, row: int) -> _Batch:
+        """Read a row's group up to it; anew, if the row is behind."""
+        index = bisect_right(self._starts, row) - 1
+        group = self._groups.pop(index, None)
+        if group is None or row < group.at:
+            wanted = [self.columns.leaf]
+            batches = self._file.iter_batches(BATCH, row_groups=[index], columns=wanted)
+            group = _Group(batches, self._starts[index])
+        while True:
+            batch = group.read()
+            self._keep(batch)
+            if row < batch.end:
+                break
+        if group.at < self._starts[index + 1]:  # else it only takes memory
+            self._groups[index] = group
+            if len(self._groups) > KEPT_GROUPS:
+                del self._groups[next(iter(self._groups))]  # used longest ago
+        return batch
+
+    def _keep(self, batch: _Batch) -> None:
+        self._latest.append(batch)
+        size = sum(kept.photos.nbytes for kept in self._latest)
+        while size > KEPT_BYTES and len(self._latest) > 2:
+            size -= self._latest.popleft().photos.nbytes
 
 
 class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
@@ -248,7 +306,3 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _is_name(kind: pa.DataType) -> bool:
     test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
     return any(is_kind(kind) for is_kind in test)
-
-
-def _label_text(label: object) -> str:
-    return f"{label:05d}" if isinstance(label, int) else str(label)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import MissingPhoto, UnreadablePhoto
 from faceqan_toolkit.sources.base import Slice, Store
-from faceqan_toolkit.sources.names import Names, told_extension
+from faceqan_toolkit.sources.names import Names, label_text, told_extension
 from faceqan_toolkit.types import FileState
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -52,8 +52,8 @@ class Entry:
 
     def name(self, key: int) -> str:
         """Return the member's name: the label is its folder."""
-        label = f"{self.label:05.0f}" if self.label.is_integer() else f"{self.label}"
-        return f"{label}/{key:08d}{self.extension}"
+        label = int(self.label) if self.label.is_integer() else self.label
+        return f"{label_text(label)}/{key:08d}{self.extension}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RecordArchive:
                 except UnreadablePhoto as error:
                     bad.append(f"record {key}: {error.reason}" if not bad else "")
                     continue
-                if entry is not None and names.take(name := entry.name(key)):
+                if entry is not None and names.take(name := entry.name(key), key):
                     yield name, entry.content
         names.finish(f"{len(bad):,} records damaged, the first is {bad[0]}" if bad else "")
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, groupby, islice
+from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Slice, Store
-from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, Names, extension, is_hidden
+from faceqan_toolkit.sources.names import (
+    PHOTO_EXTENSIONS,
+    Names,
+    extension,
+    is_hidden,
+    label_text,
+)
 from faceqan_toolkit.types import FileState
 
 BLOCK = tarfile.BLOCKSIZE
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+SAMPLE_FILES = 64
+"""A label is looked for in so many files of one key; it bounds what waits for it."""
+LABEL_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -21,69 +33,137 @@ class TarArchive:
     """The photos in a tar file, see `base.Archive`: regular members with a photo's extension.
 
     Headers are read once from beginning to end, contents when they are wanted.
+
+    Args:
+        store: the file.
+        labels: a photo outside all folders gets one by the label of its WebDataset sample.
     """
 
     store: Store
+    labels: bool = True
 
     def members(self) -> Iterator[tuple[str, Slice]]:
         """Yield names and contents in the order of the file."""
         state, names = self.store.state(), Names()
-        damage = ""
-        try:
-            for info in self._headers(state.size):
-                name = info.name.removeprefix("./")
-                if extension(name) not in PHOTO_EXTENSIONS or is_hidden(name):
-                    continue
-                if not info.isreg() or info.sparse is not None:
-                    names.leave_out(name, "that are links or no plain files")
-                elif names.take(name):
-                    parts = ((info.offset_data, info.size),)
-                    yield name, Slice(self.store, parts, state.mtime_ns)
-        except UnreadablePhoto as error:
-            damage = error.reason
-        names.finish(damage)
+        damage: list[str] = []
+        for member, folder in self._in_folders(state.size, damage):
+            if extension(member.name) not in PHOTO_EXTENSIONS or is_hidden(member.name):
+                continue
+            name = folder + member.name
+            if not member.plain:
+                names.leave_out(name, "that are links or no plain files")
+            elif names.take(name):
+                yield name, Slice(self.store, (member.place,), state.mtime_ns)
+        names.finish("".join(damage))
 
     def find(self, name: str) -> Slice:
-        """Return a member."""
+        """Return a member; one with a label also by its name in the tar."""
         state = self.store.state()
         place = _index(self, state).get(name)
+        if place is None and "/" not in name:
+            place = _index(TarArchive(self.store, labels=False), state).get(name)
         if place is None:
             raise MissingPhoto(f"not in {self.store.name}")
         return Slice(self.store, (place,), state.mtime_ns)
 
-    def _headers(self, size: int) -> Iterator[tarfile.TarInfo]:
+    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
+        """Yield members, each with the folder that its label makes, or "".
+
+        As in WebDataset, files of one key that stand together are a sample.
+        """
+        for key, sample in groupby(self._members(size, damage), lambda member: member.key):
+            if "/" in key or not self.labels:
+                yield from ((member, "") for member in sample)
+                continue
+            first = list(islice(sample, SAMPLE_FILES))
+            label = next((member.label for member in first if member.label), "")
+            folder = f"{label}/" if label else ""
+            yield from ((member, folder) for member in chain(first, sample))
+
+    def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
         """Yield what is good.
 
-        Raises:
-            UnreadablePhoto: it is damaged behind that.
+        Args:
+            size: of the file.
+            damage: gets what is wrong behind that.
         """
-        with self.store.open() as file:
-            start = file.read(2)
-            if start in COMPRESSED:
-                raise UnreadablePhoto(
-                    f"a tar compressed by {COMPRESSED[start]}, which cannot be read in places; "
-                    "unpack it to a plain tar"
-                )
-            file.seek(0)
-            try:
-                # of all in the file: names of any length, their order, no more than one header
-                with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
-                    while (info := tar.next()) is not None:
-                        vars(tar)["members"].clear()  # it would keep them all
-                        if info.size < 0:
-                            raise UnreadablePhoto("damaged: a member of negative size")
-                        if info.isreg() and info.offset_data + info.size > size:
-                            raise UnreadablePhoto("cut off in the middle of a member")
-                        yield info
-                    end = tar.offset
-            except PhotoError:
-                raise
-            except Exception as error:  # damaged files raise anything
-                raise UnreadablePhoto(f"not a tar file, or damaged: {error}") from error
-            file.seek(end)
-            rest = file.read(BLOCK)
-            if rest.strip(b"\0"):
-                raise UnreadablePhoto(f"damaged at byte {end:,}")
+        try:
+            with self.store.open() as file:
+                for info in _headers(file, size):
+                    yield _Member(
+                        info.name.removeprefix("./"),
+                        (info.offset_data, info.size),
+                        plain=info.isreg() and info.sparse is None,
+                        label=_label(file, info) if self.labels else "",
+                    )
+        except UnreadablePhoto as error:
+            damage.append(error.reason)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One file in a tar.
+
+    Attributes:
+        name: without a leading `./`.
+        place: offset and size.
+        plain: whether it is a file, its bytes in one piece.
+        label: if it holds that of its sample, else "".
+    """
+
+    name: str
+    place: tuple[int, int]
+    plain: bool
+    label: str
+
+    @property
+    def key(self) -> str:
+        """Its sample's: up to the first dot behind the last slash."""
+        folder, slash, file = self.name.rpartition("/")
+        return folder + slash + file.partition(".")[0]
+
+
+def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
+    """Return the number in a `.cls`, as a folder's name; "" for all else."""
+    if not (info.name.lower().endswith(".cls") and info.isreg() and info.size <= LABEL_BYTES):
+        return ""
+    file.seek(info.offset_data)
+    text = file.read(info.size).strip()
+    return label_text(int(text)) if re.fullmatch(rb"-?[0-9]{1,18}", text) else ""
+
+
+def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    """Yield what is good; the file may be read elsewhere meanwhile.
+
+    Raises:
+        UnreadablePhoto: it is damaged behind that.
+    """
+    start = file.read(2)
+    if start in COMPRESSED:
+        raise UnreadablePhoto(
+            f"a tar compressed by {COMPRESSED[start]}, which cannot be read in places; "
+            "unpack it to a plain tar"
+        )
+    file.seek(0)
+    try:
+        # of all in the file: names of any length, their order, no more than one header
+        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+            while (info := tar.next()) is not None:
+                vars(tar)["members"].clear()  # it would keep them all
+                if info.size < 0:
+                    raise UnreadablePhoto("damaged: a member of negative size")
+                if info.isreg() and info.offset_data + info.size > size:
+                    raise UnreadablePhoto("cut off in the middle of a member")
+                yield info
+            end = tar.offset
+    except PhotoError:
+        raise
+    except Exception as error:  # damaged files raise anything
+        raise UnreadablePhoto(f"not a tar file, or damaged: {error}") from error
+    file.seek(end)
+    rest = file.read(BLOCK)
+    if rest.strip(b"\0"):
+        raise UnreadablePhoto(f"damaged at byte {end:,}")
 
 
 @lru_cache(8)

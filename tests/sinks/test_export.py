@@ -13,19 +13,24 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.sinks.export import Export
 from faceqan_toolkit.sinks.recordio import RecordWriter
 from faceqan_toolkit.sinks.samples import Sample
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.recordio import RecordArchive
-from faceqan_toolkit.types import Record
+from faceqan_toolkit.transfer import Plan
+from faceqan_toolkit.types import FileState, Record
 from tests.conftest import CommandLine
 from tests.ledgers import face, tree, write_run
 from tests.sources.makers import MAGIC, picture, write_tar
@@ -79,11 +84,11 @@ def test_webdataset_reads_the_shards(
         "bob/2.jpg": 3,
         "x.jpg": 0,
     }
-    # this tool too, with the folders
+    # this tool too, with the folders; where there was none, the label is one
     sources = list(find_photos([str(tmp_path / "set/*.tar")]))
     assert sorted(source.content.read()[0] for source in sources) == sorted(photos.values())
     assert {source.path.split(".tar/")[1].rpartition("/")[0] for source in sources} == {
-        "ann", "ann/z", "bob", "",
+        "ann", "ann/z", "bob", "00000",
     }  # fmt: skip
     for row in rows(tmp_path / "set/manifest.csv"):
         if row["decision"] == "copy":
@@ -251,6 +256,55 @@ def test_kill_9_leaves_no_half_shard(tmp_path: Path, sink: tuple[str, ...]) -> N
     assert all(found[name] == expected[name] for name in found if name != "manifest.csv")
     hidden = [path.name for path in (tmp_path / "interrupted").glob(".*.tmp")]
     assert hidden == []
+
+
+def decisions(root: Path, kept: int, dropped: int) -> Iterator[Decision]:
+    """Yield so many photos that are kept, and behind each so many that are not."""
+    for number in range(kept):
+        path = root / f"{number}.jpg"
+        if not path.exists():
+            path.write_bytes(picture(number))
+        data = path.read_bytes()
+        state = FileState(len(data), path.stat().st_mtime_ns, hashlib.sha256(data).hexdigest())
+        yield Decision(str(root), path.name, "", 0.9, "", "", state)
+        for other in range(dropped):
+            name = f"{number}/{other}.jpg"
+            yield Decision(str(root), name, "", 0.1, "min-quality", f"{other}", state)
+
+
+@pytest.mark.parametrize("sink", ["webdataset", "recordio"])
+def test_what_is_dropped_is_not_held(tmp_path: Path, sink: str) -> None:
+    plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")
+    export = Export(lambda: decisions(tmp_path, 3, 5000), plan, sink, 2)
+    tracemalloc.start()
+    try:
+        found = [outcome.source.removeprefix(f"{tmp_path}/") for outcome in export.outcomes()]
+        peak = tracemalloc.get_traced_memory()[1]
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert found == [decision.path for decision in decisions(tmp_path, 3, 5000)]  # and in order
+    assert peak - held < 1_500_000  # a batch; all that are dropped would be 5 MB and more
+
+
+def test_a_run_that_grows_meanwhile_is_told(tmp_path: Path) -> None:
+    counts = iter((2, 3))
+    plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")
+    export = Export(lambda: decisions(tmp_path, next(counts), 0), plan, "webdataset", 2)
+    with pytest.raises(RunError, match="changed meanwhile"):
+        list(export.outcomes())
+
+
+@pytest.mark.parametrize("sink", ["webdataset", "recordio"])
+def test_a_run_that_changes_meanwhile_makes_no_set(tmp_path: Path, sink: str) -> None:
+    counts = iter((3, 2))
+    plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")
+    export = Export(lambda: decisions(tmp_path, next(counts), 1), plan, sink)
+    with pytest.raises(RunError, match="changed meanwhile"):
+        list(export.outcomes())
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["shards.json"]
+    export.decide = lambda: decisions(tmp_path, 3, 1)
+    assert sum(outcome.entry.decision == "copy" for outcome in export.outcomes()) == 3
 
 
 def archived(tmp_path: Path) -> dict[str, bytes]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +20,7 @@ from hypothesis import strategies as st
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.photos import decode
+from faceqan_toolkit.sources import parquet
 from faceqan_toolkit.sources.archives import ArchiveOptions
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
@@ -21,6 +28,23 @@ from faceqan_toolkit.sources.parquet import ParquetArchive
 from tests.sources.makers import picture
 
 PHOTOS = [picture(number) for number in range(40)]
+
+
+class Counting(io.FileIO):
+    """A file that counts what is read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(-1 if size is None else size)
+        type(self).read_bytes += len(data)
+        return data
+
+
+@dataclass(frozen=True)
+class CountedFile(LocalFile):
+    def open(self) -> Counting:
+        return Counting(self.file)
 
 
 def contents(path: Path, column: str = "") -> tuple[dict[str, bytes], str]:
@@ -67,6 +91,14 @@ def test_labels_and_keys_name_photos(tmp_path: Path) -> None:
     assert ParquetArchive(LocalFile(path)).find("y/b.webp").read()[0] == pngs[1]
 
 
+def test_rows_of_one_key_are_one_photo(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": PHOTOS[:3], "key": ["a", "b", "a"]}), path)
+    found, reason = contents(path)
+    assert found == {"a.jpg": PHOTOS[0], "b.jpg": PHOTOS[1]}
+    assert "left out 1 whose names came before, e.g. 'a.jpg'" in reason
+
+
 def test_the_column_is_found_or_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     first, second = [picture(1)], [picture(2)]
@@ -90,6 +122,67 @@ def test_a_row_without_a_photo_is_a_row(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="no photo"):
         decode(sources[0], max_pixels=100)
     assert sources[1].content.read()[0] == PHOTOS[1]
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[tuple[list[bytes], ParquetArchive]]:
+    """Photos in three row groups of 3 MB, and the archive that counts what is read of it."""
+    path = tmp_path / "a.parquet"
+    made = random.Random(0)
+    values = [made.randbytes(20_000) for _ in range(450)]
+    pq.write_table(pa.table({"image": values}), path, row_group_size=150, compression=None)
+    yield pq.read_table(path)["image"].to_pylist(), ParquetArchive(CountedFile(path))
+    Counting.read_bytes = 0
+
+
+def shuffled_within(rows: int, distance: int) -> list[int]:
+    """Return all rows, none of them further from its place than a distance."""
+    made = random.Random(1)
+    return sorted(range(rows), key=lambda row: row + made.uniform(0, distance))
+
+
+def test_rows_a_little_out_of_order_are_read_once(
+    counted: tuple[list[bytes], ParquetArchive],
+) -> None:
+    photos, archive = counted
+    cells = [cell for _, cell in archive.members()]
+    order = shuffled_within(len(cells), 40)
+    assert order != sorted(order)
+    assert [cells[row].read()[0] for row in order] == [photos[row] for row in order]
+    assert Counting.read_bytes < 1.05 * sum(map(len, photos))
+
+
+def test_threads_read_rows_once(counted: tuple[list[bytes], ParquetArchive]) -> None:
+    photos, archive = counted
+    cells = [cell for _, cell in archive.members()]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda cell: cell.read()[0], cells))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == photos
+    assert Counting.read_bytes < 1.05 * sum(map(len, photos))
+
+
+def test_a_row_far_behind_is_found(counted: tuple[list[bytes], ParquetArchive]) -> None:
+    photos, archive = counted
+    cells = [cell for _, cell in archive.members()]
+    for row in (449, 0, 149, 150, 1, 300, 2, 448):
+        assert cells[row].read()[0] == photos[row]
+
+
+def test_what_is_kept_of_large_photos_is_bounded(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [bytes([n]) * 10_000 for n in range(200)]}), path)
+    monkeypatch.setattr(parquet, "KEPT_BYTES", 500_000)
+    archive = ParquetArchive(LocalFile(path))
+    for _, cell in archive.members():
+        cell.read()
+    reader = parquet._reader(archive, archive.store.state())
+    assert [batch.first for batch in reader._latest] == [160, 176, 192]
+    assert not reader._groups  # it would hold the group's bytes
 
 
 @settings(max_examples=100, deadline=None)

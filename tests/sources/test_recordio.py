@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,31 @@ def test_keys_in_any_order(tmp_path: Path) -> None:
     for key in keys:
         found = RecordArchive(LocalFile(path)).find(f"00000/{key:08d}.jpg")
         assert found.read()[0] == b"%d" % key
+
+
+def test_of_one_key_the_first_record_counts(tmp_path: Path) -> None:
+    path = write_rec(tmp_path / "a.rec", {1: labelled(4.0, 1, b"a"), 2: labelled(5.0, 1, b"b")})
+    index = path.with_suffix(".idx")
+    index.write_text(index.read_text().replace("2\t", "1\t"))
+    found, reason = contents(path)
+    assert found == {"00004/00000001.jpg": b"a"}
+    assert "left out 1 whose names came before, e.g. '00005/00000001.jpg'" in reason
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_listing_remembers_a_few_bits_of_each_photo(tmp_path: Path, index: bool) -> None:
+    keys = list(range(20_000))
+    random.Random(0).shuffle(keys)
+    records = {key: labelled(float(key % 9), key, b"1") for key in keys}
+    archive = RecordArchive(LocalFile(write_rec(tmp_path / "a.rec", records, index=index)))
+    next(archive.members())
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in archive.members()) == len(keys)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(keys)
 
 
 def test_what_is_good_is_used(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -155,8 +156,115 @@ def test_webdataset_agrees(tmp_path: Path) -> None:
     samples = {f"{number:05d}": picture(number) for number in range(7)}
     with wds.ShardWriter(str(pattern), maxcount=3, verbose=0) as sink:
         for key, data in samples.items():
-            sink.write({"__key__": key, "jpg": data, "cls": 3})
+            sink.write({"__key__": key, "jpg": data, "cls": int(key) // 2})
     sources = list(find_photos([str(tmp_path / "*.tar")]))
-    assert len({source.path.split("/")[-2] for source in sources}) == 3
-    read = {source.path.rpartition("/")[2][:-4]: source.content.read()[0] for source in sources}
-    assert read == samples
+    assert len({source.path.split("/")[-3] for source in sources}) == 3
+    read = {"/".join(source.path.split("/")[-2:]): source.content.read()[0] for source in sources}
+    assert read == {f"{int(key) // 2:05d}/{key}.jpg": data for key, data in samples.items()}
+    for source in sources:
+        assert locate(source.root, source.path).content.read() == source.content.read()
+
+
+def test_webdataset_samples_of_several_photos(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    path = tmp_path / "a.tar"
+    with wds.TarWriter(str(path)) as sink:
+        sink.write({"__key__": "0", "a.jpg": picture(1), "cls": 12, "z.png": picture(2, "PNG")})
+        sink.write({"__key__": "1", "jpg": picture(3), "txt": "no label"})
+        sink.write({"__key__": "ann/2", "jpg": picture(4), "cls": 7})
+    assert list(contents(path)[0]) == ["00012/0.a.jpg", "00012/0.z.png", "1.jpg", "ann/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("label", "folder"),
+    [
+        (b"7", "00007/"),
+        (b" 123456\n", "123456/"),
+        (b"-1", "-0001/"),
+        (b"", ""),
+        (b"ann", ""),
+        (b"../7", ""),
+        (b"1.5", ""),
+        (b"\xff\xfe", ""),
+        ("\u0663".encode(), ""),  # a digit elsewhere
+        (b"9" * 19, ""),
+        (b"7" + b" " * 1000, ""),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_label_is_a_folder(tmp_path: Path, label: bytes, folder: str, first: bool) -> None:
+    photos = [picture(1), picture(2), picture(3)]
+    sample = {"./b.jpg": photos[1]}
+    sample = {"b.CLS": label, **sample} if first else {**sample, "b.json": b"{}", "b.CLS": label}
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": photos[0], **sample, "c.jpg": photos[2]})
+    names = ["a.jpg", f"{folder}b.jpg", "c.jpg"]
+    assert contents(path) == (dict(zip(names, photos, strict=True)), "")
+    for name, photo in zip(names, photos, strict=True):
+        assert TarArchive(LocalFile(path)).find(name).read()[0] == photo
+
+
+def test_labels_are_of_the_files_beside_them(tmp_path: Path) -> None:
+    members = {"a.cls": b"1", "a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c", "b.cls": b"2"}
+    path = write_tar(tmp_path / "a.tar", members)
+    assert list(contents(path)[0]) == ["00001/a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_link_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("a.cls")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(info)
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"5"))
+    assert contents(path) == ({"a.jpg": b"5"}, "")
+
+
+def test_one_key_with_two_labels_is_two_photos(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in [("0.jpg", b"a"), ("0.cls", b"1"), ("x", b""), ("0.jpg", b"b"),
+                           ("0.cls", b"2"), ("00001/0.jpg", b"c")]:  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found, reason = contents(path)
+    assert found == {"00001/0.jpg": b"a", "00002/0.jpg": b"b"}
+    assert "left out 1 whose names came before, e.g. '00001/0.jpg'" in reason
+
+
+def test_photos_keep_the_names_they_have_in_the_tar(tmp_path: Path) -> None:
+    """Runs and lists that were made before, and people who look into a tar, name them so."""
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"a", "0.cls": b"3", "ann/1.jpg": b"b"})
+    (source,) = find_photos([path / "0.jpg"])
+    assert source.path.endswith("a.tar/0.jpg")
+    assert source.content.read()[0] == b"a"
+    for name in ("1.jpg", "00004/0.jpg"):
+        with pytest.raises(PhotoError, match=r"not in a\.tar"):
+            TarArchive(LocalFile(path)).find(name)
+
+
+def test_a_damaged_label_costs_no_photo(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"a", "0.cls": b"3"})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"0.cls") + 512])
+    found, reason = contents(path)
+    assert found == {"0.jpg": b"a"}
+    assert "the 1 photos before that are used" in reason
+
+
+@pytest.mark.parametrize("name", ["{:06d}.jpg", "frame.{:06d}.jpg"])
+def test_photos_come_while_headers_are_read(tmp_path: Path, name: str) -> None:
+    path = write_tar(tmp_path / "a.tar", {name.format(n): b"1" for n in range(3000)})
+    members = TarArchive(LocalFile(path)).members()
+    tracemalloc.start()
+    try:
+        next(members)
+        started = tracemalloc.get_traced_memory()[0]
+        list(zip(range(2000), members, strict=False))
+        grown = tracemalloc.get_traced_memory()[0] - started
+    finally:
+        tracemalloc.stop()
+    assert started < 200_000
+    assert grown < 2000 * 250  # names that were seen
