@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines.base import Engine
+from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.settings import Settings
 
 PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
 """Photos that take about as long as it takes to start a process for them."""
-
-WORKER_BYTES = 1_300_000_000
-"""Memory a process may come to need on a CPU, besides what grows with the recognition model."""
-
-MODEL_COPIES = 7
-"""How many times its weights' size a recognition model adds to that, see docs/speed.md."""
 
 
 def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
@@ -89,14 +83,3 @@ def _worth_while(settings: Settings, photos: int) -> int:
     if wanted < 2 or memory is None:
         return wanted
     return min(wanted, memory // worker_bytes(settings))
-
-
-def worker_bytes(settings: Settings) -> int:
-    """Return how much memory a process may come to need on a CPU.
-
-    Raises:
-        WeightsError: the recognition model is not there.
-    """
-    if "quality" not in settings.stages:
-        return WORKER_BYTES
-    return WORKER_BYTES + MODEL_COPIES * find_model(settings.model, settings.model_options).size

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.cores import set_threads, usable_cores
-from faceqan_toolkit.engines.choice import WORKER_BYTES, worker_bytes
+from faceqan_toolkit.engines.memory import WORKER_BYTES, worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
 from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline

@@ -10,7 +10,8 @@ import torch
 from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines import choice
-from faceqan_toolkit.engines.choice import make_engine, worker_bytes, worker_devices
+from faceqan_toolkit.engines.choice import make_engine, worker_devices
+from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.finding import find_photos

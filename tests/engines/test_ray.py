@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.engines.choice import WORKER_BYTES
+from faceqan_toolkit.engines.memory import WORKER_BYTES
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import Answer, RayEngine, find_room, prepare_ray
 from faceqan_toolkit.engines.spool import Spool, read_blocks
