@@ -271,6 +271,11 @@ def write_calibration(calibration: Calibration, target: Path) -> None:
     write_text(target, content + "\n")
 
 
+def is_calibration(head: bytes) -> bool:
+    """Tell by a file's first bytes whether `write_calibration` wrote it."""
+    return head.startswith(b'{\n  "tool": "faceqan-toolkit"') and b'"made_with": {' in head
+
+
 def read_calibration(file: Path) -> Calibration:
     """Return what a file says.
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from faceqan_toolkit.wording import reason_of
 
 BLOCK_BYTES = 1 << 20
 """Of a file that are in memory at once."""
+
+HEAD_BYTES = 4096
+"""Of a file that tell what it is."""
 
 
 @contextmanager
@@ -54,6 +57,37 @@ def writing(target: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+
+
+def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
+    """Do nothing if a file can be written to a place, over one of the same kind at most.
+
+    Args:
+        target: the place.
+        is_ours: tells by a file's first `HEAD_BYTES` whether it is of that kind.
+        kind: in words.
+
+    Raises:
+        RunError: its folder takes no file, or what lies there is something else.
+    """
+    if not is_folder(target.parent):
+        raise RunError(f"cannot write {target}: {target.parent} is no folder")
+    try:
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replaceable = _is_replaceable(target, is_ours)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+    if not replaceable:
+        raise RunError(f"{target} is there and is no {kind}; choose another name")
+
+
+def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
+    if not is_file(target):
+        return not target.exists()
+    with target.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return not head or is_ours(head)
 
 
 def write_text(target: Path, text: str) -> None:

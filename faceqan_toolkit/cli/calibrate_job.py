@@ -18,9 +18,11 @@ from faceqan_toolkit import __version__
 from faceqan_toolkit.calibration import (
     Calibration,
     fit_scale,
+    is_calibration,
     made_with,
     write_calibration,
 )
+from faceqan_toolkit.cli.given_run import given_run
 from faceqan_toolkit.cli.show import print_calibration
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import identity_codes
@@ -30,9 +32,10 @@ from faceqan_toolkit.evaluation.matching import match_paths
 from faceqan_toolkit.evaluation.protocols.base import PairList
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.files import check_replaceable
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_model import model_of
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.wording import counted
 
 Rows = list[dict[str, Any]]
@@ -92,10 +95,12 @@ def calibrate(
     Raises:
         SettingsError: no target, or one outside (0, 1).
         CalibrationError: not enough data, or a run without scores.
-        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used.
+        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used, or the output
+            cannot be written.
     """
     _check(targets, fmr)
-    run = read_run(folder)
+    run = given_run(folder)
+    check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
     scored = Ranking(run).main_faces()
     labelled = _by_pairs(scored, folder, pairs) if pairs else _by_folder(scored)

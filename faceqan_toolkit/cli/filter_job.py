@@ -18,13 +18,14 @@ from rich.console import Console
 
 from faceqan_toolkit.calibration import read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
+from faceqan_toolkit.cli.given_run import given_run
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.files import absolute
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import THERE
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
 from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.wording import counted
@@ -69,7 +70,7 @@ def run_filter(
         raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
     if sink != "webdataset" and shard_size is not None:
         raise SettingsError("--shard-size is for --as webdataset")
-    run = read_run(run_folder)
+    run = given_run(run_folder)
     if calibration_path is not None:
         if min_quality is not None:
             raise SettingsError("--calibration gives the quality: leave --min-quality out")
