@@ -105,9 +105,7 @@ def calibrate(
     scored = Ranking(run).main_faces()
     labelled = _by_pairs(scored, folder, pairs) if pairs else _by_folder(scored)
     if not labelled.rows:
-        raise CalibrationError(
-            f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
-        )
+        raise CalibrationError(_nobody(folder, scored, pairs))
     needed = any(kind == "fnmr" for kind, _ in targets)
     known, vectors = _embedded(run, labelled, embeddings, access, needed)
     quality = np.array([row["quality"] for row in known.rows])
@@ -182,6 +180,17 @@ def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
             raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
 
 
+def _nobody(folder: Path, scored: Rows, pairs: Path | None) -> str:
+    if not scored:
+        return f"{folder} has no scored photos"
+    if pairs:
+        return (
+            f"{pairs} names no scored photo of {folder}; its paths must be as in the results, "
+            f"e.g. {scored[0]['path']}"
+        )
+    return f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
+
+
 def _by_folder(scored: Rows) -> Labelled:
     """Return the photos that lie in a folder; it is their person."""
     rows = [row for row in scored if "/" in row["path"]]
@@ -193,7 +202,7 @@ def _by_folder(scored: Rows) -> Labelled:
 def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
     """Return the photos that a list of pairs names."""
     protocol = read_pairs(folder, pairs=file)
-    protocol.log.raise_errors(str(file))
+    protocol.log.raise_errors()
     assert isinstance(protocol.pairs, PairList)
     listed = protocol.pairs
     ends = protocol.identities[listed.first], protocol.identities[listed.second]

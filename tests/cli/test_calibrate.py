@@ -154,7 +154,7 @@ def test_pairs(command_line: CommandLine, labelled: list[Record], tmp_path: Path
     (tmp_path / "pairs.csv").write_text("a,b\n", encoding="utf-8")
     done = command_line(*JOB, "--pairs", "pairs.csv", "--target-fnmr", "0.06")
     assert done.returncode == 1
-    assert "the columns must be a, b, label" in done.stderr
+    assert "Error: pairs.csv, line 1: the columns must be a, b, label" in done.stderr
 
 
 def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
@@ -166,12 +166,20 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", paths=["x/y.jpg"], embeddings=np.ones((1, 4)))
     (tmp_path / "photo.png").write_bytes(b"\x89PNG a photo")
     (tmp_path / "empty.json").touch()
+    (tmp_path / "strangers.csv").write_text("a,b,label\nx/1.jpg,x/2.jpg,1\n")
+    write_run(tmp_path / "none", [Record("a/1.jpg", "/p", None, "no_face")])
     for code, text, arguments in (
         (2, "say what to reach", ("run",)),
         (2, "target-fnmr is 1.0; it must be between 0 and 1", ("run", "--target-fnmr", "1")),
         (2, "fmr is 0.0", ("run", "--target-fnmr", "0.1", "--fmr", "0")),
         (2, "given twice", ("run", "--target-fnmr", "0.1", "--target-fnmr", "0.1")),
-        (1, "not a run folder", ("none", "--target-discard", "0.1")),
+        (1, "none has no scored photos\n", ("none", "--target-discard", "0.1")),
+        (
+            1,
+            "strangers.csv names no scored photo of run; its paths must be as in the results, e.g.",
+            ("run", "--target-discard", "0.1", "--pairs", "strangers.csv"),
+        ),
+        (1, "not a run folder", ("nowhere", "--target-discard", "0.1")),
         (1, "no scores; it was made by detect", ("found", "--target-discard", "0.1")),
         (1, "give --pairs FILE", ("flat", "--target-discard", "0.1")),
         (1, "not enough data: 1 person", ("one", "--target-discard", "0.1")),
