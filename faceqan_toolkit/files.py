@@ -83,8 +83,10 @@ def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str)
 
 
 def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    if not is_file(target):
-        return not target.exists()
+    if target.is_symlink() or not target.exists():
+        return True  # of a link, nothing but the link itself is replaced
+    if not target.is_file():
+        return False
     with target.open("rb") as file:
         head = file.read(HEAD_BYTES)
     return not head or is_ours(head)
@@ -178,14 +180,23 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - the same
 
 
+def check_plain(path: Path) -> None:
+    """Do nothing for a plain file, or a path where nothing is.
+
+    Raises:
+        OSError: a folder, a pipe or a device, whose content may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+
+
 def read_text(path: Path) -> str:
     """Return the text of a plain file; a pipe in its place is not waited for.
 
     Raises:
         OSError, ValueError: it is not there, no plain file, or no UTF-8.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a file", str(path))
+    check_plain(path)
     return path.read_text(encoding="utf-8")
 
 
