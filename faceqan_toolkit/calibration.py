@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import CalibrationError, SettingsError
-from faceqan_toolkit.files import parse_json, write_text
+from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
@@ -271,6 +271,11 @@ def write_calibration(calibration: Calibration, target: Path) -> None:
     write_text(target, content + "\n")
 
 
+def is_calibration(head: bytes) -> bool:
+    """Tell by a file's first bytes whether `write_calibration` wrote it."""
+    return head.startswith(b'{\n  "tool": "faceqan-toolkit"') and b'"made_with": {' in head
+
+
 def read_calibration(file: Path) -> Calibration:
     """Return what a file says.
 
@@ -279,7 +284,7 @@ def read_calibration(file: Path) -> Calibration:
             changed by hand.
     """
     try:
-        content = parse_json(file.read_text(encoding="utf-8"))
+        content = parse_json(read_text(file))
         if content.get("format", FORMAT) != FORMAT:
             raise CalibrationError(
                 f"{file} is of another version of faceqan-toolkit; run calibrate again"

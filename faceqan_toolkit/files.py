@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from faceqan_toolkit.wording import reason_of
 
 BLOCK_BYTES = 1 << 20
 """Of a file that are in memory at once."""
+
+HEAD_BYTES = 4096
+"""Of a file that tell what it is."""
 
 
 def check_text(folder: Path) -> None:
@@ -69,6 +72,39 @@ def writing(target: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+
+
+def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
+    """Do nothing if a file can be written to a place, over one of the same kind at most.
+
+    Args:
+        target: the place.
+        is_ours: tells by a file's first `HEAD_BYTES` whether it is of that kind.
+        kind: in words.
+
+    Raises:
+        RunError: its folder takes no file, or what lies there is something else.
+    """
+    if not is_folder(target.parent):
+        raise RunError(f"cannot write {target}: {target.parent} is no folder")
+    try:
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replaceable = _is_replaceable(target, is_ours)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+    if not replaceable:
+        raise RunError(f"{target} is there and is no {kind}; choose another name")
+
+
+def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
+    if target.is_symlink() or not target.exists():
+        return True  # of a link, nothing but the link itself is replaced
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return not head or is_ours(head)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -159,14 +195,23 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - the same
 
 
+def check_plain(path: Path) -> None:
+    """Do nothing for a plain file, or a path where nothing is.
+
+    Raises:
+        OSError: a folder, a pipe or a device, whose content may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+
+
 def read_text(path: Path) -> str:
     """Return the text of a plain file; a pipe in its place is not waited for.
 
     Raises:
         OSError, ValueError: it is not there, no plain file, or no UTF-8.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a file", str(path))
+    check_plain(path)
     return path.read_text(encoding="utf-8")
 
 

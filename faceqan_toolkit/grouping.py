@@ -15,9 +15,11 @@ import pyarrow as pa
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.database import connect, copy_rows, exporting, fetch_value
 from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.wording import reason_of
 
 FOLDER = "folder"
 
@@ -213,6 +215,7 @@ def _read_groups(file: Path, column: str) -> pa.Table:
     """Return paths and names of groups; an empty cell is no group."""
     names: dict[str, str | None] = {}
     try:
+        check_plain(file)
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             have = reader.fieldnames or []
@@ -226,7 +229,7 @@ def _read_groups(file: Path, column: str) -> pa.Table:
                     raise SettingsError(f"{file}, line {reader.line_num}: {path} a second time")
                 names[path] = unguard((row[column] or "").strip()) or None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"{file}: {error}") from error
+        raise SettingsError(f"{file}: {reason_of(error)}") from error
     return pa.table(
         {"path": pa.array(names.keys(), pa.string()), "name": pa.array(names.values(), pa.string())}
     )

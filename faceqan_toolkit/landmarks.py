@@ -14,9 +14,11 @@ from faceqan_toolkit.alignment import estimate_transform, footprint
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import NoLandmarks, SettingsError
 from faceqan_toolkit.faces import accept_faces
+from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.landmarks_index import open_index
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
+from faceqan_toolkit.wording import reason_of
 
 
 class Row(NamedTuple):
@@ -43,22 +45,25 @@ class LandmarksFile:
         settings: `min_face` and `min_confidence` count; a face without a confidence passes.
 
     Raises:
-        SettingsError: it cannot be read, or a row is not as described; the line is named.
+        SettingsError: it cannot be read, has no row, or one that is not as described; the line is
+            named.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
         try:
+            check_plain(path)
             self._index = open_index(path, self._entries)
         except (OSError, csv.Error) as error:
-            raise SettingsError(f"{path}: {error}") from error
+            raise SettingsError(f"{path}: {reason_of(error)}") from error
 
     def _entries(self) -> Iterator[tuple[str, Row]]:
         """Yield the file's faces with their photos' paths."""
         with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             reader = csv.reader(lines)
             columns: dict[str, int] | None = None
+            empty = True
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
@@ -66,7 +71,10 @@ class LandmarksFile:
                     columns, is_header = _columns(cells, self.path)
                     if is_header:
                         continue
+                empty = False
                 yield from self._faces(cells, columns, reader.line_num)
+            if empty:
+                raise SettingsError(f"{self.path} is empty: it has no row of a face")
 
     def _faces(
         self, cells: list[str], columns: dict[str, int], line: int
@@ -76,24 +84,29 @@ class LandmarksFile:
         def number(column: str) -> float | None:
             index = columns.get(column)
             text = cells[index].strip() if index is not None and index < len(cells) else ""
-            return float(unguard(text)) if text else None
+            try:
+                return float(unguard(text)) if text else None
+            except ValueError:
+                raise SettingsError(f"{where}: {column} is {text[:50]!r}, no number") from None
 
         where = f"{self.path}, line {line}"
         if len(cells) <= max(columns[column] for column in ("path", *LANDMARK_COLUMNS)):
-            raise SettingsError(f"{where}: {len(cells)} cells, too few for a path and landmarks")
+            told = "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
+            raise SettingsError(
+                f"{where}: {len(cells)} cells, too few for a path and landmarks{told}"
+            )
         photo = unguard(cells[columns["path"]]).replace("\\", "/")
-        try:
-            points = [number(column) for column in LANDMARK_COLUMNS]
-            box = [number(column) for column in BOX_COLUMNS]
-            confidence = number("confidence")
-            rotation = number("rotation") or 0
-        except ValueError as error:
-            raise SettingsError(f"{where}: {error}") from error
+        points = [number(column) for column in LANDMARK_COLUMNS]
+        box = [number(column) for column in BOX_COLUMNS]
+        confidence = number("confidence")
+        rotation = number("rotation") or 0
         landmarks = tuple(value for value in points if value is not None)
         if not landmarks:
             return  # a photo without a face, as our own faces.csv lists them
         if len(landmarks) != len(points):
             raise SettingsError(f"{where}: {len(landmarks)} of ten landmark coordinates")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise SettingsError(f"{where}: confidence {confidence:g} is not in 0..1")
         if rotation not in (0, 90, 180, 270):
             raise SettingsError(f"{where}: rotation {rotation:g} is none of 0, 90, 180, 270")
         known = tuple(value for value in box if value is not None)

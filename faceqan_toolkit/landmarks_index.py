@@ -25,7 +25,7 @@ LARGE_BYTES = 4_000_000
 KEPT_DAYS = 30
 """After that an index nobody has used is removed."""
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same file would give another index than before."""
 
 Entries = Iterable[tuple[str, Sequence[Any]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,11 @@ def test_files_that_are_none(tmp_path: Path, text: str | None, why: str) -> None
         (tmp_path / "c.json").write_text(text, encoding="utf-8")
     with pytest.raises(CalibrationError, match=why):
         read_calibration(tmp_path / "c.json")
+
+
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(CalibrationError, match="not a file"):
+        read_calibration(Path(os.devnull))
 
 
 def test_a_file_changed_by_hand(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -132,6 +133,8 @@ def test_paths_of_another_run(run: RunInfo, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("path,age\nnowhere/a.jpg,30\n")
     with pytest.raises(SettingsError, match=r"gives no photo of this run a group.*e\.g\. "):
         summarise(run, Grouping("age", tmp_path / "groups.csv"))
+    with pytest.raises(SettingsError, match="not a file"):
+        summarise(run, Grouping("age", Path(os.devnull)))
 
 
 def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:

@@ -132,7 +132,18 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
         ("path,left_eye_x\na.jpg,3\n", r"\.csv lacks the columns"),
         ("a.jpg,1,2,3\n", "line 1: 4 cells"),
         (f"{HEADER}\na.jpg,1,2,,,,,,,,\n", "line 2: 2 of ten"),
-        (f"{HEADER}\na.jpg,{NUMBERS}\nb.jpg,1,2,x,4,5,6,7,8,9,10\n", "line 3: .*'x'"),
+        (
+            f"{HEADER}\na.jpg,{NUMBERS}\nb.jpg,1,2,x,4,5,6,7,8,9,10\n",
+            f"line 3: {LANDMARK_COLUMNS[2]} is 'x', no number",
+        ),
+        (f"a.jpg,{NUMBERS},sure\n", "line 1: confidence is 'sure', no number"),
+        (f"a.jpg,{NUMBERS},1.5\n", r"line 1: confidence 1\.5 is not in 0\.\.1"),
+        (f"a.jpg,{NUMBERS},-0.1\n", r"line 1: confidence -0\.1 is not in"),
+        (f"a.jpg,{NUMBERS},nan\n", "line 1: confidence nan is not in"),
+        (f"a.jpg,{NUMBERS}\n".replace(",", ";"), "line 1: .*separated by commas, not semicolons"),
+        (f"{HEADER}\n".replace(",", ";"), "line 1: .*separated by commas, not semicolons"),
+        ("", r"\.csv is empty"),
+        (f"\n{HEADER}\n", r"\.csv is empty"),
         (f"{HEADER},rotation\na.jpg,{NUMBERS},45\n", "line 2: rotation 45 is none of"),
         ("hello\nworld\n", "line 1: 1 cells"),
     ],
@@ -140,6 +151,14 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
 def test_files_that_are_something_else(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         detect(read(tmp_path, text))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes as files here")
+def test_what_may_never_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for file in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="not a file"):
+            LandmarksFile(file, Settings())
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -171,7 +190,7 @@ def cache(monkeypatch, tmp_path: Path) -> Path:
 ODD_FILE = f"""{HEADER},confidence,rotation,box_x1,box_y1,box_x2,box_y2
 z.jpg,{NUMBERS},0.95,90,1,2,3.3333333333333335,4
 a.jpg,nan,{NUMBERS.partition(",")[2]},,,,,,
-sub\\b.jpg,{NUMBERS},nan,,,,,
+sub\\b.jpg,{NUMBERS},0.5,,,,,
 z.jpg,{NUMBERS},,,5,6,7,
 """
 

@@ -255,6 +255,14 @@ def test_shards_on_the_command_line(command_line: CommandLine, tmp_path: Path) -
     assert all(one[path] == other[path] for path in one if path.startswith("crops"))
     assert "report.html" in one
     assert not list((tmp_path / "merged").glob(".spill-*"))
+    with Run(tmp_path / "killed", read_run(tmp_path / "whole").settings, ""):
+        pass  # before its first part
+    content = json.loads((tmp_path / "whole/run.json").read_text())
+    content |= {"counts": {}, "invocations": []}
+    (tmp_path / "killed/run.json").write_text(json.dumps(content))
+    done = command_line("merge", "s1", "killed", "s2", "-o", "three")
+    assert done.stderr.count("Warning: ") == 1, "a shard may have no photos at all"
+    assert "Warning: the last command on killed did not end" in done.stderr
     again = command_line("align-and-score", *given, "-o", "merged", "--no-report")
     assert "5 photos, 5 of them done before" in again.stderr
     assert json.loads((tmp_path / "s1/run.json").read_text())["shard"] == "1/2"

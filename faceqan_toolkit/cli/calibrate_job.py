@@ -18,9 +18,11 @@ from faceqan_toolkit import __version__
 from faceqan_toolkit.calibration import (
     Calibration,
     fit_scale,
+    is_calibration,
     made_with,
     write_calibration,
 )
+from faceqan_toolkit.cli.given_run import given_run
 from faceqan_toolkit.cli.show import print_calibration
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import identity_codes
@@ -30,9 +32,10 @@ from faceqan_toolkit.evaluation.matching import match_paths
 from faceqan_toolkit.evaluation.protocols.base import PairList
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.files import check_replaceable
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_model import model_of
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.wording import counted
 
 Rows = list[dict[str, Any]]
@@ -92,17 +95,17 @@ def calibrate(
     Raises:
         SettingsError: no target, or one outside (0, 1).
         CalibrationError: not enough data, or a run without scores.
-        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used.
+        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used, or the output
+            cannot be written.
     """
     _check(targets, fmr)
-    run = read_run(folder)
+    run = given_run(folder)
+    check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
     scored = Ranking(run).main_faces()
     labelled = _by_pairs(scored, folder, pairs) if pairs else _by_folder(scored)
     if not labelled.rows:
-        raise CalibrationError(
-            f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
-        )
+        raise CalibrationError(_nobody(folder, scored, pairs))
     needed = any(kind == "fnmr" for kind, _ in targets)
     known, vectors = _embedded(run, labelled, embeddings, access, needed)
     quality = np.array([row["quality"] for row in known.rows])
@@ -177,6 +180,17 @@ def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
             raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
 
 
+def _nobody(folder: Path, scored: Rows, pairs: Path | None) -> str:
+    if not scored:
+        return f"{folder} has no scored photos"
+    if pairs:
+        return (
+            f"{pairs} names no scored photo of {folder}; its paths must be as in the results, "
+            f"e.g. {scored[0]['path']}"
+        )
+    return f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
+
+
 def _by_folder(scored: Rows) -> Labelled:
     """Return the photos that lie in a folder; it is their person."""
     rows = [row for row in scored if "/" in row["path"]]
@@ -188,7 +202,7 @@ def _by_folder(scored: Rows) -> Labelled:
 def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
     """Return the photos that a list of pairs names."""
     protocol = read_pairs(folder, pairs=file)
-    protocol.log.raise_errors(str(file))
+    protocol.log.raise_errors()
     assert isinstance(protocol.pairs, PairList)
     listed = protocol.pairs
     ends = protocol.identities[listed.first], protocol.identities[listed.second]

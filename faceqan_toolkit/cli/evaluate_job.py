@@ -59,6 +59,7 @@ class Job:
     name: str
     root: Path
     chosen: Mapping[str, Any]
+    options: EvaluationOptions
     protocol: Protocol
     output: Path
     files: dict[str, Path] = field(default_factory=dict)
@@ -85,15 +86,13 @@ class Job:
             if lacking:
                 click.echo(f"Not measured in this run: {', '.join(lacking)}", err=True)
         click.echo("Comparing", err=True)
-        template_quality = chosen.get("template_quality")
-        given = {name: value for name, value in chosen.items() if name in OPTIONS}
         evaluation = job.evaluate_protocol(
             self.protocol,
             vectors,
             methods,
             dataset=chosen["name"] or self._dataset(),
             recogniser=recogniser.name + (" + flip" if chosen["flip"] else ""),
-            options=EvaluationOptions(**{**given, "template_quality": template_quality}),
+            options=self.options,
         )
         if weights is not None:
             click.echo("Templates: photos weighted by the detector's confidence", err=True)
@@ -314,6 +313,8 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
             raise SettingsError("--scores-only needs --scores")
         taken = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
         refuse(taken, "--scores-only opens no photo")
+    # what it refuses must not be found after hours of work
+    wanted = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
     for given in (*chosen["scores"], *filter(None, [chosen["embeddings"]])):
         if not (file := named(given)[1]).exists():
             raise ScoresError(f"{file}: No such file or directory")
@@ -334,7 +335,7 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
     with _locked(output):
         if not chosen["scores_only"]:
             protocol = job.unpacked(protocol, output.absolute() / "photos")
-        made = Job(name, root, chosen, protocol, output)
+        made = Job(name, root, chosen, wanted, protocol, output)
         if chosen.get("pairs"):
             made.files["pairs"] = chosen["pairs"]
         complete = made.run()

@@ -14,7 +14,12 @@ from faceqan_toolkit.cli.evaluate_inputs import scores_of
 from faceqan_toolkit.cli.show_evaluation import print_agreement
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.panels import read_panels
-from faceqan_toolkit.evaluation.plots import grid_figure, save, scatter_figure
+from faceqan_toolkit.evaluation.plots import (
+    figure_format,
+    grid_figure,
+    save,
+    scatter_figure,
+)
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
 from faceqan_toolkit.files import absolute
@@ -30,6 +35,8 @@ def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> boo
 
 def agree(first: str, second: str, output: Path | None, movers: int, *, as_json: bool) -> None:
     """Print how two tools' scores agree, and draw one against the other."""
+    if output is not None:
+        figure_format(output)
     tables = [scores_of(given) for given in (first, second)]
     if tables[0][0].name == tables[1][0].name:
         tables = [
@@ -47,6 +54,7 @@ def agree(first: str, second: str, output: Path | None, movers: int, *, as_json:
 
 def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
     """Draw the curves of several evaluations."""
+    figure_format(output)
     panels = [panel for folder in folders for panel in read_panels(folder, fmr)]
     _write(grid_figure(panels, fmr), output)
 

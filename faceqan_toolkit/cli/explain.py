@@ -105,12 +105,14 @@ def _explain_photos(
     photos: tuple[str, ...], archives: ArchiveOptions, output: Path, settings: Any
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
+    from faceqan_toolkit.cli.job import NO_PHOTOS
     from faceqan_toolkit.explain import Explainer, write_explanation
     from faceqan_toolkit.finding import find_photos
 
     explainer = Explainer(settings)
-    failed = 0
+    found = failed = 0
     for source in find_photos(photos, options=archives):
+        found += 1
         for explanation in explainer.explain(source):
             for file in write_explanation(explanation, explainer, output):
                 click.echo(file)
@@ -118,6 +120,8 @@ def _explain_photos(
                 failed += 1
                 record = explanation.record
                 click.echo(f"{record.path}: {record.status}: {record.reason}", err=True)
+    if not found:
+        click.echo(NO_PHOTOS, err=True)
     if failed:
         click.echo(f"Exit code 3: {failed} without a score; their JSON files say why.", err=True)
         raise click.exceptions.Exit(SOME_FAILED)

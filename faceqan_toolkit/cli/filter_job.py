@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from rich.console import Console
 
 from faceqan_toolkit.calibration import read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
-from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.files import absolute
+from faceqan_toolkit.cli.given_run import given_run
+from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.files import absolute, is_file
 from faceqan_toolkit.filtering import Rules, decide
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import THERE
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
 from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.wording import counted
@@ -69,7 +71,7 @@ def run_filter(
         raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
     if sink != "webdataset" and shard_size is not None:
         raise SettingsError("--shard-size is for --as webdataset")
-    run = read_run(run_folder)
+    run = given_run(run_folder)
     if calibration_path is not None:
         if min_quality is not None:
             raise SettingsError("--calibration gives the quality: leave --min-quality out")
@@ -118,6 +120,8 @@ def undo(path: Path, *, dry: bool) -> None:
     Raises:
         RunError: the manifest cannot be used.
     """
+    if is_file(path) and not path.stat().st_size:
+        raise RunError(f"{path} is empty: it is no manifest")
     with Manifest(absolute(path), dry=dry) as manifest:
         outcomes = put_back(manifest, dry=dry)
         _finish(
@@ -165,7 +169,7 @@ def _finish(
                     dropped[outcome.rule] += 1
                 if not tell(outcome, end) and decision != "error":
                     decision = "error"
-                    console.print("Error: its name has a line break; use --null:", markup=False)
+                    entry = replace(entry, reason="its name has a line break; use --null")
                 if decision == "error" and counts["error"] < SHOWN_ERRORS:
                     console.print(f"Error: {entry.source}: {entry.reason}", markup=False)
                 counts[THERE if entry.reason == THERE else decision] += 1

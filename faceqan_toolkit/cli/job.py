@@ -25,6 +25,7 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimators import make_estimator
 from faceqan_toolkit.finding import stream_photos
 from faceqan_toolkit.landmarks import LandmarksFile
+from faceqan_toolkit.paths import printable
 from faceqan_toolkit.ranking import Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
@@ -151,6 +152,8 @@ def make_run(
             run.write_info(counts, call | done)
         elif changed:
             run.write_info(counts)
+        if settings.landmarks and "no_landmarks" in counts and "ok" not in counts:
+            click.echo(_strangers(settings.landmarks, ranking), err=True)
         if report:
             files.append(write_page(output, fetch=found.elsewhere, redact=redact))
     return counts, files
@@ -272,6 +275,14 @@ def _identify(settings: Settings) -> Callable[[PhotoSource], str]:
     if settings.landmarks is None:
         return lambda _: ""
     return LandmarksFile(settings.landmarks, settings).identify
+
+
+def _strangers(landmarks: Path, ranking: Ranking) -> str:
+    path, _ = ranking.examples()["no_landmarks"]
+    return (
+        f"Warning: no photo got a face from {landmarks}; its paths must be as in the results, "
+        f"e.g. {printable(path)}, or absolute"
+    )
 
 
 def _plan(photos: int, known: int) -> str:

@@ -26,7 +26,7 @@ def merge_runs(
     runs = [read_run(folder) for folder in folders]
     check_alike(runs)
     for run in runs:
-        if Ranking(run).counts() != run.content["counts"]:
+        if not _has_ended(Ranking(run)):
             click.echo(
                 f"Warning: the last command on {run.folder} did not end; give it again and merge "
                 "again, or photos will be missing",
@@ -38,3 +38,10 @@ def merge_runs(
         if report and Ranking(merged.info).scored:
             files.append(write_page(output, redact=redact))
     finish(output, counts, files)
+
+
+def _has_ended(ranking: Ranking) -> bool:
+    """Tell whether the last command on a run counted its rows; without any, wrote results."""
+    counts = ranking.counts()
+    results = ranking.run.folder.glob(f"{ranking.name}.*")
+    return counts == ranking.run.content["counts"] and bool(counts or any(results))

@@ -47,8 +47,8 @@ def command(
     --top N then shows the N faces that moved most.
     """
     from faceqan_toolkit.cli import rank_job
+    from faceqan_toolkit.cli.given_run import given_run
     from faceqan_toolkit.grouping import Grouping
-    from faceqan_toolkit.runs import read_run
 
     if group_by is None and (groups is not None or below is not None):
         raise SettingsError("--groups and --below go with --group-by")
@@ -57,10 +57,10 @@ def command(
     if other is not None:
         if bottom is not None or group_by is not None:
             raise SettingsError("two runs are compared without --bottom and --group-by")
-        rank_job.compare(read_run(run), read_run(other), top, formats)
+        rank_job.compare(given_run(run), given_run(other), top, formats)
     elif group_by is not None:
         if top is not None or bottom is not None:
             raise SettingsError("--group-by shows all groups; leave --top and --bottom out")
-        rank_job.group(read_run(run), Grouping(group_by, groups), below, formats)
+        rank_job.group(given_run(run), Grouping(group_by, groups), below, formats)
     else:
-        rank_job.rank(read_run(run), top, bottom, formats)
+        rank_job.rank(given_run(run), top, bottom, formats)

@@ -218,7 +218,9 @@ def _read_safetensors(content: bytes) -> Mapping[str, Any]:
 def _read_pickle(content: bytes) -> Any:
     # torch's oldest format, a tar file, is not read without running code by its older releases
     if not content.startswith((b"PK\x03\x04", b"\x80")):
-        raise DamagedWeights("no checkpoint: neither safetensors nor written by torch.save")
+        raise DamagedWeights(
+            "no checkpoint: neither safetensors nor ONNX nor written by torch.save"
+        )
     try:
         try:
             return _load_weights_only(content)
@@ -235,11 +237,18 @@ def _read_pickle(content: bytes) -> Any:
             ) from error
         if wanted := _wanted(error):
             raise UnsafeCheckpoint(f"reading it would run {wanted}; {CONVERT}") from error
+        if content.startswith(b"\x80") and TORCH_MAGIC not in content[:64]:
+            raise UnsafeCheckpoint(
+                f"a plain pickle, which could run code, is refused; {CONVERT}"
+            ) from error
         raise DamagedWeights(
             "no checkpoint, or one that is damaged or cut off: "
             f"torch cannot read it ({type(error).__name__})"
         ) from error
 
+
+TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+"""What torch's older format begins with, in a pickle of its own."""
 
 CONVERT = (
     "if you trust the file, load it in the program that made it and save its tensors there: "

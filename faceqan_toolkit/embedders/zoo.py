@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
-from faceqan_toolkit.files import is_file, sha256_of
+from faceqan_toolkit.files import is_file, is_folder, sha256_of
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
 from faceqan_toolkit.wording import reason_of
@@ -112,9 +112,13 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     known = [*entries(), *installed.names(), *offered]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
+    file = (
+        "the folder of that name is no weights file"
+        if is_folder(Path(model))
+        else f"a file needs its path, such as ./{model}"
+    )
     raise UnknownModel(
-        f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, "
-        f"a file needs its path, such as ./{model}"
+        f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, {file}"
     )
 
 

@@ -14,10 +14,10 @@ TEMPLATE_QUALITIES = ("min", "mean", "max")
 FIGURE_FORMATS = ("pdf", "svg", "png")
 
 
-def check_target(target: float) -> None:
-    """Raise SettingsError unless an error rate lies in (0, 1)."""
+def check_target(target: float, name: str = "fmr") -> None:
+    """Raise SettingsError, with the option's name, unless an error rate lies in (0, 1)."""
     if not 0 < target < 1:
-        raise SettingsError(f"an error rate must lie between 0 and 1, not {target}")
+        raise SettingsError(f"{name} is {target}; it must be between 0 and 1")
 
 
 def check_limit(limit: float) -> None:
@@ -69,11 +69,12 @@ class EvaluationOptions:
         ):
             if value not in choices:
                 raise SettingsError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
-        for rate in (*self.fmr_targets, *self.fnmr_starts, self.level):
-            check_target(rate)
-        for rates in (self.fmr_targets, self.fnmr_starts):
+        check_target(self.level, "level")
+        for name, rates in (("fmr", self.fmr_targets), ("fnmr-start", self.fnmr_starts)):
+            for rate in rates:
+                check_target(rate, name)
             if len({f"{rate:g}" for rate in rates}) < len(rates):
-                raise SettingsError("an error rate is given twice")
+                raise SettingsError(f"{name}: a rate is given twice")
         for limit in self.limits:
             check_limit(limit)
         if not self.fmr_targets or not self.limits:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.files import parse_json
+from faceqan_toolkit.wording import reason_of
 
 
 @dataclass(frozen=True)
@@ -86,29 +89,30 @@ def read_panels(folder: Path, fmr: float) -> list[Panel]:
         EvaluationError: the files are not there or not as they were written.
         SettingsError: that target was not evaluated.
     """
-    try:
-        text = (folder / "summary.json").read_text(encoding="utf-8")
-        evaluations = parse_json(text)["evaluations"]
-        with (folder / "curves.csv").open(encoding="utf-8", newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if row["target"] == f"FMR {fmr:g}"]
-        curves: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-        for row in rows:
-            key = tuple(unguard(row[name]) for name in ("dataset", "recogniser", "method"))
-            curves[key].append(row)
+    summary, table = folder / "summary.json", folder / "curves.csv"
+    with _refusing(summary):
+        evaluations = parse_json(summary.read_text(encoding="utf-8"))["evaluations"]
+    curves: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    with _refusing(table), table.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row["target"] == f"FMR {fmr:g}":
+                key = tuple(unguard(row[name]) for name in ("dataset", "recogniser", "method"))
+                curves[key].append(row)
+    with _refusing(summary):
         return [_panel(folder, one, curves, fmr) for one in evaluations]
-    except FileNotFoundError as error:
-        name = Path(error.filename).name
-        raise EvaluationError(f"{folder} holds no evaluation: it has no {name}") from None
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        StopIteration,
-        csv.Error,
-    ) as error:
-        raise EvaluationError(f"{folder}: not as evaluate wrote it: {error!r}") from error
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file into one error that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise EvaluationError(f"{file.parent} holds no evaluation: it has no {file.name}") from None
+    except OSError as error:
+        raise EvaluationError(f"cannot read {file}: {reason_of(error)}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, csv.Error) as error:
+        raise EvaluationError(f"{file} is damaged, or no evaluation of this tool") from error
 
 
 def _panel(
@@ -124,22 +128,23 @@ def _panel(
             raise SettingsError(f"{folder}: FMR {fmr:g} was not evaluated on {', '.join(names)}")
         rows = curves[(*names, name)]
         kind, fnmr0 = method["kind"], target["fnmr0"]
-        curve = Curve(
-            _column(rows, "discard"),
-            _column(rows, "fnmr"),
-            _column(rows, "errors").astype(np.int64),
-            _column(rows, "mated").astype(np.int64),
-            staircase or kind in ("random", "oracle"),
-        )
+        if not rows:
+            raise EvaluationError(f"{folder / 'curves.csv'} lacks a method that summary.json has")
+        with _refusing(folder / "curves.csv"):
+            curve = Curve(
+                _column(rows, "discard"),
+                _column(rows, "fnmr"),
+                _column(rows, "errors").astype(np.int64),
+                _column(rows, "mated").astype(np.int64),
+                staircase or kind in ("random", "oracle"),
+            )
+            if kind == "random":
+                low, high = _column(rows, "low"), _column(rows, "high")
         lines.append(Line(name, kind, method["note"], curve))
-        if kind == "random":
-            low, high = _column(rows, "low"), _column(rows, "high")
     panel = Panel(*names, one["options"]["edc"], fnmr0, tuple(lines), low, high)
     _ = panel.random
     return panel
 
 
 def _column(rows: list[dict[str, str]], name: str) -> Floats:
-    if not rows:
-        raise ValueError("curves.csv lacks a method that summary.json has")
     return np.array([float(row[name]) for row in rows])

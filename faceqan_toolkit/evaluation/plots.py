@@ -173,6 +173,19 @@ def scatter_figure(agreement: Agreement) -> Figure:
         return figure
 
 
+def figure_format(target: Path) -> str:
+    """Return which of `FIGURE_FORMATS` a file's ending names.
+
+    Raises:
+        SettingsError: none of them.
+    """
+    kind = target.suffix.lower().lstrip(".")
+    if kind not in FIGURE_FORMATS:
+        known = ", ".join(FIGURE_FORMATS)
+        raise SettingsError(f"figures are written as {known}, not {target.name}")
+    return kind
+
+
 def save(figure: Figure, target: Path) -> None:
     """Write a figure, whole or not at all, without dates.
 
@@ -184,10 +197,7 @@ def save(figure: Figure, target: Path) -> None:
         SettingsError: another suffix.
         RunError: it cannot be written.
     """
-    kind = target.suffix.lower().lstrip(".")
-    if kind not in FIGURE_FORMATS:
-        known = ", ".join(FIGURE_FORMATS)
-        raise SettingsError(f"figures are written as {known}, not {target.name}")
+    kind = figure_format(target)
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     with _style(), writing(target) as temporary:
         figure.savefig(temporary, format=kind, metadata=metadata[kind])

@@ -22,6 +22,7 @@ from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.matching import Match, match_paths
 from faceqan_toolkit.evaluation.plain_pickle import load_plain
+from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs import read_run
 from faceqan_toolkit.wording import reason_of
@@ -118,6 +119,7 @@ def read_scores(
 
 
 def _unpacked(file: Path) -> bytes:
+    check_plain(file)
     with file.open("rb") as opened:
         packed = opened.read(2) == b"\x1f\x8b"
         opened.seek(0)

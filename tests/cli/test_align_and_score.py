@@ -352,6 +352,18 @@ def test_an_empty_folder(command_line: CommandLine, tmp_path: Path) -> None:
     assert read_csv(tmp_path / "run/rankings.csv") == []
 
 
+def test_landmarks_of_other_photos(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+    numbers = "60,80,100,80,80,100,65,120,95,120"
+    (tmp_path / "others.csv").write_text(f"others/hopper.jpg,{numbers}\n")
+    done = command_line("align", photos, "-o", "run", "--landmarks", "others.csv")
+    assert done.returncode == 3, done.stderr
+    assert "Warning: no photo got a face from others.csv" in done.stderr
+    example = next(
+        row for row in read_csv(tmp_path / "run/faces.csv") if "no_land" in row["status"]
+    )
+    assert f"as in the results, e.g. {example['path']}, or absolute" in done.stderr
+
+
 def test_stages_one_by_one(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
     """detect, align and score in turn end where align-and-score does."""
     whole = command_line(MAIN, photos, "-o", "whole", *QUICK)

@@ -154,7 +154,7 @@ def test_pairs(command_line: CommandLine, labelled: list[Record], tmp_path: Path
     (tmp_path / "pairs.csv").write_text("a,b\n", encoding="utf-8")
     done = command_line(*JOB, "--pairs", "pairs.csv", "--target-fnmr", "0.06")
     assert done.returncode == 1
-    assert "the columns must be a, b, label" in done.stderr
+    assert "Error: pairs.csv, line 1: the columns must be a, b, label" in done.stderr
 
 
 def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
@@ -164,17 +164,30 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     write_run(tmp_path / "run", faces[: 2 * PHOTOS])
     write_run(tmp_path / "found", [Record("a/1.jpg", "/p", 0, "ok")], Settings(task="detect"))
     np.savez(tmp_path / "e.npz", paths=["x/y.jpg"], embeddings=np.ones((1, 4)))
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG a photo")
+    (tmp_path / "empty.json").touch()
+    (tmp_path / "strangers.csv").write_text("a,b,label\nx/1.jpg,x/2.jpg,1\n")
+    write_run(tmp_path / "none", [Record("a/1.jpg", "/p", None, "no_face")])
     for code, text, arguments in (
         (2, "say what to reach", ("run",)),
         (2, "target-fnmr is 1.0; it must be between 0 and 1", ("run", "--target-fnmr", "1")),
         (2, "fmr is 0.0", ("run", "--target-fnmr", "0.1", "--fmr", "0")),
         (2, "given twice", ("run", "--target-fnmr", "0.1", "--target-fnmr", "0.1")),
-        (1, "not a run folder", ("none", "--target-discard", "0.1")),
+        (1, "none has no scored photos\n", ("none", "--target-discard", "0.1")),
+        (
+            1,
+            "strangers.csv names no scored photo of run; its paths must be as in the results, e.g.",
+            ("run", "--target-discard", "0.1", "--pairs", "strangers.csv"),
+        ),
+        (1, "not a run folder", ("nowhere", "--target-discard", "0.1")),
         (1, "no scores; it was made by detect", ("found", "--target-discard", "0.1")),
         (1, "give --pairs FILE", ("flat", "--target-discard", "0.1")),
         (1, "not enough data: 1 person", ("one", "--target-discard", "0.1")),
         (1, "no crops to compare faces with", ("run", "--target-fnmr", "0.1")),
         (1, "no embedding of a photo", ("run", "--target-fnmr", "0.1", "--embeddings", "e.npz")),
+        (1, "gone is no folder", ("run", "--target-fnmr", "0.1", "-o", "gone/x.json")),
+        (1, "is no calibration; choose", ("run", "--target-discard", "0.1", "-o", "photo.png")),
+        (1, "is no calibration; choose", ("run", "--target-discard", "0.1", "-o", "run/run.json")),
     ):
         done = command_line("calibrate", *arguments)
         assert done.returncode == code, (arguments, done.stderr)
@@ -185,6 +198,10 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     done = command_line("calibrate", "run", "--target-discard", "0.1")
     assert done.returncode == 0, done.stderr
     assert "errors: not enough data, none were counted" in done.stderr
+    assert (tmp_path / "photo.png").read_bytes() == b"\x89PNG a photo"
+    for output in ("run/calibration.json", "empty.json"):
+        done = command_line("calibrate", "run", "--target-discard", "0.2", "-o", output)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -235,6 +235,9 @@ def test_agree(done, command_line: CommandLine, tmp_path: Path) -> None:
     told = command_line("evaluate", "agree", "OUT/scores", again, "--json", cwd=folder)
     assert json.loads(told.stdout)["names"] == ["OUT/scores", f"{tmp_path.name}/scores"]
     assert command_line("evaluate", "agree", "OUT/scores", "nothing", cwd=folder).returncode == 1
+    told = command_line("evaluate", "agree", "OUT/scores", again, "-o", "s.xyz", cwd=folder)
+    assert (told.returncode, told.stdout) == (2, ""), "told before there is any work"
+    assert "figures are written as pdf, svg, png, not s.xyz" in told.stderr
 
 
 @pytest.mark.parametrize(
@@ -245,13 +248,17 @@ def test_agree(done, command_line: CommandLine, tmp_path: Path) -> None:
         (("--aligned", "--min-face", "30"), "leave --min-face out"),
         (("--scores-only",), "--scores-only needs --scores"),
         (("--run", "OUT/scores", "--scores", "FaceQAN instant=old.pkl"), "two methods are called"),
+        (("--fmr", "2"), "fmr is 2.0; it must be between 0 and 1"),
+        (("--fnmr-start", "0"), "fnmr-start is 0.0; it must be between 0 and 1"),
+        (("--fmr", "0.1", "--fmr", "0.1"), "fmr: a rate is given twice"),
     ],
 )
-def test_options_that_would_be_ignored(done, command_line, options, complaint) -> None:
+def test_options_that_make_no_sense(done, command_line, options, complaint) -> None:
     folder, _ = done
     told = command_line("evaluate", "lfw", "LFW", "-o", "X", *options, cwd=folder)
     assert told.returncode == 2
     assert complaint in told.stderr
+    assert not (folder / "X/scores").exists(), "told before there is any work"
 
 
 def test_validate(lfw, command_line: CommandLine, tmp_path: Path) -> None:

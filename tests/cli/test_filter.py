@@ -299,7 +299,9 @@ def test_names_of_every_kind_and_hostile_ledgers(command_line: CommandLine, tmp_
     # as a list: a name with a line break needs NUL
     listed = command_line("filter", "run", "--keep-top", "20", errors="surrogateescape")
     assert listed.returncode == 3
-    assert "use --null" in listed.stderr
+    told = [line for line in listed.stderr.splitlines() if "line break" in line]
+    assert told == [f"Error: {root}/new%0Aline.jpg: its name has a line break; use --null"]
+    assert not [line for line in listed.stderr.splitlines() if line.endswith(": ")]
     zero = [sys.executable, "-m", "faceqan_toolkit", "filter", "run", "--keep-top", "20", "-0"]
     raw = subprocess.run(zero, cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
     assert {os.fsencode(root) + b"/" + name for name in names} <= set(raw.split(b"\0"))
@@ -479,12 +481,15 @@ def test_ctrl_c(command_line: CommandLine, tmp_path: Path) -> None:
         (["run", "--undo", "run/run.json"], "the manifest alone"),
         (["--undo", "run/run.json", "--by", "best"], "without --by"),
         (["--undo", "run/run.json"], "not a manifest"),
+        (["--undo", "empty.csv"], "empty.csv is empty: it is no manifest"),
+        (["--undo", "empty.csv", "--dry-run"], "empty.csv is empty: it is no manifest"),
         (["run", "--keep-top", "1", "--manifest", "run/run.json"], "not a manifest"),
     ],
     ids=str,
 )
 def test_wrong_usage(photos: Path, arguments: list[str], message: str, monkeypatch) -> None:
     monkeypatch.chdir(photos.parent)
+    Path("empty.csv").touch()
     done = CliRunner().invoke(cli, ["filter", *arguments])
     assert done.exit_code in (1, 2)
     assert isinstance(done.exception, SystemExit), "no traceback"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,28 @@ def test_two_runs(command_line: CommandLine, runs: Path) -> None:
     refused = command_line("rank", "a", "c")
     assert refused.returncode == 1
     assert "scores of different models cannot be compared" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("rank",),
+        ("rank", "--group-by", "folder"),
+        ("rank", "b"),
+        ("report",),
+        ("filter", "--keep-top", "1"),
+        ("calibrate", "--target-discard", "0.1"),
+    ],
+    ids=" ".join,
+)
+def test_a_run_whose_records_are_gone(runs: Path, command: tuple[str, ...], monkeypatch) -> None:
+    content = json.loads((runs / "a/run.json").read_text())
+    (runs / "a/run.json").write_text(json.dumps({**content, "counts": {"ok": 4}}))
+    shutil.rmtree(runs / "a/records")
+    monkeypatch.chdir(runs)
+    done = CliRunner().invoke(cli, [command[0], "a", *command[1:]])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "a has lost its records" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -254,13 +254,12 @@ TINY_SAFE = safetensors.torch.save({"conv.weight": torch.zeros(20)})
     ("content", "said"),
     [
         (b"", "empty"),
-        (b"conv.weight 1 2 3\n", "no checkpoint"),
+        (b"conv.weight 1 2 3\n", "no checkpoint: neither safetensors nor ONNX nor written by"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "no checkpoint"),
         (TINY[:100], "cut off"),
         (TINY[:-1], "cut off"),
         (TINY_OLD.getvalue()[:-1], "cut off"),
         (TINY_SAFE[:-1], "cut off"),
-        (pickle.dumps({"conv.weight": [1.0]}), "no checkpoint"),
         (saved([torch.zeros(2)]), "no state dict, but a list"),
         (saved(torch.zeros(2)), "no state dict, but a Tensor"),
     ],
@@ -271,6 +270,13 @@ def test_files_that_are_no_checkpoints(content: bytes, said: str) -> None:
     with pytest.raises(DamagedWeights, match=said) as caught:
         load_network(content)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_a_plain_pickle_is_refused(protocol: int) -> None:
+    content = pickle.dumps({"conv.weight": [1.0]}, protocol)
+    with pytest.raises(UnsafeCheckpoint, match="a plain pickle, which could run code, is refused"):
+        load_network(content)
 
 
 @given(st.sampled_from([TINY, TINY_OLD.getvalue(), TINY_SAFE]), st.data())

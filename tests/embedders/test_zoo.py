@@ -105,6 +105,15 @@ def test_unknown_names() -> None:
         find_model("zzz")
 
 
+def test_a_folder_is_no_model(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownModel, match="the folder of that name is no weights file"):
+        find_model("photos")
+    with pytest.raises(UnknownModel, match=r"a file needs its path, such as \./picture"):
+        find_model("picture")
+
+
 def test_a_known_model_that_is_not_here_says_how_to_get_it() -> None:
     message = r"Get backbone\.pth from .* then: faceqan-toolkit models add cosface_r100_glint360k"
     with pytest.raises(MissingWeights, match=message):

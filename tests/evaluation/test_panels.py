@@ -37,17 +37,21 @@ def test_what_is_no_evaluation(evaluations, tmp_path: Path) -> None:
     write_evaluation(evaluations[:1], tmp_path, figures=())
     with pytest.raises(SettingsError, match=r"FMR 0\.25 was not evaluated"):
         read_panels(tmp_path, 0.25)
+    curves = (tmp_path / "curves.csv").read_text(encoding="utf-8")
+    (tmp_path / "curves.csv").write_text(curves.replace("0.", "x"), encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"curves\.csv"):
+        read_panels(tmp_path, 0.1)
     (tmp_path / "curves.csv").write_text("dataset,target\n", encoding="utf-8")
     with pytest.raises(EvaluationError, match=r"lacks a method"):
         read_panels(tmp_path, 0.1)
     for text in (
-        "[]", "[" * 100_000, '{"evaluations": [1]}', '{"evaluations": {"a": 1}}',
+        "", "{}", "[]", "[" * 100_000, '{"evaluations": [1]}', '{"evaluations": {"a": 1}}',
         '{"evaluations": [{"dataset": 1, "recogniser": 1, "options": {"edc": 1}, "methods": []}]}',
     ):  # fmt: skip
         (tmp_path / "summary.json").write_text(text, encoding="utf-8")
-        with pytest.raises(EvaluationError, match="not as evaluate wrote it"):
+        with pytest.raises(EvaluationError, match=r"summary\.json is damaged, or no"):
             read_panels(tmp_path, 0.1)
     (tmp_path / "curves.csv").write_text("target\n" + "x" * 200_000, encoding="utf-8")
     (tmp_path / "summary.json").write_text('{"evaluations": []}', encoding="utf-8")
-    with pytest.raises(EvaluationError, match="field larger"):
+    with pytest.raises(EvaluationError, match=r"curves\.csv is damaged, or no eval"):
         read_panels(tmp_path, 0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
+import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -104,6 +105,8 @@ def test_missing_file_and_column(tmp_path: Path) -> None:
         read_scores(tmp_path / "nothing")
     with pytest.raises(ScoresError, match="not a run folder"):
         read_scores(tmp_path)
+    with pytest.raises(ScoresError, match="not a file"):
+        read_scores(Path(os.devnull))
     with pytest.raises(ScoresError, match="no column 'x'"):
         read(tmp_path, "path,quality\na,1\n", quality_column="x")
 

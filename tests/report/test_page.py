@@ -273,6 +273,11 @@ def test_the_command(command_line: CommandLine, tmp_path: Path) -> None:
     done = command_line("report", "run", "-o", "other.html", "--no-photos")
     assert (done.returncode, done.stdout, done.stderr) == (0, "other.html\n", "")
     assert (tmp_path / "other.html").read_text(encoding="utf-8").count("/9j/") == 1
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG a photo")
+    refused = command_line("report", "run", "-o", "photo.png")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "photo.png is there and is no HTML page; choose another name" in refused.stderr
+    assert (tmp_path / "photo.png").read_bytes() == b"\x89PNG a photo"
     done = command_line("report", "run", "--redact")
     assert done.returncode == 0
     assert "/9j/" not in (tmp_path / "run/report.html").read_text(encoding="utf-8")

@@ -92,8 +92,11 @@ class IssueLog:
         """Return how many issues of a severity there are."""
         return sum(number for kind, number in self.counts.items() if SEVERITY[kind] == severity)
 
-    def raise_errors(self, name: str) -> None:
+    def raise_errors(self, name: str = "") -> None:
         """Do nothing if there is no error.
+
+        Args:
+            name: of the protocol, if its lists do not tell.
 
         Raises:
             ProtocolError: the first of them, and how many more there are.
@@ -102,4 +105,4 @@ class IssueLog:
         if errors:
             more = self.number("error") - 1
             rest = f" (and {more} more; validate lists them)" if more else ""
-            raise ProtocolError(f"{name}: {errors[0]}{rest}")
+            raise ProtocolError(f"{name}: {errors[0]}{rest}" if name else f"{errors[0]}{rest}")

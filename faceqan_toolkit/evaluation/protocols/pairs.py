@@ -12,6 +12,7 @@ from faceqan_toolkit.wording import reason_of
 
 COLUMNS = ("a", "b", "label")
 LABELS = {"1": True, "0": False}
+NO_TEXT = "this file is no text"
 
 
 def read_pairs(root: Path, *, pairs: Path) -> Protocol:
@@ -27,7 +28,10 @@ def read_pairs(root: Path, *, pairs: Path) -> Protocol:
     file = Path(pairs)
     builder.open(file.name)
     try:
-        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        if b"\0" in data[:4096]:
+            raise ValueError(NO_TEXT)
+        text = data.decode("utf-8", "surrogateescape")
         _parse(text, file.name, builder, log)
     except FileNotFoundError:
         log.add("missing_list", "no such file", file.name)
@@ -49,7 +53,9 @@ def _parse(text: str, shown: str, builder: ListBuilder, log: IssueLog) -> None:
         if places is None:
             names = [cell.strip() for cell in cells]
             if sorted(names) != sorted(COLUMNS):
-                message = f"the columns must be a, b, label; they are {', '.join(names)[:200]}"
+                told = ", ".join(names)[:80]
+                there = f"they are {told}" if told.isprintable() else NO_TEXT
+                message = f"the columns must be a, b, label; {there}"
                 log.add("header", message, shown, line)
                 return
             places = {name: names.index(name) for name in COLUMNS}

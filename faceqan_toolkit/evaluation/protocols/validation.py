@@ -16,7 +16,7 @@ from faceqan_toolkit.evaluation.protocols.base import PairList, Protocol
 from faceqan_toolkit.evaluation.protocols.insightface_bin import pixels
 from faceqan_toolkit.evaluation.protocols.issues import KEPT_OF_A_KIND, SEVERITY, Issue, IssueLog
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.paths import path_from_text, path_text, printable
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS
 
 
@@ -54,7 +54,7 @@ class Validation:
         for kind, count in self.issue_counts.items():
             shown.append(f"{SEVERITY[kind]}: {kind.replace('_', ' ')}: {count:,}")
             same = [issue for issue in self.issues if issue.kind == kind]
-            shown += [f"  {path_text(str(issue))}" for issue in same[:of_a_kind]]
+            shown += [f"  {printable(str(issue))}" for issue in same[:of_a_kind]]
             if count > of_a_kind:
                 shown.append(f"  and {count - min(of_a_kind, len(same)):,} more")
         shown.append("no errors" if self.ok else "not usable as it is")
@@ -71,7 +71,7 @@ class Validation:
             "issues": [
                 {
                     "severity": issue.severity, "kind": issue.kind,
-                    "message": path_text(issue.message), "file": path_text(issue.file),
+                    "message": printable(issue.message), "file": printable(issue.file),
                     "line": issue.line,
                 }
                 for issue in self.issues

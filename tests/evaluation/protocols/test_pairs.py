@@ -74,12 +74,22 @@ def test_people_that_contradict_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\nx,y\n", "a,b,label,more\n", "x,y,1\n", 'a,b,label\n"x,y,1\n']
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"a,b\nx,y\n", "line 1: the columns must be a, b, label; they are a, b"),
+        (b"a,b,label,more\n", "they are a, b, label, more"),
+        (b"x,y,1\n", "they are x, y, 1"),
+        (b'a,b,label\n"x,y,1\n', "unexpected end of data"),
+        (b"\x89\xf4,\x07\n", "the columns must be a, b, label; this file is no text$"),
+        (b"PK\3\4\0\0", "this file is no text"),
+    ],
+    ids=repr,
 )
-def test_lists_that_are_refused(tmp_path: Path, text: str) -> None:
+def test_lists_that_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "list.csv"
-    file.write_text(text)
-    with pytest.raises(ProtocolError, match=r"list\.csv"):
+    file.write_bytes(content)
+    with pytest.raises(ProtocolError, match=rf"^pairs: list\.csv\b.*{message}"):
         read_protocol("pairs", tmp_path, pairs=file)
     with pytest.raises(ProtocolError, match="no such file"):
         read_protocol("pairs", tmp_path, pairs=tmp_path / "nothing.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_reports(tmp_path: Path) -> None:
     assert "  and 68 more" in text
     assert text[-1] == "not usable as it is"
     assert json.loads(json.dumps(report.as_dict()))["issue_counts"]["missing_file"] == 70
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+def test_names_are_as_in_results(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            (tmp_path / name / f"{number}.jpg").touch()
+    (tmp_path / "pairs.csv").write_text("a,b,label\na/1.jpg,a/2.jpg,1\nb/1.jpg,a/1.jpg,0\n")
+    (tmp_path / "a" / "\x1b[31m.jpg").touch()
+    report = validate(read_protocol("pairs", tmp_path, pairs=tmp_path / "pairs.csv"))
+    assert "  a/%1B[31m.jpg: a photo that no pair names" in report.lines()
+    assert "a/%1B[31m.jpg" in [issue["file"] for issue in report.as_dict()["issues"]]
 
 
 def test_thousands_of_issues_are_counted_not_kept(tmp_path: Path) -> None:
