@@ -44,4 +44,4 @@ def _has_ended(ranking: Ranking) -> bool:
     """Tell whether the last command on a run counted its rows; without any, wrote results."""
     counts = ranking.counts()
     results = ranking.run.folder.glob(f"{ranking.name}.*")
-    return counts == ranking.run.content["counts"] and bool(counts or any(results))
+    return counts == ranking.run.content.get("counts") and bool(counts or any(results))
