@@ -6,7 +6,12 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def guard(text: str) -> str:
-    """Return text with an apostrophe before it if a spreadsheet could run it as a formula."""
+    """Return text with an apostrophe before it if a spreadsheet could run it as a formula.
+
+    Examples:
+        >>> print(guard("=1+1"), guard("ann.jpg"), unguard(guard("=1+1")))
+        '=1+1 ann.jpg =1+1
+    """
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 

@@ -15,6 +15,12 @@ def wilson(count: int, total: int) -> tuple[float, float]:
         count: how many of them.
         total: of how many, at least 1; they are taken to be independent of each other.
 
+    Examples:
+        None of ten says little.
+
+        >>> [round(end, 4) for end in wilson(0, 10)], [round(end, 4) for end in wilson(5, 10)]
+        ([0.0, 0.2775], [0.2366, 0.7634])
+
     Source: Wilson, JASA 1927, the score interval without continuity correction.
     """
     share = count / total

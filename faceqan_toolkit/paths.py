@@ -16,10 +16,16 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """Return a relative path as text for results: forward slashes, everything printable.
+    r"""Return a relative path as text for results: forward slashes, everything printable.
 
     Bytes that are no text, control characters and the percent sign of what looks like an escape
     are percent-encoded; `path_from_text` undoes it.
+
+    Examples:
+        >>> path_text("ann/new\nline.jpg"), path_text("50%.jpg"), path_text("%41.jpg")
+        ('ann/new%0Aline.jpg', '50%.jpg', '%2541.jpg')
+        >>> path_from_text("%2541.jpg")
+        '%41.jpg'
     """
     text = os.fspath(path).replace(os.sep, "/")
     return _UNSAFE.sub(
@@ -39,9 +45,13 @@ def path_from_text(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text for a terminal and for one line of a table, whoever wrote it.
+    r"""Return text for a terminal and for one line of a table, whoever wrote it.
 
     Line breaks become spaces; what controls a terminal, or is no text, becomes visible.
+
+    Examples:
+        >>> print(printable("two\nlines, \x1b[31mred"))
+        two lines, \x1b[31mred
     """
     return _CONTROLS.sub(
         lambda found: found[0].encode("unicode_escape").decode("ascii"), " ".join(text.splitlines())
@@ -54,6 +64,12 @@ def crop_path(path: str, index: int | str) -> PurePosixPath:
     Args:
         path: of the photo, as results show it.
         index: of the face, or another word for what is kept of the photo.
+
+    Examples:
+        >>> str(crop_path("ann/1.jpg", 0))
+        'ann/1.jpg.0.png'
+        >>> len(crop_path("long" * 100 + ".jpg", 0).name)
+        200
     """
     parts = []
     for part in f"{path}.{index}.png".split("/"):

@@ -49,6 +49,14 @@ def aggregate(
         ((1 + mean) / 2 * clip(1 - std, 0, 1) * symmetry) ** p, mean, std. A negative base keeps
         its sign whatever p, so a fractional p never gives NaN; the published code gives NaN
         there, and a positive value for even p.
+
+    Examples:
+        Copies that agree cost nothing but their distance; those that spread cost more.
+
+        >>> [round(value, 4) for value in aggregate([[0.8, 0.8]], symmetry=1.0, exponent=1.0)]
+        [0.9, 0.8, 0.0]
+        >>> [round(value, 4) for value in aggregate([[0.6, 1.0]], symmetry=1.0, exponent=1.0)]
+        [0.72, 0.8, 0.2]
     """
     values = np.asarray(similarities, dtype=np.float64)
     mean, std = float(values.mean()), float(values.std())

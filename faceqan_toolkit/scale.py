@@ -60,7 +60,13 @@ class Scale:
         return cls(name, median, (upper - median) / math.log(UPPER / (100 - UPPER)))
 
     def of(self, quality: float) -> int:
-        """Return a quality on the scale."""
+        """Return a quality on the scale.
+
+        Examples:
+            >>> scale = Scale.from_quantiles("mine", median=0.6, upper=0.7)
+            >>> [scale.of(quality) for quality in (0.0, 0.5, 0.6, 0.7, 1.0)]
+            [0, 16, 50, 84, 100]
+        """
         # exp of more than 700 overflows
         exponent = min((self.midpoint - quality) / self.width, 700.0)
         return math.floor(100 / (1 + math.exp(exponent)) + 0.5)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things: "1 photo", "1,200 photos"."""
+    """Return a number of things.
+
+    Examples:
+        >>> counted(1, "photo"), counted(1200, "photo")
+        ('1 photo', '1,200 photos')
+    """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something failed: of the system's errors without their number and file."""
+    """Return why something failed: of the system's errors without their number and file.
+
+    Examples:
+        >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.jpg"))
+        'No such file or directory'
+    """
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -16,6 +16,7 @@ from faceqan_toolkit.scale import builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from tests.conftest import DATA, cases, read_rgb
+from tests.ledgers import face, write_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,9 +109,26 @@ EXAMPLES = [
 ]
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch) -> None:
+    """Where examples are typed: a checkout that has a run of two faces."""
+    for name in ("samples", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    faces = [face(tmp_path / "photos", f"{quality}.jpg", quality) for quality in (0.4, 0.7)]
+    write_run(tmp_path / "run", faces)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("checkout")
+def test_the_example_of_reading_a_run(capsys) -> None:
+    (example,) = [case.values[0] for case in EXAMPLES if "read_run(" in case.values[0]]
+    exec(compile(example, "an example", "exec"), {})
+    assert capsys.readouterr().out == "1 0.7.jpg 0.7\n2 0.4.jpg 0.4\n"
+
+
+@pytest.mark.usefixtures("checkout")
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_run(example: str, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(ROOT)
+def test_examples_run(example: str, capsys) -> None:
     exec(compile(example, "an example", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines

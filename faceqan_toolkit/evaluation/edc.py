@@ -114,6 +114,22 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
 
     Raises:
         EvaluationError: no comparison, shapes differ, or a quality is NaN.
+
+    Examples:
+        Four comparisons, the worst two of them errors: 2 of 4, then 1 of 3, then none.
+
+        >>> curve = edc([True, True, False, False], [0.1, 0.2, 0.3, 0.4])
+        >>> curve.errors.tolist(), curve.mated.tolist()
+        ([2, 1, 0, 0], [4, 3, 2, 1])
+        >>> curve.at([0.0, 0.24, 0.5]).tolist()
+        [0.5, 0.5, 0.0]
+        >>> round(curve.area(0.5), 4)  # 1/2 and 1/3, each over a quarter
+        0.2083
+
+        What has one quality is discarded together.
+
+        >>> edc([True, False, False], [0.1, 0.1, 0.2]).mated.tolist()
+        [3, 1]
     """
     wrong, values = np.asarray(errors, dtype=np.bool_), np.asarray(quality, dtype=np.float64)
     if wrong.shape != values.shape or wrong.ndim != 1 or not wrong.size:

@@ -79,12 +79,17 @@ class Match:
 
 
 def bare_name(path: str) -> str:
-    """Return a path's last part without extension; paths whose parts differ never match."""
+    """Return a path's last part without extension; paths whose parts differ never match.
+
+    Examples:
+        >>> bare_name("ann/1.jpg"), bare_name("ann/1.jpg.0.png"), bare_name("ann/v1.2")
+        ('1', '1', 'v1.2')
+    """
     return _bare(_parts(path))[-1]
 
 
 def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
-    """Match paths one to one, by the strictest of `RULES` that fits; never by a guess.
+    r"""Match paths one to one, by the strictest of `RULES` that fits; never by a guess.
 
     Rules are tried in order, each on what those before left over. Under each a pair counts only
     if neither of the two could be matched with any other; what could is ambiguous and stays
@@ -93,6 +98,16 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
     Args:
         wanted: each path once; slashes of both kinds.
         given: the same.
+
+    Examples:
+        >>> match = match_paths(["ann/1.jpg", "bob/1.jpg", "eve/1.jpg"],
+        ...                     ["crops/bob/1.png", "/data/ann/1.jpg", "crops/joe/1.png"])
+        >>> match.index.tolist()
+        [1, 0, -1]
+        >>> print(*match.lines(), sep="\n")
+        2 of 3 matched (1 by end, 1 by end without extension)
+        1 without one: eve/1.jpg
+        1 not used: crops/joe/1.png
     """
     left = {place: _parts(path) for place, path in enumerate(wanted)}
     free = {place: _parts(path) for place, path in enumerate(given)}

@@ -53,7 +53,14 @@ class Every:
 
 
 def parse_every(text: str) -> Every:
-    """Return what `--every` means: "10" frames, "0.5s" seconds."""
+    """Return what `--every` means: frames, or seconds.
+
+    Examples:
+        >>> parse_every("10"), parse_every("0.5s")
+        (Every(frames=10, seconds=None), Every(frames=None, seconds=0.5))
+        >>> [parse_every("0.5s").number(index, rate=25.0) for index in range(4)]
+        [0, 12, 25, 38]
+    """
     try:
         return Every(seconds=float(text[:-1])) if text.endswith("s") else Every(int(text))
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from faceqan_toolkit.embedders.architectures import build_backbone, official
 from tests.conftest import SAMPLES
+from tests.embedders.layouts import fill, shapes
+from tests.embedders.test_architectures import saved
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,13 +42,34 @@ for name in ("getaddrinfo", "connect", "connect_ex", "sendto", "bind"):
 """
 
 
-class Place:
-    """A machine whose network is forbidden and whose other folders are watched."""
+EMPTY_NAMESPACE = ("unshare", "--map-root-user", "--net")
+"""Linux runs a program without any network but a loopback of its own that is down."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+def has_namespaces() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run([*EMPTY_NAMESPACE, "true"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(
+    not has_namespaces(), reason="this machine gives users no network namespaces (unshare -rn)"
+)
+
+
+class Place:
+    """A machine whose network is forbidden and whose other folders are watched.
+
+    Args:
+        folder: of all of it.
+        within: a program that starts ours.
+    """
+
+    def __init__(self, folder: Path, within: tuple[str, ...] = ()) -> None:
+        self.folder, self.within = folder, within
         for name in ("home", "temporary", "here", "site"):
-            (folder / name).mkdir()
+            (folder / name).mkdir(parents=True)
         (folder / "site/sitecustomize.py").write_text(FORBID, encoding="utf-8")
         self.log = folder / "sockets.log"
 
@@ -56,12 +81,14 @@ class Place:
             **dict.fromkeys(("HOME", "USERPROFILE"), home),
             **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary),
             **{f"XDG_{kind}_HOME": f"{home}/{kind}" for kind in ("CACHE", "CONFIG", "DATA")},
+            "FACEQAN_TOOLKIT_MODELS": str(self.folder / "models"),
             "SOCKET_LOG": str(self.log),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return subprocess.run(
-            [sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)], env=environment,
+            [*self.within, sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)],
+            env=environment,
             capture_output=True, text=True, cwd=self.folder / "here", timeout=300, check=False,
         )  # fmt: skip
 
@@ -91,34 +118,113 @@ def test_the_guard_itself(place: Place) -> None:
     assert "127.0.0.1" in place.asked()
 
 
-@pytest.mark.slow
-def test_no_network_and_no_other_place(place: Place) -> None:
-    photos, run = place.folder / "photos", place.folder / "run"
-    for person, name in (("ann", "hopper.jpg"), ("bob", "astronaut.jpg"), ("bob", "corrupt.jpg")):
-        (photos / person).mkdir(parents=True, exist_ok=True)
-        shutil.copy(SAMPLES / name, photos / person)
-    quick = ("-k", "1", "-l", "1", "--device", "cpu")
-    why, kept = place.folder / "why", place.folder / "kept"
-    commands: list[tuple[tuple[str | Path, ...], int]] = [
-        (("align-and-score", photos, "-o", run, *quick), 3),
-        (("detect", photos, "-o", place.folder / "found", "--detector", "yunet"), 3),
+QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--workers", "1")
+
+
+def prepare(folder: Path) -> None:
+    """Make photos of two people, and a weights file."""
+    for path in (
+        "ann/hopper.jpg",
+        "bob/astronaut.jpg",
+        "bob/astronaut_dark.jpg",
+        "bob/corrupt.jpg",
+    ):
+        person, name = path.split("/")
+        (folder / "photos" / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLES / name, folder / "photos" / person)
+    network = build_backbone(official("iresnet", 18, embedding_size=8), "meta")
+    (folder / "w.pth").write_bytes(saved(fill(shapes(network.state_dict()))))
+
+
+RANKED = 5
+"""So many of the commands below make the results that are compared."""
+
+
+def commands(folder: Path) -> list[tuple[tuple[str | Path, ...], int]]:
+    """Return every command that works on files, with its exit code."""
+    photos, run, aligned = (folder / name for name in ("photos", "run", "aligned"))
+    why, kept = folder / "why", folder / "kept"
+    return [
+        (("align-and-score", photos, "-o", run, *QUICK), 3),
+        (("detect", photos, "-o", folder / "found", "--detector", "yunet"), 3),
+        (("align", photos, "-o", aligned, "--device", "cpu"), 3),
+        (("score", aligned / "crops", "-o", folder / "scored", *QUICK), 0),
+        (("merge", run, "-o", folder / "merged"), 3),
         (("rank", run), 0),
         (("report", run, "--group-by", "folder"), 0),
         (("filter", run, "--keep-top", "1", "--mode", "copy", "--to", kept), 0),
         (("explain", run, "-o", why, "--worst", "1", "--best", "0", "--device", "cpu"), 0),
-        (("explain", photos / "ann/hopper.jpg", "-o", why, *quick), 0),
-        (("calibrate", run, "--target-discard", "0.1", "-o", place.folder / "c.json"), 0),
+        (("explain", photos / "ann/hopper.jpg", "-o", why, *QUICK[:6]), 0),
+        (("calibrate", run, "--target-discard", "0.1", "-o", folder / "c.json"), 0),
+        (("models", "add", "mine", folder / "w.pth"), 0),
+        (("align-and-score", photos, "-o", folder / "by_mine", "--model", "mine", *QUICK), 3),
+        (("models", "verify"), 0),
         (("models", "list"), 0),
         (("doctor",), 0),
+        (
+            (
+                "evaluate",
+                "folders",
+                photos,
+                "-o",
+                folder / "out",
+                "--run",
+                run,
+                "--bootstrap",
+                "20",
+            ),
+            3,
+        ),
     ]
-    for command, code in commands:
+
+
+@pytest.mark.slow
+def test_no_network_and_no_other_place(place: Place) -> None:
+    prepare(place.folder)
+    for command, code in commands(place.folder):
         done = place.run(*command)
         assert done.returncode == code, (command, done.stderr)
         assert not place.asked(), command
-        assert not place.left_behind(), command
+        # matplotlib keeps a list of fonts
+        assert command[0] == "evaluate" or not place.left_behind(), command
+    photos, run = place.folder / "photos", place.folder / "run"
     assert not [path for path in photos.rglob("*") if path.is_file() and path.parent == photos]
     assert not list(run.rglob("*.tmp"))
     assert not list(run.glob(".spill-*"))
+
+
+@needs_namespaces
+def test_the_namespace_itself() -> None:
+    """What Python does not see, code of C libraries for instance, reaches nothing there either."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ask = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"
+        for within, reached in (((), True), (EMPTY_NAMESPACE, False)):
+            done = subprocess.run(
+                [*within, sys.executable, "-c", ask], capture_output=True, check=False
+            )
+            assert (done.returncode == 0) == reached, done.stderr
+
+
+@needs_namespaces
+@pytest.mark.slow
+def test_the_same_results_without_any_network(tmp_path: Path) -> None:
+    usual, apart = Place(tmp_path / "usual"), Place(tmp_path / "apart", EMPTY_NAMESPACE)
+    for place in (usual, apart):
+        prepare(place.folder)
+    for command, code in commands(apart.folder):
+        done = apart.run(*command)
+        assert done.returncode == code, (command, done.stderr)
+    for command, code in commands(usual.folder)[:RANKED]:
+        assert usual.run(*command).returncode == code
+    for result in ("run/rankings.csv", "scored/rankings.csv", "merged/rankings.csv",
+                   "found/faces.csv"):  # fmt: skip
+        one, other = (
+            (place.folder / result).read_text(encoding="utf-8").replace(str(place.folder), "")
+            for place in (usual, apart)
+        )
+        assert one == other
+        assert one.count("\n") > 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
