@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import compress, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +24,16 @@ def embed_crops(
     """Yield the embedding of each crop, (D,) float32, not normalised.
 
     Args:
-        crops: (S, S, 3) uint8, RGB, S the model's input size. What is None, or of another size,
-            has no embedding: NaN, as has a crop whose embedding is zero or not finite.
+        crops: (H, W, 3) uint8, RGB; of another size than the model's they are resized, as for
+            scores. What is None has no embedding: NaN, as has a crop whose embedding is zero or
+            not finite.
         embedder: the recognition model.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
         SettingsError: a device this machine does not have.
     """
+    from faceqan_toolkit.alignment import resize_crop
     from faceqan_toolkit.embedding_norm import EmbeddingNorm
 
     model = EmbeddingNorm(embedder, device=device)
@@ -39,10 +41,11 @@ def embed_crops(
     (blank,) = model.embed(np.zeros((1, size, size, 3), np.uint8))
     remaining = iter(crops)
     while block := list(islice(remaining, model.block_faces)):
-        fit = [crop is not None and crop.shape == (size, size, 3) for crop in block]
         vectors = np.full((len(block), len(blank)), np.nan, np.float32)
-        if any(fit):
-            vectors[fit] = model.embed([crop for crop in compress(block, fit) if crop is not None])
+        there = [crop is not None for crop in block]
+        if any(there):
+            found = [resize_crop(crop, size) for crop in block if crop is not None]
+            vectors[there] = model.embed(found)
         vectors[~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))] = np.nan
         yield from vectors
 
