@@ -252,7 +252,8 @@ def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> 
     Raises:
         CalibrationError: the qualities are all alike.
     """
-    median, upper = (float(value) for value in np.percentile(quality, [50, 84]))
+    # adding 0 makes -0 and 0 one id
+    median, upper = (float(value) + 0.0 for value in np.percentile(quality, [50, 84]))
     text = json.dumps([weights_sha256, median, upper])
     name = f"{model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     try:

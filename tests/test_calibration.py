@@ -189,6 +189,14 @@ def test_a_fitted_scale(values: list[float]) -> None:
     assert scale.id != fit_scale("m", "0" * 64, quality + 1e-3).id
 
 
+def test_zeros_of_either_sign_make_one_scale() -> None:
+    for zeros in ([0.0, 0.0, 0.0], [-0.0, -0.0, -0.0]):
+        assert (
+            fit_scale("m", "0" * 64, np.array([*zeros, 0.5, 1.0])).id
+            == fit_scale("m", "0" * 64, np.array([0.0, 0.0, 0.0, 0.5, 1.0])).id
+        )
+
+
 def test_scores_that_make_no_scale() -> None:
     with pytest.raises(CalibrationError, match="all alike"):
         fit_scale("m", "0" * 64, np.full(5, 0.5))

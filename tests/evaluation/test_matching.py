@@ -143,8 +143,9 @@ NAMES = st.lists(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(NAMES.filter(lambda path: bare_name(path) and path[-1] not in "./\\"), min_size=20))
-def test_duckdb_sees_the_same_names(paths: list[str]) -> None:
+@given(st.lists(NAMES, min_size=20))
+def test_duckdb_sees_the_same_names(drawn: list[str]) -> None:
+    paths = [path for path in drawn if path and path[-1] not in "./\\"]
     with duckdb.connect() as connection:
         connection.register("paths", pa.table({"path": paths}))
         found = connection.execute(f"SELECT {BARE_NAME_SQL} FROM paths").fetchall()
