@@ -13,6 +13,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cells import guard, unguard
+from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.placing import THERE
@@ -44,7 +45,7 @@ class Entry:
         return [guard(printable(getattr(self, name))) for name in COLUMNS]
 
 
-PLACED = ("copy", "move", "link", "symlink")
+PLACED = tuple(mode for mode in MODES if mode != "list")
 """Decisions that put a file into DIR."""
 
 COLUMNS = tuple(item.name for item in fields(Entry))

@@ -9,7 +9,7 @@ import click
 
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.paths import path_text, printable
+from faceqan_toolkit.paths import printable
 from faceqan_toolkit.wording import reason_of
 
 SOME_FAILED = 3
@@ -83,8 +83,8 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # click knows what to do
                 raise
-            where = f"{path_text(error.filename)}: " if error.filename else ""
-            raise click.ClickException(where + _shown(reason_of(error))) from error
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(_shown(where + reason_of(error))) from error
         except KeyboardInterrupt:
             ctx.exit(130)
 

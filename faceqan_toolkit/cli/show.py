@@ -34,15 +34,12 @@ def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None
     console = make_console(stderr=False)
     rows = ranking.iterate(top=top, bottom=bottom)
     width = len(str(sum(ranking.counts().values())))
-    block, previous = list(islice(rows, PRINTED)), 0
-    console.print(_table(block, ranking, rank_width=width))
-    while block:
-        previous = block[-1].get("rank") or previous
-        block = list(islice(rows, PRINTED))
-        if block:
-            table = _table(block, ranking, previous, rank_width=width)
-            table.show_header = False
-            console.print(table)
+    previous, header = 0, True
+    while (block := list(islice(rows, PRINTED))) or header:
+        table = _table(block, ranking, previous, rank_width=width)
+        table.show_header, header = header, False
+        console.print(table)
+        previous = (block and block[-1].get("rank")) or previous
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
