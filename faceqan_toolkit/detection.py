@@ -129,7 +129,9 @@ class MTCNNDetector(PhotoDetector):
         finest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
         skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
         with self._own_stream():
-            found = self.networks.detect(pixels, finest, skip_levels=skipped)
+            found = self.networks.detect(
+                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
+            )
         offset = np.float32(0 if self.settings.one_based else 1)
         return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
 
