@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
@@ -15,15 +17,22 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.device import resolve_device
-from faceqan_toolkit.errors import FaceTooSmall
+from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.faces import accept_faces, best_confidence
-from faceqan_toolkit.mtcnn import FACTOR, MTCNN, best, halved
+from faceqan_toolkit.mtcnn import FACTOR, MTCNN, best, distinct, halved
+from faceqan_toolkit.photos import decode_full
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 from faceqan_toolkit.yunet import OVERLAP, YuNet
 
-MTCNN_SMALLEST_FACE = 20
-"""Pixels, at working resolution; below it MTCNN is slow and finds faces where there are none."""
+SMALLEST_FACE = 20
+"""Pixels, at working resolution; looking for smaller ones is slow and finds faces that are none."""
+
+HUGE_SIDE = 6400
+"""Pixels of a photo's longer side above which the small faces in it are looked for in tiles."""
+
+TILE_SIDE = 1600
+"""Pixels of a tile's side, at working resolution, unless faces across its edges need more."""
 
 YUNET_SMALL_SIDE, YUNET_LARGE_FACE = 320, 400
 """Pixels, at working resolution. YuNet misses large faces, so it looks at a small copy too; what
@@ -43,13 +52,18 @@ class Detector(Protocol):
 
 
 class PhotoDetector(ABC):
-    """What detectors have in common: working resolution, turned photos, which faces count.
+    """What detectors have in common: working resolution, turned photos, tiles, which faces count.
 
-    Photos are reduced to `max_side` before detection.
+    Photos are reduced to `max_side` before detection. A huge photo is searched a second time, in
+    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, if that can
+    change which faces count: not where the largest one is wanted and was found.
 
     Args:
         settings: the detection fields count.
     """
+
+    certain: float
+    """Confidence that no face found in a photo lying on its side has: no other turn is tried."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -69,6 +83,7 @@ class PhotoDetector(ABC):
         Raises:
             NoFace: nothing found, or nothing confident enough.
             FaceTooSmall: all faces are below `min_face`, or the whole photo is.
+            PhotoError: a huge photo that was decoded smaller cannot be decoded in full.
         """
         settings = self.settings
         width, height = photo.size
@@ -76,31 +91,129 @@ class PhotoDetector(ABC):
             raise FaceTooSmall(
                 f"the photo has {width}x{height} pixels, faces need {settings.min_face}"
             )
-        found = self._find(photo, turns=0)
-        if settings.rotate and best_confidence(found) < settings.min_confidence:
-            best = max((self._find(photo, turns) for turns in (1, 2, 3)), key=best_confidence)
-            if best_confidence(best) >= settings.min_confidence:
-                height, width = photo.pixels.shape[:2]
-                found = [unrotate(face, width, height) for face in best]
-        return accept_faces([enlarge(face, photo.reduction) for face in found], settings)
+        found = self._find(photo)
+        if self._has_tiles(photo):
+            try:
+                if settings.faces == "largest":
+                    return accept_faces(found, settings)
+            except (NoFace, FaceTooSmall):
+                pass
+            full = photo if photo.reduction == 1 else decode_full(photo)
+            found = distinct_faces([*found, *self._find(full, tiled=True)])
+        if not found:
+            raise NoFace("; ".join(["no face found", *self._advice(photo)]))
+        return accept_faces(found, settings)
 
-    def _find(self, photo: Photo, turns: int) -> list[Face]:
-        """Return all faces found in a photo turned by 90 degrees so often, in its pixels then."""
-        settings, rotation = self.settings, 90 * turns
+    def _has_tiles(self, photo: Photo) -> bool:
+        """Return whether a photo is to be searched in tiles, too."""
+        side = self.settings.max_side
+        return bool(side) and max(photo.size) > max(HUGE_SIDE, side * self._reduction)
+
+    @property
+    def _reduction(self) -> float:
+        """How many times a photo may be reduced without losing faces of `min_face` pixels."""
+        return max(1.0, self.settings.min_face / SMALLEST_FACE)
+
+    def _advice(self, photo: Photo) -> Iterator[str]:
+        """Yield what may have hidden a face."""
+        settings = self.settings
+        reduction = max(photo.size) / settings.max_side if settings.max_side else 1
+        if reduction > self._reduction and not self._has_tiles(photo):
+            yield (
+                f"photos are reduced to {settings.max_side} pixels, which hides faces below "
+                f"{math.ceil(SMALLEST_FACE * reduction)}: --max-side 0 finds smaller ones"
+            )
+        if not settings.rotate:
+            yield "if the photo lies on its side, try --rotate"
+
+    def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
+        """Return all faces found in a photo, in its pixels: upright, or in the turn that shows the
+        most certain face if `rotate` asks for it and no upright face is beyond doubt.
+        """
+        found = self._find_turned(photo, 0, tiled)
+        if self.settings.rotate and best_confidence(found) < self.certain:
+            turned = [found, *(self._find_turned(photo, turns, tiled) for turns in (1, 2, 3))]
+            found = max(turned, key=best_confidence)  # of equals the first
+        return [enlarge(face, photo.reduction) for face in found]
+
+    def _find_turned(self, photo: Photo, turns: int, tiled: bool) -> list[Face]:
+        """Return all faces found in a photo turned by 90 degrees so often, in its own pixels."""
         pixels = np.ascontiguousarray(np.rot90(photo.pixels, turns))
-        working = _reduced(pixels, settings.max_side) if settings.max_side else pixels
-        found = self.search(working, max(working.shape[:2]) / max(photo.size))
+        reduction = max(photo.size) / max(pixels.shape[:2])
+        search = self._search_tiles if tiled else self._search_whole
+        faces = search(pixels, reduction)
+        if not turns:
+            return faces
+        height, width = photo.pixels.shape[:2]
+        return [unrotate(replace(face, rotation=90 * turns), width, height) for face in faces]
+
+    def _search_whole(self, pixels: Pixels, reduction: float) -> list[Face]:
+        """Return all faces in a picture, searched at `max_side`.
+
+        Args:
+            pixels: (H, W, 3) uint8, RGB.
+            reduction: how many times they are reduced against the photo.
+        """
+        return self._search(pixels, self.settings.max_side or max(pixels.shape[:2]), reduction)
+
+    def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
+        """Return the small faces in a picture, searched in tiles that overlap.
+
+        A face that the search of the whole picture may miss is smaller than the overlap, so one
+        tile at least shows it whole; faces that a tile cuts are left to the others.
+
+        Args:
+            pixels, reduction: see `_search_whole`.
+        """
+        height, width = pixels.shape[:2]
+        fine = max(1.0, self._reduction / reduction)
+        overlap = math.ceil(2 * SMALLEST_FACE * max(height, width) / self.settings.max_side)
+        side = max(round(TILE_SIDE * fine), 3 * overlap)
+        found = []
+        for top, bottom in spans(height, side, overlap):
+            for left, right in spans(width, side, overlap):
+                tile = np.ascontiguousarray(pixels[top:bottom, left:right])
+                corner = np.array([left, top])
+                # beyond the photo's own edges a face may reach
+                low = np.where(corner == 0, -np.inf, corner)
+                high = np.where([right == width, bottom == height], np.inf, [right, bottom])
+                for face in self._search(tile, round(max(tile.shape[:2]) / fine), reduction):
+                    box, landmarks = face.box + np.tile(corner, 2), face.landmarks + corner
+                    if (box[:2] > low).all() and (box[2:] < high).all():
+                        found.append(replace(face, box=box, landmarks=landmarks))
+        return found
+
+    def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
+        """Return all faces in a picture, in its pixels, searched with that longer side."""
+        working = _reduced(pixels, side)
+        found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
             Face(
                 box=_in_picture(box, working, pixels).reshape(4),
                 landmarks=_in_picture(points, working, pixels),
                 confidence=float(confidence),
-                rotation=rotation,
             )
             for box, confidence, points in zip(
                 found.boxes, found.confidences, found.landmarks, strict=True
             )
         ]
+
+
+def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    """Return the first pixels and the ends of tiles that cover a length.
+
+    Args:
+        length: to be covered, pixels.
+        side: of a tile at the most, pixels.
+        overlap: pixels that neighbours share at the least, fewer than `side`.
+
+    Examples:
+        >>> spans(10, 4, 1), spans(3, 4, 1)
+        ([(0, 4), (3, 7), (6, 10)], [(0, 3)])
+    """
+    count = max(1, math.ceil((length - overlap) / (side - overlap)))
+    starts = np.linspace(0, max(0, length - side), count).round().astype(int).tolist()
+    return [(start, min(length, start + side)) for start in starts]
 
 
 class MTCNNDetector(PhotoDetector):
@@ -111,10 +224,13 @@ class MTCNNDetector(PhotoDetector):
     for them as they are.
 
     Args:
-        settings: the detection fields count.
+        settings: the detection fields count; `one_based` also has the photo's edges treated as
+            facenet-pytorch does, see `mtcnn.MTCNN`.
         device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
             an operator there.
     """
+
+    certain = 0.999
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         super().__init__(settings)
@@ -126,7 +242,7 @@ class MTCNNDetector(PhotoDetector):
     def search(self, pixels: Pixels, scale: float) -> Detections:
         """Return what MTCNN finds."""
         # the pyramid is the same whatever `min_face` is: that filters faces and moves none
-        finest = float(min(MTCNN_SMALLEST_FACE, self.settings.min_face))
+        finest = float(min(SMALLEST_FACE, self.settings.min_face))
         skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
         with self._own_stream():
             found = self.networks.detect(
@@ -168,6 +284,8 @@ class YuNetDetector(PhotoDetector):
         WeightsError: its weights are missing or changed.
         MissingDependency: OpenCV is too old.
     """
+
+    certain = 0.92
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -226,6 +344,12 @@ def _in_picture(
         np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
     ) * ratio - 0.5
     return moved
+
+
+def distinct_faces(faces: list[Face]) -> list[Face]:
+    """Return faces without those that a more confident one overlaps by most of either."""
+    boxes = np.array([[*face.box, face.confidence] for face in faces], np.float32).reshape(-1, 5)
+    return [faces[index] for index in distinct(boxes)]
 
 
 def enlarge(face: Face, reduction: int) -> Face:

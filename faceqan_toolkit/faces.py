@@ -30,8 +30,6 @@ def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
                 f" with enough confidence: the best candidate has {best_confidence(found):.2f}, "
                 f"--min-confidence is {settings.min_confidence:g}"
             )
-        elif not settings.rotate:
-            reason += "; if the photo lies on its side, try --rotate"
         raise NoFace(reason)
     large = [face for face in confident if face.size >= settings.min_face]
     if not large:

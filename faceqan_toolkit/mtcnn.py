@@ -196,7 +196,7 @@ class MTCNN:
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
         landmarks = landmarks + windows[:, None, :2] - 1
         boxes = _moved(windows, offsets, extent=1)
-        final = _without_contained(boxes, OVERLAP)
+        final = distinct(boxes)
         faces = Detections(boxes[final, :4], boxes[final, 4], landmarks[final])
         return faces, windows[final, :4]
 
@@ -397,11 +397,7 @@ def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
 
 def _joined(faces: Detections, more: Detections) -> Detections:
     """Return faces and those of more that none of them is already."""
-    new = [
-        index
-        for index, box in enumerate(more.boxes)
-        if not _contained(faces.boxes, box, OVERLAP).any()
-    ]
+    new = [index for index, box in enumerate(more.boxes) if not _contained(faces.boxes, box).any()]
     more = _selected(more, np.array(new, np.int64))
     return Detections(
         np.concatenate([faces.boxes, more.boxes]),
@@ -437,23 +433,27 @@ def _squared(boxes: Array) -> Array:
     return np.column_stack([corners, corners + side, boxes[:, 4]])
 
 
-def _without_contained(boxes: Array, overlap: float) -> list[int]:
-    """Return boxes, best first, without those that a better one overlaps by most of either."""
+def distinct(boxes: Array) -> list[int]:
+    """Return boxes, best first, without those that a better one overlaps by most of either.
+
+    Args:
+        boxes: (N, 5) corners and scores.
+    """
     waiting = np.argsort(-boxes[:, 4], kind="stable")
     kept = []
     while waiting.size:
         best, waiting = int(waiting[0]), waiting[1:]
         kept.append(best)
-        waiting = waiting[~_contained(boxes[waiting], boxes[best], overlap)]
+        waiting = waiting[~_contained(boxes[waiting], boxes[best])]
     return kept
 
 
-def _contained(boxes: Array, box: Array, overlap: float) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes share more than a part of the smaller of the two with a box."""
+def _contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
+    """Return (N,) whether boxes share more than `OVERLAP` of the smaller of the two with a box."""
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[2:4], boxes[:, 2:4])
     shared = (high - low + 1).clip(0).prod(axis=1)
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    contained: NDArray[np.bool_] = shared > overlap * np.minimum(area, areas)
+    contained: NDArray[np.bool_] = shared > OVERLAP * np.minimum(area, areas)
     return contained

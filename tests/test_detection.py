@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
 from facenet_pytorch import MTCNN
+from hypothesis import given
+from hypothesis import strategies as st
 
-from faceqan_toolkit.detection import make_detector, unrotate
+from faceqan_toolkit.alignment import ARCFACE_TEMPLATE
+from faceqan_toolkit.detection import make_detector, spans, unrotate
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
 from faceqan_toolkit.settings import DETECTORS, Settings
 from faceqan_toolkit.types import Face, Pixels
@@ -117,6 +122,39 @@ def test_min_confidence_is_exact(detector: str, astronaut: Pixels) -> None:
         detect(dark, min_confidence=min(1.0, face.confidence + 1e-4), detector=detector)
 
 
+@pytest.mark.parametrize("name", ["astronaut.jpg", "hopper.jpg"])
+@pytest.mark.parametrize("margin", [0.1, 0, -0.05, -0.1])
+def test_landmarks_stay_where_they_are_when_the_photo_is_cropped(name: str, margin: float) -> None:
+    pixels = read_rgb(SAMPLES / name)
+    (face,) = detect(pixels)
+    sides = np.tile(face.box[2:] - face.box[:2], 2)
+    x1, y1, x2, y2 = np.rint(face.box + margin * sides * [-1, -1, 1, 1]).astype(int)
+    part = np.ascontiguousarray(pixels[y1 : y2 + 1, x1 : x2 + 1])
+    eyes = np.linalg.norm(face.landmarks[0] - face.landmarks[1])
+
+    def off(**options: bool) -> float:
+        (found,) = detect(part, **options)
+        return float(
+            np.linalg.norm(found.landmarks + np.array([x1, y1]) - face.landmarks, axis=1).mean()
+        )
+
+    assert off() < 0.05 * eyes
+    if margin == 0:  # facenet-pytorch stretches what its windows show at an edge
+        assert off(one_based=True) > 0.1 * eyes
+
+
+def test_faces_away_from_the_edge_are_as_facenet_pytorch_has_edges(astronaut: Pixels) -> None:
+    for pixels in (
+        astronaut,
+        read_rgb(SAMPLES / "hopper.jpg"),
+        read_rgb(SAMPLES / "two_people.jpg"),
+    ):
+        filled, clipped = detect(pixels), detect(pixels, one_based=True)
+        for one, other in zip(filled, clipped, strict=True):
+            np.testing.assert_array_equal(one.landmarks, (other.landmarks - 1))
+            assert one.confidence == other.confidence
+
+
 @pytest.mark.parametrize(("detector", "sure"), [("mtcnn", 0.995), ("yunet", 0.9)])
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_rotate_finds_a_lying_face_where_it_is(
@@ -140,6 +178,63 @@ def test_rotate_finds_a_lying_face_where_it_is(
 @both
 def test_rotate_changes_nothing_when_a_face_is_found(detector: str, astronaut: Pixels) -> None:
     assert detect(astronaut, rotate=True, detector=detector)[0].rotation == 0
+
+
+@both
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("name", ["astronaut.jpg", "hopper.jpg", "astronaut_noisy.jpg"])
+def test_rotate_takes_the_true_face_over_a_false_upright_one(
+    detector: str, turns: int, name: str
+) -> None:
+    """With the default confidence, which false upright faces reach."""
+    lying = np.ascontiguousarray(np.rot90(read_rgb(SAMPLES / name), turns))
+    assert detect(lying, rotate=True, detector=detector)[0].rotation == 360 - 90 * turns
+
+
+def panorama(face: Pixels, sides: list[int], width: int) -> tuple[Pixels, np.ndarray]:
+    """Return a strip of noise with a face in sizes, and the middles of these."""
+    strip = np.random.default_rng(0).integers(100, 140, (500, width, 3), dtype=np.uint8)
+    middles = np.linspace(300, width - 300, len(sides))
+    for side, middle in zip(sides, middles, strict=True):
+        small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+        x, y = round(middle - side / 2), 250 - side // 2
+        strip[y : y + side, x : x + side] = small
+    return strip, middles
+
+
+@both
+def test_small_faces_in_a_huge_photo_are_found_in_tiles(detector: str, astronaut: Pixels) -> None:
+    # the face has 87 of 512 pixels: 34 to 140 here, of which whole photos show a fifth or an eighth
+    head = np.ascontiguousarray(astronaut[20:220, 120:320])
+    sides = [80, 320, 100, 120, 80, 90, 250, 110]
+    strip, middles = panorama(head, sides, 8000)
+    faces = detect(strip, faces="all", detector=detector)
+    found = sorted((face.box[0] + face.box[2]) / 2 for face in faces)
+    np.testing.assert_allclose(found, middles, atol=12)  # each once, none besides
+    large = detect(strip, faces="all", detector=detector, min_face=100)
+    assert [face.size > 100 for face in large] == [True, True]
+    # the largest one is found without tiles
+    assert detect(strip, detector=detector)[0].size == pytest.approx(faces[0].size, rel=0.15)
+
+
+def test_a_reduced_photo_says_which_faces_it_hides() -> None:
+    plain = np.full((1000, 4000, 3), 128, np.uint8)
+    with pytest.raises(NoFace, match=r"hides faces below 50: --max-side 0 .* try --rotate"):
+        detect(plain)
+    with pytest.raises(NoFace, match=r"^no face found$"):
+        detect(plain, max_side=0, rotate=True)
+    with pytest.raises(NoFace, match=r"^no face found$"):
+        detect(plain, min_face=50, rotate=True)
+
+
+@given(st.integers(1, 10_000), st.integers(2, 500), st.integers(0, 400))
+def test_spans_cover_everything_and_overlap(length: int, side: int, overlap: int) -> None:
+    overlap = min(overlap, side - 1)
+    found = spans(length, side, overlap)
+    assert found[0][0] == 0
+    assert found[-1][1] == length
+    assert all(end - start == min(side, length) for start, end in found)
+    assert all(end - start >= overlap for (_, end), (start, _) in pairwise(found))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

@@ -44,8 +44,9 @@ def test_cuts_are_the_region_made_square(smooth: Pixels, size: int, side: int) -
     large = np.asarray(cv2.resize(smooth, (1100, 1100), interpolation=cv2.INTER_CUBIC))
     x, y = 101, 40
     box = np.array([[x, y, x + side, y + side, 1]], np.float32)
-    kept, (cut,) = _cut(_halves(large), box, size)
+    kept, (cut,) = _cut(_halves(large), box, size, filled=False)
     assert kept == [0]
+    assert np.array_equal(_cut(_halves(large), box, size, filled=True)[1][0], cut)
     region = large[y - 1 : y + side, x - 1 : x + side]  # boxes count pixels from one
     expected = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
     assert np.abs(cut.astype(float) - expected).mean() < 3
@@ -63,10 +64,33 @@ def test_cuts_at_the_edges(smooth: Pixels) -> None:
         ],
         np.float32,
     )
-    kept, cuts = _cut(_halves(smooth), boxes, 24)
+    kept, cuts = _cut(_halves(smooth), boxes, 24, filled=False)
     assert kept == [3, 4, 5]
     whole = cv2.resize(smooth, (24, 24), interpolation=cv2.INTER_AREA)
     assert np.abs(cuts[2].astype(float) - whole).mean() < 3
+
+
+def test_filled_cuts_keep_their_shape(smooth: Pixels) -> None:
+    """As if the picture had a wide border of the networks' zero."""
+    border = 1000
+    wide = cv2.copyMakeBorder(smooth, *[border] * 4, cv2.BORDER_CONSTANT, value=(127.5,) * 3)
+    boxes = np.array(
+        [
+            [-300, -300, -1, -1, 1],  # outside
+            [-50, -50, 60, 60, 1],
+            [400, 300, 700, 600, 1],
+            [-400, -400, 912, 912, 1],
+            [2, 2, 100, 100, 1],  # inside
+        ],
+        np.float32,
+    )
+    kept, cuts = _cut(_halves(smooth), boxes, 48, filled=True)
+    assert kept == [1, 2, 3, 4]
+    for index, cut in zip(kept, cuts, strict=True):
+        x1, y1, x2, y2 = boxes[index, :4].astype(int) + border
+        region = wide[y1 - 1 : y2, x1 - 1 : x2]
+        expected = cv2.resize(region, (48, 48), interpolation=cv2.INTER_AREA)
+        assert np.abs(cut.astype(float) - expected).mean() < 3
 
 
 def test_the_judging_networks_are_facenet_pytorchs() -> None:
