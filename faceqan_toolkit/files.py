@@ -15,13 +15,11 @@ from typing import Any
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.text_files import HEAD_BYTES, open_text
 from faceqan_toolkit.wording import reason_of
 
 BLOCK_BYTES = 1 << 20
 """Of a file that are in memory at once."""
-
-HEAD_BYTES = 4096
-"""Of a file that tell what it is."""
 
 
 def check_text(folder: Path) -> None:
@@ -209,10 +207,11 @@ def read_text(path: Path) -> str:
     """Return the text of a plain file; a pipe in its place is not waited for.
 
     Raises:
-        OSError, ValueError: it is not there, no plain file, or no UTF-8.
+        OSError, ValueError: it is not there, no plain file, or no text.
     """
     check_plain(path)
-    return path.read_text(encoding="utf-8")
+    with open_text(path) as text:
+        return text.read()
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.sources.remote import RemoteFile, expand_url, is_url
+from faceqan_toolkit.text_files import has_mark, to_utf8
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import reason_of
 
@@ -90,14 +92,14 @@ def stream_photos(
         text = os.fspath(given)
         if text == "-":
             data = (stdin or sys.stdin.buffer).read()
-            yield from _listed(data, Path.cwd(), options)
+            yield from _listed(data, "standard input", Path.cwd(), options)
         elif text.startswith("@") and not os.path.lexists(text):
             listing = Path(text[1:])
             try:
                 data = listing.read_bytes()
             except OSError as error:
                 raise SettingsError(f"{text}: {reason_of(error)}") from error
-            yield from _listed(data, listing.absolute().parent, options)
+            yield from _listed(data, str(listing), listing.absolute().parent, options)
         elif os.path.lexists(text):
             yield from _existing(text, options)
         elif is_url(text):
@@ -116,19 +118,81 @@ def stream_photos(
             raise SettingsError(f"{text}: no such file or folder")
 
 
-def _listed(data: bytes, base: Path, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos of a list: lines, or texts ended by NUL if there is one (find -print0)."""
-    lines = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
-    for line in lines:
-        if not line.strip() or line.startswith(b"#"):
+def _listed(data: bytes, shown: str, base: Path, options: ArchiveOptions) -> Iterator[PhotoSource]:
+    """Yield the photos of a list.
+
+    Args:
+        data: the list, see `_entries_of`.
+        shown: what to call it.
+        base: the folder it lies in.
+        options: how archives are read.
+    """
+    for where, text in _entries_of(data, shown):
+        if not text.strip() or text.startswith("#"):
             continue
-        text = os.fsdecode(line)
-        if is_url(text):
-            yield from _remote(text, options)
-            continue
-        beside = base / text
-        # lists are written relative to themselves or to where they are used
-        yield from _existing(os.fspath(beside) if os.path.lexists(beside) else text, options)
+        try:
+            if is_url(text):
+                scheme, _, rest = text.partition("://")
+                if scheme in ("file", "local"):
+                    _refuse_disk(rest.partition("**")[0])
+                yield from _remote(text, options)
+                continue
+            # lists are written relative to themselves or to where they are used
+            beside = os.fspath(base / text)
+            given = beside if os.path.lexists(beside) else text
+            _refuse_disk(given)
+            yield from _existing(given, options)
+        except SettingsError as error:
+            raise SettingsError(f"{where}: {error}") from error
+
+
+def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
+    """Yield where each entry of a list stands, and the entry.
+
+    Entries are lines, or end with a NUL byte each, as `find -print0` writes them. NUL bytes are
+    taken for that only if the list ends with one and every entry has two bytes or more, or is a
+    dot: text in UTF-16, pictures and archives are not like that.
+
+    Raises:
+        SettingsError: it is neither, or a line cannot be decoded.
+    """
+    unit, lines = "line", []
+    if data.endswith(b"\0") and not has_mark(data):
+        *entries, _ = data.split(b"\0")
+        if all(len(entry) > 1 or entry == b"." for entry in entries):
+            unit, lines = "entry", entries
+    if not lines:
+        try:
+            lines = to_utf8(data).splitlines()
+        except ValueError as error:
+            raise SettingsError(
+                f"{shown}: {error}. A list has one path a line; give photos by their paths"
+            ) from error
+    for number, line in enumerate(lines, start=1):
+        where = f"{shown}, {unit} {number}"
+        try:
+            yield where, os.fsdecode(line)
+        except UnicodeDecodeError as error:  # not where names may be any bytes
+            raise SettingsError(f"{where}: it is not UTF-8; save the list as UTF-8") from error
+
+
+def _refuse_disk(place: str) -> None:
+    """Refuse a folder that a list must have named by mistake.
+
+    Raises:
+        SettingsError: it is a root, the home folder, or above the home folder.
+    """
+    if not is_folder(Path(place)):
+        return
+    real = Path(os.path.realpath(place))
+    kind = "the top of a file system" if real == Path(real.anchor) else ""
+    with suppress(RuntimeError):  # a user without a home folder
+        if not kind and Path(os.path.realpath(Path.home())).is_relative_to(real):
+            kind = "the home folder, or above it"
+    if kind:
+        raise SettingsError(
+            f"{place} is {kind}, which a list may not name; to search it, give it outside of a list"
+        )
 
 
 def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:

@@ -19,6 +19,7 @@ from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.text_files import open_text
 from faceqan_toolkit.wording import reason_of
 
 FOLDER = "folder"
@@ -30,7 +31,7 @@ class Grouping:
 
     Attributes:
         by: a column of `file`; without that file "folder", a photo's own.
-        file: CSV, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+        file: CSV with a header: `path`, as in rankings or absolute, and columns.
 
     Raises:
         SettingsError: a column without its file.
@@ -216,7 +217,7 @@ def _read_groups(file: Path, column: str) -> pa.Table:
     names: dict[str, str | None] = {}
     try:
         check_plain(file)
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        with open_text(file) as lines:
             reader = csv.DictReader(lines)
             have = reader.fieldnames or []
             if "path" not in have or column not in have:
@@ -228,7 +229,7 @@ def _read_groups(file: Path, column: str) -> pa.Table:
                 if path in names:
                     raise SettingsError(f"{file}, line {reader.line_num}: {path} a second time")
                 names[path] = unguard((row[column] or "").strip()) or None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise SettingsError(f"{file}: {reason_of(error)}") from error
     return pa.table(
         {"path": pa.array(names.keys(), pa.string()), "name": pa.array(names.values(), pa.string())}

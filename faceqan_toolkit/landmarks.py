@@ -17,6 +17,7 @@ from faceqan_toolkit.faces import accept_faces
 from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.landmarks_index import open_index
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text_files import open_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
 from faceqan_toolkit.wording import reason_of
 
@@ -41,7 +42,7 @@ class LandmarksFile:
     box gets the smallest upright one that holds its crop.
 
     Args:
-        path: the CSV file, UTF-8.
+        path: the CSV file.
         settings: `min_face` and `min_confidence` count; a face without a confidence passes.
 
     Raises:
@@ -55,12 +56,12 @@ class LandmarksFile:
         try:
             check_plain(path)
             self._index = open_index(path, self._entries)
-        except (OSError, csv.Error) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise SettingsError(f"{path}: {reason_of(error)}") from error
 
     def _entries(self) -> Iterator[tuple[str, Row]]:
         """Yield the file's faces with their photos' paths."""
-        with self.path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+        with open_text(self.path, "surrogateescape") as lines:
             reader = csv.reader(lines)
             columns: dict[str, int] | None = None
             empty = True

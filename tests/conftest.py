@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -40,6 +41,16 @@ BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def in_every_encoding(text: str) -> list[bytes]:
+    """Return a text in UTF-8 without a mark, and in each encoding with one."""
+    marked = [codecs.BOM_UTF8 + text.encode()]
+    for bits in (16, 32):
+        for order in ("le", "be"):
+            mark = getattr(codecs, f"BOM_UTF{bits}_{order.upper()}")
+            marked.append(mark + text.encode(f"utf-{bits}-{order}"))
+    return [text.encode(), *marked]
 
 
 def read_rgb(path: Path) -> Pixels:

@@ -30,6 +30,7 @@ from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.scale import Scale
 from faceqan_toolkit.settings import Settings
+from tests.conftest import in_every_encoding
 from tests.ledgers import face, write_run
 
 ERRORS = Errors(
@@ -71,6 +72,14 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     assert content["thresholds"][0]["errors"]["after"]["value"] == 40 / 2800
     assert content["made_with"]["weights_sha256"] == find_model("sface").sha256
+
+
+def test_it_may_be_saved_in_another_encoding(tmp_path: Path) -> None:
+    made = calibration()
+    write_calibration(made, tmp_path / "c.json")
+    for data in in_every_encoding((tmp_path / "c.json").read_text(encoding="utf-8")):
+        (tmp_path / "c.json").write_bytes(data)
+        assert read_calibration(tmp_path / "c.json") == made
 
 
 def test_rates_that_errors_are_too_few_for_are_not_in_the_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from faceqan_toolkit.errors import PhotoError, SettingsError
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.photos import decode
+from tests.conftest import SAMPLES, in_every_encoding
 
 
 def found(*inputs: str | Path, **options) -> list[str]:
@@ -131,6 +132,91 @@ def test_names_that_no_file_system_takes_are_missing_photos(tmp_path: Path) -> N
     for source in find_photos([f"@{tmp_path / 'list'}"]):
         with pytest.raises(PhotoError):
             decode(source, max_pixels=100)
+
+
+NAMES = ["a.jpg", "sub/b.jpg", "ä 写真.jpg"]
+
+
+@pytest.mark.parametrize("data", in_every_encoding("\r\n".join([*NAMES, "# a comment", ""])))
+def test_lists_in_every_encoding(tmp_path: Path, monkeypatch, data: bytes) -> None:
+    touch(tmp_path, *NAMES, "other.jpg")
+    (tmp_path / "list.txt").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    assert found("@list.txt") == NAMES
+    assert found("-", stdin=io.BytesIO(data)) == NAMES
+
+
+def test_names_that_are_no_text_are_found_by_lists(tmp_path: Path, monkeypatch) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        touch(tmp_path, name)
+    except OSError:
+        pytest.skip("names must be text here")
+    monkeypatch.chdir(tmp_path)
+    assert found("-", stdin=io.BytesIO(b"caf\xe9.jpg\n")) == ["caf%E9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("a.jpg\r\nsub/b.jpg\r\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        ("/\r\n".encode("utf-16-be"), "UTF-16 without a byte order mark"),
+        ("写真/a.jpg\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (b"\xff\xfea\0.\0j", "its mark says UTF-16, but it is not that"),
+        (b"a.jpg\0\0b.jpg\0", "NUL bytes"),
+        (b"a.jpg\0b.jpg", "NUL bytes"),
+        (b"a.jpg\nb.j\0pg\n", "NUL bytes"),
+        ((SAMPLES / "hopper.jpg").read_bytes(), "it is a JPEG picture, not text"),
+    ],
+)
+def test_lists_that_are_none(tmp_path: Path, monkeypatch, data: bytes, why: str) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=f"^standard input: .*{why}.* one path a line"):
+        found("-", stdin=io.BytesIO(data))
+    (tmp_path / "list.txt").write_bytes(data)
+    with pytest.raises(SettingsError, match=f"^list.txt: .*{why}"):
+        found("@list.txt")
+
+
+def test_lists_of_find(tmp_path: Path, monkeypatch) -> None:
+    """`find . -print0` names the folder itself first; names may have line breaks."""
+    names = ["./a.jpg", "./two\nlines.jpg"] if os.name == "posix" else ["./a.jpg"]
+    touch(tmp_path, *names)
+    monkeypatch.chdir(tmp_path)
+    data = "".join(f"{name}\0" for name in (".", *names)).encode()
+    expected = ["a.jpg", "two%0Alines.jpg"][: len(names)]
+    assert found("-", stdin=io.BytesIO(data)) == expected
+
+
+@pytest.mark.parametrize("name", ["/", "home", "home/..", "link", "file:///", "file://{home}/**"])
+def test_a_list_does_not_bring_a_whole_disk(tmp_path: Path, monkeypatch, name: str) -> None:
+    home = tmp_path / "users" / "home"
+    touch(home, "photos/a.jpg")
+    (tmp_path / "users/link").symlink_to(home)
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.chdir(tmp_path / "users")
+    assert found("-", stdin=io.BytesIO(b"home/photos\n")) == ["a.jpg"]
+    data = f"# photos\n\nhome/photos\n{name.format(home=home)}\n".encode()
+    with pytest.raises(SettingsError, match=r"^standard input, line 4: .*give it outside of"):
+        found("-", stdin=io.BytesIO(data))
+    if name == "home":
+        assert found(home) == ["photos/a.jpg"], "by itself it may be given"
+
+
+def test_a_line_that_no_name_can_have(tmp_path: Path, monkeypatch) -> None:
+    """On Windows bytes that are not UTF-8 are no name."""
+    monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("utf-8"))
+    with pytest.raises(SettingsError, match=r"^standard input, line 2: it is not UTF-8; save"):
+        found("-", stdin=io.BytesIO(b"a.jpg\ncaf\xe9.jpg\n"))
+
+
+def test_what_a_line_is_refused_for_names_the_line(tmp_path: Path, monkeypatch) -> None:
+    touch(tmp_path, "run/run.json", "run/records/x")
+    (tmp_path / "list").write_text("a.jpg\nrun\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"^list, line 2: .*run is a run folder"):
+        found("@list")
 
 
 @pytest.mark.parametrize("data", [b"a.jpg\nb.jpg\n", b"a.jpg\0b.jpg\0"])

@@ -21,6 +21,7 @@ from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
+from tests.conftest import in_every_encoding
 from tests.ledgers import write_run
 
 
@@ -113,6 +114,14 @@ def test_a_column_of_a_file(run: RunInfo, tmp_path: Path) -> None:
     assert found == {"=f": 1, "m": 3, None: 1}
 
 
+def test_a_file_in_every_encoding(run: RunInfo, tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    for data in in_every_encoding("path,age\r\na.jpg,älter\r\nc/d.jpg,若い\r\n"):
+        table.write_bytes(data)
+        found = {item.group: item.faces for item in summarise(run, Grouping("age", table))}
+        assert found == {"älter": 1, "若い": 1, None: 3}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -120,7 +129,9 @@ def test_a_column_of_a_file(run: RunInfo, tmp_path: Path) -> None:
         (b"file,age\na,f\n", "needs the columns path and age"),
         (b"", "needs the columns"),
         (b"path,age\na,1\nb,1\na,2\n", "line 4: a a second time"),
-        (b"path,age\n\xff,1\n", "utf-8"),
+        (b"path,age\n\xff,1\n", "it is not UTF-8; save it as UTF-8"),
+        ("path,age\na,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (b"PK\x03\x04\0\0", "it is an Excel, zip or .npz file, not text"),
     ],
 )
 def test_files_that_make_no_sense(run: RunInfo, tmp_path: Path, content, message: str) -> None:

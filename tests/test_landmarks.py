@@ -18,7 +18,7 @@ from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face
-from tests.conftest import SAMPLES, photo_of, read_rgb
+from tests.conftest import SAMPLES, in_every_encoding, photo_of, read_rgb
 
 POINTS = [60.0, 80.0, 100.0, 80.0, 80.0, 100.0, 65.0, 120.0, 95.0, 120.0]
 NUMBERS = ",".join(map(str, POINTS))
@@ -55,6 +55,27 @@ def test_layouts(tmp_path: Path, text: str, confidence: float | None) -> None:
     assert 100 < face.size < 160
     assert face.box[0] < 60
     assert face.box[2] > 100
+
+
+def test_every_encoding(tmp_path: Path) -> None:
+    for data in in_every_encoding(f"{HEADER}\r\nä/写真.jpg,{NUMBERS}\r\n"):
+        (tmp_path / "faces.csv").write_bytes(data)
+        (face,) = detect(LandmarksFile(tmp_path / "faces.csv", Settings()), "ä/写真.jpg")
+        assert face.landmarks.ravel().tolist() == POINTS
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (f"a.jpg,{NUMBERS}\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (f"\ufeffa.jpg,{NUMBERS}\n".encode("utf-16-le")[:-1], "its mark says UTF-16"),
+        ((SAMPLES / "hopper.jpg").read_bytes(), "it is a JPEG picture, not text"),
+    ],
+)
+def test_files_that_are_no_text(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "faces.csv").write_bytes(data)
+    with pytest.raises(SettingsError, match=rf"faces\.csv: .*{message}"):
+        LandmarksFile(tmp_path / "faces.csv", Settings())
 
 
 def test_columns_in_any_order_with_boxes(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ input_options = stack(
         "--run", type=FOLDER, metavar="RUN", help="Take faces and scores from this run.",
     ),
     click.option(
-        "--scores", multiple=True, default=(), metavar="NAME=FILE",
-        help="Scores made elsewhere, or a run; may be repeated.",
+        "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
+        help="Scores made elsewhere, or a run; may be repeated. COLUMN is the score's, if its name "
+        "does not tell.",
     ),
     click.option(
         "--embeddings", metavar="NAME=FILE",
@@ -247,7 +248,10 @@ def validate(protocol: str, root: Path, pairs: Path | None, as_json: bool) -> No
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
-    """Do two tools rank the same photos alike? A and B are score files or runs."""
+    """Do two tools rank the same photos alike? A and B are score files or runs.
+
+    FILE:COLUMN names the score's column of a table.
+    """
     from faceqan_toolkit.cli import evaluate_tools
 
     evaluate_tools.agree(first, second, output, top, as_json=as_json)

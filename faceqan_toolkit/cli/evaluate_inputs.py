@@ -42,9 +42,19 @@ class Recogniser:
 
 
 def scores_of(given: str) -> tuple[ScoreTable, Path]:
-    """Return the scores that NAME=FILE means."""
+    """Return the scores that NAME=FILE or NAME=FILE:COLUMN means."""
+    name, file, column = named_scores(given)
+    name = name or (file.name if file.is_dir() else file.stem)
+    return read_scores(file, name, quality_column=column), file
+
+
+def named_scores(given: str) -> tuple[str, Path, str | None]:
+    """Return name, file and column of NAME=FILE:COLUMN; NAME and COLUMN may be left out."""
     name, file = named(given)
-    return read_scores(file, name or (file.name if file.is_dir() else file.stem)), file
+    place, colon, column = str(file).rpartition(":")
+    if colon and column and not file.exists() and Path(place).exists():
+        return name, Path(place), column
+    return name, file, None
 
 
 def named(given: str) -> tuple[str, Path]:

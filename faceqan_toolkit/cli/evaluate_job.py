@@ -19,6 +19,7 @@ from faceqan_toolkit.cli.evaluate_inputs import (
     Recogniser,
     is_weights_file,
     named,
+    named_scores,
     refuse,
     repeated,
     scores_of,
@@ -278,7 +279,7 @@ class Job:
         for given in self.chosen["scores"]:
             table, file = scores_of(given)
             values, match = table.match(self.protocol.paths)
-            lines = match.lines() + repeated(table.duplicates, table.conflicting)
+            lines = match.lines() + table.remarks()
             tell(f"{table.name}, {file}", lines)
             if np.isnan(values).all():
                 raise ScoresError(f"{file} has a score for none of the data set's photos")
@@ -315,8 +316,10 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         refuse(taken, "--scores-only opens no photo")
     # what it refuses must not be found after hours of work
     wanted = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
-    for given in (*chosen["scores"], *filter(None, [chosen["embeddings"]])):
-        if not (file := named(given)[1]).exists():
+    given = [named_scores(scores)[1] for scores in chosen["scores"]]
+    given += [named(embeddings)[1] for embeddings in filter(None, [chosen["embeddings"]])]
+    for file in given:
+        if not file.exists():
             raise ScoresError(f"{file}: No such file or directory")
     protocol = read_protocol(
         name, root.absolute(), pairs=chosen.get("pairs"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.cli.evaluate_inputs import scores_of
+from faceqan_toolkit.cli.evaluate_inputs import scores_of, tell
 from faceqan_toolkit.cli.show_evaluation import print_agreement
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.panels import read_panels
@@ -38,6 +38,9 @@ def agree(first: str, second: str, output: Path | None, movers: int, *, as_json:
     if output is not None:
         figure_format(output)
     tables = [scores_of(given) for given in (first, second)]
+    for table, file in tables:
+        if remarks := table.remarks():
+            tell(f"{table.name}, {file}", remarks)
     if tables[0][0].name == tables[1][0].name:
         tables = [
             (replace(table, name=f"{absolute(file).parent.name}/{table.name}"), file)

@@ -14,7 +14,7 @@ from platformdirs import user_data_path
 
 from faceqan_toolkit.embedders.registry import Entry, entries
 from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeights
-from faceqan_toolkit.files import is_file, parse_json
+from faceqan_toolkit.files import is_file, parse_json, read_text
 from faceqan_toolkit.settings import is_model_name
 from faceqan_toolkit.weights import checkout_weights
 from faceqan_toolkit.wording import reason_of
@@ -147,7 +147,7 @@ def names() -> list[str]:
 
 def _read_card(path: Path) -> Installed:
     with _readable(path):
-        card = parse_json(path.read_text(encoding="utf-8"))
+        card = parse_json(read_text(path))
         entry = Entry(**card["model"])
         # what the package knows of a model now counts, not what it knew when it was added
         entry = entries().get(entry.name, entry)

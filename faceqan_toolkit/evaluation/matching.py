@@ -12,22 +12,25 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.sources.names import PHOTO_EXTENSIONS
 
-RULES = ("exact", "end", "end without extension", "folder and name")
+RULES = ("exact", "end", "end without extension", "folder and name", "name")
 """How paths are matched, strictest first.
 
 - exact: the same relative path.
 - end: one of the two is the end of the other, whole folders and names.
 - end without extension: the same, extensions of photos left out; a crop of ours
-  (`a.jpg.0.png`) is the photo's.
+  (`a.jpg.0.png`) is the photo's, and so is one of FaceQnet's (`a.jpg_2.jpg`), if it is the only
+  one of the photo.
 - folder and name: the name without extension and the folder it lies in are the same, whatever
   stands before; not for names of digits alone, which say nothing.
+- name: the name without extension is the same, and on one of the two sides it begins with the name
+  of its folder, as LFW's `ann/ann_0001.jpg` does: CR-FIQA has all of XQLFW's photos in one folder.
 """
 
 Parts = tuple[str, ...]
 Key = Callable[[Parts], Parts | None]
 
 _EXTENSION = "|".join(sorted(extension.lstrip(".") for extension in PHOTO_EXTENSIONS))
-_CROP = rf"^(.+\.(?:{_EXTENSION}))\.0\.png\z"
+_CROP = rf"^(.+\.(?:{_EXTENSION}))(?:\.0\.png|_[0-9]+\.(?:{_EXTENSION}))\z"
 _PHOTO = rf"^(.+)\.(?:{_EXTENSION})\z"
 
 # Python spells the end of a text another way than RE2
@@ -181,6 +184,9 @@ def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterato
         yield (lambda parts: parts), (lambda parts: parts)
     elif rule == "folder and name":
         yield _folder_and_name, _folder_and_name
+    elif rule == "name":
+        yield _telling_name, _name
+        yield _name, _telling_name
     else:
         shown: Callable[[Parts], Parts] = _bare if rule.endswith("extension") else tuple
         for depth in sorted({len(parts) for parts in left.values()}):
@@ -201,6 +207,19 @@ def _tail(depth: int, shown: Callable[[Parts], Parts], drop: int = 0) -> Key:
 def _folder_and_name(parts: Parts) -> Parts | None:
     bare = _bare(parts)[-2:]
     return bare if len(bare) == 2 and not bare[1].isdigit() else None
+
+
+def _name(parts: Parts) -> Parts:
+    return _bare(parts)[-1:]
+
+
+def _telling_name(parts: Parts) -> Parts | None:
+    """Return a name that begins with its folder's as a whole word; none of digits alone."""
+    folder, name = ("", *_bare(parts))[-2:]
+    rest = name.removeprefix(folder)
+    if rest == name or rest[:1].isalnum() or not any(map(str.isalpha, name)):
+        return None
+    return (name,)
 
 
 def _bare(parts: Parts) -> Parts:

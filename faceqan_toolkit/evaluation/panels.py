@@ -17,7 +17,8 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.summary import Evaluation
-from faceqan_toolkit.files import parse_json
+from faceqan_toolkit.files import parse_json, read_text
+from faceqan_toolkit.text_files import open_text
 from faceqan_toolkit.wording import reason_of
 
 
@@ -91,9 +92,9 @@ def read_panels(folder: Path, fmr: float) -> list[Panel]:
     """
     summary, table = folder / "summary.json", folder / "curves.csv"
     with _refusing(summary):
-        evaluations = parse_json(summary.read_text(encoding="utf-8"))["evaluations"]
+        evaluations = parse_json(read_text(summary))["evaluations"]
     curves: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
-    with _refusing(table), table.open(encoding="utf-8", newline="") as lines:
+    with _refusing(table), open_text(table) as lines:
         for row in csv.DictReader(lines):
             if row["target"] == f"FMR {fmr:g}":
                 key = tuple(unguard(row[name]) for name in ("dataset", "recogniser", "method"))

@@ -25,11 +25,27 @@ from faceqan_toolkit.evaluation.plain_pickle import load_plain
 from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs import read_run
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text_files import to_utf8
+from faceqan_toolkit.wording import counted, reason_of
 
-PATH_COLUMNS = ("path", "image", "image_path", "img_path", "image_name", "filename", "file", "name")
+PATH_COLUMNS = (
+    "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
+    "name",
+)  # fmt: skip
 QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
 """Names of columns that are understood, in lower case; others must be given by name."""
+
+OFIQ_MEASURES = 28
+"""Measures of OFIQ's own configuration, UnifiedQualityScore first."""
+
+ACCEPTED = (
+    f"one column named {', '.join(PATH_COLUMNS)}, and one named {', '.join(QUALITY_COLUMNS)}; "
+    "another score column is named as in NAME=FILE:COLUMN"
+)
+"""Columns of a table, for messages."""
+
+ROUNDING = 1e-4
+"""Relative difference of scores of one photo that counts as none: batches change last digits."""
 
 LARGEST = 4 << 30
 """Bytes of a file, unpacked."""
@@ -47,7 +63,7 @@ class ScoreTable:
         format: what the file was read as.
         paths: (R,) each once, in the file's order.
         values: (R,) float64, higher is better; NaN if the tool could give none.
-        duplicates: paths that stood there several times with equal values.
+        duplicates: paths that stood there several times with equal values, up to `ROUNDING`.
         conflicting: paths that stood there with different values; they are left out.
         other_faces: how many rows were of a photo's further faces and did not count.
     """
@@ -59,6 +75,22 @@ class ScoreTable:
     duplicates: tuple[str, ...] = ()
     conflicting: tuple[str, ...] = ()
     other_faces: int = 0
+
+    def remarks(self, examples: int = 3) -> list[str]:
+        """Return what was not taken as it stands in the file: a clause for each kind."""
+        told = []
+        unscored = [self.paths[row] for row in np.flatnonzero(np.isnan(self.values))]
+        for what, paths in (
+            ("without a score in it", unscored),
+            ("several times in it with equal scores", list(self.duplicates)),
+            ("left out, with different scores", list(self.conflicting)),
+        ):
+            if paths:
+                more = f" and {len(paths) - examples:,} more" if len(paths) > examples else ""
+                told.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
+        if self.other_faces:
+            told.append(f"{counted(self.other_faces, 'row')} of further faces not used")
+        return told
 
     def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
         """Return the scores of some samples.
@@ -82,19 +114,21 @@ def read_scores(
 ) -> ScoreTable:
     """Return the scores in a file; its format is told by its content.
 
-    Understood are, packed with gzip or not: CSV with a header (ours, or with columns that are
-    named like `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and
-    score without one, OFIQ's CSV, parquet, text with `path score` lines (CR-FIQA), the pickle of
-    the published FaceQAN code; and a run folder.
+    Understood are, packed with gzip or not: CSV with a header (ours, FaceQnet's, or with columns
+    that are named like `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path
+    and score without one (pyiqa), OFIQ's CSV, parquet, text with `path score` lines (CR-FIQA),
+    the pickle of the published FaceQAN code (eDifFIQA's, too); and a run folder. Text is UTF-8, or
+    what its byte order mark says.
 
     Of our own results with several faces in a photo the first with a quality counts: the largest.
-    OFIQ's score of -1 is none.
+    A photo that OFIQ could not read or measure has no score: its row is `name;;`, or -1 stands in
+    the column with the name of the measure and ".scalar".
 
     Args:
         file: the file or run folder.
         name: see `ScoreTable`; the file's own if empty.
-        path_column: of a table, if it is not to be guessed.
-        quality_column: the same.
+        path_column: name of a table's column, if it is not one of `PATH_COLUMNS`.
+        quality_column: the same, of `QUALITY_COLUMNS`.
 
     Raises:
         ScoresError: it cannot be read, or is not clear; the message tells file and line.
@@ -102,6 +136,7 @@ def read_scores(
     file = Path(file)
     try:
         if file.is_dir():
+            _refuse_columns("a run folder", path_column, quality_column)
             kind, rows = "run", list(_run_rows(file))
         else:
             kind, rows = _rows(_unpacked(file), path_column, quality_column)
@@ -139,12 +174,11 @@ def _rows(
     if data.startswith(b"PAR1"):
         return "parquet", list(_parquet_rows(data, path_column, quality_column))
     if data.startswith(b"\x80"):
+        _refuse_columns("a pickle", path_column, quality_column)
         return "pickle", list(_pickle_rows(data))
     if data.startswith(b"PK\x03\x04"):
         raise ValueError("a zip or .npz file holds no scores; embeddings are another option")
-    if b"\0" in data[:4096]:
-        raise ValueError("neither text nor parquet nor a pickle")
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
     if not (path_column or quality_column) and _is_text_row(first):
         return "text", list(_text_rows(text))
@@ -173,30 +207,75 @@ def _csv_rows(
 ) -> tuple[str, list[Row]]:
     delimiter = max(",;\t", key=first.count)
     if not first.count(delimiter):
-        raise ValueError("the first line has neither columns nor a path and a number")
+        raise ValueError(
+            "the first line has neither columns nor a path and a number. Accepted are lines of a "
+            f"path and a number, and tables with a header: {ACCEPTED}"
+        )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
     header = [cell.strip() for cell in cells]
     if len(header) == 2 and _number(header[1]) is not None and not (path_column or quality_column):
         everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        return "csv without header", list(_cells_rows(everything, 2, 0, 1))
+        return "csv without header", list(_cells_rows(_numbered(everything), 2, 0, 1))
+    if delimiter == ";" and header[0] == "Filename":
+        return "ofiq", list(_ofiq_rows(reader, header, path_column, quality_column))
     path, quality = _columns(header, path_column, quality_column)
+    rows = _numbered(reader)
     if {"rank", "path", "face", "quality"} <= set(header):
         face = header.index("face")
         return "rankings", list(
-            _cells_rows(reader, len(header), path, quality, face=face, guarded=True)
+            _cells_rows(rows, len(header), path, quality, face=face, guarded=True)
         )
-    if delimiter == ";" and "Filename" in header:
-        wanted = header[quality].removesuffix(".scalar") + ".scalar"
-        scalar = header.index(wanted) if wanted in header else None
-        if header[-1] == "":
-            header.pop()  # OFIQ ends its header, not its rows, with a semicolon
-        return "ofiq", list(_cells_rows(reader, len(header), path, quality, scalar=scalar))
-    return "csv", list(_cells_rows(reader, len(header), path, quality))
+    scalar = _scalar(header, quality)
+    return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
+
+
+def _ofiq_rows(
+    reader: Any, header: list[str], path_column: str | None, quality_column: str | None
+) -> Iterator[Row]:
+    """Yield the rows of OFIQSampleApp.
+
+    It ends its header, not its rows, with a semicolon. The row of a photo that it cannot read has
+    no measures, `name;;`; if that photo is the first one, the header names no measures.
+    """
+    if header[-1] == "":
+        header.pop()
+    unnamed = header in (["Filename"], ["Filename", "assessment_time_in_ms"])
+    if unnamed:
+        others = [""] * (OFIQ_MEASURES - 1)
+        header[1:1] = ["UnifiedQualityScore", *others, "UnifiedQualityScore.scalar", *others]
+    path, quality = _columns(header, path_column, quality_column)
+
+    def whole() -> Iterator[tuple[int, list[str]]]:
+        for line, cells in _numbered(reader):
+            if not any(cells[1:3]):
+                cells += [""] * (len(header) - len(cells))
+            elif unnamed and len(cells) != len(header):
+                raise ScoresError(
+                    f"line {line}: OFIQ could not read its first photo, so the header names no "
+                    f"measures, and these are not OFIQ's usual {OFIQ_MEASURES}; run OFIQ again "
+                    "with a readable photo first"
+                )
+            yield line, cells
+
+    yield from _cells_rows(whole(), len(header), path, quality, scalar=_scalar(header, quality))
+
+
+def _scalar(names: Sequence[str], quality: int) -> int | None:
+    """Return the column in which OFIQ's -1 says that a measure failed, if there is one."""
+    wanted = names[quality].removesuffix(".scalar") + ".scalar"
+    return list(names).index(wanted) if wanted in names else None
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV reader that are not blank, with their line numbers."""
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
 
 
 def _cells_rows(
-    reader: Any,
+    rows: Iterable[tuple[int, list[str]]],
     width: int,
     path: int,
     quality: int,
@@ -205,10 +284,8 @@ def _cells_rows(
     scalar: int | None = None,
     guarded: bool = False,
 ) -> Iterator[Row]:
-    for cells in reader:
-        where = f"line {reader.line_num}"
-        if not any(cell.strip() for cell in cells):
-            continue
+    for line, cells in rows:
+        where = f"line {line}"
         if len(cells) != width and not (len(cells) == width + 1 and cells[-1] == ""):
             raise ScoresError(f"{where}: {len(cells)} cells, not {width}")
         text = cells[quality].strip()
@@ -236,15 +313,21 @@ def _parquet_rows(
     names = file.schema_arrow.names
     path, quality = _columns(names, path_column, quality_column)
     ours = {"rank", "path", "face", "quality"} <= set(names)
+    scalar = _scalar(names, quality)
     wanted = [names[path], names[quality], *(["face"] if ours else [])]
-    for batch in file.iter_batches(columns=wanted):
-        faces = batch.column("face").to_pylist() if ours else [0] * len(batch)
-        for shown, value, face in zip(
+    if scalar is not None:
+        wanted.append(names[scalar])
+    for batch in file.iter_batches(columns=list(dict.fromkeys(wanted))):
+        nothing = [0] * len(batch)
+        for shown, value, face, measured in zip(
             batch.column(names[path]).to_pylist(),
             batch.column(names[quality]).to_pylist(),
-            faces,
+            batch.column("face").to_pylist() if ours else nothing,
+            nothing if scalar is None else batch.column(names[scalar]).to_pylist(),
             strict=True,
         ):
+            if measured == -1:
+                value = None
             if not isinstance(shown, str) or not isinstance(value, (int, float, type(None))):
                 raise ValueError(f"{names[path]} must be text and {names[quality]} numbers")
             number = math.nan if value is None else _number(value)
@@ -289,20 +372,35 @@ def _columns(
             if (name == wanted if wanted else name.strip().lower() in known)
         ]
         if len(fitting) != 1:
-            there = ", ".join(names)[:300]
-            problem = f"no column {wanted!r}" if wanted else f"which column is the {what}?"
-            raise ValueError(f"{problem} There are: {there}")
+            there = ", ".join(filter(None, names))[:300]
+            problem = f"no column {wanted!r}." if wanted else f"which column is the {what}?"
+            raise ValueError(f"{problem} There are: {there}. Accepted are {ACCEPTED}")
         places.append(fitting[0])
     return places[0], places[1]
 
 
+def _refuse_columns(what: str, path_column: str | None, quality_column: str | None) -> None:
+    """Raise ValueError if columns are named in what has none."""
+    if path_column or quality_column:
+        raise ValueError(f"{what} has no columns; leave {path_column or quality_column!r} out")
+
+
 def _number(value: str | float) -> float | None:
-    """Return a number or NaN; None for what is neither, infinity included."""
+    """Return a number or NaN; None for what is neither, infinity included.
+
+    FaceQnet writes its numbers in brackets, as numpy prints arrays of one.
+    """
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        value = value[1:-1]
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
     return None if math.isinf(number) else number
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=ROUNDING) or (math.isnan(one) and math.isnan(other))
 
 
 def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
@@ -320,7 +418,7 @@ def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
             other_faces += 1
             if not math.isnan(value) and (face < known_face or math.isnan(known)):
                 found[path] = (face, value)
-        elif known == value or (math.isnan(known) and math.isnan(value)):
+        elif _equal(known, value):
             duplicates[path] = None
         else:
             conflicting[path] = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
-from faceqan_toolkit.files import parse_json, replacing, write_text
+from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
 from faceqan_toolkit.filtering import Decision
 from faceqan_toolkit.manifest import Manifest
 from faceqan_toolkit.paths import path_text
@@ -294,7 +294,7 @@ def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
         RunError: its list cannot be read.
     """
     try:
-        content = parse_json((folder / INDEX).read_text(encoding="utf-8"))
+        content = parse_json(read_text(folder / INDEX))
         return {
             str(name): {key: entry[key] for key in ("selection", "photos", "errors", "bytes")}
             for name, entry in content["shards"].items()

@@ -227,9 +227,12 @@ def test_agree(done, command_line: CommandLine, tmp_path: Path) -> None:
     worse = tmp_path / "worse.csv"
     with (folder / "OUT/scores/rankings.csv").open(encoding="utf-8") as lines:
         rows = [(row["path"], -float(row["quality"])) for row in csv.DictReader(lines)]
-    worse.write_text("path,quality\n" + "".join(f"{p},{q}\n" for p, q in rows), encoding="utf-8")
-    told = command_line("evaluate", "agree", "OUT/scores", worse, cwd=folder)
+    unread = "unread.jpg,\n"
+    lines = [f"{p},{q}\n" for p, q in rows]
+    worse.write_text("".join(["path,fiqa\n", *lines, unread]), encoding="utf-16")
+    told = command_line("evaluate", "agree", "OUT/scores", f"{worse}:fiqa", cwd=folder)
     assert "Spearman -1.0000" in told.stdout
+    assert f"worse, {worse}: 1 without a score in it: unread.jpg" in told.stderr
     (tmp_path / "scores.csv").write_bytes((folder / "OUT/scores/rankings.csv").read_bytes())
     again = tmp_path / "scores.csv"
     told = command_line("evaluate", "agree", "OUT/scores", again, "--json", cwd=folder)

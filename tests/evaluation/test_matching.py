@@ -43,6 +43,32 @@ def test_folder_and_name() -> None:
     assert match.rules["folder and name"] == 3
 
 
+def test_names_that_begin_with_their_folders() -> None:
+    """CR-FIQA has all of XQLFW's photos in one folder."""
+    wanted = [f"lfw_original_imgs_min_qual0.85variant11/{path}" for path in LFW]
+    flat = [f"XQLFW/XQLFW/images/{path.split('/')[1]}" for path in LFW]
+    for match in (match_paths(wanted, flat), match_paths(flat, wanted)):
+        assert match.index.tolist() == [0, 1, 2]
+        assert match.rules["name"] == 3
+    # any other name may be another person's
+    assert match_paths(["ann/front.jpg"], ["images/front.jpg"]).index.tolist() == [-1]
+    assert match_paths(["an/ann_1.jpg"], ["images/ann_1.jpg"]).index.tolist() == [-1]
+    assert match_paths(["001/001.jpg"], ["images/001.jpg"]).index.tolist() == [-1]
+    assert match_paths(["001/001_01.jpg"], ["images/001_01.jpg"]).index.tolist() == [-1]
+    twice = match_paths(wanted, [*flat, "CALFW/images/A_B_0001.jpg"])
+    assert twice.index.tolist() == [-1, 1, 2]
+
+
+def test_crops_of_faceqnet() -> None:
+    """Its file on LFW has every face of a photo, in no order: `a.jpg_0.jpg`, `a.jpg_1.jpg`."""
+    crops = [rf"A_B\A_B_0001.jpg_{face}.jpg" for face in (0, 1)]
+    assert match_paths(LFW, crops[:1]).index.tolist() == [0, -1, -1]
+    both = match_paths(LFW, crops)
+    assert both.index.tolist() == [-1, -1, -1]
+    assert both.ambiguous == (LFW[0],)
+    assert match_paths(crops, crops).index.tolist() == [0, 1]
+
+
 def test_numbers_of_another_data_set_are_not_matched() -> None:
     match = match_paths(["lfw/images/00000.jpg"], ["cfp_fp/images/00000.jpg"])
     assert match.index.tolist() == [-1]
@@ -83,6 +109,10 @@ def test_summary_names_what_is_left() -> None:
 def naive(wanted: list[str], given_paths: list[str]) -> list[int]:
     """Return the same by comparing everything with everything."""
 
+    def tells(path: PurePosixPath) -> bool:
+        name, folder = path.name, path.parent.name
+        return bool(folder) and name == folder and name.isalpha()
+
     def fits(rule: str, a: str, b: str) -> bool:
         if "extension" in rule or "name" in rule:
             a, b = (re.sub(r"\.(jpg|png)$", "", path) for path in (a, b))
@@ -92,6 +122,8 @@ def naive(wanted: list[str], given_paths: list[str]) -> list[int]:
         if rule == "folder and name":
             return (len(first) > 1 and len(second) > 1 and first[-2:] == second[-2:]
                     and not first[-1].isdigit())  # fmt: skip
+        if rule == "name":
+            return first[-1] == second[-1] and (tells(PurePosixPath(a)) or tells(PurePosixPath(b)))
         short = min(len(first), len(second))
         return first[-short:] == second[-short:]
 
@@ -136,7 +168,23 @@ def test_any_text(wanted: list[str], given_paths: list[str]) -> None:
 
 NAMES = st.lists(
     st.text(max_size=3)
-    | st.sampled_from(["a", ".jpg", ".JPG", ".png", ".0.png", ".0.PNG", "/", "\\", "\n", "'", "."]),
+    | st.sampled_from(
+        [
+            "a",
+            ".jpg",
+            ".JPG",
+            ".png",
+            ".0.png",
+            ".0.PNG",
+            "_1.jpg",
+            "_0.png",
+            "/",
+            "\\",
+            "\n",
+            "'",
+            ".",
+        ]
+    ),
     min_size=1,
     max_size=6,
 ).map("".join)

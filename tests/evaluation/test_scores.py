@@ -23,6 +23,7 @@ from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
+from tests.conftest import in_every_encoding
 
 OFIQ = "Filename;UnifiedQualityScore;HeadSize;UnifiedQualityScore.scalar;HeadSize.scalar;\n"
 
@@ -69,6 +70,119 @@ def test_columns_by_name(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("place", range(6))
+def test_every_encoding(tmp_path: Path, place: int) -> None:
+    for text in (
+        "ä/1.jpg 0.25\r\nb c/写.jpg -0.5\r\n",
+        "path,score\nä/1.jpg,0.25\nb c/写.jpg,-0.5\n",
+    ):
+        for pack in (bytes, gzip.compress):
+            table = read(tmp_path, pack(in_every_encoding(text)[place]))
+            assert as_dict(table) == {"ä/1.jpg": 0.25, "b c/写.jpg": -0.5}
+
+
+MEASURES = ["UnifiedQualityScore", *(f"Measure{index}" for index in range(27))]
+
+
+def ofiq(*, first_unreadable: bool, time: bool) -> str:
+    """Return what OFIQSampleApp writes: since 1.0.1 with the time, before without."""
+    names = [*MEASURES, *(f"{name}.scalar" for name in MEASURES)]
+    end = ["assessment_time_in_ms"] if time else []
+    header = ["Filename", *([] if first_unreadable else names), *end]
+    took = ";12" if time else ""
+    unreadable = [f"bad{index}.jpg;;" + (";0" if time else "") for index in range(2)]
+    rows = [
+        f"a/1.jpg;22.5;{';'.join(['7'] * 27)};47;{';'.join(['50'] * 27)}{took}",
+        # no face: every measure failed
+        f"none.jpg;{';'.join(['0'] * 28)};{';'.join(['-1'] * 28)}{took}",
+    ]
+    rows = [unreadable[0], *rows, unreadable[1]] if first_unreadable else [*rows, *unreadable]
+    return "".join(f"{line}\n" for line in [";".join(header) + ";", *rows])
+
+
+@pytest.mark.parametrize("time", [False, True])
+@pytest.mark.parametrize("first_unreadable", [False, True])
+def test_photos_that_ofiq_could_not_read(tmp_path, first_unreadable: bool, time: bool) -> None:
+    table = read(tmp_path, ofiq(first_unreadable=first_unreadable, time=time))
+    assert table.format == "ofiq"
+    scores = as_dict(table)
+    assert scores.pop("a/1.jpg") == 22.5
+    assert set(scores) == {"bad0.jpg", "bad1.jpg", "none.jpg"}
+    assert all(map(math.isnan, scores.values()))
+    (remark,) = table.remarks()
+    assert remark.startswith("3 without a score in it: ")
+    assert "bad1.jpg" in remark
+    scalar = read(
+        tmp_path, ofiq(first_unreadable=first_unreadable, time=time),
+        quality_column="UnifiedQualityScore.scalar",
+    )  # fmt: skip
+    assert as_dict(scalar)["a/1.jpg"] == 47
+    assert np.isnan(scalar.values).sum() == 3
+
+
+def test_ofiq_files_that_are_not_clear(tmp_path: Path) -> None:
+    other = "Filename;assessment_time_in_ms;\nbad.jpg;;;0\na.jpg;1;2;3;4;5\n"
+    with pytest.raises(ScoresError, match="line 3: OFIQ could not read its first photo"):
+        read(tmp_path, other)
+    with pytest.raises(ScoresError, match="line 3: 3 cells, not 5"):
+        read(tmp_path, OFIQ + "a.jpg;1;2;3;4\nb.jpg;1;2\n")
+    with pytest.raises(ScoresError, match=r"no column 'Sharpness'\. There are: Filename, Unified"):
+        read(tmp_path, ofiq(first_unreadable=True, time=True), quality_column="Sharpness")
+    assert np.isnan(read(tmp_path, "Filename;\nbad.jpg;;\n").values).all()
+
+
+def test_minus_one_of_ofiq_in_other_tables(tmp_path: Path) -> None:
+    """Rewritten with commas, or as parquet, a failed measure is still none."""
+    text = "Filename,UnifiedQualityScore,UnifiedQualityScore.scalar\na,22.5,47\nb,0,-1\n"
+    np.testing.assert_array_equal(read(tmp_path, text).values, [22.5, np.nan])
+    columns = {"Filename": ["a", "b"], "UnifiedQualityScore": [22.5, 0.0],
+               "UnifiedQualityScore.scalar": [47, -1]}  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
+    np.testing.assert_array_equal(read_scores(tmp_path / "s.parquet").values, [22.5, np.nan])
+    table = read_scores(tmp_path / "s.parquet", quality_column="UnifiedQualityScore.scalar")
+    np.testing.assert_array_equal(table.values, [47, np.nan])
+
+
+def test_faceqnet(tmp_path: Path) -> None:
+    """Header `img;score`, Windows paths, each number as numpy prints an array of one."""
+    text = (
+        "img;score\r\n.\\\\Samples_cropped\\\\Picture 11.png;[0.6432184]\r\n"
+        "A_B\\A_B_0001.jpg_0.jpg;[0.]\r\nA_B\\A_B_0002.jpg_0.jpg;[6.1e-05]\r\n"
+    )
+    table = read(tmp_path, text)
+    values, match = table.match(["Samples_cropped/Picture 11.png", "A_B/A_B_0001.jpg"])
+    np.testing.assert_array_equal(values, [0.6432184, 0])
+    assert len(match.unused) == 1
+    with pytest.raises(ScoresError, match="is no number"):
+        read(tmp_path, "img;score\na;[0.5 0.25]\n")
+
+
+def test_cr_fiqa_on_xqlfw(tmp_path: Path) -> None:
+    """Its list has a photo as often as pairs do; a batch may change the last digits."""
+    table = read(
+        tmp_path,
+        "XQLFW/XQLFW/images/A_B_0001.jpg 1.3000001\nXQLFW/XQLFW/images/C_D_0001.jpg 2.0\n"
+        "XQLFW/XQLFW/images/A_B_0001.jpg 1.2999999\n",
+    )
+    values, _ = table.match(["v11/C_D/C_D_0001.jpg", "v11/A_B/A_B_0001.jpg"])
+    np.testing.assert_array_equal(values, [2.0, 1.3000001])
+    (remark,) = table.remarks()
+    assert remark == "1 several times in it with equal scores: XQLFW/XQLFW/images/A_B_0001.jpg"
+
+
+def test_pyiqa(tmp_path: Path) -> None:
+    table = read(tmp_path, "a b.jpg\t0.25\nc.jpg\t4.5\n")
+    assert as_dict(table) == {"a b.jpg": 0.25, "c.jpg": 4.5}
+
+
+def test_columns_of_what_has_none(tmp_path: Path, run: Path) -> None:
+    for content, what in ((pickle.dumps({"a": 1.0}), "a pickle"), (b"a 1\n", "neither columns")):
+        with pytest.raises(ScoresError, match=what):
+            read(tmp_path, content, quality_column="quality")
+    with pytest.raises(ScoresError, match="a run folder has no columns; leave 'quality' out"):
+        read_scores(run, quality_column="quality")
+
+
 def test_no_score(tmp_path: Path) -> None:
     table = read(tmp_path, OFIQ + "a;0.000000;0;-1;-1\nb;22.5;1;47;9\n")
     assert math.isnan(table.values[0])
@@ -85,12 +199,17 @@ def test_no_score(tmp_path: Path) -> None:
         ("path,quality\na,inf\n", "line 2: 'inf' is no number"),
         ("a 0.5\nb\n", "line 2: not a path, a space and a number"),
         ("path,quality,score\na,1,2\n", "which column is the quality"),
-        ("who,what\na,1\n", "which column is the path. There are: who, what"),
+        (
+            "who,what\na,1\n",
+            "which column is the path. There are: who, what. Accepted are one column "
+            "named path, image, .* and one named quality, .*; another .* NAME=FILE:COLUMN",
+        ),
         ("path,quality\n", "no scores"),
-        ("", "neither"),
+        ("", "neither columns nor .* tables with a header: one column named path, image"),
         ("hello\n", "neither"),
         (b"PK\x03\x04rest", "npz"),
-        (b"\x89PNG\r\n\0\0", "neither text"),
+        (b"\x89PNG\r\n\0\0", "it is a PNG picture, not text"),
+        ("a 1\nb 2\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"\x1f\x8bnot gzip", "."),
         (b"PAR1 not parquet PAR1", "."),
     ],

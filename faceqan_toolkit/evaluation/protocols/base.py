@@ -15,6 +15,7 @@ from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.evaluation.protocols.templates import Templates
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.sources.locate import locate
+from faceqan_toolkit.text_files import to_utf8
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import reason_of
 
@@ -230,19 +231,19 @@ def numbered_lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str
     """Return the lines of a text file that are not blank, with their numbers from 1.
 
     Args:
-        file: UTF-8; bytes that are no text stay as they are.
+        file: UTF-8, or what its byte order mark says; bytes that are no UTF-8 stay as they are.
         shown: what to call it.
         log: gets the reason if None is returned.
     """
     try:
-        data = file.read_bytes()
+        data = to_utf8(file.read_bytes())
     except FileNotFoundError:
         log.add("missing_list", "no such file", shown)
         return None
     except (OSError, ValueError) as error:
         log.add("unreadable_list", reason_of(error), shown)
         return None
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    text = data.decode("utf-8", "surrogateescape")
     lines = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
     return [(number, line) for number, line in lines if line.strip()]
 

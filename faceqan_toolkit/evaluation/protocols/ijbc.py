@@ -23,6 +23,7 @@ from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.evaluation.protocols.templates import Templates
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.text_files import HEAD_BYTES, encoding_of, open_text
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from faceqan_toolkit.wording import reason_of
 
@@ -200,13 +201,22 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
     """Yield a list's rows, tens of thousands at a time; after a bad row there are no more."""
     columns, rows = COLUMNS[name], 0
     try:
-        with (root / name).open("rb") as file:
-            if not file.read(1):
-                log.add("row_count", "the list is empty", name)
-                return
+        encoding = _encoding(root / name)
+        if encoding is None:
+            log.add("row_count", "the list is empty", name)
+            return
+    except FileNotFoundError:
+        log.add("missing_list", "no such file", name)
+        return
+    except (OSError, ValueError) as error:
+        log.add("unreadable_list", reason_of(error), name)
+        return
+    try:
         with pacsv.open_csv(
             root / name,
-            read_options=pacsv.ReadOptions(column_names=list(columns), block_size=BLOCK_BYTES),
+            read_options=pacsv.ReadOptions(
+                column_names=list(columns), block_size=BLOCK_BYTES, encoding=encoding
+            ),
             parse_options=pacsv.ParseOptions(
                 delimiter=" ", quote_char=False, ignore_empty_lines=False
             ),
@@ -215,9 +225,6 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
             for batch in reader:
                 rows += len(batch)
                 yield batch
-    except FileNotFoundError:
-        log.add("missing_list", "no such file", name)
-        return
     except (OSError, ValueError, pa.ArrowException) as error:
         line = None if isinstance(error, OSError) else _bad_line(root / name, columns)
         if line is None:
@@ -231,7 +238,20 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
         log.add("official_count", message, name)
 
 
-def _int32(cell: bytes) -> int:
+def _encoding(file: Path) -> str | None:
+    """Return the encoding of a list, as pyarrow takes it; None if the list is empty.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text.
+    """
+    with file.open("rb") as content:
+        head = content.read(HEAD_BYTES)
+    # pyarrow reads "utf8" without Python's help, and passes over its mark
+    return encoding_of(head).removesuffix("-sig") if head else None
+
+
+def _int32(cell: str) -> int:
     value = int(cell)
     if not -(2**31) <= value < 2**31:
         raise ValueError("too large")
@@ -240,18 +260,20 @@ def _int32(cell: bytes) -> int:
 
 def _bad_line(file: Path, columns: dict[str, pa.DataType]) -> int | None:
     """Return the number of the first line that is not as it should be."""
-    readers: dict[pa.DataType, Callable[[bytes], object]] = {
-        _NAME: bytes.decode,
+    readers: dict[pa.DataType, Callable[[str], object]] = {
+        _NAME: str.encode,  # fails for bytes that are no text
         _NUMBER: _int32,
         _REAL: float,
     }
     makers = [readers[kind] for kind in columns.values()]
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            cells = line.rstrip(b"\r\n").split(b" ")
-            try:
+    number = 0
+    try:
+        with open_text(file, "surrogateescape") as lines:
+            for line in lines:
+                number += 1
+                cells = line.rstrip("\r\n").split(" ")
                 for make, cell in zip(makers, cells, strict=True):
                     make(cell)
-            except ValueError:
-                return number
+    except ValueError:
+        return max(number, 1)
     return None

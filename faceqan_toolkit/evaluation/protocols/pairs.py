@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol, inner_path
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
+from faceqan_toolkit.text_files import to_utf8
 from faceqan_toolkit.wording import reason_of
 
 COLUMNS = ("a", "b", "label")
@@ -22,16 +23,13 @@ def read_pairs(root: Path, *, pairs: Path) -> Protocol:
 
     Args:
         root: the folder that the paths in the file are relative to.
-        pairs: UTF-8, with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
+        pairs: CSV, with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
     """
     root, log, builder = Path(root), IssueLog(), ListBuilder()
     file = Path(pairs)
     builder.open(file.name)
     try:
-        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        if b"\0" in data[:4096]:
-            raise ValueError(NO_TEXT)
-        text = data.decode("utf-8", "surrogateescape")
+        text = to_utf8(file.read_bytes()).decode("utf-8", "surrogateescape")
         _parse(text, file.name, builder, log)
     except FileNotFoundError:
         log.add("missing_list", "no such file", file.name)

@@ -17,7 +17,7 @@ from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate
 from faceqan_toolkit.landmarks import LandmarksFile
 from faceqan_toolkit.settings import Settings
-from tests.conftest import photo_of
+from tests.conftest import in_every_encoding, photo_of
 from tests.evaluation.protocols.trees import ijbc_tree, lfw_tree
 
 
@@ -131,6 +131,32 @@ def test_lines_are_right_beyond_the_first_block(tmp_path: Path) -> None:
     blocks = list(protocol.pairs.blocks(100_000))
     assert max(len(block.first) for block in blocks) == 100_000
     assert sum(len(block.first) for block in blocks) == number
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_every_encoding(tmp_path: Path, place: int) -> None:
+    ijbc_tree(tmp_path)
+    before = read_protocol("ijbc", tmp_path)
+    pairs = tmp_path / "meta/ijbc_template_pair_label.txt"
+    broken = pairs.read_text(encoding="utf-8") + "broken\n"
+    for file in (tmp_path / "meta").iterdir():
+        file.write_bytes(in_every_encoding(file.read_text(encoding="utf-8"))[place])
+    after = read_protocol("ijbc", tmp_path)
+    assert after.paths == before.paths
+    for name in ("first", "second", "mated"):
+        found, expected = (getattr(one.comparisons(), name) for one in (after, before))
+        np.testing.assert_array_equal(found, expected)
+    pairs.write_bytes(in_every_encoding(broken)[place])
+    with pytest.raises(ProtocolError, match=r"pair_label\.txt, line 37: not 'first second label'"):
+        read_protocol("ijbc", tmp_path)
+
+
+def test_a_list_that_is_no_text(tmp_path: Path) -> None:
+    tree = ijbc_tree(tmp_path)
+    text = "\n".join(tree.lines("face_tid_mid"))
+    (tmp_path / "meta/ijbc_face_tid_mid.txt").write_bytes(text.encode("utf-16-le"))
+    with pytest.raises(ProtocolError, match="UTF-16 without a byte order mark; save it as UTF-8"):
+        read_protocol("ijbc", tmp_path)
 
 
 def test_missing_and_empty_lists(tmp_path: Path) -> None:

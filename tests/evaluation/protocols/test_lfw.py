@@ -13,6 +13,7 @@ from faceqan_toolkit.errors import FaceQANError, ProtocolError
 from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate
+from tests.conftest import in_every_encoding
 from tests.evaluation.protocols.trees import Pair, lfw_photo, lfw_tree, photo
 
 
@@ -22,6 +23,16 @@ def read_pairs(protocol: Protocol) -> list[Pair]:
         (protocol.paths[a], protocol.paths[b], bool(mated))
         for a, b, mated in zip(found.first, found.second, found.mated, strict=True)
     ]
+
+
+def test_every_encoding(tmp_path: Path) -> None:
+    tree = lfw_tree(tmp_path)
+    for data in in_every_encoding("\r\n".join(tree.lines)):
+        (tmp_path / "pairs.txt").write_bytes(data)
+        assert read_pairs(read_protocol("lfw", tmp_path)) == tree.pairs
+    (tmp_path / "pairs.txt").write_bytes("\n".join(tree.lines).encode("utf-16-le"))
+    with pytest.raises(ProtocolError, match=r"pairs\.txt: .*UTF-16 without a byte order mark"):
+        read_protocol("lfw", tmp_path)
 
 
 def test_ten_folds(tmp_path: Path) -> None:

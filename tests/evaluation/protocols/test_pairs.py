@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from faceqan_toolkit.errors import FaceQANError, ProtocolError
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate
+from tests.conftest import in_every_encoding
 from tests.evaluation.protocols.test_lfw import read_pairs
 from tests.evaluation.protocols.trees import Pair, pairs_csv, photo
 
@@ -21,6 +22,13 @@ PAIRS: list[Pair] = [
     ("b, c/1.jpg", "b, c/ä.jpg", True),
     ("d.jpg", "a/2.jpg", False),
 ]
+
+
+def test_every_encoding(tmp_path: Path) -> None:
+    pairs_csv(tmp_path / "list.csv", PAIRS)
+    for data in in_every_encoding((tmp_path / "list.csv").read_text(encoding="utf-8")):
+        (tmp_path / "list.csv").write_bytes(data)
+        assert read_pairs(read_protocol("pairs", tmp_path, pairs=tmp_path / "list.csv")) == PAIRS
 
 
 @pytest.mark.parametrize("columns", [("a", "b", "label"), ("label", "b", "a")])
@@ -82,7 +90,8 @@ def test_people_that_contradict_each_other(tmp_path: Path) -> None:
         (b"x,y,1\n", "they are x, y, 1"),
         (b'a,b,label\n"x,y,1\n', "unexpected end of data"),
         (b"\x89\xf4,\x07\n", "the columns must be a, b, label; this file is no text$"),
-        (b"PK\3\4\0\0", "this file is no text"),
+        (b"PK\3\4\0\0", "it is an Excel, zip or .npz file, not text"),
+        ("a,b,label\nx,y,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
     ],
     ids=repr,
 )
