@@ -320,10 +320,8 @@ def _pyramid(
         halvings = min(max(0, int(-math.log2(scale))), len(halves) - 1)
         shrink = 1 / (scale * 2**halvings)
         how = cv2.INTER_AREA if shrink > BILINEAR_LIMIT else cv2.INTER_LINEAR
-        level = cv2.resize(halves[halvings], size, interpolation=how)
-        if margin:
-            level = cv2.copyMakeBorder(level, *[margin] * 4, cv2.BORDER_CONSTANT, value=FILL)
-        yield scale, np.asarray(level, np.uint8)
+        level = np.asarray(cv2.resize(halves[halvings], size, interpolation=how), np.uint8)
+        yield scale, _bordered(level, *[margin] * 4) if margin else level
         scale *= FACTOR
 
 
@@ -366,16 +364,19 @@ def _region(picture: Pixels, x1: int, y1: int, x2: int, y2: int) -> Pixels:
     region = picture[top:bottom, left:right]
     if region.size == 0 or (left, top, right, bottom) == (x1, y1, x2, y2):
         return region
-    borders = (top - y1, y2 - bottom, left - x1, x2 - right)
-    filled = cv2.copyMakeBorder(region, *borders, cv2.BORDER_CONSTANT, value=FILL)
-    return np.asarray(filled, np.uint8)
+    return _bordered(region, top - y1, y2 - bottom, left - x1, x2 - right)
+
+
+def _bordered(picture: Pixels, top: int, bottom: int, left: int, right: int) -> Pixels:
+    """Return a picture with so many pixels of `FILL` on each side."""
+    wider = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL)
+    return np.asarray(wider, np.uint8)
 
 
 def _crosses_edge(boxes: Array, size: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return (N,) whether boxes reach beyond a picture of that width and height."""
     low, high = boxes[:, :2].astype(int), boxes[:, 2:4].astype(int)
-    crosses: NDArray[np.bool_] = ((low < 1) | (high > size)).any(axis=1)
-    return crosses
+    return np.asarray(((low < 1) | (high > size)).any(axis=1), np.bool_)
 
 
 def _whole(size: tuple[int, ...]) -> Array:
@@ -455,5 +456,4 @@ def _contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
     shared = (high - low + 1).clip(0).prod(axis=1)
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    contained: NDArray[np.bool_] = shared > OVERLAP * np.minimum(area, areas)
-    return contained
+    return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)

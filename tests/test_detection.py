@@ -11,7 +11,6 @@ from facenet_pytorch import MTCNN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.alignment import ARCFACE_TEMPLATE
 from faceqan_toolkit.detection import make_detector, spans, unrotate
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
 from faceqan_toolkit.settings import DETECTORS, Settings
