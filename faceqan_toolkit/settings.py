@@ -15,7 +15,11 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.methods import METHODS
 
 ALGORITHM_VERSION = 2
-"""Raised whenever the same settings would give other scores than before."""
+"""Raised whenever the same settings give a crop another score than before."""
+
+DETECTION_VERSION = 2
+"""Raised whenever the same settings find or choose other faces than before; runs of version 0.1
+name none."""
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "align-and-score": ("detection", "alignment", "quality"),
@@ -100,11 +104,13 @@ class Settings:
         detector: one of `DETECTORS`.
         min_face: shortest side of a face's box, pixels of the photo.
         min_confidence: of the detector, in [0, 1]; None means the detector's own.
-        max_side: photos are reduced to this longer side, pixels, before detection; 0 never, None
-            means the detector's own.
-        rotate: look for faces in the photo turned by 90, 180 and 270 degrees if it has none.
-        one_based: for "mtcnn", keep its coordinates as facenet-pytorch gives them, about one
-            pixel right of and below the face, as if the first pixel had number one.
+        max_side: photos are reduced to this longer side, pixels, before detection, and huge ones
+            searched in tiles besides; 0 searches photos as they are, None means the detector's own.
+        rotate: also look for faces in the photo turned by 90, 180 and 270 degrees, unless an
+            upright one is beyond doubt.
+        one_based: for "mtcnn", keep its coordinates as facenet-pytorch gives them: about one pixel
+            right of and below the face, as if the first pixel had number one, and stretched
+            where its windows cross the photo's edge.
         landmarks: CSV file of faces to use in place of detection.
         antialias: average the photo's pixels where a face is shrunk more than twice.
         template, crop_size: of the crops that "align" writes, see `alignment.Template`.
@@ -274,6 +280,8 @@ class Settings:
     def identity(self, weights_sha256: str) -> dict[str, Any]:
         """Return all that can change a record of such a run, and nothing else."""
         identity: dict[str, Any] = {"algorithm": ALGORITHM_VERSION, "task": self.task}
+        if "detection" in self.stages:
+            identity["detection"] = DETECTION_VERSION
         for item in fields(self):
             if item.metadata.get("stage") in self.stages:
                 identity[item.name] = getattr(self, item.name)

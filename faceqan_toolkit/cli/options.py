@@ -191,11 +191,12 @@ detection_options = stack(
         show_default="1600, yunet 960",
     ),
     _option(
-        "--rotate/--no-rotate", help="Without a face, look again turned by 90, 180, 270 degrees.",
+        "--rotate/--no-rotate",
+        help="Also look in the photo turned by 90, 180 and 270 degrees.",
     ),
     _option(
         "--one-based/--zero-based",
-        help="Take MTCNN's coordinates as facenet-pytorch gives them, about 1 px too large.",
+        help="Keep facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges.",
     ),
     click.option(
         "--landmarks", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
