@@ -129,8 +129,10 @@ class RunComparison:
         )
         return figures, moved
 
-    def export(self, target: Path, file_format: str, *, number: int | None = None) -> None:
-        """Write a row for every common face, biggest mover first, whole or not at all.
+    def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
+        """Write a row for every common face, biggest mover first; return the number of rows.
+
+        The file is written whole or not at all.
 
         Args:
             target: replaced if it exists.
@@ -148,7 +150,7 @@ class RunComparison:
             )
             query = f"SELECT {cells} FROM ({query})"
         with exporting(target) as temporary, self._connection() as connection:
-            copy_rows(connection, query, temporary, file_format)
+            return copy_rows(connection, query, temporary, file_format)
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -343,8 +343,8 @@ class Ranking:
         *,
         top: int | None = None,
         bottom: int | None = None,
-    ) -> None:
-        """Write rows to a file, whole or not at all.
+    ) -> int:
+        """Write rows to a file, whole or not at all, and return their number.
 
         Memory use does not grow with their number, but for pickle, which is one dictionary.
 
@@ -360,9 +360,10 @@ class Ranking:
         """
         with exporting(target) as temporary:
             if file_format == "pickle":
-                temporary.write_bytes(pickle.dumps(self._qualities(top, bottom)))
-            else:
-                self._copy(temporary, file_format, self._query(top, bottom))
+                qualities = self._qualities(top, bottom)
+                temporary.write_bytes(pickle.dumps(qualities))
+                return len(qualities)
+            return self._copy(temporary, file_format, self._query(top, bottom))
 
     def _columns(self) -> str:
         """Return SQL for `columns`, of ranked rows."""
@@ -405,11 +406,11 @@ class Ranking:
             ).fetchall()
         return dict(rows)
 
-    def _copy(self, target: Path, file_format: str, query: str) -> None:
+    def _copy(self, target: Path, file_format: str, query: str) -> int:
         if file_format == "csv":
             query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
         with self._connection() as connection:
-            copy_rows(connection, query, target, file_format)
+            return copy_rows(connection, query, target, file_format)
 
     def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         return connect(ledger=self.run)
