@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
 from faceqan_toolkit.wording import counted, reason_of
@@ -108,13 +109,13 @@ class Threshold:
         """What it is for, in words."""
         if self.kind == "discard":
             return f"discarding {100 * self.target:g} %"
-        at = f" at FMR {self.errors.fmr:g}" if self.errors else ""
-        return f"FNMR {self.target:g}{at}"
+        at = f" at FMR {exact_text(self.errors.fmr)}" if self.errors else ""
+        return f"FNMR {exact_text(self.target)}{at}"
 
     @property
     def option(self) -> str:
         """How `filter` is asked for it."""
-        return f"--target-{self.kind} {self.target:g}"
+        return f"--target-{self.kind} {exact_text(self.target)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the file holds it; rates that errors are too few for stand as null."""
@@ -227,7 +228,7 @@ class Calibration:
             options = ", ".join(item.option for item in self.thresholds)
             raise CalibrationError(
                 f"the calibration {self.id} has thresholds for {options}; "
-                + ("say which" if target is None else f"none for --target-{kind} {target:g}")
+                + ("say which" if target is None else f"none for --target-{kind} {target}")
             )
         return found[0]
 
@@ -332,7 +333,8 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
     found = {}
     for item in calibration["thresholds"]:
         below, faces = ranking.below(item["quality"])
-        title = f"Below the threshold for {item['title']} (quality {item['quality']:.4f})"
+        quality = exact_text(item["quality"], 4)
+        title = f"Below the threshold for {item['title']} (quality {quality})"
         found[title] = f"{below:,} of {counted(faces, 'face')}"
     return found
 

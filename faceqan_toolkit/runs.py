@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_text, read_text, refuse_links, write_text
 from faceqan_toolkit.ledger import Ledger, as_table
+from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.run_json import parse_run_json
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
@@ -77,8 +78,8 @@ class RunInfo:
         method = self.content["settings"].get("method", "faceqan")
         if quality is not None and quality > 1 and method == "faceqan":
             raise SettingsError(
-                f"no quality reaches {quality:g}: it is 1 at most; the numbers up to 100 are in "
-                "the columns quality_100 and percentile"
+                f"no quality reaches {exact_text(quality)}: it is 1 at most; the numbers up "
+                "to 100 are in the columns quality_100 and percentile"
             )
 
     @property

@@ -17,7 +17,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
-     "methods", "hints", "cores", "process_wide", "wording",
+     "methods", "hints", "cores", "process_wide", "wording", "rounding",
      "choices"},
     {"weights", "settings", "files", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
@@ -116,7 +116,7 @@ def test_imports_go_one_way(name: str) -> None:
 RECORDS = [
     "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
     "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
-    "methods", "estimators", "hints", "calibration", "merging", "choices", "wording",
+    "methods", "estimators", "hints", "calibration", "merging", "choices", "wording", "rounding",
 ]  # fmt: skip
 
 

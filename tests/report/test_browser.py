@@ -13,6 +13,7 @@ import pytest
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.report import page as report_page
 from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import Record
 from tests.report.conftest import OpenReport
@@ -72,9 +73,9 @@ def test_faces_stand_from_best_to_worst(mixed, open_report: OpenReport) -> None:
     ranked = [row for row in Ranking(run).rows() if row["rank"]]
     assert titles(page) == [row["path"] for row in ranked]
     scores = page.locator(f"{TILE} .score b").all_text_contents()
-    assert scores == [f"{row['quality']:.4f}" for row in ranked]
+    assert scores == [down_text(row["quality"], 4) for row in ranked]
     percentiles = page.locator(f"{TILE} .score span").all_text_contents()
-    assert percentiles == ["P100", *(f"P{row['percentile']:.1f}" for row in ranked[1:])]
+    assert percentiles == ["P100", *(f"P{down_text(row['percentile'], 1)}" for row in ranked[1:])]
     assert counted(page) == "Selected: 12 faces, 3 failures"
     assert page.locator("#median").inner_text() == "0.5150"
 
