@@ -180,7 +180,7 @@ def _tile(
             page.paste(small, (x + number * TILE, y))
     score = down_text(tile.quality, 4)
     _text(draw, (x, y + TILE + 6), score, 18)
-    place = f"rank {tile.rank:,}, percentile {tile.percentile:.1f}"
+    place = f"rank {tile.rank:,}, percentile {down_text(tile.percentile, 1)}"
     _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
     name = tile.path if tile.face == 0 else f"{tile.path} [{tile.face}]"
     _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
@@ -200,8 +200,10 @@ def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
 def _found(record: Record) -> str:
     if record.face_px is None:
         return "given as an aligned crop"
-    found = f"face of {record.face_px:.0f} pixels"
-    return found if record.confidence is None else f"{found}, confidence {record.confidence:.3f}"
+    found = f"face of {down_text(record.face_px, 0)} pixels"
+    if record.confidence is None:
+        return found
+    return f"{found}, confidence {down_text(record.confidence, 3)}"
 
 
 def _marked_photo(photo: Photo, record: Record) -> Image.Image:
