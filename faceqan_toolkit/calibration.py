@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.ranking import Ranking
@@ -198,13 +199,11 @@ class Calibration:
         Raises:
             CalibrationError: it was made for others; one line says what differs.
         """
-        differing = [
-            f"{name.replace('_', ' ')} {_short(self.made_with.get(name))}, "
-            f"{what} has {_short(identity.get(name))}"
-            for name in MUST_MATCH
-            if self.made_with.get(name) != identity.get(name)
-        ]
-        if differing:
+        own, other = (
+            {name: parts.get(name) for name in MUST_MATCH} for parts in (self.made_with, identity)
+        )
+        if own != other:
+            differing = differences(own, other, "in the calibration", f"in {what}")
             raise CalibrationError(
                 f"the calibration {self.id} was made for other scores: {'; '.join(differing)}"
             )
@@ -360,10 +359,3 @@ def _threshold(content: Mapping[str, Any]) -> Threshold:
 
 def _rate(content: Mapping[str, Any]) -> Rate:
     return Rate(int(content["count"]), int(content["total"]), content["low"], content["high"])
-
-
-def _short(value: Any) -> str:
-    """Return a value for people; of checksums the beginning."""
-    if isinstance(value, str) and len(value) >= 64:
-        return "+".join(part[:12] for part in value.split("+"))
-    return "none" if value is None else str(value)

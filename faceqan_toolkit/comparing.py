@@ -15,6 +15,7 @@ from faceqan_toolkit.database import connect, copy_rows, exporting, fetch_dicts
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.wording import short_checksum
 
 SAME_FACE = 0.5
 """Overlap, intersection over union, from which two boxes in one photo are the same face."""
@@ -75,10 +76,10 @@ class RunComparison:
         one, other = (_identity(run) for run in (first, second))
         if one["weights"] != other["weights"]:
             raise RunError(
-                f"{first.folder} was scored by {one['model']} ({one['weights'][:12]}), "
-                f"{second.folder} by {other['model']} ({other['weights'][:12]}): a score says how "
-                "well its own model can use a face, so scores of different models cannot be "
-                "compared"
+                f"{first.folder} was scored by {one['model']} ({short_checksum(one['weights'])}), "
+                f"{second.folder} by {other['model']} ({short_checksum(other['weights'])}): a "
+                "score says how well its own model can use a face, so scores of different models "
+                "cannot be compared"
             )
         self.differing = {
             name: (one.get(name), other.get(name))

@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores", "process_wide", "wording", "rounding",
-     "choices"},
+     "differences", "choices"},
     {"weights", "settings", "files", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},

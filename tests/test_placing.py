@@ -283,9 +283,7 @@ def test_what_is_too_large_for_a_photo_is_not_read(
 
     monkeypatch.setattr(placing, "sha256_of", never)
     for state in (None, FileState(found.st_size, found.st_mtime_ns)):
-        with pytest.raises(
-            NotPlaced, match=r"2,147,483,649 bytes, more than the 2,147,483,648 .* it stays"
-        ):
+        with pytest.raises(NotPlaced, match=r"2,147,483,649 bytes, more than .* it stays"):
             inspect(source, folder / "a.jpg", mode, state)
 
 

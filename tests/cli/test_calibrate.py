@@ -116,9 +116,14 @@ def test_what_filter_refuses(
     fast = Settings(preset="fast")
     write_run(tmp_path / "fast", labelled[:3], fast, find_model("sface").weights("fast"))
     line = refused(1, "fast", *file, "--target-discard", "0.1")
-    assert "was made for other scores: preset exact, fast has fast; copies 10, fast has 2" in line
+    assert (
+        "was made for other scores: preset: exact in the calibration, fast in fast; "
+        "copies: 10 in the calibration, 2 in fast"
+    ) in line
     write_run(tmp_path / "other", labelled[:3], weights="0" * 64)
-    assert "weights sha256" in refused(1, "other", *file, "--target-discard", "0.1")
+    line = refused(1, "other", *file, "--target-discard", "0.1")
+    assert "weights of the recognition model: " in line
+    assert line.endswith(", 000000000000 in other")
 
 
 def test_not_enough_data(command_line: CommandLine, labelled: list[Record], tmp_path: Path) -> None:
