@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale, scale_from
 from faceqan_toolkit.wording import counted, reason_of
@@ -108,13 +110,13 @@ class Threshold:
         """What it is for, in words."""
         if self.kind == "discard":
             return f"discarding {100 * self.target:g} %"
-        at = f" at FMR {self.errors.fmr:g}" if self.errors else ""
-        return f"FNMR {self.target:g}{at}"
+        at = f" at FMR {exact_text(self.errors.fmr)}" if self.errors else ""
+        return f"FNMR {exact_text(self.target)}{at}"
 
     @property
     def option(self) -> str:
         """How `filter` is asked for it."""
-        return f"--target-{self.kind} {self.target:g}"
+        return f"--target-{self.kind} {exact_text(self.target)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the file holds it; rates that errors are too few for stand as null."""
@@ -197,13 +199,11 @@ class Calibration:
         Raises:
             CalibrationError: it was made for others; one line says what differs.
         """
-        differing = [
-            f"{name.replace('_', ' ')} {_short(self.made_with.get(name))}, "
-            f"{what} has {_short(identity.get(name))}"
-            for name in MUST_MATCH
-            if self.made_with.get(name) != identity.get(name)
-        ]
-        if differing:
+        own, other = (
+            {name: parts.get(name) for name in MUST_MATCH} for parts in (self.made_with, identity)
+        )
+        if own != other:
+            differing = differences(own, other, "in the calibration", f"in {what}")
             raise CalibrationError(
                 f"the calibration {self.id} was made for other scores: {'; '.join(differing)}"
             )
@@ -227,7 +227,7 @@ class Calibration:
             options = ", ".join(item.option for item in self.thresholds)
             raise CalibrationError(
                 f"the calibration {self.id} has thresholds for {options}; "
-                + ("say which" if target is None else f"none for --target-{kind} {target:g}")
+                + ("say which" if target is None else f"none for --target-{kind} {target}")
             )
         return found[0]
 
@@ -332,7 +332,8 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
     found = {}
     for item in calibration["thresholds"]:
         below, faces = ranking.below(item["quality"])
-        title = f"Below the threshold for {item['title']} (quality {item['quality']:.4f})"
+        quality = exact_text(item["quality"], 4)
+        title = f"Below the threshold for {item['title']} (quality {quality})"
         found[title] = f"{below:,} of {counted(faces, 'face')}"
     return found
 
@@ -358,10 +359,3 @@ def _threshold(content: Mapping[str, Any]) -> Threshold:
 
 def _rate(content: Mapping[str, Any]) -> Rate:
     return Rate(int(content["count"]), int(content["total"]), content["low"], content["high"])
-
-
-def _short(value: Any) -> str:
-    """Return a value for people; of checksums the beginning."""
-    if isinstance(value, str) and len(value) >= 64:
-        return "+".join(part[:12] for part in value.split("+"))
-    return "none" if value is None else str(value)

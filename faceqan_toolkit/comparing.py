@@ -15,6 +15,7 @@ from faceqan_toolkit.database import connect, copy_rows, exporting, fetch_dicts
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.wording import short_checksum
 
 SAME_FACE = 0.5
 """Overlap, intersection over union, from which two boxes in one photo are the same face."""
@@ -75,10 +76,10 @@ class RunComparison:
         one, other = (_identity(run) for run in (first, second))
         if one["weights"] != other["weights"]:
             raise RunError(
-                f"{first.folder} was scored by {one['model']} ({one['weights'][:12]}), "
-                f"{second.folder} by {other['model']} ({other['weights'][:12]}): a score says how "
-                "well its own model can use a face, so scores of different models cannot be "
-                "compared"
+                f"{first.folder} was scored by {one['model']} ({short_checksum(one['weights'])}), "
+                f"{second.folder} by {other['model']} ({short_checksum(other['weights'])}): a "
+                "score says how well its own model can use a face, so scores of different models "
+                "cannot be compared"
             )
         self.differing = {
             name: (one.get(name), other.get(name))
@@ -129,8 +130,10 @@ class RunComparison:
         )
         return figures, moved
 
-    def export(self, target: Path, file_format: str, *, number: int | None = None) -> None:
-        """Write a row for every common face, biggest mover first, whole or not at all.
+    def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
+        """Write a row for every common face, biggest mover first; return the number of rows.
+
+        The file is written whole or not at all.
 
         Args:
             target: replaced if it exists.
@@ -148,7 +151,7 @@ class RunComparison:
             )
             query = f"SELECT {cells} FROM ({query})"
         with exporting(target) as temporary, self._connection() as connection:
-            copy_rows(connection, query, temporary, file_format)
+            return copy_rows(connection, query, temporary, file_format)
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:

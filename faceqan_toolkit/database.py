@@ -120,8 +120,8 @@ def iterate_dicts(cursor: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]
 
 def copy_rows(
     connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
-) -> None:
-    """Write the rows of a query to a file.
+) -> int:
+    """Write the rows of a query to a file and return their number.
 
     Args:
         connection: where the query runs.
@@ -135,7 +135,7 @@ def copy_rows(
         "parquet": "FORMAT parquet",
     }[file_format]
     destination = str(target).replace("'", "''")
-    connection.execute(f"COPY ({query}) TO '{destination}' ({options})")
+    return int(fetch_value(connection, f"COPY ({query}) TO '{destination}' ({options})"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face
 
@@ -27,15 +28,17 @@ def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
         reason = "no face found"
         if found:
             reason += (
-                f" with enough confidence: the best candidate has {best_confidence(found):.2f}, "
-                f"--min-confidence is {settings.min_confidence:g}"
+                " with enough confidence: the best candidate has "
+                f"{down_text(best_confidence(found), 2)}, "
+                f"--min-confidence is {exact_text(settings.min_confidence)}"
             )
         raise NoFace(reason)
     large = [face for face in confident if face.size >= settings.min_face]
     if not large:
         largest = max(face.size for face in confident)
         raise FaceTooSmall(
-            f"the largest face has {largest:.0f} pixels, --min-face is {settings.min_face}"
+            f"the largest face has {down_text(largest, 0)} pixels, "
+            f"--min-face is {settings.min_face}"
         )
     return sorted(large, key=lambda face: (-face.size, *face.box))
 

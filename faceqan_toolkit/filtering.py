@@ -12,6 +12,7 @@ from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.ranking import ORDER, Ranking
+from faceqan_toolkit.rounding import exact_text, rounded_down_sql
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import FileState
 
@@ -234,7 +235,7 @@ def _on_quality(
 ) -> Iterator[_Condition]:
     if rules.min_quality is not None:
         parameters["quality"] = rules.min_quality
-        why = f"printf('quality %.6f is below {rules.min_quality:g}', quality)"
+        why = _below(exact_text(rules.min_quality))
         yield _Condition("min-quality", "quality < $quality", why)
     if rules.min_percentile is not None:
         faces = fetch_value(connection, "SELECT count(quality) FROM faces")
@@ -245,11 +246,14 @@ def _on_quality(
                 "SELECT quality FROM faces WHERE quality IS NOT NULL "
                 f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
             )
-            why = (
-                "printf('quality %.6f is below percentile "
-                f"{rules.min_percentile:g}, which is {at:.6f}', quality)"
-            )
+            percentile = exact_text(rules.min_percentile)
+            why = _below(f"percentile {percentile}, which is {exact_text(at, 6)}")
             yield _Condition("min-percentile", "quality < $percentile", why)
+
+
+def _below(threshold: str) -> str:
+    """Return SQL for the text that the quality is below a threshold."""
+    return f"printf('quality %.6f is below {threshold}', {rounded_down_sql('quality', 6)})"
 
 
 def _on_place(

@@ -135,8 +135,8 @@ def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
         return dict(connection.execute(f"SELECT DISTINCT path, name FROM ({grouped})").fetchall())
 
 
-def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> None:
-    """Write summaries to a file, whole or not at all.
+def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
+    """Write summaries to a file, whole or not at all, and return their number.
 
     Args:
         summaries: of `summarise`.
@@ -151,7 +151,7 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
         rows = [{**row, "group": row["group"] and guard(row["group"])} for row in rows]
     with exporting(target) as temporary, duckdb.connect() as connection:
         connection.register("summaries", pa.Table.from_pylist(rows, schema=_SCHEMA))
-        copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
+        return copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
 
 
 _BY_FILE = """

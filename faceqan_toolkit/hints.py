@@ -85,7 +85,7 @@ HINTS: Mapping[str, str] = {
     "dark": "The mean luminance is {brightness:.1%} of white; most faces have more than 7 %.",
     "overexposed": "{overexposed:.0%} of the face are white or nearly so.",
     "low contrast": (
-        "Luminance varies by {contrast:.3f} around a mean of {brightness:.3f}: less than 24 %."
+        "Luminance varies by {contrast:.4f} around a mean of {brightness:.4f}: 24 % or less."
     ),
     "compressed": "Edges on the grid of JPEG blocks are {blockiness:.0%} stronger than others.",
     "turned": "The head is turned by about {yaw:.0f} degrees (above 0: to the image's right).",

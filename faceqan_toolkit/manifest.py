@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         source: the photo or crop.
         destination: where it belongs; empty if it is not placed.
-        quality: of the face that counts, six decimals; empty without a score.
+        quality: of the face that counts, rounded down to six decimals; empty without a score.
         decision: "list", one of `PLACED`, "drop" or "error".
         reason: why it is dropped, what went wrong, or that it was there already.
         sha256: of a file that is moved, hexadecimal: what may be put back.

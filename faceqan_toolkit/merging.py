@@ -12,6 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.database import FETCHED, attach, copy_rows, fetch_value, open_database
+from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
 from faceqan_toolkit.ledger import JOINED_ROWS, ROW_GROUP, completed
@@ -30,15 +31,11 @@ def check_alike(runs: Sequence[RunInfo]) -> None:
     first = runs[0]
     for run in runs[1:]:
         one, other = _comparable(first), _comparable(run)
-        differing = [
-            f"  {name}: {one.get(name)!r} in {first.folder}, {other.get(name)!r} in {run.folder}"
-            for name in {**one, **other}
-            if one.get(name) != other.get(name)
-        ]
-        if differing:
+        if one != other:
+            differing = differences(one, other, f"in {first.folder}", f"in {run.folder}")
             raise RunError(
-                "these runs were made with other settings, whose scores must not be mixed:\n"
-                + "\n".join(differing)
+                "these runs were made with other settings, whose scores must not be mixed:"
+                + "".join(f"\n  {line}" for line in differing)
             )
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise RunError("a run is given twice")

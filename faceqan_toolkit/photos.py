@@ -173,8 +173,7 @@ _pillow_unlimited = Shared(_without_pillows_limit)
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooLarge(
-            f"{width}x{height} is {width * height / 1e6:.1f} megapixels, "
-            f"--max-pixels is {max_pixels:,}"
+            f"{width}x{height} has {width * height:,} pixels, --max-pixels is {max_pixels:,}"
         )
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from faceqan_toolkit.hints import describe
 from faceqan_toolkit.quality import Trace
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
 
 Colour = tuple[int, int, int]
@@ -177,9 +178,9 @@ def _tile(
         for number, picture in enumerate(pictures):
             small = Image.fromarray(picture).resize((TILE, TILE))
             page.paste(small, (x + number * TILE, y))
-    score = f"{tile.quality:.4f}"
+    score = down_text(tile.quality, 4)
     _text(draw, (x, y + TILE + 6), score, 18)
-    place = f"rank {tile.rank:,}, percentile {tile.percentile:.1f}"
+    place = f"rank {tile.rank:,}, percentile {down_text(tile.percentile, 1)}"
     _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
     name = tile.path if tile.face == 0 else f"{tile.path} [{tile.face}]"
     _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
@@ -187,7 +188,7 @@ def _tile(
 
 
 def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
-    quality = f"{record.quality:.4f}" if record.quality is not None else "no score"
+    quality = "no score" if record.quality is None else down_text(record.quality, 4)
     name = record.path if not record.face else f"{record.path} [{record.face}]"
     _text(draw, (MARGIN, 30), name, 26, width=WIDTH - 2 * MARGIN - 220, keep_end=True)
     details = f"model {record.model}, preset {record.preset}"
@@ -199,8 +200,10 @@ def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
 def _found(record: Record) -> str:
     if record.face_px is None:
         return "given as an aligned crop"
-    found = f"face of {record.face_px:.0f} pixels"
-    return found if record.confidence is None else f"{found}, confidence {record.confidence:.3f}"
+    found = f"face of {down_text(record.face_px, 0)} pixels"
+    if record.confidence is None:
+        return found
+    return f"{found}, confidence {down_text(record.confidence, 3)}"
 
 
 def _marked_photo(photo: Photo, record: Record) -> Image.Image:
@@ -328,8 +331,9 @@ def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float
     assert score.similarity_mean is not None
     assert score.similarity_std is not None
     text = (
-        f"quality {score.quality:.4f}  from  mean similarity {score.similarity_mean:.4f},  "
-        f"its spread {score.similarity_std:.4f},  symmetry {score.symmetry or 0:.4f}"
+        f"quality {down_text(score.quality, 4)}  from  "
+        f"mean similarity {score.similarity_mean:.4f},  its spread {score.similarity_std:.4f},  "
+        f"symmetry {score.symmetry or 0:.4f}"
     )
     y = ROW + 318
     draw.line((MARGIN, y - 6, MARGIN + 3 * PANEL + 2 * GAP, y - 6), LINE)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.sources.base import check_size
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import reason_of
 
@@ -79,7 +80,8 @@ def inspect(
         `PENDING`, `FINISH` or `THERE`.
 
     Raises:
-        NotPlaced: the source is gone, no file, or not what it was; something else is in its place.
+        NotPlaced: the source is gone, no file, too large for a photo, or not what it was; something
+            else is in its place.
     """
     try:
         found = source.lstat()
@@ -96,15 +98,23 @@ def inspect(
     if not stat.S_ISREG(found.st_mode):
         raise NotPlaced("it is no file")
     try:
+        check_size(found.st_size)
         if state and not _same(source, found, state):
             raise NotPlaced(CHANGED)
-        return _left(source, found, target, mode, began)
+        return _left(source, found, target, mode, state, began)
+    except TooLarge as error:
+        raise NotPlaced(f"it has {error}; it stays where it is") from error
     except (OSError, ValueError) as error:
         raise NotPlaced(reason_of(error)) from error
 
 
 def _left(
-    source: Path, found: os.stat_result, target: Path, mode: str, began: Callable[[], bool]
+    source: Path,
+    found: os.stat_result,
+    target: Path,
+    mode: str,
+    state: FileState | None,
+    began: Callable[[], bool],
 ) -> str:
     """Tell what is left to do for a source that is as it should be."""
     try:
@@ -118,7 +128,9 @@ def _left(
             return THERE  # the folder is the photo's own
         if os.path.samestat(found, there):
             return FINISH if mode == "move" else THERE
-        if found.st_size == there.st_size and sha256_of(source) == sha256_of(target):
+        # a move deletes the source next, so it reads both files; a copy trusts the run's checksum
+        known = state.sha256 if state and mode != "move" else ""
+        if found.st_size == there.st_size and sha256_of(target) == (known or sha256_of(source)):
             # an equal file of somebody else's is no reason to delete the photo
             return FINISH if mode == "move" and began() else THERE
     raise NotPlaced(OCCUPIED)

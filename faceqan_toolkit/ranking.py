@@ -22,6 +22,7 @@ from faceqan_toolkit.database import (
     fetch_value,
     iterate_dicts,
 )
+from faceqan_toolkit.rounding import rounded_down_sql
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.types import (
@@ -41,7 +42,16 @@ SCORED_COLUMNS = (
     "hints", *PARTS, "confidence", *PIXELS,
     "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
+ROUNDED_DOWN = ("quality", "percentile", "confidence", "face_px")
+"""Columns whose numbers are options too, see `rounding`."""
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
+
+DECIMALS = {
+    **dict.fromkeys(("quality", "confidence", *PARTS), 6),
+    **dict.fromkeys(MEASURE_COLUMNS, 4),
+    **dict.fromkeys(("percentile", *PIXELS), 2),
+}
+"""Digits after the point in CSV."""
 
 ORDER = "quality DESC NULLS LAST, status <> 'ok', path, face"
 """SQL for the order of a ranking: best quality first, failures last, ties by path."""
@@ -343,8 +353,8 @@ class Ranking:
         *,
         top: int | None = None,
         bottom: int | None = None,
-    ) -> None:
-        """Write rows to a file, whole or not at all.
+    ) -> int:
+        """Write rows to a file, whole or not at all, and return their number.
 
         Memory use does not grow with their number, but for pickle, which is one dictionary.
 
@@ -360,9 +370,10 @@ class Ranking:
         """
         with exporting(target) as temporary:
             if file_format == "pickle":
-                temporary.write_bytes(pickle.dumps(self._qualities(top, bottom)))
-            else:
-                self._copy(temporary, file_format, self._query(top, bottom))
+                qualities = self._qualities(top, bottom)
+                temporary.write_bytes(pickle.dumps(qualities))
+                return len(qualities)
+            return self._copy(temporary, file_format, self._query(top, bottom))
 
     def _columns(self) -> str:
         """Return SQL for `columns`, of ranked rows."""
@@ -405,11 +416,11 @@ class Ranking:
             ).fetchall()
         return dict(rows)
 
-    def _copy(self, target: Path, file_format: str, query: str) -> None:
+    def _copy(self, target: Path, file_format: str, query: str) -> int:
         if file_format == "csv":
             query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
         with self._connection() as connection:
-            copy_rows(connection, query, target, file_format)
+            return copy_rows(connection, query, target, file_format)
 
     def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         return connect(ledger=self.run)
@@ -427,12 +438,10 @@ def _column(name: str, kind: str, cell: object) -> Column:
 
 def _cell(column: str) -> str:
     """Return the SQL for a column as CSV shows it: fixed decimals, no runnable text."""
-    if column in ("quality", "confidence", *PARTS):
-        return f"printf('%.6f', {column}) AS {column}"
-    if column in MEASURE_COLUMNS:
-        return f"printf('%.4f', {column}) AS {column}"
-    if column in ("percentile", *PIXELS):
-        return f"printf('%.2f', {column}) AS {column}"
     if column in TEXTS:
         return f"nullif({guard_sql(column)}, '') AS {column}"
-    return column
+    if column not in DECIMALS:
+        return column
+    decimals = DECIMALS[column]
+    value = rounded_down_sql(column, decimals) if column in ROUNDED_DOWN else column
+    return f"printf('%.{decimals}f', {value}) AS {column}"

@@ -13,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_text, read_text, refuse_links, write_text
 from faceqan_toolkit.ledger import Ledger, as_table
+from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.run_json import parse_run_json
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.settings import Settings
@@ -77,8 +79,8 @@ class RunInfo:
         method = self.content["settings"].get("method", "faceqan")
         if quality is not None and quality > 1 and method == "faceqan":
             raise SettingsError(
-                f"no quality reaches {quality:g}: it is 1 at most; the numbers up to 100 are in "
-                "the columns quality_100 and percentile"
+                f"no quality reaches {exact_text(quality)}: it is 1 at most; the numbers up "
+                "to 100 are in the columns quality_100 and percentile"
             )
 
     @property
@@ -339,16 +341,12 @@ class Run:
         info = read_run(self.folder)
         content = info.content
         before = content.get("identity", {})
-        differing = [
-            f"  {name}: {before.get(name)!r} in the run, {self.identity.get(name)!r} now"
-            for name in {**before, **self.identity}
-            if before.get(name) != self.identity.get(name)
-        ]
-        if differing:
+        if before != self.identity:
+            differing = differences(before, self.identity, "in the run", "now")
             raise RunError(
                 f"{self.folder} was made with other settings, whose scores must not be mixed:\n"
-                + "\n".join(differing)
-                + "\nUse another run folder, or the same settings."
+                + "".join(f"  {line}\n" for line in differing)
+                + "Use another run folder, or the same settings."
             )
         if content.get("shard") != self.shard:
             raise RunError(

@@ -26,6 +26,7 @@ from faceqan_toolkit.placing import (
     place_below,
     place_content,
 )
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.sources.archives import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.sources.local import LocalFile
@@ -153,7 +154,7 @@ def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
         source = locate_recorded(decision.root, decision.path, fetch=plan.fetch)
         content = source.content
         place = os.fspath(content.file) if isinstance(content, LocalFile) else source.place
-    quality = "" if decision.quality is None else f"{decision.quality:.6f}"
+    quality = "" if decision.quality is None else down_text(decision.quality, 6)
     entry = Entry(path_text(place), "", quality, plan.mode, "", "")
     if not decision.kept:
         entry = replace(entry, decision="drop", reason=decision.reason)

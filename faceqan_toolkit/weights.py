@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.wording import reason_of, short_checksum
 
 INSTALL_AGAIN = (
     "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "
@@ -54,7 +54,8 @@ def read_weights(file_name: str, sha256: str) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise ChecksumMismatch(
-            f"{path} is damaged or another file: its sha256 is {digest}, expected {sha256}; "
+            f"{path} is damaged or another file: its sha256 is "
+            f"{short_checksum(digest)}, expected {short_checksum(sha256)}; "
             f"{INSTALL_AGAIN}"
         )
     return content

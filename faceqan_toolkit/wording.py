@@ -23,6 +23,16 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def short_checksum(checksum: str) -> str:
+    """Return the first digits of a checksum, enough to tell files apart.
+
+    Examples:
+        >>> short_checksum("4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43")
+        '4c06341c33c2'
+    """
+    return checksum[:12]
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, short; its kind if it says nothing."""
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -16,9 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files",
-     "methods", "hints", "cores", "process_wide", "wording",
-     "choices"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files", "methods", "hints", "cores", "process_wide", "wording", "choices", "rounding", "differences"},
     {"weights", "settings", "files", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
@@ -116,7 +114,7 @@ def test_imports_go_one_way(name: str) -> None:
 RECORDS = [
     "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
     "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
-    "methods", "estimators", "hints", "calibration", "merging", "choices", "wording",
+    "methods", "estimators", "hints", "calibration", "merging", "choices", "wording", "rounding",
 ]  # fmt: skip
 
 

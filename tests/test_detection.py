@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.detection import make_detector, spans, unrotate
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.settings import DETECTORS, Settings
 from faceqan_toolkit.types import Face, Pixels
 from tests.conftest import SAMPLES, photo_of, read_rgb
@@ -117,7 +118,7 @@ def test_min_confidence_is_exact(detector: str, astronaut: Pixels) -> None:
     (face,) = detect(dark, detector=detector)
     assert face.confidence is not None
     assert detect(dark, min_confidence=face.confidence, detector=detector)
-    with pytest.raises(NoFace, match=f"best candidate has {face.confidence:.2f}"):
+    with pytest.raises(NoFace, match=f"best candidate has {down_text(face.confidence, 2)}"):
         detect(dark, min_confidence=min(1.0, face.confidence + 1e-4), detector=detector)
 
 

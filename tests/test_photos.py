@@ -239,7 +239,7 @@ class TestDecoding:
     def test_too_many_pixels_are_not_decoded(self, monkeypatch) -> None:
         data = encoded(Image.new("1", (20_000, 20_000)), "PNG")
         monkeypatch.setattr(Image.Image, "load", None)
-        with pytest.raises(TooLarge, match=r"400\.0 megapixels, --max-pixels is 1,000"):
+        with pytest.raises(TooLarge, match=r"has 400,000,000 pixels, --max-pixels is 1,000"):
             decode_bytes(data, max_pixels=1000)
 
     @pytest.mark.parametrize("order", ["<", ">"])
@@ -376,7 +376,7 @@ class TestFiles:
     def test_a_file_larger_than_any_photo_is_not_read(self, tmp_path: Path) -> None:
         with (tmp_path / "a.jpg").open("wb") as file:
             file.truncate(1 << 40)
-        with pytest.raises(TooLarge, match=r"1099\.5 GB"):
+        with pytest.raises(TooLarge, match=r"1,099,511,627,776 bytes, more than the 2,147,483,648"):
             self.decode(tmp_path / "a.jpg")
 
     def test_things_that_are_no_files(self, tmp_path: Path) -> None:

@@ -270,6 +270,38 @@ def test_sources_that_are_none(source: Path, tmp_path: Path) -> None:
         inspect(tmp_path / "x.jpg", tmp_path / "y.jpg", "move", state)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_too_large_for_a_photo_is_not_read(
+    source: Path, folder: Path, mode: str, monkeypatch
+) -> None:
+    with source.open("r+b") as file:
+        file.truncate((2 << 30) + 1)  # takes no room on the disk
+    found = source.stat()
+
+    def never(*_: object) -> str:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(placing, "sha256_of", never)
+    for state in (None, FileState(found.st_size, found.st_mtime_ns)):
+        with pytest.raises(NotPlaced, match=r"2,147,483,649 bytes, more than .* it stays"):
+            inspect(source, folder / "a.jpg", mode, state)
+
+
+def test_a_copy_that_is_there_is_read_once(source: Path, tmp_path: Path, monkeypatch) -> None:
+    target, state, read = tmp_path / "out" / "a.jpg", state_of(source), []
+
+    def reading(file: Path) -> str:
+        read.append(file)
+        return sha256_of(file)
+
+    do(source, target, "copy")
+    monkeypatch.setattr(placing, "sha256_of", reading)
+    assert inspect(source, target, "copy", state) == THERE
+    assert read == [target], "the run knows the photo's checksum"
+    assert inspect(source, target, "move", state, lambda: True) == FINISH
+    assert {*read} == {source, target}, "before the photo goes, both are read"
+
+
 def test_a_file_where_a_folder_is_needed(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     for mode in MODES:

@@ -97,12 +97,33 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match=r"copies: 10 in the run, 3 now"):
         open_run(tmp_path / "run", Settings(copies=3))
-    with pytest.raises(RunError, match=r"weights_sha256: 'weights' in the run, 'other' now"):
+    with pytest.raises(RunError, match=r"recognition model: weights in the run, other now"):
         Run(tmp_path / "run", SETTINGS, "other")
-    with pytest.raises(RunError, match=r"task: 'align-and-score' in the run, 'score' now"):
+    with pytest.raises(RunError, match=r"task: align-and-score in the run, score now"):
         open_run(tmp_path / "run", Settings(task="score"))
     with open_run(tmp_path / "run", Settings(device="cpu", max_pixels=5, keep_crops=False)):
         pass
+
+
+def test_of_checksums_the_first_digits_are_shown(tmp_path: Path) -> None:
+    model, head, other = "a1" * 32, "b2" * 32, "c3" * 32
+    instant = Settings(preset="instant")
+    with Run(tmp_path / "run", instant, f"{model}+{head}"):
+        pass
+    expected = {
+        ("exact", model): ["  preset: instant in the run, exact now"],
+        ("instant", f"{model}+{other}"): [
+            "  predictor of preset instant: b2b2b2b2b2b2 in the run, c3c3c3c3c3c3 now"
+        ],
+        ("exact", other): [
+            "  preset: instant in the run, exact now",
+            "  weights of the recognition model: a1a1a1a1a1a1 in the run, c3c3c3c3c3c3 now",
+        ],
+    }
+    for (preset, weights), lines in expected.items():
+        with pytest.raises(RunError) as refused:
+            Run(tmp_path / "run", Settings(preset=preset), weights)
+        assert str(refused.value).splitlines()[1:-1] == lines
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -29,7 +29,15 @@ from faceqan_toolkit.errors import SettingsError
     type=click.Choice([*FORMATS, "pickle"]),
     multiple=True,
     help="Write RUN/rankings.FORMAT (groups.FORMAT, RUN_B/comparison.FORMAT) instead of "
-    "printing; may be repeated. pickle is the published code's results.pkl, {path: quality}.",
+    "a table; may be repeated. With --top or --bottom, print the rows in that format. pickle is "
+    "the published code's results.pkl, {path: quality}.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With one --format: write to this file.",
 )
 def command(
     run: Path,
@@ -40,6 +48,7 @@ def command(
     groups: Path | None,
     below: float | None,
     formats: tuple[str, ...],
+    output: Path | None,
 ) -> None:
     """Print the ranking of a RUN again, summarise it by groups, or export it.
 
@@ -47,6 +56,7 @@ def command(
     --top N then shows the N faces that moved most.
     """
     from faceqan_toolkit.cli import rank_job
+    from faceqan_toolkit.cli.export import Exports
     from faceqan_toolkit.cli.given_run import given_run
     from faceqan_toolkit.grouping import Grouping
 
@@ -54,13 +64,14 @@ def command(
         raise SettingsError("--groups and --below go with --group-by")
     if "pickle" in formats and (other or group_by):
         raise SettingsError("--format pickle is for a ranking alone")
+    exports = Exports(formats, output, some_rows=top is not None or bottom is not None)
     if other is not None:
         if bottom is not None or group_by is not None:
             raise SettingsError("two runs are compared without --bottom and --group-by")
-        rank_job.compare(given_run(run), given_run(other), top, formats)
+        rank_job.compare(given_run(run), given_run(other), top, exports)
     elif group_by is not None:
         if top is not None or bottom is not None:
             raise SettingsError("--group-by shows all groups; leave --top and --bottom out")
-        rank_job.group(given_run(run), Grouping(group_by, groups), below, formats)
+        rank_job.group(given_run(run), Grouping(group_by, groups), below, exports)
     else:
-        rank_job.rank(given_run(run), top, bottom, formats)
+        rank_job.rank(given_run(run), top, bottom, exports)

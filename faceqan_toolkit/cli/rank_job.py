@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
-import click
-
+from faceqan_toolkit.cli.export import Exports
 from faceqan_toolkit.cli.show import print_comparison, print_groups, print_ranking
 from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
@@ -16,37 +15,39 @@ from faceqan_toolkit.runs import RunInfo
 MOVERS = 10
 
 
-def rank(run: RunInfo, top: int | None, bottom: int | None, formats: Sequence[str]) -> None:
-    """Print a ranking, or write it to files and print their names."""
+def rank(run: RunInfo, top: int | None, bottom: int | None, exports: Exports) -> None:
+    """Print a ranking as a table, or export it."""
     ranking = Ranking(run)
-    if not ranking.scored and (top is not None or bottom is not None or "pickle" in formats):
+    if not ranking.scored and (exports.some_rows or "pickle" in exports.formats):
         raise RunError(run.no_scores)
-    for file_format in formats:
-        name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
-        ranking.export(run.folder / name, file_format, top=top, bottom=bottom)
-        click.echo(run.folder / name)
-    if not formats:
+    if not exports.formats:
         print_ranking(ranking, top, bottom)
+        return
+    total = sum(ranking.counts().values())
+    for file_format in exports.formats:
+        name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
+        write = partial(ranking.export, file_format=file_format, top=top, bottom=bottom)
+        exports.write(file_format, run.folder / name, total, write)
 
 
-def compare(first: RunInfo, second: RunInfo, top: int | None, formats: Sequence[str]) -> None:
-    """Print how two runs differ, or write all common faces to files and print their names."""
+def compare(first: RunInfo, second: RunInfo, top: int | None, exports: Exports) -> None:
+    """Print how two runs differ, or export all common faces, or the `top` that moved most."""
     comparison = RunComparison(first, second)
-    for file_format in formats:
-        target = second.folder / f"comparison.{file_format}"
-        comparison.export(target, file_format, number=top)
-        click.echo(target)
-    if not formats:
+    if not exports.formats:
         print_comparison(*comparison.summary(top or MOVERS))
+        return
+    total = comparison.figures().common
+    for file_format in exports.formats:
+        write = partial(comparison.export, file_format=file_format, number=top)
+        exports.write(file_format, second.folder / f"comparison.{file_format}", total, write)
 
 
-def group(run: RunInfo, grouping: Grouping, below: float | None, formats: Sequence[str]) -> None:
-    """Print summaries of groups, or write them to files and print their names."""
+def group(run: RunInfo, grouping: Grouping, below: float | None, exports: Exports) -> None:
+    """Print summaries of groups, or export them."""
     run.check_threshold(below)
     summaries = summarise(run, grouping, below=below)
-    for file_format in formats:
-        target = run.folder / f"groups.{file_format}"
-        export(summaries, target, file_format)
-        click.echo(target)
-    if not formats:
+    for file_format in exports.formats:
+        write = partial(export, summaries, file_format=file_format)
+        exports.write(file_format, run.folder / f"groups.{file_format}", len(summaries), write)
+    if not exports.formats:
         print_groups(summaries, grouping.by, below)

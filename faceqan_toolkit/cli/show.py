@@ -16,6 +16,7 @@ from faceqan_toolkit.comparing import Comparison
 from faceqan_toolkit.grouping import GroupSummary
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale
 
@@ -103,7 +104,8 @@ def print_calibration(calibration: Calibration) -> None:
 
 def _calibrated(item: Threshold, scale: Scale) -> str:
     lines = [
-        f"Threshold for {item.title}: quality {item.quality:.4f}, {scale.of(item.quality)} of 100"
+        f"Threshold for {item.title}: quality {exact_text(item.quality, 4)}, "
+        f"{scale.of(item.quality)} of 100"
     ]
     if item.low is not None and item.high is not None:
         lines.append(f"the others would choose {item.low:.4f} .. {item.high:.4f}")
@@ -186,13 +188,16 @@ def _table(
 
 
 def _number(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
+    """Return a number rounded down, so that it can be used as a threshold; nothing for None."""
+    return "" if value is None else down_text(value, decimals)
 
 
 def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -> None:
     """Print how two runs differ, on standard output."""
     console = make_console(stderr=False)
-    correlation = _number(figures.spearman, 4) or "unknown, too few different scores"
+    correlation = "unknown, too few different scores"
+    if figures.spearman is not None:
+        correlation = f"{figures.spearman:.4f}"
     shared = f"; Spearman's rank correlation {correlation}" if figures.common else ""
     console.print(f"Common faces: {figures.common:,}{shared}")
     console.print(f"Only in the first run: {figures.only_a:,}, in the second: {figures.only_b:,}")
@@ -203,7 +208,7 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
     if figures.mean_difference is not None:
         console.print(
             f"Quality, second minus first: {figures.mean_difference:+.4f} on average, mean "
-            f"distance {_number(figures.mean_distance, 4)}"
+            f"distance {figures.mean_distance:.4f}"
         )
     elif figures.common:
         console.print("These settings move all scores: only ranks compare.")
@@ -231,7 +236,7 @@ def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["faces", "unscored", "mean", "5 %", "25 %", "median", "75 %", "95 %"]
     if below is not None:
-        names += [f"below {below:g}", "95 % interval", "against others", "95 % interval"]
+        names += [f"below {exact_text(below)}", "95 % interval", "against others", "95 % interval"]
     table.add_column(Text(by))
     for name in names:
         table.add_column(name, justify="right")

@@ -45,9 +45,10 @@ def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
             f"over {len(accuracy.by_fold)} folds"
         )
     for point in evaluation.points:
+        fmr, fnmr = evaluation.rates(point)
         people.print(
-            f"{point.name}: achieved FMR {point.fmr:.3g} ({point.false_matches:,} false matches), "
-            f"FNMR {point.fnmr0:.4f} ({point.errors:,} errors)"
+            f"{point.name}: achieved FMR {fmr} ({point.false_matches:,} false matches), "
+            f"FNMR {fnmr} ({point.errors:,} errors)"
         )
         for warning in point.warnings:
             people.print(f"Careful, {point.name}: {warning}", style="yellow", markup=False)

@@ -20,7 +20,7 @@ from faceqan_toolkit.errors import (
 )
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.settings import ModelOptions, is_model_name
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.wording import reason_of, short_checksum
 
 
 def add(
@@ -60,8 +60,8 @@ def add(
         )
     if registered and registered.sha256 and registered.sha256 != original:
         raise ChecksumMismatch(
-            f"{file} is not the published {registered.file}: its sha256 is {original}, "
-            f"expected {registered.sha256}"
+            f"{file} is not the published {registered.file}: its sha256 is "
+            f"{short_checksum(original)}, expected {short_checksum(registered.sha256)}"
         )
     loaded = load_weights(content, registered, options=options, where=str(file))
     entry = registered or _described(name, loaded, licence)

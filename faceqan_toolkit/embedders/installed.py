@@ -17,7 +17,7 @@ from faceqan_toolkit.errors import ChecksumMismatch, DamagedWeights, MissingWeig
 from faceqan_toolkit.files import is_file, parse_json, read_text
 from faceqan_toolkit.settings import is_model_name
 from faceqan_toolkit.weights import checkout_weights
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.wording import reason_of, short_checksum
 
 FOLDER_VARIABLE = "FACEQAN_TOOLKIT_MODELS"
 
@@ -106,7 +106,8 @@ def read(path: Path, sha256: str) -> bytes:
         ) from error
     if (digest := hashlib.sha256(content).hexdigest()) != sha256:
         raise ChecksumMismatch(
-            f"{path} has changed: its sha256 is {digest}, expected {sha256}; {_again(path.stem)}"
+            f"{path} has changed: its sha256 is {short_checksum(digest)}, expected "
+            f"{short_checksum(sha256)}; {_again(path.stem)}"
         )
     return content
 

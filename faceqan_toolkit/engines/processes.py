@@ -29,6 +29,7 @@ from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, TimedOut
 from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
+from faceqan_toolkit.wording import short_checksum
 
 BLOCKS_IN_HAND = 2
 """Blocks of photos a worker is given at once: one to score, one to prepare meanwhile. Where a block
@@ -355,8 +356,8 @@ def check_weights(model: str, expected: str, found: str) -> None:
     if expected and found != expected:
         raise ChecksumMismatch(
             f"the weights of {model} have changed since this run was begun: their sha256 was "
-            f"{expected}, a new worker process found {found}. Put the file back, or use another "
-            "run folder"
+            f"{short_checksum(expected)}, a new worker process found {short_checksum(found)}. "
+            "Put the file back, or use another run folder"
         )
 
 

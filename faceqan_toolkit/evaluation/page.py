@@ -95,8 +95,11 @@ def _table(evaluation: Evaluation, place: int, index: int) -> dict[str, Any]:
                 "warnings": figures.warnings,
             }
         )
+    fmr, fnmr = evaluation.rates(evaluation.points[index])
     return {
         "evaluation": evaluation,
+        "fmr": fmr,
+        "fnmr": fnmr,
         "place": place,
         "index": index,
         "point": evaluation.points[index],

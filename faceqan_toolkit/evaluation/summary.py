@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
 from faceqan_toolkit.evaluation.edc import Area, Curve, RandomDiscard
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import Accuracy, Det
+from faceqan_toolkit.rounding import exact_text, shortest_between
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 """Discard shares at which the summary states the FNMR."""
@@ -164,6 +166,17 @@ class Evaluation:
         if share not in self.options.limits:
             raise SettingsError(f"areas up to {share:g} were not taken on {self.title}")
         return self.options.limits.index(share)
+
+    def rates(self, point: Point) -> tuple[str, str]:
+        """Return the achieved FMR and the FNMR before discarding of an operating point.
+
+        As `--fmr` and `--fnmr-start` each chooses the same threshold again.
+        """
+        decimals = max(0, 2 - math.floor(math.log10(point.fmr))) if point.fmr else 0
+        next_fmr = (point.false_matches + 1) / self.non_mated
+        fmr = -shortest_between(-next_fmr, -point.fmr, decimals)
+        fnmr = shortest_between((point.errors - 1) / self.mated, point.fnmr0)
+        return exact_text(fmr), exact_text(fnmr, 4)
 
     def method(self, name: str) -> MethodResult:
         """Return a method's result.

@@ -170,9 +170,10 @@ def _notes(evaluation: Evaluation, limit: float | None, title: str = "") -> Iter
         + (f"; {evaluation.excluded:,} mated ones left out." if evaluation.excluded else ".")
     )
     for point in evaluation.points:
+        fmr, fnmr = evaluation.rates(point)
         yield (
-            f"{point.name}: achieved FMR {point.fmr:.3g} ({point.false_matches:,} false matches), "
-            f"FNMR {point.fnmr0:.4f} ({point.errors:,} errors) before discarding."
+            f"{point.name}: achieved FMR {fmr} ({point.false_matches:,} false matches), "
+            f"FNMR {fnmr} ({point.errors:,} errors) before discarding."
         )
         for warning in point.warnings:
             yield f"Careful, {point.name}: {warning}."
@@ -227,8 +228,8 @@ def _area_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
         for place, area in enumerate(figures.areas):
             yield (
                 evaluation.dataset, evaluation.recogniser, method.name, method.kind, method.note,
-                point.name, point.fmr, point.false_matches, point.errors, evaluation.mated,
-                point.fnmr0, area.limit, area.raw, *_ends(figures.intervals[place]),
+                point.name, repr(point.fmr), point.false_matches, point.errors, evaluation.mated,
+                repr(point.fnmr0), area.limit, area.raw, *_ends(figures.intervals[place]),
                 area.normalised, *_ends(figures.normalised_intervals[place]), area.gap,
                 "; ".join((*point.warnings, *figures.warnings)),
             )  # fmt: skip

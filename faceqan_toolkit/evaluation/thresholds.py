@@ -4,7 +4,8 @@ Comparisons are mated or not, and accepted if their similarity is above a thresh
 smallest that keeps the false match rate asked for (`comparisons`). Discarding faces below a quality
 discards the comparisons they take part in. The quality threshold for a false non-match rate is the
 smallest at which the comparisons that are left reach it: where the error-versus-discard curve
-("fixed", see `edc`) first comes down to it.
+("fixed", see `edc`) first comes down to it. It is rounded down to as few decimals as discard the
+same faces, so that it can be printed whole.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from faceqan_toolkit.evaluation.comparisons import (
 )
 from faceqan_toolkit.evaluation.edc import groups, pair_quality
 from faceqan_toolkit.evaluation.protocols.base import PairList
+from faceqan_toolkit.rounding import shortest_between
 
 REPLICATES = 1000
 BLOCK_VALUES = 1 << 22
@@ -261,18 +263,25 @@ def choose(
         (quality,) = quality_for_discard(choosing, target, _once(choosing))
         drawn = quality_for_discard(others, target, weights)
     spread = interval(drawn)
+    quality = _rounded(float(quality), choosing, others)
     threshold = Threshold(
         kind=kind,
         target=target,
-        quality=float(quality),
+        quality=quality,
         low=spread.low if spread else None,
         high=spread.high if spread else None,
         discard=_rate(others.quality < quality, others.identity, weights),
-        errors=_errors(others, float(quality), fmr, float(similarity), weights),
+        errors=_errors(others, quality, fmr, float(similarity), weights),
     )
     if kind == "fnmr":
         _refuse_few_errors(threshold)
     return threshold
+
+
+def _rounded(quality: float, *halves: Faces) -> float:
+    """Return a threshold with few decimals that discards the same faces."""
+    lower = [half.quality[half.quality < quality].max(initial=-np.inf) for half in halves]
+    return shortest_between(float(max(lower)), quality)
 
 
 def _once(faces: Faces) -> Counts:

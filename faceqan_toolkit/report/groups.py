@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faceqan_toolkit.grouping import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.rounding import rounded_down
 from faceqan_toolkit.runs import RunInfo
 
 GROUP_LIMIT = 10_000
@@ -16,6 +17,9 @@ FIGURES = (
     "share", "share_low", "share_high", "difference", "difference_low", "difference_high",
 )  # fmt: skip
 """What the page knows of a group, in order."""
+
+QUALITIES = ("q05", "q25", "median", "q75", "q95")
+"""Those of them that can be thresholds."""
 
 NONE = -1
 """The place of a photo whose group is not listed."""
@@ -51,7 +55,7 @@ class Groups:
 
     def meta(self) -> dict[str, Any]:
         """Return what the script must know: each group's figures in rows."""
-        rows = [[_short(getattr(item, name)) for name in FIGURES] for item in self.summaries]
+        rows = [[_short(name, getattr(item, name)) for name in FIGURES] for item in self.summaries]
         return {
             "by": self.by,
             "below": self.below,
@@ -83,5 +87,7 @@ def page_groups(run: RunInfo, grouping: Grouping, below: float | None, *, follow
     return Groups(grouping.by, below, listed, len(summaries), places)
 
 
-def _short(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value
+def _short(name: str, value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return rounded_down(value, 6) if name in QUALITIES else round(value, 6)

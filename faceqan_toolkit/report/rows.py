@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from faceqan_toolkit.ranking import Column
+from faceqan_toolkit.ranking import ROUNDED_DOWN, Column
+from faceqan_toolkit.rounding import rounded_down
 
 _UNSAFE = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"}
 
@@ -70,6 +71,8 @@ def _literal(column: Column, value: Any) -> str:
         return "null"
     if column.decimals is None:
         return repr(float(value))
+    if column.name in ROUNDED_DOWN:
+        value = rounded_down(value, column.decimals)
     digits = f"{value:.{column.decimals}f}"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 

@@ -20,7 +20,7 @@ def check_size(size: int) -> None:
         TooLarge: it may not.
     """
     if size > MOST_BYTES:
-        raise TooLarge(f"{size / 1e9:.1f} GB, more than the 2 GiB that a photo may have")
+        raise TooLarge(f"{size:,} bytes, more than the {MOST_BYTES:,} that a photo may have")
 
 
 class Store(Content, Protocol):

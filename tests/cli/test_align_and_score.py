@@ -144,7 +144,7 @@ def test_other_settings_are_refused(command_line: CommandLine, photos: Path) -> 
     done = command_line(MAIN, photos, "-o", "run", *QUICK, "--eps", "0.002", "--faces", "all")
     assert done.returncode == 1
     assert "eps: 0.001 in the run, 0.002 now" in done.stderr
-    assert "faces: 'largest' in the run, 'all' now" in done.stderr
+    assert "faces: largest in the run, all now" in done.stderr
     assert "steps" not in done.stderr
     assert "Traceback" not in done.stderr
 

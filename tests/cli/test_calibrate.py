@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, CommandLine, read_rgb
@@ -61,7 +62,13 @@ def test_calibrate_then_filter(
     assert after["low"] < after["value"] < after["high"]
     assert after["low"] < 0.05 < after["high"]
     assert by_errors["errors"]["before"]["value"] > 0.08
-    assert f"quality {by_errors['quality']:.4f}" in done.stderr
+    for threshold in (by_errors, by_share):
+        text = exact_text(threshold["quality"], 4)
+        assert len(text) < 10
+        assert f"quality {text}, " in done.stderr
+        copied = command_line("filter", "run", "--min-quality", text)
+        kept = [face for face in labelled if face.quality >= threshold["quality"]]
+        assert len(copied.stdout.splitlines()) == len(kept)
     assert f"{after['count']} errors in {after['total']:,} mated comparisons" in done.stderr
     assert content["counts"] == {
         "scored_photos": 900, "left_out": 0, "choosing_people": 75, "choosing_faces": 450,
@@ -109,9 +116,14 @@ def test_what_filter_refuses(
     fast = Settings(preset="fast")
     write_run(tmp_path / "fast", labelled[:3], fast, find_model("sface").weights("fast"))
     line = refused(1, "fast", *file, "--target-discard", "0.1")
-    assert "was made for other scores: preset exact, fast has fast; copies 10, fast has 2" in line
+    assert (
+        "was made for other scores: preset: exact in the calibration, fast in fast; "
+        "copies: 10 in the calibration, 2 in fast"
+    ) in line
     write_run(tmp_path / "other", labelled[:3], weights="0" * 64)
-    assert "weights sha256" in refused(1, "other", *file, "--target-discard", "0.1")
+    line = refused(1, "other", *file, "--target-discard", "0.1")
+    assert "weights of the recognition model: " in line
+    assert line.endswith(", 000000000000 in other")
 
 
 def test_not_enough_data(command_line: CommandLine, labelled: list[Record], tmp_path: Path) -> None:
@@ -235,7 +247,9 @@ def test_a_real_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> 
     # the same command with the file adds thresholds to a run that is done
     done = command_line(*MAIN, "-o", "run", "--calibration", "run/calibration.json")
     assert done.returncode == 0, done.stderr
-    told = f"Below the threshold for discarding 40 % (quality {threshold['quality']:.4f})"
+    told = (
+        f"Below the threshold for discarding 40 % (quality {exact_text(threshold['quality'], 4)})"
+    )
     line = next(line for line in done.stderr.splitlines() if line.startswith(told))
     with (tmp_path / "run/rankings.csv").open(encoding="utf-8", newline="") as file:
         qualities = [float(row["quality"]) for row in csv.DictReader(file)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from faceqan_toolkit.cli import cli, show
 from faceqan_toolkit.settings import Settings
@@ -86,9 +87,14 @@ def test_two_runs(command_line: CommandLine, runs: Path) -> None:
     assert table[1].endswith("ann/1.jpg [0]")
     top = command_line("rank", "a", "b", "--top", "2").stdout
     assert len(top[top.index("moved") :].splitlines()) == 3
-    done = command_line("rank", "a", "b", "--top", "2", "--format", "csv")
+    done = command_line("rank", "a", "b", "--format", "csv")
     assert done.stdout.split() == [str(Path("b/comparison.csv"))]
-    assert len((runs / "b/comparison.csv").read_text().splitlines()) == 3
+    whole = (runs / "b/comparison.csv").read_text().splitlines()
+    assert len(whole) == 9
+    done = command_line("rank", "a", "b", "--top", "2", "--format", "csv")
+    assert done.stdout.splitlines() == whole[:3]
+    assert done.stderr == "2 of 8 rows\n"
+    assert (runs / "b/comparison.csv").read_text().splitlines() == whole
     write_run(runs / "d", [face(runs / "photos", "dan/1.jpg", 0.5)])
     done = command_line("rank", "a", "d")
     assert done.stdout.splitlines()[0] == "Common faces: 0"
@@ -96,6 +102,65 @@ def test_two_runs(command_line: CommandLine, runs: Path) -> None:
     refused = command_line("rank", "a", "c")
     assert refused.returncode == 1
     assert "scores of different models cannot be compared" in refused.stderr
+
+
+def run_rank(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["rank", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paths"),
+    [
+        (["--top", "2"], ["ann/4.jpg", "bob/4.jpg"]),
+        (["--bottom", "1"], ["bob/1.jpg"]),
+        (["--top", "1", "--bottom", "1"], ["ann/4.jpg", "bob/1.jpg"]),
+    ],
+    ids=str,
+)
+def test_some_rows_replace_no_file_of_the_run(
+    runs: Path, arguments: list[str], paths: list[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(runs)
+    assert run_rank("a", "--format", "csv", "--format", "jsonl").exit_code == 0
+    whole = {name: (runs / "a" / name).read_bytes() for name in ("rankings.csv", "rankings.jsonl")}
+    assert len(whole["rankings.csv"].splitlines()) == 1 + 9
+
+    printed = run_rank("a", *arguments, "--format", "csv")
+    assert [row["path"] for row in csv.DictReader(printed.stdout.splitlines())] == paths
+    assert printed.stderr == f"{len(paths)} of 9 rows\n"
+    written = run_rank("a", *arguments, "--format", "csv", "-o", "some.csv")
+    assert written.stdout == "some.csv\n"
+    assert Path("some.csv").read_text() == printed.stdout
+    again = run_rank("a", *arguments, "--format", "csv", "-o", "some.csv")
+    assert again.exit_code == 0, "its own file may be replaced"
+    lines = run_rank("a", *arguments, "--format", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == paths
+
+    for wrong, message in (
+        (["--format", "parquet"], "give -o FILE, or one --format of csv and jsonl"),
+        (["--format", "pickle"], "give -o FILE, or one --format of csv and jsonl"),
+        (["--format", "csv", "--format", "jsonl"], "give -o FILE"),
+        (["--format", "csv", "-o", "a/rankings.csv"], "holds every row; choose another name"),
+        (["--format", "csv", "-o", "a/run.json"], "is there and is no csv of this tool"),
+        (["-o", "some.csv"], "-o FILE takes one --format"),
+    ):
+        refused = run_rank("a", *arguments, *wrong)
+        assert refused.exit_code in (1, 2)
+        assert message in " ".join(refused.stderr.split())
+        assert refused.stdout == ""
+    for name, content in whole.items():
+        assert (runs / "a" / name).read_bytes() == content
+
+
+def test_all_rows_to_a_file(runs: Path, monkeypatch) -> None:
+    monkeypatch.chdir(runs)
+    for file_format in ("csv", "jsonl", "parquet", "pickle"):
+        done = run_rank("a", "--format", file_format, "-o", f"all.{file_format}")
+        assert (done.stdout, done.exit_code) == (f"all.{file_format}\n", 0)
+        assert Path(f"all.{file_format}").stat().st_size
+    groups = run_rank("a", "--group-by", "folder", "--format", "csv", "-o", "g.csv")
+    assert groups.stderr == "3 of 3 rows\n"
+    assert not list(Path("a").glob("*.csv"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.evaluator import evaluate
 from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.tables import areas_csv
 from faceqan_toolkit.evaluation.verification import fold_accuracy
 from tests.evaluation.synthetic import QUICK, run, world
 
@@ -49,6 +51,30 @@ def test_summary_states_everything() -> None:
     assert random["normalised"] == pytest.approx(1, abs=0.1)
     assert len(summary["tests"]) == 3 * 3 * 3
     assert all(0 < test["p_value"] <= 1 for test in summary["tests"])
+
+
+@pytest.mark.parametrize("decimals", [None, 2])
+def test_rates_that_are_printed_choose_the_same_thresholds(decimals: int | None) -> None:
+    seen = world(decimals=decimals)
+    targets = {"fmr_targets": (0.1, 0.0123, 0.001), "fnmr_starts": (0.05, 0.1)}
+    first = run(seen, **targets, replicates=0)
+    rates = [first.rates(point) for point in first.points]
+    texts = [fmr if point.kind == "fmr" else fnmr
+             for point, (fmr, fnmr) in zip(first.points, rates, strict=True)]  # fmt: skip
+    assert all(len(text) <= 8 for text in texts)
+    again = run(
+        seen, replicates=0, fmr_targets=tuple(map(float, texts[:3])),
+        fnmr_starts=tuple(map(float, texts[3:])),
+    )  # fmt: skip
+    assert [point.threshold for point in again.points] == [
+        point.threshold for point in first.points
+    ]
+    rows = list(csv.DictReader(areas_csv([first]).splitlines()))
+    exact = tuple(dict.fromkeys(float(row["achieved_fmr"]) for row in rows))
+    copied = run(seen, replicates=0, fmr_targets=exact[:3], fnmr_starts=(0.05,))
+    assert [point.threshold for point in copied.points[:3]] == [
+        point.threshold for point in first.points[:3]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.report import page as report_page
 from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import Record
 from tests.report.conftest import OpenReport
@@ -72,9 +74,9 @@ def test_faces_stand_from_best_to_worst(mixed, open_report: OpenReport) -> None:
     ranked = [row for row in Ranking(run).rows() if row["rank"]]
     assert titles(page) == [row["path"] for row in ranked]
     scores = page.locator(f"{TILE} .score b").all_text_contents()
-    assert scores == [f"{row['quality']:.4f}" for row in ranked]
+    assert scores == [down_text(row["quality"], 4) for row in ranked]
     percentiles = page.locator(f"{TILE} .score span").all_text_contents()
-    assert percentiles == ["P100", *(f"P{row['percentile']:.1f}" for row in ranked[1:])]
+    assert percentiles == ["P100", *(f"P{down_text(row['percentile'], 1)}" for row in ranked[1:])]
     assert counted(page) == "Selected: 12 faces, 3 failures"
     assert page.locator("#median").inner_text() == "0.5150"
 
@@ -112,6 +114,40 @@ def test_the_threshold_changes_the_count(mixed, open_report: OpenReport) -> None
     assert stay(page) == 0
     page.click("#keep-all")
     assert stay(page) == 12
+
+
+def test_every_printed_number_keeps_its_face(open_report: OpenReport, tmp_path: Path) -> None:
+    """As a threshold on the page, as it is there and as files print it; like `--min-quality`."""
+    qualities = [0.49996, 0.5, 0.7614999, 0.7615, 0.76150004, 0.1 + 1e-9, 1 / 3, -0.00004, 0.9]
+    run = make_run(tmp_path / "run", [face(f"{q}.jpg", q) for q in qualities])
+    page = open_report(write_report(run, tmp_path / "run/report.html").file)
+    tiles = page.locator(f"{TILE} .score b").all_text_contents()
+    assert tiles == [down_text(quality, 4) for quality in sorted(qualities, reverse=True)]
+    for decimals in (4, 6):
+        for number in (down_text(quality, decimals) for quality in qualities):
+            page.fill("#threshold-number", number)
+            assert stay(page) == sum(quality >= float(number) for quality in qualities), number
+    for quality in qualities:  # of jsonl; the page knows six decimals
+        page.fill("#threshold-number", repr(quality))
+        assert stay(page) >= sum(other >= quality for other in qualities)
+    for number in set(tiles):
+        page.fill("#from", number)
+        page.fill("#to", number)
+        assert len(titles(page)) == tiles.count(number)
+
+
+def test_the_share_that_is_shown_chooses_the_same_faces(
+    open_report: OpenReport, tmp_path: Path
+) -> None:
+    run = large_run(tmp_path / "run", 3001)
+    page = open_report(write_report(run, tmp_path / "run/report.html", pictures=False).file)
+    for number in (1, 1234, 2999):
+        page.fill("#threshold-number", down_text(1 - number / 3001, 6))
+        assert stay(page) == number
+        share = float(page.locator("#share").input_value())
+        assert math.floor(3001 * share / 100 + 0.5) == number, "as filter --keep-top counts"
+        page.fill("#share", str(share))
+        assert stay(page) == number
 
 
 def test_the_threshold_by_mouse(mixed, open_report: OpenReport) -> None:

@@ -14,6 +14,7 @@ from faceqan_toolkit.grouping import Grouping, GroupSummary, summarise
 from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.report import groups, page
 from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs import RunInfo
 from tests.conftest import CommandLine
 from tests.report.conftest import OpenReport
@@ -65,7 +66,7 @@ def heads(page: Page) -> list[str]:
 
 def expected(item: GroupSummary, *, shares: bool) -> list[str]:
     def figure(value: float | None) -> str:
-        return "\u2013" if value is None else f"{value:.3f}"
+        return "\u2013" if value is None else down_text(value, 3)
 
     def sign(value: float) -> str:
         return f"{value:+.1f}".replace("-", "\u2212")

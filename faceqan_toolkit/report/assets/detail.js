@@ -185,7 +185,7 @@ class Detail {
         element("span", {}, names[i]), element("span", { class: "number" }, factor.toFixed(3)),
         element("span", { class: "meter", "aria-hidden": "true" }, fill));
     });
-    const sum = `${factors.map((factor) => factor.toFixed(3)).join(" × ")} = ${base.toFixed(3)}; to the power of ${exponent} = ${quality.toFixed(4)}`;
+    const sum = `${factors.map((factor) => factor.toFixed(3)).join(" × ")} = ${base.toFixed(3)}; to the power of ${exponent} = ${fixed(quality, 4)}`;
     return element("div", { class: "parts" }, element("h3", {}, "What the score is made of"), ...meters, element("p", { class: "quiet" }, sum));
   }
 

@@ -68,8 +68,7 @@ class Histogram {
   // A threshold as the page writes it: the axis' decimals, more where it has them.
   label(threshold) {
     const text = threshold.toFixed(this.decimals);
-    const exact = Number(threshold.toFixed(6));
-    return Number(text) === exact ? text : String(exact);
+    return Number(text) === threshold ? text : String(threshold);
   }
 
   // Move the line without telling anybody.

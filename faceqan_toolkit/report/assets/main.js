@@ -16,7 +16,10 @@ const scored = faces.filter((row) => !Number.isNaN(qualities[row])); // best fir
 const members = table.data.get("group"); // the group of each row, if the page shows groups
 const positions = new Set([...meta.box, ...meta.landmarks]);
 
-let threshold = meta.below ?? -Infinity;
+// The page knows qualities rounded down to DECIMALS, and so it rounds every threshold: a face stays
+// here if `filter --min-quality` keeps it at the number that is shown.
+const DECIMALS = 6;
+let threshold = roundedDown(meta.below ?? -Infinity, DECIMALS);
 let base = faces; // faces that pass the filters, whatever the threshold
 let baseScores = new Float64Array(); // theirs, best first
 const stays = (row) => qualities[row] >= threshold;
@@ -39,7 +42,7 @@ function tile(row) {
       element("span", { class: "rank", "aria-hidden": "true" }, `#${count(rank)}`),
       element("span", { class: "score" }, element("b", {}, fixed(quality, 4)), element("span", {}, `P${share}`)),
     );
-    spoken.push(`rank ${rank}`, `quality ${quality.toFixed(4)}`, `percentile ${share}`);
+    spoken.push(`rank ${rank}`, `quality ${fixed(quality, 4)}`, `percentile ${share}`);
     if (threshold > -Infinity) {
       button.classList.toggle("going", !stays(row));
       spoken.push(stays(row) ? "stays" : "goes");
@@ -86,7 +89,7 @@ function passes() {
   const words = controls.text.value.toLowerCase().split(/\s+/).filter(Boolean);
   const folder = controls.folder.value.trim().replace(/\/+$/, "").toLowerCase();
   const status = controls.status.value;
-  const low = numberOf(controls.from, -Infinity);
+  const low = roundedDown(numberOf(controls.from, -Infinity), DECIMALS);
   const high = numberOf(controls.to, Infinity);
   const ranged = low > -Infinity || high < Infinity;
   const paths = table.data.get("path");
@@ -94,7 +97,8 @@ function passes() {
   return (row) => {
     if (status && statuses[row] !== status) return false;
     if (group && members[row] !== Number(group)) return false;
-    if (ranged && !(qualities[row] >= low && qualities[row] <= high)) return false;
+    // as tiles show it: a number that is copied from one is not below its face
+    if (ranged && !(qualities[row] >= low && Number(fixed(qualities[row], 4)) <= high)) return false;
     if (folder) {
       const own = folderOf(paths[row]).toLowerCase();
       if (folder === "." ? own !== "" : !own.startsWith(folder)) return false;
@@ -137,6 +141,18 @@ const shownFaces = () => {
 const shownFailures = () => (controls.show.value === "all" ? baseFailures : []);
 let baseFailures = failures;
 
+// How many faces the best so many percent are, as `filter --keep-top X%` counts them.
+const best = (share, all) => Math.floor((all * share) / 100 + 0.5);
+
+// The share that some faces are, with as many decimals as choose them again.
+function shareText(number, all) {
+  const share = (100 * number) / all;
+  for (let decimals = 1; decimals < 15; decimals++) {
+    if (best(Number(share.toFixed(decimals)), all) === number) return share.toFixed(decimals);
+  }
+  return String(share);
+}
+
 // ---- telling everybody
 
 const grids = {
@@ -177,11 +193,11 @@ function applyThreshold() {
   const line = Math.max(threshold, histogram.low);
   histogram.place(line, `${histogram.label(line)}: ${count(stay)} ${of} ${stay === 1 ? "stays" : "stay"}`);
   if (document.activeElement !== get("threshold-number")) get("threshold-number").value = histogram.label(line);
-  if (document.activeElement !== get("share")) get("share").value = all ? ((100 * stay) / all).toFixed(1) : "";
+  if (document.activeElement !== get("share")) get("share").value = all ? shareText(stay, all) : "";
 }
 
 function setThreshold(value) {
-  threshold = value <= histogram.low ? -Infinity : value;
+  threshold = value <= histogram.low ? -Infinity : roundedDown(value, DECIMALS);
   applyThreshold();
   later();
 }
@@ -307,7 +323,7 @@ get("filters").addEventListener("reset", () => setTimeout(() => {
 }));
 get("threshold-number").addEventListener("input", (event) => setThreshold(numberOf(event.target, -Infinity)));
 get("share").addEventListener("input", (event) => {
-  const keep = Math.round((numberOf(event.target, 100) / 100) * baseScores.length);
+  const keep = best(numberOf(event.target, 100), baseScores.length);
   if (!baseScores.length || keep >= baseScores.length) setThreshold(-Infinity);
   else setThreshold(keep <= 0 ? histogram.high : baseScores[keep - 1]);
 });
@@ -342,8 +358,8 @@ addEventListener("afterprint", () => {
 if (histogram) {
   const middle = (scored.length - 1) / 2;
   const median = (qualities[scored[Math.floor(middle)]] + qualities[scored[Math.ceil(middle)]]) / 2;
-  get("median").textContent = median.toFixed(4);
-  get("spread").textContent = `Lowest ${fixed(qualities[scored.at(-1)], 4)}, median ${median.toFixed(4)}, highest ${fixed(qualities[scored[0]], 4)}.`;
+  get("median").textContent = fixed(median, 4);
+  get("spread").textContent = `Lowest ${fixed(qualities[scored.at(-1)], 4)}, median ${fixed(median, 4)}, highest ${fixed(qualities[scored[0]], 4)}.`;
   get("spread").append(element("span", { class: "hint" }, " Drag the line, or use the arrow keys."));
   Object.assign(get("threshold-number"), { step: histogram.step });
   get("threshold-panel").hidden = false;

@@ -67,12 +67,20 @@ function fill(target, encoded, start, length, none) {
   }
 }
 
-// toFixed, but a negative number that rounds to zero keeps its sign, as in C's printf.
+// The largest number of so many decimals that is not above a value, as the package's rounding.py:
+// a printed number can be used as a threshold.
+function roundedDown(value, decimals) {
+  const scale = 10 ** decimals;
+  const nearest = Math.round(value * scale);
+  return (nearest / scale > value ? nearest - 1 : nearest) / scale;
+}
+
+// A number rounded down; a negative zero keeps its sign, as in C's printf.
 function fixed(value, decimals) {
-  return (Object.is(value, -0) ? "-" : "") + value.toFixed(decimals);
+  return (Object.is(value, -0) ? "-" : "") + roundedDown(value, decimals).toFixed(decimals);
 }
 
 const count = (number) => number.toLocaleString("en-US");
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
-const percentile = (number) => (number === 100 ? "100" : number.toFixed(1));
+const percentile = (number) => (number === 100 ? "100" : fixed(number, 1));
 const plural = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
