@@ -28,6 +28,7 @@ LAYERS = [
         "finding", "photos", "scale", "device", "alignment", "attack", "facenet_weights",
         "embedders.step_check",
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
+        "embedders.weights_file", "embedders.onnx_data",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
     {"measures", "embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},
