@@ -19,7 +19,7 @@ LAYERS = [
     {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores", "process_wide", "wording",
      "choices"},
-    {"weights", "settings", "files", "shards", "sources.names", "run_json"},
+    {"weights", "settings", "files", "bit_depth", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
     {"sources.archives"},
