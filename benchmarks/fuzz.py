@@ -506,6 +506,25 @@ def onnx(folder: Path) -> None:
     load_onnx((folder / "a.onnx").read_bytes())
 
 
+def onnx_files() -> list[bytes]:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.onnx"
+        onnx.save_model(
+            onnx.load_from_string(onnx_file()), file, save_as_external_data=True, location="a.data",
+            size_threshold=0,
+        )  # fmt: skip
+        return [file.read_bytes() + CUT + (Path(folder) / "a.data").read_bytes()]
+
+
+@target("a.onnx", "a.data", seeds=onnx_files)
+def onnx_external_data(folder: Path) -> None:
+    from faceqan_toolkit.embedders.weights_file import read_weights_file
+
+    read_weights_file(folder / "a.onnx")
+
+
 @target("a.tar", seeds=lambda: [tar("a.jpg", "b/c.png", "d.txt", "é" * 99 + ".jpg")])
 def tar_archive(folder: Path) -> None:
     archive(folder / "a.tar")

@@ -8,11 +8,20 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from faceqan_toolkit.bit_depth import (
+    HEIGHT,
+    WIDTH,
+    SampleFormat,
+    read_tiff_tags,
+    tiff_format,
+    to_uint8,
+)
 from faceqan_toolkit.errors import MissingExtra, PhotoError, TooLarge, UnreadablePhoto
 from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
@@ -23,6 +32,9 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "H
 HEIF_BRANDS = frozenset(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 )
+
+NEARLY_BLACK = 16
+"""Of 8 bits: samples that use 12 bits of 16 are below."""
 
 
 def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
@@ -51,7 +63,7 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
         error.state = state
         raise
     if decoded.reduction == 1:
-        return Photo(source, decoded.pixels, state)
+        return Photo(source, decoded.pixels, state, note=decoded.note)
     return Photo(source, decoded.pixels, state, decoded.reduction, decoded.full_size, data)
 
 
@@ -80,6 +92,7 @@ class _Decoded(NamedTuple):
     pixels: Pixels
     reduction: int = 1
     full_size: tuple[int, int] | None = None
+    note: str = ""
 
 
 def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
@@ -103,18 +116,32 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     try:
         image = _open(data)
     except UnidentifiedImageError:
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _Decoded(_decode_tiff(data, max_pixels))
-        raise
+        if data[:4] not in (b"II*\0", b"MM\0*"):
+            raise
+        image, note = _decode_tiff(data, max_pixels)
+        return _Decoded(_pixels(image, None), note=note)
     width, height = image.size
     _check_pixels(width, height, max_pixels)
     reduction = _reduce(image, at_least)
     profile = image.info.get("icc_profile")
+    image.load()
+    stored = _sample_format(image, data)
+    note = ""
+    if _has_lost_bits(image, stored):
+        image, note = _decode_all_bits(image, data, stored)
     turned = _turn_upright(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        samples, note = to_uint8(np.asarray(image), stored)
+        image = Image.fromarray(samples)
+    full_size = (height, width) if turned else (width, height)
+    return _Decoded(_pixels(image, profile), reduction, full_size, note)
+
+
+def _pixels(image: Image.Image, profile: bytes | None) -> Pixels:
     pixels = np.array(_to_rgb(image, profile), dtype=np.uint8)
     if 0 in pixels.shape:
         raise UnreadablePhoto("it has no pixels")
-    return _Decoded(pixels, reduction, (height, width) if turned else (width, height))
+    return pixels
 
 
 def _reduce(image: Image.Image, at_least: int) -> int:
@@ -178,12 +205,18 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _turn_upright(image: Image.Image) -> bool:
-    """Turn a picture as its EXIF orientation says; broken EXIF turns nothing.
+    """Turn a picture as viewers do; broken EXIF turns nothing.
+
+    That is as its EXIF orientation says, except for HEIC and AVIF: their own `irot` and `imir`
+    decide, and orientations in EXIF or XMP are ignored.
 
     Returns:
         Whether width and height changed places.
     """
-    image.load()
+    if image.format == "HEIF":  # turned when it was decoded
+        return False
+    if image.format == "AVIF":  # the EXIF orientation that Pillow shows is that of irot and imir
+        image.info.pop("xmp", None)
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         ImageOps.exif_transpose(image, in_place=True)  # a copy would double the memory
@@ -194,8 +227,6 @@ def _turn_upright(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return any mode as RGB in sRGB, transparency over white."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
     if image.mode in ("PA", "La", "LA") or "transparency" in image.info or image.mode == "RGBa":
         image = image.convert("RGBA")
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
@@ -223,51 +254,72 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return converted if converted is not None else image
 
 
-def _to_uint8(values: np.ndarray[Any, Any]) -> Pixels:
-    """Return samples of any type as 8 bits: 16-bit ones scaled, floats in [0, 1] or 0..255."""
-    if values.dtype == np.uint8:
-        return values
-    finite = np.nan_to_num(values.astype(np.float64))
-    top = finite.max(initial=0)
-    if values.dtype == np.uint16 or (np.issubdtype(values.dtype, np.integer) and top > 255):
-        finite = finite / 257
-    elif np.issubdtype(values.dtype, np.floating) and top <= 1:
-        finite = finite * 255
-    scaled: Pixels = np.rint(finite.clip(0, 255)).astype(np.uint8)
-    return scaled
+def _sample_format(image: Image.Image, data: bytes) -> SampleFormat:
+    """Return what a file says about its samples; Pillow's mode does not tell all of it."""
+    if isinstance(image, TiffImageFile):
+        return tiff_format(image.tag_v2)
+    return SampleFormat(bits=data[24] if image.format == "PNG" else 8)
 
 
-def _decode_tiff(data: bytes, max_pixels: int) -> Pixels:
-    """Return a TIFF that Pillow does not know, 16 bits a channel for instance, by OpenCV."""
+def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
+    """Tell whether Pillow made too little of the samples: of several channels it keeps 8 bits.
+
+    These are the highest. Where samples do not use all their bits, they are nearly black.
+    """
+    if stored.signed and image.mode == "L":
+        return True
+    if image.mode not in ("RGB", "RGBA", "LA") or stored.bits <= 8:
+        return False
+    extrema: Any = image.getextrema()
+    colours = extrema[: 1 if image.mode == "LA" else 3]
+    return stored.white > 0 or max(high for _, high in colours) < NEARLY_BLACK
+
+
+def _decode_all_bits(
+    image: Image.Image, data: bytes, stored: SampleFormat
+) -> tuple[Image.Image, str]:
+    """Return a picture in 8 bits, made from all bits of its samples; see `to_uint8`."""
+    samples = _decode_by_opencv(data)
+    if samples is None:
+        return image, ""
+    whole, note = _as_image(samples, stored)
+    if image.format == "PNG":  # OpenCV turns TIFFs only
+        whole.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return whole, note
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    """Return a TIFF that Pillow does not know, 32 bits a channel for instance, in 8 bits."""
+    tags = read_tiff_tags(data)
+    if not (tags.get(WIDTH) and tags.get(HEIGHT)):
+        raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
+    # OpenCV has limits of its own, much larger
+    _check_pixels(tags[WIDTH], tags[HEIGHT], max_pixels)
+    samples = _decode_by_opencv(data)
+    if samples is None:
+        raise UnreadablePhoto("not a TIFF that can be read, or damaged")
+    return _as_image(samples, tiff_format(tags))
+
+
+def _decode_by_opencv(data: bytes) -> np.ndarray[Any, Any] | None:
+    """Return (H, W) or (H, W, C) samples of any type, or None if OpenCV cannot read them.
+
+    Values of 10, 12 or 14 bits come in the highest bits of 16. TIFFs come upright.
+    """
     import cv2
 
-    _check_pixels(*_tiff_size(data), max_pixels)  # OpenCV has limits of its own, much larger
     with quiet_opencv:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None:
-        raise UnreadablePhoto("not a TIFF that can be read, or damaged")
-    samples = _to_uint8(decoded)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Image.Image, str]:
+    """Return samples of OpenCV's as a picture in 8 bits."""
+    if 8 < stored.bits < 16:
+        stored = replace(stored, bits=16, white=65535)
     if samples.ndim == 2:
-        return np.ascontiguousarray(np.repeat(samples[..., None], 3, axis=2))
-    if samples.shape[2] == 4:
-        alpha = samples[..., 3:].astype(np.float64) / 255
-        opaque = samples[..., :3] * alpha + 255 * (1 - alpha)
-        samples = np.rint(opaque).astype(np.uint8)
-    rgb: Pixels = np.ascontiguousarray(samples[..., ::-1])
-    return rgb
-
-
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a TIFF's first picture, as its directory says them."""
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(data[at : at + length], order)
-
-    start, found = number(4, 4), {}
-    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
-        # two bytes of a tag, two of a type, four of a count; short values stand first in their four
-        found[number(at, 2)] = number(at + 8, 2 if number(at + 2, 2) == 3 else 4)
-    if not (found.get(256) and found.get(257)):
-        raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
-    return found[256], found[257]
+        grey, note = to_uint8(samples, stored)
+        return Image.fromarray(grey), note
+    colours, note = to_uint8(samples[..., :3], stored)
+    alpha, _ = to_uint8(samples[..., 3:], stored)
+    # OpenCV's are blue, green, red
+    return Image.fromarray(np.concatenate([colours[..., ::-1], alpha], axis=2)), note

@@ -83,6 +83,7 @@ class Prepared:
     landmarks_id: str = ""
     cuts: tuple[Cut, ...] = ()
     failure: PhotoError | None = None
+    note: str = ""
 
 
 class Pipeline:
@@ -187,7 +188,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - no photo may end a run of a million others
             failure = Crashed(f"{type(error).__name__}: {error}")
             return Prepared(source, state or _state(source), landmarks_id, failure=failure)
-        return Prepared(source, state, landmarks_id, cuts)
+        return Prepared(source, state, landmarks_id, cuts, note=photo.note)
 
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
@@ -390,7 +391,8 @@ def _record(
             "confidence": face.confidence,
             "rotation": face.rotation,
         }
-    reason = failure.reason if failure else cut.note if cut else ""
+    notes = [photo.note, cut.note if cut else ""]
+    reason = failure.reason if failure else "; ".join(filter(None, notes))
     state = photo.state
     return Record(
         path=photo.source.path,

@@ -89,6 +89,7 @@ class Photo:
             2, 4, 8 for a JPEG that was decoded smaller.
         full_size: width and height of the photo, if `pixels` are reduced.
         encoded: the file's content, if `pixels` are reduced.
+        note: what a reader of its records should know of how it was decoded.
     """
 
     source: PhotoSource
@@ -97,6 +98,7 @@ class Photo:
     reduction: int = 1
     full_size: tuple[int, int] | None = None
     encoded: bytes = b""
+    note: str = ""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -16,8 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files", "methods", "hints", "cores", "process_wide", "wording", "choices", "rounding", "differences"},
-    {"weights", "settings", "files", "shards", "sources.names", "run_json"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files", "methods", "hints", "cores", "process_wide", "wording", "choices", "rounding", "differences", "weights", "settings", "files", "shards", "sources.names", "run_json", "bit_depth"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
     {"sources.archives"},
@@ -26,6 +25,7 @@ LAYERS = [
         "finding", "photos", "scale", "device", "alignment", "attack", "facenet_weights",
         "embedders.step_check",
         "embedders.preprocessing", "embedders.base", "embedders.freeze", "embedders.registry",
+        "embedders.weights_file", "embedders.onnx_data",
         "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
     },
     {"measures", "embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},

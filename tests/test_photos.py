@@ -66,6 +66,29 @@ def picture(height: int = 24, width: int = 40) -> Pixels:
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
+def register_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def turned(upright: Pixels, file_format: str, exif: int | None, turn: int) -> bytes:
+    """Return a HEIC or AVIF with an EXIF orientation, and one of its own by irot and imir.
+
+    Encoders make the second of the EXIF orientation they are given, and drop or keep that. So it is
+    written with other tags' numbers in the places of the two, which are then exchanged.
+    """
+    register_heif()
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    if exif is not None:
+        tags[0x0103] = exif
+    data = encoded(Image.fromarray(upright), file_format, quality=95, exif=tags.tobytes())
+    short = b"\0\x03\0\0\0\x01\0"  # the type and count of both tags, and their value's first byte
+    data = data.replace(b"\x01\x12" + short, b"\x01\x04" + short)
+    return data.replace(b"\x01\x03" + short, b"\x01\x12" + short)
+
+
 class TestDecoding:
     @pytest.mark.parametrize(
         ("file_format", "tolerance"),
@@ -116,6 +139,38 @@ class TestDecoding:
         pixels = decoded(encoded(lying, file_format, exif=exif))
         assert pixels.shape == (24, 40, 3)
         assert np.abs(pixels.astype(int) - picture()).mean() < 8
+
+    @pytest.mark.parametrize("file_format", ["HEIF", "AVIF"])
+    @pytest.mark.parametrize("exif", [None, 1, 6, 8])
+    @pytest.mark.parametrize("turn", [1, 2, 3, 5, 6])
+    def test_heic_and_avif_are_turned_by_irot_and_imir_alone(
+        self, file_format: str, exif: int | None, turn: int
+    ) -> None:
+        """As libheif, libavif, browsers and macOS show them, whatever EXIF says."""
+        data = turned(picture(64, 128), file_format, exif, turn)
+        assert (b"irot" in data, b"imir" in data) == (turn in (3, 5, 6), turn in (2, 5))
+        assert (b"\x01\x12\0\x03" in data) is (exif is not None)
+        upright = decoded(data)
+        expected = {
+            1: picture(64, 128),
+            2: picture(64, 128)[:, ::-1],
+            3: picture(64, 128)[::-1, ::-1],
+            5: picture(64, 128).transpose(1, 0, 2),
+            6: np.rot90(picture(64, 128), -1),
+        }[turn]
+        assert upright.shape == expected.shape
+        assert np.abs(upright.astype(int) - expected).mean() < 4
+
+    @pytest.mark.parametrize("file_format", ["HEIF", "AVIF"])
+    def test_xmp_turns_no_heic_or_avif(self, file_format: str) -> None:
+        xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+        if file_format == "HEIF":
+            register_heif()
+        data = encoded(Image.fromarray(picture(64, 128)), file_format, xmp=xmp)
+        if file_format == "HEIF":  # it was written as a turn, too
+            data = data.replace(b"irot", b"free")
+        assert b"tiff:Orientation" in data
+        assert decoded(data).shape == (64, 128, 3)
 
     @pytest.mark.parametrize(
         ("image", "colour"),

@@ -9,9 +9,10 @@ from safetensors.torch import save
 
 from faceqan_toolkit.embedders import factories
 from faceqan_toolkit.embedders.base import BackboneEmbedder, Embedder
-from faceqan_toolkit.embedders.files import Loaded, is_onnx, load_weights
+from faceqan_toolkit.embedders.files import Loaded, load_weights
 from faceqan_toolkit.embedders.installed import Installed, find
 from faceqan_toolkit.embedders.registry import Entry, entries
+from faceqan_toolkit.embedders.weights_file import is_onnx, read_weights_file
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
     MissingWeights,
@@ -30,7 +31,7 @@ def add(
 
     Args:
         name: a registered model's, which the file must then be; or a new one.
-        file: a checkpoint, or ONNX.
+        file: a checkpoint, or ONNX; external data beside it is taken into the one file kept.
         folder: where to keep it; made if it is not there.
         options: of a new model, what the file cannot tell.
         licence: of a new model's weights, in words.
@@ -45,10 +46,9 @@ def add(
     registered = entries().get(name)
     _check_name(name, registered, options, licence)
     try:
-        content = file.read_bytes()
+        content, original = read_weights_file(file)
     except OSError as error:
         raise MissingWeights(f"{file}: {reason_of(error)}") from error
-    original = hashlib.sha256(content).hexdigest()
     existing = find(name)
     if existing is not None:
         if existing.original[1] == original and not (options.given or licence):

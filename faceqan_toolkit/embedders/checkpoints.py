@@ -22,6 +22,7 @@ from faceqan_toolkit.embedders.architectures import (
     identify,
 )
 from faceqan_toolkit.embedders.base import BackboneEmbedder, Embedder
+from faceqan_toolkit.embedders.weights_file import is_safetensors
 from faceqan_toolkit.errors import (
     DamagedWeights,
     UnsafeCheckpoint,
@@ -198,11 +199,6 @@ def check_embeddings(embedder: Embedder, embedding_size: int) -> None:
         raise WrongArchitecture("a crop's embedding depends on the batch it is in")
     if (together[0] - together[1]).norm() <= 1e-3 * tolerance:
         raise DamagedWeights("unlike crops have equal embeddings")
-
-
-def is_safetensors(content: bytes) -> bool:
-    """Tell by the header: its length in eight bytes, then JSON."""
-    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < 10**8
 
 
 def _read_safetensors(content: bytes) -> Mapping[str, Any]:

@@ -6,17 +6,12 @@ from dataclasses import dataclass
 
 from faceqan_toolkit.embedders.architectures import Architecture
 from faceqan_toolkit.embedders.base import BackboneEmbedder
-from faceqan_toolkit.embedders.checkpoints import is_safetensors, load_network
+from faceqan_toolkit.embedders.checkpoints import load_network
 from faceqan_toolkit.embedders.preprocessing import Preprocessing
 from faceqan_toolkit.embedders.registry import Entry
+from faceqan_toolkit.embedders.weights_file import is_onnx
 from faceqan_toolkit.errors import SettingsError, WeightsError, WrongArchitecture
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
-
-
-def is_onnx(content: bytes) -> bool:
-    """Tell an ONNX file, which begins with its format's version, from a checkpoint."""
-    # a safetensors file begins with a length, whose first byte may be the same
-    return content.startswith(b"\x08") and not is_safetensors(content)
 
 
 def architecture_of(entry: Entry) -> Architecture:

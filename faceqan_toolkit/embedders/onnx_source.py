@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from faceqan_toolkit.embedders.onnx_data import external_tensors, location_of
 from faceqan_toolkit.embedders.onnx_rewrites import quantises
 from faceqan_toolkit.errors import (
     DamagedWeights,
@@ -19,6 +20,7 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
+from faceqan_toolkit.paths import path_text
 
 USUAL_SIZE = 112
 """Taken for a graph that says nothing about the size of its input."""
@@ -137,22 +139,12 @@ def find_output(outputs: dict[str, NDArray[Any]]) -> str:
 
 
 def _check_external(model: ModelProto) -> None:
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            file = next((e.value for e in tensor.external_data if e.key == "location"), "?")
-            raise MissingWeights(
-                f"its weights are in another file ({file}); save it as one: "
-                "onnx.save(onnx.load(path), new_path)"
-            )
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    graph = model.graph
-    yield from graph.initializer
-    nodes = [*graph.node, *(node for function in model.functions for node in function.node)]
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
+    for tensor in external_tensors(model):
+        file = path_text(location_of(tensor))
+        raise MissingWeights(
+            f"its weights are in another file ({file}); save it as one: "
+            "onnx.save(onnx.load(path), new_path)"
+        )
 
 
 def _check_operators(model: ModelProto) -> None:

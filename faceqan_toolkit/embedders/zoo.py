@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import TYPE_CHECKING
 
 from faceqan_toolkit.embedders import factories, installed
 from faceqan_toolkit.embedders.registry import Entry, entries
-from faceqan_toolkit.errors import MissingWeights, SettingsError, UnknownModel, WrongArchitecture
-from faceqan_toolkit.files import is_file, is_folder, sha256_of
+from faceqan_toolkit.embedders.weights_file import identify_weights, read_weights_file
+from faceqan_toolkit.errors import (
+    ChecksumMismatch,
+    MissingWeights,
+    SettingsError,
+    UnknownModel,
+    WrongArchitecture,
+)
+from faceqan_toolkit.files import is_file, is_folder
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
 from faceqan_toolkit.wording import reason_of
@@ -184,24 +192,36 @@ def _load_installed(found: installed.Installed) -> Embedder:
 
 
 def _from_file(path: Path, options: ModelOptions) -> FoundModel:
-    try:
+    with _readable(path):
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise MissingWeights(f"--model {path}: not a file")
-        size, sha256 = path.stat().st_size, sha256_of(path)
-    except (OSError, ValueError) as error:
-        raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
+        size, sha256 = identify_weights(path)
     # two files of one name are two models
     name = f"{path.name}@{sha256[:8]}"
 
     def load() -> Embedder:
         from faceqan_toolkit.embedders.files import load_weights
 
-        content = installed.read(path, sha256)
+        with _readable(path):
+            content, found = read_weights_file(path)
+        if found != sha256:
+            raise ChecksumMismatch(
+                f"--model {path} has changed since this run began: its sha256 is {found}, "
+                f"expected {sha256}"
+            )
         embedder = load_weights(content, options=options, where=str(path)).embedder
         embedder.name, embedder.sha256 = name, sha256
         return embedder
 
     return FoundModel(name, sha256, size, load)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
 
 
 def _from_factory(name: str, factory: str) -> FoundModel:

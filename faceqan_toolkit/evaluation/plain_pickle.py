@@ -1,66 +1,161 @@
-"""Pickles from strangers, read as data: nothing is imported, nothing is called.
-
-Python's own reader is a machine that builds whatever the file asks for. This one knows the
-instructions that numbers, texts, lists, tuples, dictionaries and numpy arrays are written with,
-and stops at every other.
-"""
+"""Pickles from strangers, read as data: nothing is imported, nothing of theirs is called."""
 
 from __future__ import annotations
 
 import io
-import math
-import pickletools
+import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import RefusedPickle
+from faceqan_toolkit.files import check_plain
 
-_ARRAY_NAMES = {
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",  # how Python 3 writes bytes for Python 2
-    ("__builtin__", "bytes"): "bytes",  # and empty ones
-    **{
-        (f"numpy.{core}.{module}", name): name
-        for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        )
-    },
-}
-"""What numpy's values are written with; these names are only recognised, never looked up."""
+LARGEST = 2 << 30
+"""Bytes of a file. In memory a hostile one takes up to about 64 times as much."""
 
 _NUMBERS = frozenset(("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"))
+_PLAIN = (type(None), bool, int, float, str, bytes)
 
 
-class _Malformed(Exception):
-    """The instructions make no sense."""
-
-
-@dataclass(frozen=True)
-class _Name:
-    name: str
-
-
-@dataclass
 class _DType:
-    code: str
-    order: str = "="
+    """A numpy dtype while it is unpickled: of numbers only."""
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
+        self.code, self.order = _text(code), "="
+        if self.code not in _NUMBERS:
+            raise RefusedPickle(
+                f"a pickle with an array of {self.code[:20]!r}, not of numbers; refused"
+            )
+
+    def set_state(self, state: Any) -> None:
+        self.order = _text(state[1])
+        if self.order not in ("<", ">", "=", "|"):
+            raise ValueError("an unknown byte order")
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(f"{self.order}{self.code}")
 
 
-@dataclass
-class _Array:
-    value: NDArray[Any] | None = None
+class _Array(np.ndarray[Any, Any]):
+    """A numpy array, empty until the pickle gives its state."""
+
+    def set_state(self, state: Any) -> None:
+        version, shape, kind, fortran, raw = state
+        if not isinstance(kind, _DType) or not isinstance(raw, bytes):
+            raise ValueError("an array without bytes or dtype")
+        super().__setstate__((version, shape, kind.dtype, fortran, raw))
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Return bytes as Python 3 writes them in the protocols 0 to 2."""
+    if not isinstance(text, str) or _text(encoding) != "latin1":
+        raise ValueError("bytes in an unknown encoding")
+    return text.encode("latin-1")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    return _Array((0,), np.uint8)
+
+
+def _frombuffer(raw: Any, kind: _DType, shape: Any, order: Any) -> NDArray[Any]:
+    return np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(kind: _DType, raw: Any) -> Any:
+    return np.frombuffer(raw, kind.dtype).reshape(()).item()
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+_NAMES: Mapping[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # empty ones, written for Python 2
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): lambda *arguments: _DType(*arguments),
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _frombuffer),
+        )
+    },
+}
+"""Names that numbers, arrays and bytes are pickled with; functions of this module answer them."""
+
+_OPCODES = """
+PROTO FRAME STOP MARK POP POP_MARK DUP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_LIST LIST APPEND APPENDS
+EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT GLOBAL STACK_GLOBAL REDUCE
+"""
+"""Instructions that Python's reader may follow as it does; all others but five are refused."""
+
+
+def _code(name: str) -> int:
+    code: bytes = getattr(pickle, name)
+    return code[0]
+
+
+# Python's reader in C makes room for every memo index below the highest: 32 GB for eight bytes
+_Reader: Any = pickle._Unpickler
+
+
+class _Unpickler(_Reader):  # type: ignore[misc]
+    """Python's reader with the opcodes of plain data and nothing to import."""
+
+    def find_class(self, module: Any, name: Any) -> Any:
+        """Return what stands for one of numpy's names; refuse every other."""
+        try:
+            return _NAMES[module, name]
+        except (KeyError, TypeError):
+            raise RefusedPickle(
+                f"a pickle that wants to run {str(module)[:100]}.{str(name)[:100]}; refused, "
+                "nothing was run"
+            ) from None
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_DType, _Array)):
+            raise ValueError("a state for what has none")
+        self.stack[-1].set_state(state)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self.add_items(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.add_items([key, value])
+
+    def load_setitems(self) -> None:
+        self.add_items(self.pop_mark())
+
+    def add_items(self, items: list[Any]) -> None:
+        target, keys = self.stack[-1], items[::2]
+        # hashing a deeply nested tuple ends the process
+        if not isinstance(target, dict) or not all(isinstance(key, _PLAIN) for key in keys):
+            raise ValueError("no dictionary, or a key that is neither text nor number")
+        target.update(zip(keys, items[1::2], strict=True))
+
+    dispatch: Mapping[int, Callable[[Any], None]] = {
+        **{code: _Reader.dispatch[code] for code in map(_code, _OPCODES.split())},
+        pickle.BYTEARRAY8[0]: _Reader.dispatch[pickle.BINBYTES8[0]],
+        pickle.BUILD[0]: load_build,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
 
 
 def load_plain(data: bytes) -> Any:
@@ -71,236 +166,47 @@ def load_plain(data: bytes) -> Any:
     returned as Python's.
 
     Args:
-        data: of protocol 2 to 5.
+        data: of protocol 0 to 5.
 
     Raises:
         RefusedPickle: it asks for anything else, or is damaged.
     """
     try:
-        return _read(io.BytesIO(data))
+        value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except RefusedPickle:
         raise
-    except (_Malformed, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise RefusedPickle(f"a damaged pickle: {error}") from error
     except MemoryError as error:
         raise RefusedPickle("a pickle too large for this machine's memory") from error
-
-
-def _read(stream: io.BytesIO) -> Any:
-    machine = _Machine()
-    while True:
-        code = stream.read(1)
-        if not code:
-            raise _Malformed("it ends too early")
-        opcode = _OPCODES.get(code)
-        if opcode is None:
-            raise RefusedPickle(
-                "a pickle that is more than plain data, or none at all "
-                f"(instruction {code!r} at byte {stream.tell() - 1}); refused"
-            )
-        if opcode.name == "STOP":
-            return machine.result()
-        argument: Any = opcode.arg.reader(stream) if opcode.arg else None
-        _INSTRUCTIONS[opcode.name](machine, argument)
-
-
-class _Machine:
-    """Python's pickle machine: a stack of values, and a memory for those that come again."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.below_marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def pop(self, number: int) -> list[Any]:
-        if len(self.stack) < number:
-            raise _Malformed("a value is missing")
-        items = self.stack[len(self.stack) - number :]
-        del self.stack[len(self.stack) - number :]
-        return items
-
-    def mark(self) -> None:
-        self.below_marks.append(self.stack)
-        self.stack = []
-
-    def pop_to_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.below_marks.pop()
-        return items
-
-    def extend(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, list):
-            raise _Malformed("items for what is no list")
-        target.extend(_data(items))
-
-    def update(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
-            raise _Malformed("items for what is no dictionary")
-        for key, value in zip(items[::2], _data(items)[1::2], strict=True):
-            if not isinstance(key, (str, bytes, int, float)):
-                raise _Malformed("a key that is neither text nor number")
-            target[key] = value
-
-    def store(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def recall(self, index: int) -> None:
-        stored = self.memo[index]
-        finished = isinstance(stored, _Array) and stored.value is not None
-        self.push(stored.value if finished else stored)
-
-    def result(self) -> Any:
-        (result,) = _data(self.stack)
-        return result
-
-
-def _data(items: list[Any]) -> list[Any]:
-    if any(isinstance(item, (_Name, _DType, _Array)) for item in items):
-        raise _Malformed("a name where data should be")
-    return items
-
-
-def _check_protocol(number: int) -> None:
-    if not 2 <= number <= 5:
-        raise _Malformed(f"protocol {number}")
-
-
-def _named(module: Any, attribute: Any) -> _Name:
-    known = _ARRAY_NAMES.get((module, attribute)) if isinstance(module, str) else None
-    if known is None:
+    except Exception as error:  # damaged bytes fail in every way
         raise RefusedPickle(
-            f"a pickle that wants to run {str(module)[:100]}.{str(attribute)[:100]}; refused, "
-            "nothing was run"
-        )
-    return _Name(known)
-
-
-def _made(called: Any, arguments: Any) -> Any:
-    """Return what one of numpy's own ways of writing stands for."""
-    makers: dict[str, Callable[..., Any]] = {
-        "dtype": _make_dtype,
-        "encode": _make_bytes,
-        "bytes": bytes if arguments == () else _make_nothing,
-        "scalar": _make_scalar,
-        "_reconstruct": _make_empty,
-        "_frombuffer": _make_array,
-    }
-    if not isinstance(called, _Name) or called.name not in makers:
-        raise _Malformed("a call of what cannot be called")
-    if not isinstance(arguments, tuple):
-        raise _Malformed("arguments that are none")
-    return makers[called.name](*arguments)
-
-
-def _make_dtype(code: Any, align: Any = False, copy: Any = True) -> _DType:
-    text = _text(code)
-    if text not in _NUMBERS:
-        raise RefusedPickle(f"a pickle with an array of {text[:20]!r}, not of numbers; refused")
-    return _DType(text)
-
-
-def _make_bytes(text: Any, encoding: Any) -> bytes:
-    if _text(encoding) not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise _Malformed("text in an unknown encoding")
-    return text.encode("latin-1")
-
-
-def _make_nothing(*arguments: Any) -> None:
-    raise _Malformed("bytes of something")
-
-
-def _make_scalar(dtype: Any, raw: Any) -> Any:
-    return _array(raw, dtype, (1,), "C")[0].item()
-
-
-def _make_empty(kind: Any, shape: Any, code: Any) -> _Array:
-    if kind != _Name("ndarray"):
-        raise _Malformed("an array of an unknown kind")
-    return _Array()
-
-
-def _make_array(raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    return _array(raw, dtype, shape, "F" if _text(order) == "F" else "C")
-
-
-def _built(target: Any, state: Any) -> Any:
-    if isinstance(target, _DType):
-        _, order, subtype, names, fields, *_ = state
-        if _text(order) not in ("<", ">", "=", "|") or (subtype, names, fields) != (None,) * 3:
-            raise _Malformed("an unknown kind of number")
-        target.order = _text(order)
-        return target
-    if isinstance(target, _Array) and target.value is None:
-        _, shape, dtype, fortran, raw = state
-        target.value = _array(raw, dtype, shape, "F" if fortran else "C")
-        return target.value
-    raise _Malformed("a state for what has none")
-
-
-def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    if not isinstance(raw, bytes) or not isinstance(dtype, _DType):
-        raise _Malformed("an array without bytes or kind")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise _Malformed("an array without a shape")
-    if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-        raise _Malformed("an array whose shape does not fit its bytes")
-    flat = np.frombuffer(raw, dtype.dtype) if raw else np.empty(0, dtype.dtype)
-    return flat.reshape(shape, order=order)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if not isinstance(value, str):
-        raise _Malformed("a text is missing")
+            "no pickle, a damaged one or one that holds more than plain data; refused: "
+            f"{type(error).__name__}: {str(error)[:100]}"
+        ) from error
+    _check_plain(value)
     return value
 
 
-_INSTRUCTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(
-        ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
-         "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-         "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
-        _Machine.push,
-    ),
-    "BYTEARRAY8": lambda machine, content: machine.push(bytes(content)),
-    # Python 2's texts
-    "SHORT_BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
-    "BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
-    "NONE": lambda machine, _: machine.push(None),
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "TUPLE1": lambda machine, _: machine.push(tuple(machine.pop(1))),
-    "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop(2))),
-    "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop(3))),
-    "MARK": lambda machine, _: machine.mark(),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
-    "EMPTY_LIST": lambda machine, _: machine.push([]),
-    "APPEND": lambda machine, _: machine.extend(machine.pop(1)),
-    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
-    "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "SETITEM": lambda machine, _: machine.update(machine.pop(2)),
-    "SETITEMS": lambda machine, _: machine.update(machine.pop_to_mark()),
-    "MEMOIZE": lambda machine, _: machine.store(len(machine.memo)),
-    "BINPUT": _Machine.store,
-    "LONG_BINPUT": _Machine.store,
-    "BINGET": _Machine.recall,
-    "LONG_BINGET": _Machine.recall,
-    "GLOBAL": lambda machine, name: machine.push(_named(*name.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(_named(*machine.pop(2))),
-    "REDUCE": lambda machine, _: machine.push(_made(*machine.pop(2))),
-    "BUILD": lambda machine, _: machine.push(_built(*machine.pop(2))),
-    "PROTO": lambda _, number: _check_protocol(number),
-    "FRAME": lambda _machine, _length: None,
-}  # fmt: skip
-"""What each instruction does, given its argument."""
-_OPCODES = {
-    opcode.code.encode("latin-1"): opcode
-    for opcode in pickletools.opcodes
-    if opcode.name in {*_INSTRUCTIONS, "STOP"}
-}
+def read_plain(file: Path) -> Any:
+    """Return what a pickle file holds, see `load_plain`.
+
+    Raises:
+        OSError: the file cannot be read.
+        RefusedPickle: it is larger than `LARGEST`, or see `load_plain`.
+    """
+    check_plain(file)
+    if file.stat().st_size > LARGEST:
+        raise RefusedPickle("a pickle of more than 2 GiB; refused")
+    return load_plain(file.read_bytes())
+
+
+def _check_plain(value: Any) -> None:
+    """Make sure that no name or dtype is left where data should be."""
+    pending, seen = [value], set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (list, tuple, dict)):
+            if id(item) not in seen:
+                seen.add(id(item))
+                pending.extend(item.values() if isinstance(item, dict) else item)
+        elif not isinstance(item, (*_PLAIN, np.ndarray)):
+            raise RefusedPickle("a pickle with a name where data should be; refused")

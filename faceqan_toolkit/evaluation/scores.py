@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ ROUNDING = 1e-4
 
 LARGEST = 4 << 30
 """Bytes of a file, unpacked."""
+
+PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
+"""How a pickled dictionary begins: in protocol 2 and later, 0, and 1."""
 
 Row = tuple[str, int, float]
 """Path as `paths.path_text` gives it, index of the face, quality or NaN."""
@@ -173,7 +177,7 @@ def _rows(
     """Return the format and the rows of a file's content."""
     if data.startswith(b"PAR1"):
         return "parquet", list(_parquet_rows(data, path_column, quality_column))
-    if data.startswith(b"\x80"):
+    if PICKLE.match(data):
         _refuse_columns("a pickle", path_column, quality_column)
         return "pickle", list(_pickle_rows(data))
     if data.startswith(b"PK\x03\x04"):

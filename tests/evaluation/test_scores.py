@@ -240,7 +240,7 @@ def test_duplicates_are_named(tmp_path: Path) -> None:
     assert match.missing == ("c",)
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_the_published_pickle(tmp_path: Path, protocol: int) -> None:
     content = {"/data/a b/1.jpg": np.float64(0.25), "/data/2.jpg": 0.5}
     table = read(tmp_path, pickle.dumps(content, protocol))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit.errors import ProtocolError, RefusedPickle
-from faceqan_toolkit.evaluation.plain_pickle import load_plain
+from faceqan_toolkit.evaluation.plain_pickle import LARGEST, read_plain
 from faceqan_toolkit.evaluation.protocols.base import PairList, Protocol, joined_identities
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.paths import path_from_text, path_text
@@ -103,7 +103,7 @@ def _find(root: Path) -> Path:
 def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
     """Return the encoded photos and the pairs' labels; what cannot be used is logged."""
     try:
-        content = load_plain(file.read_bytes())
+        content = read_plain(file)
     except FileNotFoundError:
         log.add("missing_list", "no such file", file.name)
         return [], []
@@ -120,6 +120,11 @@ def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
         )
     ):
         log.add("unreadable_list", "not a pair of photos and labels", file.name)
+        return [], []
+    # a pickle can name the same photo any number of times
+    sizes = (len(i) if isinstance(i, bytes) else getattr(i, "nbytes", 0) for i in content[0])
+    if sum(sizes) > LARGEST:
+        log.add("unreadable_list", "photos of more than 2 GiB", file.name)
         return [], []
     photos = [_encoded(item) for item in content[0]]
     labels = [_label(item) for item in content[1]]

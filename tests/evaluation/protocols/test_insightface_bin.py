@@ -36,7 +36,7 @@ def write(folder: Path, content: Any, name: str = "lfw.bin", protocol: int = 4) 
     return folder / name
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
 @pytest.mark.parametrize("kind", ["bytes", "arrays", "label array", "tuples"])
 def test_ways_they_are_written(tmp_path: Path, protocol: int, kind: str) -> None:
     images: Any = photos()
