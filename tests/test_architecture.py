@@ -41,7 +41,7 @@ LAYERS = [
     {"landmarks_index"},
     {"detection", "landmarks", "estimator", "database", "todo", "ranking", "intervals", "placing",
      "manifest", "run_crops"},
-    {"filtering", "comparing", "grouping", "calibration", "merging"},
+    {"filtering", "comparing", "grouping", "identities", "calibration", "merging"},
     {"transfer"},
     {"sinks.samples"},
     {"sinks.webdataset", "sinks.recordio"},
@@ -117,6 +117,7 @@ RECORDS = [
     "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
     "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
     "methods", "estimators", "hints", "calibration", "merging", "choices", "wording",
+    "identities",
 ]  # fmt: skip
 
 

@@ -41,11 +41,14 @@ def expected(records: list[Record], rules: Rules) -> set[Key]:
                 items.append(found[0])
     ranked = sorted((r for r in items if r.quality is not None), key=order)
 
-    def identity(record: Record) -> str:
-        return f"{record.root}/{record.path}".rpartition("/")[0]
+    def identity(record: Record) -> str | None:
+        first, slash, _ = record.path.partition("/")
+        return f"{record.root}/{first}" if slash else None
 
     def holds(record: Record) -> bool:
         if record.status in rules.drop_status:
+            return False
+        if (rules.per_identity or rules.min_per_identity) and identity(record) is None:
             return False
         if not rules.need_scores:
             return True
@@ -151,14 +154,15 @@ def test_reasons_are_for_people(tmp_path: Path) -> None:
     assert reasons == {
         "b/x.jpg": ("", ""),
         "a/4.jpg": ("", ""),
-        "a/3.jpg": ("per-identity", "not among the best 1 of its folder"),
-        "a/2.jpg": ("per-identity", "not among the best 1 of its folder"),
+        "a/3.jpg": ("per-identity", "not among the best 1 of its identity"),
+        "a/2.jpg": ("per-identity", "not among the best 1 of its identity"),
         "a/1.jpg": ("min-percentile", "quality 0.100000 is below percentile 50, which is 0.200000"),
         "a/0.jpg": ("min-quality", "quality 0.000000 is below 0.1"),
         "c.jpg": ("no-score", "no_face: no face found"),
     }
     few = {d.path: d.reason for d in decide(run, Rules(min_quality=0.0, min_per_identity=2))}
-    assert few["b/x.jpg"] == "its folder keeps fewer than 2"
+    assert few["b/x.jpg"] == "its identity keeps fewer than 2"
+    assert few["c.jpg"] == "no_face: no face found"
     dropped = {d.path: d.reason for d in decide(run, Rules(drop_status=frozenset({"no_face"})))}
     assert dropped["c.jpg"] == "status no_face: no face found"
     assert dropped["a/0.jpg"] == ""
