@@ -172,19 +172,20 @@ def count_people(
     Raises:
         SettingsError: the table of identities cannot be used.
     """
-    found = connection.execute(
-        f"""SELECT count(DISTINCT identity), count(DISTINCT substr(identity, length(root) + 1)),
-            count(DISTINCT path) FILTER (identity IS NULL)
-        FROM ({identified(connection, rule, rows)})"""
-    ).fetchone()
-    number, names, nobody = found or (0, 0, 0)
+
+    def count(what: str, counted_by: IdentityRule = rule, where: str = "true") -> int:
+        # one by one: several distinct counts at once do not use the disk
+        known = identified(connection, counted_by, rows)
+        query = f"SELECT count(DISTINCT {what}) FROM ({known}) WHERE {where}"
+        return int(fetch_value(connection, query))
+
+    number, nobody = count("identity"), count("path", where="identity IS NULL")
     if rule.table is not None:
         return People(rule, number, nobody)
-    below = 0
-    if number == 1 and rule.level in range(1, DEEPEST):
-        deeper = identified(connection, IdentityRule(rule.level + 1), rows)
-        below = fetch_value(connection, f"SELECT count(DISTINCT identity) FROM ({deeper})")
-    return People(rule, number, nobody, below, number - names)
+    alone = number == 1 and rule.level in range(1, DEEPEST)
+    below = count("identity", IdentityRule(rule.level + 1)) if alone else 0
+    repeated = number - count("substr(identity, length(root) + 1)")
+    return People(rule, number, nobody, below, repeated)
 
 
 def main_faces(run: RunInfo, rule: IdentityRule) -> tuple[list[dict[str, Any]], People]:

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.filtering import Rules, decide
+from faceqan_toolkit.filtering import Rules, decide, people_of
+from faceqan_toolkit.identities import LAST, IdentityRule
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.ledgers import write_run
@@ -166,6 +167,32 @@ def test_reasons_are_for_people(tmp_path: Path) -> None:
     dropped = {d.path: d.reason for d in decide(run, Rules(drop_status=frozenset({"no_face"})))}
     assert dropped["c.jpg"] == "status no_face: no face found"
     assert dropped["a/0.jpg"] == ""
+
+
+def test_who_is_one_identity(tmp_path: Path) -> None:
+    paths = ["ann/a/1.jpg", "ann/b/2.jpg", "bob/a/3.jpg", "4.jpg"]
+    records = [
+        Record(path, "/p", 0, "ok", quality=number / 10)
+        for number, path in enumerate(sorted(paths))
+    ]
+    run = write_run(tmp_path / "run", records)
+    table = tmp_path / "who.csv"
+    table.write_text("path,identity\n4.jpg,ann\nann/a/1.jpg,ann\n", encoding="utf-8")
+
+    def kept(**rules) -> list[str]:
+        return sorted(d.path for d in decide(run, Rules(**rules)) if d.kept)
+
+    assert kept(per_identity=1) == ["ann/b/2.jpg", "bob/a/3.jpg"]
+    assert kept(per_identity=1, identity=IdentityRule(LAST)) == paths[:3]
+    assert kept(per_identity=1, identity=IdentityRule(table=table)) == ["ann/a/1.jpg"]
+    assert kept(min_per_identity=2) == paths[:2]
+    assert kept(min_per_identity=2, identity=IdentityRule(table=table)) == ["4.jpg", "ann/a/1.jpg"]
+    reasons = {d.path: (d.rule, d.reason) for d in decide(run, Rules(per_identity=1))}
+    assert reasons["4.jpg"] == ("no-identity", "its identity is not known")
+    people = people_of(run, Rules(per_identity=1))
+    assert people.text("dropped") == (
+        "identity = first folder, 2 people; 1 photo without an identity: dropped"
+    )
 
 
 @pytest.mark.parametrize(

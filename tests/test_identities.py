@@ -143,4 +143,3 @@ def test_main_faces_tell_photos_of_several_people(tmp_path: Path) -> None:
         ("d/8.jpg", "/p/d", False, 0.5),
     ]
     assert (people.number, people.nobody) == (4, 1)
-

@@ -170,7 +170,7 @@ def _embedded(
     if vectors is not None:
         there = np.asarray(np.isfinite(vectors).all(axis=1))
         known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding left out")
+        _tell_lost(len(labelled.rows) - len(known.rows), "left out: no embedding")
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
@@ -231,7 +231,7 @@ def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
         )
     match = match_paths(protocol.paths, [row["path"] for row in scored])
     there = match.index >= 0
-    _tell_lost(int((~there).sum()), f"of {file} without a score in the run left out")
+    _tell_lost(int((~there).sum()), f"of {file} left out: no score in the run")
     rows = [scored[place] for place in match.index[there]]
     pairs = _without_same_photos(_renumbered(listed, there), rows)
     return Labelled(rows, protocol.identities[there], pairs)

@@ -140,7 +140,8 @@ def read_folders(
 def _of_several(root: Path, photos: Iterable[tuple[str, str | None]]) -> dict[str, str]:
     """Return the photos of which another person has the same one, each with one of those.
 
-    Only files that might be equal are read, by their size and how they begin.
+    Only files that might be equal are read, by their size and how they begin. Empty files are no
+    photos, so they are not compared.
     """
 
     def head(path: str) -> bytes:
@@ -148,7 +149,7 @@ def _of_several(root: Path, photos: Iterable[tuple[str, str | None]]) -> dict[st
             return file.read(HEAD_BYTES)
 
     tests: tuple[Callable[[str], Hashable], ...] = (
-        lambda path: (root / path_from_text(path)).stat().st_size,
+        lambda path: (root / path_from_text(path)).stat().st_size or path,
         head,
         lambda path: sha256_of(root / path_from_text(path)),
     )

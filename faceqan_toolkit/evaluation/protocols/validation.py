@@ -168,7 +168,7 @@ def _check_contents(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
         with suppress(OSError, ValueError):
             sizes[sample] = files[sample].stat().st_size
     one, other = sizes[pairs.first[rows]], sizes[pairs.second[rows]]
-    for row in rows[(one == other) & (one >= 0)].tolist():
+    for row in rows[(one == other) & (one > 0)].tolist():
         first, second = int(pairs.first[row]), int(pairs.second[row])
         with suppress(OSError):
             if filecmp.cmp(files[first], files[second], shallow=False):
