@@ -196,7 +196,9 @@ def compare(run: RunInfo, work: Path) -> object:
 
 
 def main_faces(run: RunInfo, _work: Path) -> object:
-    return Ranking(run).main_faces()
+    from faceqan_toolkit import identities
+
+    return identities.main_faces(run, identities.IdentityRule())
 
 
 def run_faces(run: RunInfo, _work: Path) -> object:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import duckdb
 
 from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.identities import IdentityRule, People, count_people, identified
 from faceqan_toolkit.ranking import ORDER, Ranking
 from faceqan_toolkit.rounding import exact_text, rounded_down_sql
 from faceqan_toolkit.runs import RunInfo
@@ -37,10 +38,12 @@ class Rules:
             [0, 100].
         keep_top: the best so many.
         keep_percent: the best so many percent of those with a score, rounded, in (0, 100].
-        per_identity: the best so many of each identity, which is a photo's folder.
+        identity: what tells which photos show one person.
+        per_identity: the best so many of each identity; what has none fails.
         per_window: the best frame in each so many seconds of each video; photos that are no frames
             pass.
-        min_per_identity: only identities of which the other conditions keep so many.
+        min_per_identity: only identities of which the other conditions keep so many; what has none
+            fails.
         drop_status: statuses of which nothing is kept. What has no score fails all conditions on
             quality, and no other.
 
@@ -50,6 +53,7 @@ class Rules:
 
     what: str = "photos"
     by: str = "best"
+    identity: IdentityRule = field(default_factory=IdentityRule)
     min_quality: float | None = None
     min_percentile: float | None = None
     keep_top: int | None = None
@@ -64,7 +68,7 @@ class Rules:
             raise SettingsError(f"what is one of {', '.join(WHATS)} and by one of {', '.join(BYS)}")
         if self.what == "crops" and self.by != "best":
             raise SettingsError("--by is for photos: of crops every face is judged by itself")
-        conditions = [getattr(self, item.name) for item in fields(self)[2:]]
+        conditions = [getattr(self, item.name) for item in fields(self)[3:]]
         if all(value is None or value == frozenset() for value in conditions):
             raise SettingsError(
                 "say what to keep: --min-quality, --calibration, --min-percentile, --keep-top, "
@@ -96,6 +100,11 @@ class Rules:
         by_place = (self.per_identity, self.per_window)
         return any(value is not None for value in (*on_quality, *by_place))
 
+    @property
+    def need_identities(self) -> bool:
+        """Whether a condition is on who a photo shows."""
+        return self.per_identity is not None or self.min_per_identity is not None
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -108,6 +117,8 @@ class Decision:
         rule: the first condition that does not hold, as its option is named; empty if kept.
         reason: the same for people; empty if kept.
         state: of the photo's file when it was read; None if it could not be looked at.
+        label: number of its identity among all of which something is kept, from 0; None if it was
+            not asked for, or there is no identity.
     """
 
     root: str
@@ -117,6 +128,7 @@ class Decision:
     rule: str
     reason: str
     state: FileState | None
+    label: int | None = None
 
     @property
     def kept(self) -> bool:
@@ -124,16 +136,31 @@ class Decision:
         return not self.rule
 
 
-def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decision]:
+ORDERS = {
+    "quality": ORDER,
+    "path": "root, path, face",
+    "identity": "label NULLS LAST, root, path, face",
+}
+"""Orders of decisions, in SQL."""
+
+
+def decide(
+    run: RunInfo, rules: Rules, order: str = "quality", *, labels: bool = False
+) -> Iterator[Decision]:
     """Yield a decision for every photo, or with "crops" for every face, of a run.
 
-    They come best first, those without a score last; or, in the order "identity", folder by folder,
-    by path. Memory use does not grow with their number: what DuckDB cannot hold goes to the run
-    folder.
+    Memory use does not grow with their number: what DuckDB cannot hold goes to the run folder.
+
+    Args:
+        run: any run.
+        rules: what is kept.
+        order: "quality" (best first, without a score last), "path", or "identity", which also
+            drops what has no identity.
+        labels: number the identities of what is kept, as the order "identity" does in any case.
 
     Raises:
         RunError: conditions on quality and a run without scores, or a damaged ledger.
-        SettingsError: a status to drop that does not exist.
+        SettingsError: a status to drop that does not exist; the table of identities cannot be used.
     """
     ranking = Ranking(run)
     if rules.need_scores and not ranking.scored:
@@ -143,16 +170,27 @@ def decide(run: RunInfo, rules: Rules, order: str = "quality") -> Iterator[Decis
         raise SettingsError(
             f"--drop-status {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
         )
-    return _rows(run, rules, order)
+    return _rows(run, rules, order, labels or order == "identity")
 
 
-def _rows(run: RunInfo, rules: Rules, order: str) -> Iterator[Decision]:
+def people_of(run: RunInfo, rules: Rules) -> People:
+    """Return the people in a run, as the rules tell them apart.
+
+    Raises:
+        RunError: the ledger is damaged.
+        SettingsError: the table of identities cannot be used.
+    """
     with connect(ledger=run) as connection:
-        cursor = connection.execute(*_prepare(connection, rules, order))
+        return count_people(connection, rules.identity)
+
+
+def _rows(run: RunInfo, rules: Rules, order: str, labels: bool) -> Iterator[Decision]:
+    with connect(ledger=run) as connection:
+        cursor = connection.execute(*_prepare(connection, rules, order, labels))
         while rows := cursor.fetchmany(FETCHED):
-            for root, path, crop, quality, size, mtime_ns, sha256, rule, reason in rows:
+            for root, path, crop, quality, size, mtime_ns, sha256, rule, reason, label in rows:
                 state = None if size is None else FileState(size, mtime_ns, sha256)
-                yield Decision(root, path, crop, quality, rule, reason, state)
+                yield Decision(root, path, crop, quality, rule, reason, state, label)
 
 
 @dataclass(frozen=True)
@@ -171,19 +209,18 @@ class _Condition:
 
 
 def _prepare(
-    connection: duckdb.DuckDBPyConnection, rules: Rules, order: str
+    connection: duckdb.DuckDBPyConnection, rules: Rules, order: str, labels: bool
 ) -> tuple[str, dict[str, float | str]]:
     """Return the query for the decisions, in order, and its parameters.
 
     No window goes over the whole run, as DuckDB keeps a window's partition in memory: thresholds
     are looked up first, by sorting, which it can do on the disk.
     """
-    connection.execute(
-        """CREATE TEMP TABLE faces AS
-            SELECT path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256,
-                regexp_replace(root || '/' || path, '/[^/]*$', '') AS identity
-            FROM ledger"""
-    )
+    columns = "path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256"
+    rows = "SELECT *, CAST(NULL AS VARCHAR) AS identity FROM ledger"
+    if rules.need_identities or labels:
+        rows = identified(connection, rules.identity)
+    connection.execute(f"CREATE TEMP TABLE faces AS SELECT {columns}, identity FROM ({rows})")
     chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
     if rules.what == "photos" and fetch_value(connection, "SELECT max(face) > 0 FROM faces"):
         chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
@@ -191,7 +228,7 @@ def _prepare(
     parameters: dict[str, float | str] = {}
     conditions = [
         _Condition("", "false", "''"),
-        *_on_status(rules),
+        *_on_status(rules, identity=rules.need_identities or order == "identity"),
         *_on_quality(connection, rules, parameters),
         *_on_place(connection, rules, parameters),
     ]
@@ -209,25 +246,38 @@ def _prepare(
             )
             SELECT * EXCLUDE (too_few) REPLACE (
                 CASE WHEN rule = '' AND too_few THEN 'min-per-identity' ELSE rule END AS rule,
-                CASE WHEN rule = '' AND too_few THEN 'its folder keeps fewer than {least}'
+                CASE WHEN rule = '' AND too_few THEN 'its identity keeps fewer than {least}'
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
-    by = {"quality": ORDER, "identity": "identity, path, face"}[order]
     query = f"""
-        SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason
-        FROM ({judged}) ORDER BY {by}
+        SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason, label
+        FROM ({_labelled(judged) if labels else f"SELECT *, NULL AS label FROM ({judged})"})
+        ORDER BY {ORDERS[order]}
     """
     return query, parameters
 
 
-def _on_status(rules: Rules) -> Iterator[_Condition]:
+def _labelled(judged: str) -> str:
+    """Return SQL for judged rows with the number of their identity among those that are kept."""
+    return f"""
+        WITH decided AS MATERIALIZED ({judged}), labels AS (
+            SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label
+            FROM (SELECT DISTINCT identity FROM decided WHERE rule = '' AND identity IS NOT NULL)
+        )
+        SELECT decided.*, label FROM decided LEFT JOIN labels USING (identity)
+    """
+
+
+def _on_status(rules: Rules, *, identity: bool) -> Iterator[_Condition]:
     text = "status || CASE WHEN reason = '' THEN '' ELSE ': ' || reason END"
     if rules.drop_status:
         statuses = ", ".join("'" + name.replace("'", "''") + "'" for name in rules.drop_status)
         yield _Condition("drop-status", f"status IN ({statuses})", f"'status ' || {text}")
     if rules.need_scores:
         yield _Condition("no-score", "quality IS NULL", text)
+    if identity:
+        yield _Condition("no-identity", "identity IS NULL", "'its identity is not known'")
 
 
 def _on_quality(
@@ -281,13 +331,14 @@ def _on_place(
         place = (
             "row_number() OVER (PARTITION BY identity ORDER BY quality DESC NULLS LAST, path, face)"
         )
-        why = f"'not among the best {rules.per_identity} of its folder'"
+        why = f"'not among the best {rules.per_identity} of its identity'"
         yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
     if rules.per_window is not None:
         # as sources.video names frames
         time = r"TRY_CAST(regexp_extract(path, '/\d+-(\d+\.\d+)s\.png$', 1) AS DOUBLE)"
+        video = "regexp_replace(root || '/' || path, '/[^/]*$', '')"
         place = (
-            f"row_number() OVER (PARTITION BY identity, floor({time} / {rules.per_window!r}) "
+            f"row_number() OVER (PARTITION BY {video}, floor({time} / {rules.per_window!r}) "
             "ORDER BY quality DESC NULLS LAST, path, face)"
         )
         why = f"'not the best of its {rules.per_window:g} seconds'"

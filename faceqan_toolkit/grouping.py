@@ -154,20 +154,34 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
         return copy_rows(connection, "SELECT * FROM summaries", temporary, file_format)
 
 
-_BY_FILE = """
-    SELECT ledger.*, coalesce(relative.name, whole.name) AS name
-    FROM ledger
-    LEFT JOIN memberships AS relative ON relative.path = ledger.path
-    LEFT JOIN memberships AS whole ON whole.path = ledger.root || '/' || ledger.path
-"""
+def by_file(
+    connection: duckdb.DuckDBPyConnection, file: Path, column: str, rows: str = "ledger"
+) -> str:
+    """Return SQL for rows with a further column `name`: what a table says of their photo, or NULL.
+
+    Args:
+        connection: gets the table.
+        file: CSV, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+        column: of the file.
+        rows: SQL, a table or a query in brackets, for rows with `path` and `root`.
+
+    Raises:
+        SettingsError: the file cannot be read, has no such column, or names a photo twice.
+    """
+    connection.register("memberships", _read_groups(file, column))
+    return f"""
+        SELECT photos.*, coalesce(relative.name, whole.name) AS name
+        FROM {rows} AS photos
+        LEFT JOIN memberships AS relative ON relative.path = photos.path
+        LEFT JOIN memberships AS whole ON whole.path = photos.root || '/' || photos.path
+    """
 
 
 def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
     """Return SQL for the rows with the name of their group."""
     if grouping.file is None:
         return _by_folder(connection)
-    connection.register("memberships", _read_groups(grouping.file, grouping.by))
-    return _BY_FILE
+    return by_file(connection, grouping.file, grouping.by)
 
 
 def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:

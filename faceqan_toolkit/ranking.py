@@ -87,6 +87,10 @@ def ranked(rows: str, left_out: str = "0") -> str:
 
 
 RANKED = ranked("ledger")
+MAIN_FACES = """
+    SELECT path, root, crop, sha256, quality FROM ledger WHERE face IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 AND quality IS NOT NULL
+"""
 # Predicted scores, those that were measured since included, of the photos as they are; of each
 # how far its rank may be off: the share of the faces within its error.
 PREDICTED = """
@@ -233,13 +237,7 @@ class Ranking:
         no score are left out.
         """
         with self._connection() as connection:
-            cursor = connection.execute(
-                "SELECT path, root, crop, sha256, quality FROM ledger "
-                "WHERE face IS NOT NULL "
-                "QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 "
-                "AND quality IS NOT NULL ORDER BY path"
-            )
-            return fetch_dicts(cursor)
+            return fetch_dicts(connection.execute(f"{MAIN_FACES} ORDER BY path"))
 
     def examples(self) -> dict[str, tuple[str, str]]:
         """Return path and reason of the first photo, by path, of each status but "ok"."""

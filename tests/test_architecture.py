@@ -16,7 +16,10 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files", "methods", "hints", "cores", "process_wide", "wording", "choices", "rounding", "differences", "weights", "settings", "files", "shards", "sources.names", "run_json", "bit_depth"},
+    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files",
+     "methods", "hints", "cores", "process_wide", "wording", "rounding", "differences",
+     "choices"},
+    {"weights", "settings", "files", "bit_depth", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
     {"sources.archives"},
@@ -39,7 +42,7 @@ LAYERS = [
     {"landmarks_index"},
     {"detection", "landmarks", "estimator", "database", "todo", "ranking", "intervals", "placing",
      "manifest", "run_crops"},
-    {"filtering", "comparing", "grouping", "calibration", "merging"},
+    {"filtering", "comparing", "grouping", "identities", "calibration", "merging"},
     {"transfer"},
     {"sinks.samples"},
     {"sinks.webdataset", "sinks.recordio"},
@@ -115,6 +118,7 @@ RECORDS = [
     "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
     "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
     "methods", "estimators", "hints", "calibration", "merging", "choices", "wording", "rounding",
+    "identities",
 ]  # fmt: skip
 
 

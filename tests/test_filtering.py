@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.filtering import Rules, decide
+from faceqan_toolkit.filtering import Rules, decide, people_of
+from faceqan_toolkit.identities import LAST, IdentityRule
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.ledgers import write_run
@@ -41,11 +42,14 @@ def expected(records: list[Record], rules: Rules) -> set[Key]:
                 items.append(found[0])
     ranked = sorted((r for r in items if r.quality is not None), key=order)
 
-    def identity(record: Record) -> str:
-        return f"{record.root}/{record.path}".rpartition("/")[0]
+    def identity(record: Record) -> str | None:
+        first, slash, _ = record.path.partition("/")
+        return f"{record.root}/{first}" if slash else None
 
     def holds(record: Record) -> bool:
         if record.status in rules.drop_status:
+            return False
+        if (rules.per_identity or rules.min_per_identity) and identity(record) is None:
             return False
         if not rules.need_scores:
             return True
@@ -151,17 +155,44 @@ def test_reasons_are_for_people(tmp_path: Path) -> None:
     assert reasons == {
         "b/x.jpg": ("", ""),
         "a/4.jpg": ("", ""),
-        "a/3.jpg": ("per-identity", "not among the best 1 of its folder"),
-        "a/2.jpg": ("per-identity", "not among the best 1 of its folder"),
+        "a/3.jpg": ("per-identity", "not among the best 1 of its identity"),
+        "a/2.jpg": ("per-identity", "not among the best 1 of its identity"),
         "a/1.jpg": ("min-percentile", "quality 0.100000 is below percentile 50, which is 0.200000"),
         "a/0.jpg": ("min-quality", "quality 0.000000 is below 0.1"),
         "c.jpg": ("no-score", "no_face: no face found"),
     }
     few = {d.path: d.reason for d in decide(run, Rules(min_quality=0.0, min_per_identity=2))}
-    assert few["b/x.jpg"] == "its folder keeps fewer than 2"
+    assert few["b/x.jpg"] == "its identity keeps fewer than 2"
+    assert few["c.jpg"] == "no_face: no face found"
     dropped = {d.path: d.reason for d in decide(run, Rules(drop_status=frozenset({"no_face"})))}
     assert dropped["c.jpg"] == "status no_face: no face found"
     assert dropped["a/0.jpg"] == ""
+
+
+def test_who_is_one_identity(tmp_path: Path) -> None:
+    paths = ["ann/a/1.jpg", "ann/b/2.jpg", "bob/a/3.jpg", "4.jpg"]
+    records = [
+        Record(path, "/p", 0, "ok", quality=number / 10)
+        for number, path in enumerate(sorted(paths))
+    ]
+    run = write_run(tmp_path / "run", records)
+    table = tmp_path / "who.csv"
+    table.write_text("path,identity\n4.jpg,ann\nann/a/1.jpg,ann\n", encoding="utf-8")
+
+    def kept(**rules) -> list[str]:
+        return sorted(d.path for d in decide(run, Rules(**rules)) if d.kept)
+
+    assert kept(per_identity=1) == ["ann/b/2.jpg", "bob/a/3.jpg"]
+    assert kept(per_identity=1, identity=IdentityRule(LAST)) == paths[:3]
+    assert kept(per_identity=1, identity=IdentityRule(table=table)) == ["ann/a/1.jpg"]
+    assert kept(min_per_identity=2) == paths[:2]
+    assert kept(min_per_identity=2, identity=IdentityRule(table=table)) == ["4.jpg", "ann/a/1.jpg"]
+    reasons = {d.path: (d.rule, d.reason) for d in decide(run, Rules(per_identity=1))}
+    assert reasons["4.jpg"] == ("no-identity", "its identity is not known")
+    people = people_of(run, Rules(per_identity=1))
+    assert people.text("dropped") == (
+        "identity = first folder, 2 people; 1 photo without an identity: dropped"
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ from faceqan_toolkit.cli import options
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="CSV file of who is compared: a, b, label, paths as in rankings.",
-    show_default="all with all, a photo's folder is its person",
+    show_default="all with all",
 )
+@options.identity_option
 @click.option(
     "--embeddings",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -76,6 +77,7 @@ def command(
     target_discard: tuple[float, ...],
     fmr: float,
     pairs: Path | None,
+    identity: str | None,
     embeddings: Path | None,
     seed: int,
     model: str | None,
@@ -98,6 +100,7 @@ def command(
         targets,
         fmr=fmr,
         pairs=pairs,
+        identity=identity,
         embeddings=embeddings,
         seed=seed,
         access=calibrate_job.Access(device, model, fetch),

@@ -33,6 +33,7 @@ from faceqan_toolkit.evaluation.protocols.base import PairList
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
 from faceqan_toolkit.files import check_replaceable
+from faceqan_toolkit.identities import IdentityRule, main_faces
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.run_model import model_of
 from faceqan_toolkit.runs import RunInfo
@@ -86,6 +87,7 @@ def calibrate(
     *,
     fmr: float,
     pairs: Path | None,
+    identity: str | None,
     embeddings: Path | None,
     seed: int,
     access: Access,
@@ -93,19 +95,27 @@ def calibrate(
     """Write a calibration file and print its path.
 
     Raises:
-        SettingsError: no target, or one outside (0, 1).
+        SettingsError: no target, or one outside (0, 1); or `identity` is no rule.
         CalibrationError: not enough data, or a run without scores.
         RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used, or the output
             cannot be written.
     """
     _check(targets, fmr)
+    rule = IdentityRule.parse(identity)
+    if pairs and identity:
+        raise SettingsError("--pairs tells who is who; leave --identity out")
     run = given_run(folder)
     check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
-    scored = Ranking(run).main_faces()
-    labelled = _by_pairs(scored, folder, pairs) if pairs else _by_folder(scored)
+    if pairs:
+        scored = Ranking(run).main_faces()
+        labelled = _by_pairs(scored, folder, pairs)
+    else:
+        scored, people = main_faces(run, rule)
+        click.echo(people.text(), err=True)
+        labelled = _by_identity(scored)
     if not labelled.rows:
-        raise CalibrationError(_nobody(folder, scored, pairs))
+        raise CalibrationError(_nobody(folder, scored, pairs or rule.table))
     needed = any(kind == "fnmr" for kind, _ in targets)
     known, vectors = _embedded(run, labelled, embeddings, access, needed)
     quality = np.array([row["quality"] for row in known.rows])
@@ -137,7 +147,7 @@ def calibrate(
         seed=seed,
         source={
             "run": str(folder),
-            **({"pairs": str(pairs)} if pairs else {}),
+            **({"pairs": str(pairs)} if pairs else {"identity": rule.title}),
             **({"embeddings": str(embeddings)} if embeddings else {}),
         },
         version=__version__,
@@ -160,7 +170,7 @@ def _embedded(
     if vectors is not None:
         there = np.asarray(np.isfinite(vectors).all(axis=1))
         known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(len(labelled.rows) - len(known.rows), "without an embedding are left out")
+        _tell_lost(len(labelled.rows) - len(known.rows), "left out: no embedding")
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
@@ -180,23 +190,29 @@ def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
             raise SettingsError(f"{name} is {value}; it must be between 0 and 1")
 
 
-def _nobody(folder: Path, scored: Rows, pairs: Path | None) -> str:
+def _nobody(folder: Path, scored: Rows, file: Path | None) -> str:
     if not scored:
         return f"{folder} has no scored photos"
-    if pairs:
+    if file:
         return (
-            f"{pairs} names no scored photo of {folder}; its paths must be as in the results, "
+            f"{file} names no scored photo of {folder}; its paths must be as in the results, "
             f"e.g. {scored[0]['path']}"
         )
-    return f"{folder} has no scored photos in folders that tell people apart; give --pairs FILE"
+    return f"no scored photo of {folder} has an identity; give --identity FILE.csv, or --pairs FILE"
 
 
-def _by_folder(scored: Rows) -> Labelled:
-    """Return the photos that lie in a folder; it is their person."""
-    rows = [row for row in scored if "/" in row["path"]]
-    _tell_lost(len(scored) - len(rows), "in no person's folder are left out")
-    folders = [f"{row['root']}/{row['path'].rpartition('/')[0]}" for row in rows]
-    return Labelled(rows, identity_codes(folders).astype(np.int64))
+def _by_identity(scored: Rows) -> Labelled:
+    """Return the photos of which one identity is known."""
+    known = [row for row in scored if row["identity"] is not None]
+    rows = [row for row in known if not row["shared"]]
+    if len(rows) < len(known):
+        example = next(row["path"] for row in known if row["shared"])
+        _tell_lost(
+            len(known) - len(rows),
+            "left out: the same photo (sha256) stands under several identities",
+            example,
+        )
+    return Labelled(rows, identity_codes([row["identity"] for row in rows]).astype(np.int64))
 
 
 def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
@@ -215,9 +231,26 @@ def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
         )
     match = match_paths(protocol.paths, [row["path"] for row in scored])
     there = match.index >= 0
-    _tell_lost(int((~there).sum()), f"of {file} have no score in the run and are left out")
+    _tell_lost(int((~there).sum()), f"of {file} left out: no score in the run")
     rows = [scored[place] for place in match.index[there]]
-    return Labelled(rows, protocol.identities[there], _renumbered(listed, there))
+    pairs = _without_same_photos(_renumbered(listed, there), rows)
+    return Labelled(rows, protocol.identities[there], pairs)
+
+
+def _without_same_photos(pairs: PairList, rows: Rows) -> PairList:
+    """Return pairs without the non-mated ones of one and the same photo, by sha256."""
+    content = identity_codes([row["sha256"] or row["path"] for row in rows])
+    same = (content[pairs.first] == content[pairs.second]) & ~pairs.mated
+    if not same.any():
+        return pairs
+    place = int(np.argmax(same))
+    one, other = (rows[ends[place]]["path"] for ends in (pairs.first, pairs.second))
+    click.echo(
+        f"{counted(int(same.sum()), 'non-mated pair')} left out: both are the same photo (sha256), "
+        f"e.g. {one} and {other}",
+        err=True,
+    )
+    return PairList(pairs.first[~same], pairs.second[~same], pairs.mated[~same])
 
 
 def _renumbered(pairs: PairList, kept: NDArray[np.bool_]) -> PairList:
@@ -264,6 +297,7 @@ def _shown(items: Iterable[T], total: int) -> Iterator[T]:
     )  # fmt: skip
 
 
-def _tell_lost(number: int, why: str) -> None:
+def _tell_lost(number: int, why: str, example: str = "") -> None:
     if number:
-        click.echo(f"{counted(number, 'photo')} {why}", err=True)
+        more = f", e.g. {example}" if example else ""
+        click.echo(f"{counted(number, 'photo')} {why}{more}", err=True)

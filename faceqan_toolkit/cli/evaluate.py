@@ -12,6 +12,7 @@ from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.options import stack
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
+    FACES,
     FIGURE_FORMATS,
     FTE_RULES,
     PAIR_QUALITIES,
@@ -121,7 +122,16 @@ aligned_option = click.option(
     help="The photos are aligned crops: detect nothing.",
 )  # fmt: skip
 
-photo_options = stack(aligned_option, options.detection_options, options.alignment_options)
+
+def photo_options(name: str) -> Callable[[F], F]:
+    """Return the options for photos in which faces are to be found, with a protocol's defaults."""
+    return stack(
+        aligned_option,
+        options.faces_option(FACES[name]),
+        options.detector_options,
+        options.alignment_options,
+    )
+
 
 pairs_option = click.option(
     "--pairs", type=FILE, metavar="FILE", help="Another list of pairs than the data set's own."
@@ -155,19 +165,19 @@ def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:
     evaluate_job.run_evaluation(name, root, chosen)
 
 
-@_protocol("lfw", pairs_option, pickle_option, photo_options)
+@_protocol("lfw", pairs_option, pickle_option, photo_options("lfw"))
 def lfw(root: Path, **chosen: Any) -> None:
     """LFW: ROOT holds pairs.txt and a folder for each person."""
     _run("lfw", root, chosen)
 
 
-@_protocol("xqlfw", pairs_option, pickle_option, photo_options)
+@_protocol("xqlfw", pairs_option, pickle_option, photo_options("xqlfw"))
 def xqlfw(root: Path, **chosen: Any) -> None:
     """XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11."""
     _run("xqlfw", root, chosen)
 
 
-@_protocol("cfp-fp", photo_options)
+@_protocol("cfp-fp", photo_options("cfp-fp"))
 def cfp_fp(root: Path, **chosen: Any) -> None:
     """CFP-FP: ROOT holds the folders Protocol and Data."""
     _run("cfp-fp", root, chosen)
@@ -202,7 +212,7 @@ def ijbc(root: Path, **chosen: Any) -> None:
         "--pairs", type=FILE, required=True, metavar="FILE",
         help="CSV file with the columns a, b (paths below ROOT) and label (1 mated, 0 not).",
     ),
-    photo_options,
+    photo_options("pairs"),
 )  # fmt: skip
 def pairs(root: Path, **chosen: Any) -> None:
     """Your own list of pairs of photos below ROOT."""
@@ -215,10 +225,11 @@ def pairs(root: Path, **chosen: Any) -> None:
         "--non-mated", metavar="N|all", show_default="as many as mated",
         help="Non-mated comparisons, drawn with the seed.",
     ),
-    photo_options,
+    options.identity_option,
+    photo_options("folders"),
 )  # fmt: skip
 def folders(root: Path, **chosen: Any) -> None:
-    """Your own photos: ROOT holds a folder for each person."""
+    """Your own photos: ROOT holds a folder for each person, or as --identity says."""
     _run("folders", root, chosen)
 
 
@@ -226,12 +237,15 @@ def folders(root: Path, **chosen: Any) -> None:
 @click.argument("protocol", type=click.Choice(PROTOCOLS))
 @root_argument
 @pairs_option
+@options.identity_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def validate(protocol: str, root: Path, pairs: Path | None, as_json: bool) -> None:
+def validate(
+    protocol: str, root: Path, pairs: Path | None, identity: str | None, as_json: bool
+) -> None:
     """Print what of a data set is there, missing or wrong; exit code 1 if it is not usable."""
     from faceqan_toolkit.cli import evaluate_tools
 
-    if not evaluate_tools.validate(protocol, root, pairs, as_json=as_json):
+    if not evaluate_tools.validate(protocol, root, pairs, identity, as_json=as_json):
         raise click.exceptions.Exit(1)
 
 

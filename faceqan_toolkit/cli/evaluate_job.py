@@ -26,6 +26,7 @@ from faceqan_toolkit.cli.evaluate_inputs import (
     tell,
 )
 from faceqan_toolkit.cli.job import make_run
+from faceqan_toolkit.cli.options import is_given
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
 from faceqan_toolkit.embedders.zoo import find_model
@@ -42,7 +43,8 @@ from faceqan_toolkit.evaluation.protocols.ijbc import write_landmarks
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.identities import IdentityRule
+from faceqan_toolkit.runs import RunInfo, read_run
 from faceqan_toolkit.settings import ModelOptions, Settings
 from faceqan_toolkit.wording import counted, reason_of
 
@@ -99,6 +101,8 @@ class Job:
             click.echo("Templates: photos weighted by the detector's confidence", err=True)
         made = job.made_by(sys.argv[1:], self.files)
         made |= self.matched
+        if self.protocol.people:
+            made["people"] = self.protocol.people
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
@@ -185,6 +189,7 @@ class Job:
         if folder is None:
             settings = self._settings()
             folder = self.output / RESULTS
+            self._refuse_other_default(settings, folder)
             wanted = {source.path: source for source in (*self.protocol.sources(), *everything)}
             retry = self.chosen["retry_failed"]
             make_run(settings, wanted.values(), folder, ["csv"], retry_failed=retry)
@@ -194,6 +199,7 @@ class Job:
             if recogniser and is_weights_file(recogniser):
                 taken -= set(_MODEL_OPTIONS)
             refuse((*taken, *SCORING), "--run has its scores")
+            self._warn_of_other_faces(read_run(folder))
         paths = [source.path for source in everything]
         found = read_run_faces(folder, (*self.protocol.paths, *paths))
         if pickle:
@@ -207,6 +213,27 @@ class Job:
             if not sum(match.rules.values()):
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
+
+    def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
+        """Refuse to go on with an evaluation whose faces an earlier default chose.
+
+        Raises:
+            RunError: the folder was made with other faces, and nobody chose these.
+        """
+        if "faces" not in self.chosen or is_given("faces") or not (folder / "run.json").exists():
+            return
+        before = job.face_policy(read_run(folder))
+        if settings.task != "score" and before not in (None, settings.faces):
+            raise RunError(
+                f"{folder} was made with --faces {before}, and {self.name} takes --faces "
+                f"{settings.faces} unless told otherwise: give --faces {before} to go on with it, "
+                "or another -o"
+            )
+
+    def _warn_of_other_faces(self, run: RunInfo) -> None:
+        policy = self.chosen.get("faces", self.protocol.faces)
+        if warning := job.other_faces(run, self.protocol, policy):
+            click.echo(warning, err=True)
 
     def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
         """Return the samples' embeddings, (N, D), NaN for none."""
@@ -286,6 +313,8 @@ class Job:
             if table.name in methods:
                 raise SettingsError(f"two methods are called {table.name}; use --scores NAME=FILE")
             run = read_run(file) if file.is_dir() else None
+            if run:
+                self._warn_of_other_faces(run)
             note = job.model_note(run, recogniser.sha256) if run else ""
             methods[table.name] = Method(values, note=note)
             self.files[f"scores of {table.name}"] = file
@@ -299,6 +328,7 @@ class Job:
             "quality model": str(model.get("name", "")),
             "quality model sha256": str(model.get("sha256", "")),
             "run fingerprint": str(content.get("fingerprint", "")),
+            "faces": job.face_policy(faces.run) or "given",
             "photos": counts,
         }
 
@@ -325,7 +355,10 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         name, root.absolute(), pairs=chosen.get("pairs"),
         non_mated=_non_mated(chosen.get("non_mated")),
         seed=chosen["seed"] if name == "folders" else 0,
+        identity=IdentityRule.parse(chosen["identity"]) if name == "folders" else None,
     )  # fmt: skip
+    if protocol.people:
+        click.echo(protocol.people, err=True)
     report = job.check(protocol)
     for line in job.remarks(report):
         click.echo(line, err=True)

@@ -23,11 +23,18 @@ from faceqan_toolkit.evaluation.plots import (
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
 from faceqan_toolkit.files import absolute
+from faceqan_toolkit.identities import IdentityRule
 
 
-def validate(name: str, root: Path, pairs: Path | None, *, as_json: bool) -> bool:
+def validate(
+    name: str, root: Path, pairs: Path | None, identity: str | None, *, as_json: bool
+) -> bool:
     """Print what is there and what is wrong; return whether the data set is usable."""
-    report = validate_protocol(read_protocol(name, root, pairs=pairs, strict=False))
+    rule = IdentityRule.parse(identity) if identity else None
+    protocol = read_protocol(name, root, pairs=pairs, identity=rule, strict=False)
+    if protocol.people:
+        click.echo(protocol.people, err=True)
+    report = validate_protocol(protocol)
     text = json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines())
     click.echo(text)
     return report.ok

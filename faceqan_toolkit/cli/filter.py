@@ -90,8 +90,9 @@ from faceqan_toolkit.errors import SettingsError
     "--per-identity",
     type=int,
     metavar="N",
-    help="Keep the best N of each identity, which is a photo's folder.",
+    help="Keep the best N of each identity.",
 )
+@options.identity_option
 @click.option(
     "--per-window",
     type=float,

@@ -22,7 +22,8 @@ from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.given_run import given_run
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import absolute, is_file
-from faceqan_toolkit.filtering import Rules, decide
+from faceqan_toolkit.filtering import Rules, decide, people_of
+from faceqan_toolkit.identities import IdentityRule
 from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.placing import THERE
@@ -54,6 +55,7 @@ def run_filter(
     target_fnmr: float | None,
     target_discard: float | None,
     min_quality: float | None,
+    identity: str | None,
     **conditions: Any,
 ) -> None:
     """Carry out what the conditions decide and exit with 0, or 3 if some files stayed.
@@ -82,8 +84,15 @@ def run_filter(
     number, percent = _amount(keep_top)
     rules = Rules(
         what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
-        min_quality=min_quality, **conditions,
+        min_quality=min_quality, identity=IdentityRule.parse(identity), **conditions,
     )  # fmt: skip
+    if rules.need_identities or sink != "files":
+        _tell_people(run, rules, optional=sink == "webdataset" and not rules.need_identities)
+    elif identity is not None:
+        raise SettingsError(
+            "--identity is for --per-identity, --min-per-identity, --as webdataset and --as "
+            "recordio"
+        )
     plan = Plan(absolute(run_folder), mode, what, absolute(folder) if folder else None, dry, fetch)
     if manifest_path is None and folder is not None:
         manifest_path = folder / "manifest.csv"
@@ -91,18 +100,39 @@ def run_filter(
     with Manifest(absolute(manifest_path)) if writing and manifest_path else nullcontext() as file:
         if sink == "files":
             # what lies in archives is copied archive by archive
-            order = "identity" if mode == "copy" else "quality"
+            order = "path" if mode == "copy" else "quality"
             outcomes = carry_out(decide(run, rules, order), plan, file)
         else:
-            by_folder = partial(decide, run, rules, "identity")
+            order = "identity" if sink == "recordio" else "path"
+            labelled = partial(decide, run, rules, order, labels=True)
             size = SHARD_SIZE if shard_size is None else shard_size
-            outcomes = Export(by_folder, plan, sink, size, file).outcomes()
+            outcomes = Export(labelled, plan, sink, size, file).outcomes()
         tell = _print_entry if dry else _print_path if mode == "list" else _print_nothing
         stale = file.placed_before() if file and sink == "files" and mode != "list" else set()
         outcomes = _without(stale, outcomes)
         _finish(outcomes, stale, tell=tell, end=b"\0" if null else b"\n", what=what, dry=dry)
     if writing:
         click.echo(f"Manifest: {manifest_path}", err=True)
+
+
+def _tell_people(run: RunInfo, rules: Rules, *, optional: bool) -> None:
+    """Say who the run's photos show.
+
+    Args:
+        run: with the photos.
+        rules: tell people apart.
+        optional: photos whose identity is not known are kept, too.
+
+    Raises:
+        RunError: no identity is known, and none of the photos could be kept.
+    """
+    people = people_of(run, rules)
+    if people.nobody and not people.number and not optional:
+        raise RunError(
+            f"no photo of {run.folder} has an identity (identity = {rules.identity.title}), so "
+            "none would be kept; --identity FILE.csv can name them"
+        )
+    click.echo(people.text("without a label" if optional else "dropped"), err=True)
 
 
 def _calibrated(

@@ -106,6 +106,12 @@ device_option = _option(
     "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
 )  # fmt: skip
 
+identity_option = click.option(
+    "--identity", metavar="first|last|N|FILE", show_default="first",
+    help="A photo's person: the first, last or Nth folder of its path, or a CSV file with the "
+    "columns path and identity.",
+)  # fmt: skip
+
 machine_options = stack(
     _option("--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."),
     device_option,
@@ -170,10 +176,16 @@ run_options = stack(
     engine_options,
 )  # fmt: skip
 
-detection_options = stack(
-    _option(
-        "--faces", type=click.Choice(FACE_POLICIES), help="Which faces of a photo count.",
-    ),
+
+def faces_option(default: str = Settings.faces) -> Callable[[F], F]:
+    """Return the option `--faces` with a default."""
+    return _option(
+        "--faces", type=click.Choice(FACE_POLICIES), default=default,
+        help="Which faces of a photo count.",
+    )  # fmt: skip
+
+
+detector_options = stack(
     _option(
         "--detector", type=click.Choice(list(DETECTORS)),
         help="mtcnn, or yunet: several times as fast, landmarks less exact.",
@@ -204,6 +216,8 @@ detection_options = stack(
         "confidence.",
     ),
 )  # fmt: skip
+
+detection_options = stack(faces_option(), detector_options)
 
 alignment_options = stack(
     _option(

@@ -113,6 +113,31 @@ def crop_files(protocol: Protocol, faces: RunFaces) -> list[Path | None]:
     return [crop_file(folder, crop) for crop in faces.crops]
 
 
+def face_policy(run: RunInfo) -> str | None:
+    """Return which faces a run took; None if they were given, as crops or by landmarks."""
+    settings = run.content["settings"]
+    if run.task == "score" or settings.get("landmarks"):
+        return None
+    return str(settings.get("faces"))
+
+
+def other_faces(run: RunInfo, protocol: Protocol, policy: str | None) -> str:
+    """Return a warning if a run took other faces than an evaluation would; else "".
+
+    Args:
+        run: of whatever task.
+        protocol: the data set.
+        policy: which faces the evaluation takes, see `Protocol.faces`; None if they are given.
+    """
+    made = face_policy(run)
+    if None in (policy, made) or made == policy:
+        return ""
+    return (
+        f"Warning: {run.folder} was made with --faces {made}, {protocol.name} takes --faces "
+        f"{policy}: photos with several faces may be compared by somebody else's"
+    )
+
+
 def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     """Return the quality that a run measured, by name; nothing if it measured none."""
     if np.isnan(faces.values["quality"]).all():

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from faceqan_toolkit.errors import SettingsError
 
 PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
+FACES = {"lfw": "central", "xqlfw": "central", "cfp-fp": "largest", "pairs": "largest",
+         "folders": "largest"}  # fmt: skip
+"""Which face of a photo shows its person, one of `settings.FACE_POLICIES`. Of LFW's photos, which
+are centred on their person, the largest face is a bystander's in 42 of 3,811. The other protocols'
+faces are given: aligned crops, or landmarks."""
 EDC_VARIANTS = ("fixed", "recompute")
 FTE_RULES = ("exclude", "worst")
 PAIR_QUALITIES = ("min", "mean", "product")

@@ -87,7 +87,8 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
     with connect(ledger=run) as connection:
-        photos = fetch_value(connection, "SELECT count(*) FROM ledger WHERE coalesce(face, 0) = 0")
+        # any face may be a photo's only one; DuckDB counts on the disk what memory does not hold
+        photos = fetch_value(connection, "SELECT count(DISTINCT path) FROM ledger")
         if not photos:
             raise RunError(f"{folder} has no photos")
         chosen = "true"

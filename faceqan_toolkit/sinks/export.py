@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -43,36 +43,18 @@ RUN_CHANGED = "the run changed meanwhile; when it does not any more, choose anot
 
 @dataclass(frozen=True)
 class Kept:
-    """A decision to keep, with the numbers it has in the set."""
+    """A decision to keep, with its number in the set."""
 
     decision: Decision
     number: int
-    label: int
 
     @property
     def line(self) -> bytes:
         """What tells it from others."""
         decision = self.decision
         state = decision.state.sha256 if decision.state else ""
-        parts = (self.number, self.label, decision.path, decision.crop, state, decision.quality)
+        parts = (self.number, decision.label, decision.path, decision.crop, state, decision.quality)
         return (json.dumps(parts) + "\n").encode()
-
-
-@dataclass
-class _Numbers:
-    """Counts what is kept, and identities, which are folders that stand together."""
-
-    kept: int = 0
-    labels: int = 0
-    folder: str | None = None
-
-    def take(self, decision: Decision) -> Kept:
-        folder = f"{decision.root}/{posixpath.dirname(decision.path)}"
-        if folder != self.folder:
-            self.folder = folder
-            self.labels += 1
-        self.kept += 1
-        return Kept(decision, self.kept - 1, self.labels - 1)
 
 
 @dataclass
@@ -80,7 +62,8 @@ class Export:
     """Writes what is kept to a folder as a set for training.
 
     Args:
-        decide: gives the decisions from the beginning, folder by folder, whenever it is called.
+        decide: gives the decisions with labels from the beginning whenever it is called; for
+            "recordio" identity by identity.
         plan: whose folder is written to; its mode is "copy".
         sink: "webdataset" or "recordio".
         shard_size: photos in a tar.
@@ -138,9 +121,9 @@ class Export:
             yield digest.hexdigest()
 
     def _numbered(self) -> Iterator[Kept | Decision]:
-        numbers = _Numbers()
+        numbers = count()
         for decision in self.decide():
-            yield numbers.take(decision) if decision.kept else decision
+            yield Kept(decision, next(numbers)) if decision.kept else decision
 
     def _shard(self, name: str, digest: str, items: Iterable[Kept | Decision]) -> Iterator[Outcome]:
         """Write one shard, unless it is there."""
@@ -251,7 +234,7 @@ def _sample(item: Kept, data: bytes, *, crop: bool) -> Sample:
     name = decision.crop if crop else decision.path
     kind = extension(name) if extension(name) in PHOTO_EXTENSIONS else ".jpg"
     safe = folder if is_safe(folder) else ""
-    return Sample(item.number, item.label, safe, data, kind, about)
+    return Sample(item.number, decision.label, safe, data, kind, about)
 
 
 def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | Decision]:

@@ -39,8 +39,10 @@ class RecordWriter:
         """Append a sample; return the photo's name as it is read back.
 
         Raises:
-            NotPlaced: it is longer than a record can be.
+            NotPlaced: it is longer than a record can be, or has no label.
         """
+        if sample.label is None:
+            raise NotPlaced("its identity is not known, and a record needs a label")
         if len(sample.data) >= 1 << LENGTH_BITS - 1:
             raise NotPlaced("too large for a record")
         if sample.label != self._label:

@@ -11,15 +11,15 @@ class Sample:
 
     Attributes:
         number: its place among all that are kept, from 0.
-        label: number of its identity, from 0, in the order of their folders.
-        folder: of its identity, as in results; "" for the top.
+        label: number of its identity, from 0; None if its identity is not known.
+        folder: of the photo, as in results; "" for the top.
         data: encoded.
         extension: with the dot.
         about: what is known of it, for people and programs.
     """
 
     number: int
-    label: int
+    label: int | None
     folder: str
     data: bytes
     extension: str

@@ -13,7 +13,8 @@ from faceqan_toolkit.sinks.samples import Sample
 class TarWriter:
     """Writes one shard; the same samples give the same bytes.
 
-    A sample is `FOLDER/NUMBER.jpg` (or as the photo is), `.cls` with its label and `.json`.
+    A sample is `FOLDER/NUMBER.jpg` (or as the photo is), `.cls` with its label if it has one, and
+    `.json`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +24,8 @@ class TarWriter:
         """Append a sample; return the photo's name in the shard."""
         key = key_of(sample.folder, sample.number)
         self._member(f"{key}{sample.extension}", sample.data)
-        self._member(f"{key}.cls", str(sample.label).encode())
+        if sample.label is not None:
+            self._member(f"{key}.cls", str(sample.label).encode())
         about = json.dumps(sample.about, ensure_ascii=False, sort_keys=True)
         self._member(f"{key}.json", about.encode())
         return f"{key}{sample.extension}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from faceqan_toolkit.errors import UnreadablePhoto
 
 PHOTO_EXTENSIONS = frozenset(
@@ -12,6 +14,8 @@ PHOTO_EXTENSIONS = frozenset(
     )
 )
 """What a folder or a tar is searched for; a file given by name may have any extension."""
+LABEL_NAMES = ("label", "identity", "subject", "person")
+"""Columns of a table, or keys of a sample's JSON, that name a photo's label."""
 BLOCK_BITS = 256
 
 
@@ -26,9 +30,28 @@ def told_extension(start: bytes) -> str:
     return ".png" if start.startswith(b"\x89PNG") else ".jpg"
 
 
-def label_text(label: object) -> str:
-    """Return the name of a label's folder: five digits and more of a whole number."""
-    return f"{label:05d}" if isinstance(label, int) else str(label)
+def label_folder(label: object) -> str:
+    """Return a label as one folder with its slash; "" for no label.
+
+    Whole numbers have at least five digits. Characters that would make several folders of a label,
+    or an unsafe one, are percent-encoded.
+
+    Examples:
+        >>> label_folder(7), label_folder("ann/lee"), label_folder(".."), label_folder("")
+        ('00007/', 'ann%2Flee/', '%2E%2E/', '')
+    """
+    if label is None or label == "":
+        return ""
+    if isinstance(label, int):
+        return f"{label:05d}/"
+    return f"{_NO_FOLDER_NAME.sub(_percent_encoded, str(label))}/"
+
+
+_NO_FOLDER_NAME = re.compile(r"[/\\\0\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})|^\.{1,2}$")
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    return "".join(f"%{ord(character):02X}" for character in found[0])
 
 
 def is_safe(name: str) -> bool:

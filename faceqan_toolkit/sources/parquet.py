@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.sources.base import Store
 from faceqan_toolkit.sources.names import (
+    LABEL_NAMES,
     PHOTO_EXTENSIONS,
     Names,
     extension,
-    label_text,
+    label_folder,
     told_extension,
 )
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
-LABEL_COLUMNS = ("label", "identity", "subject", "person")
 KEY_COLUMNS = ("key", "__key__")
 BATCH = 16
 """Photos that are read at once."""
@@ -112,7 +112,7 @@ class ParquetArchive:
         else:
             raise UnreadablePhoto(f"say which has the photos: --image-column {'|'.join(found)}")
         plain = {item.name for item in schema if _is_name(item.type)}
-        label = next((name for name in LABEL_COLUMNS if name in plain), "")
+        label = next((name for name in LABEL_NAMES if name in plain), "")
         key = next((name for name in KEY_COLUMNS if name in plain), "")
         return Columns(image, found[image], label, key)
 
@@ -122,11 +122,10 @@ class ParquetArchive:
         suffix = reader.first_extension()
         prefix = f"column={self.column}/" if self.column else ""
         for row, (label, key) in enumerate(reader.labels_and_keys()):
-            folder = "" if label is None else f"{label_text(label)}/"
             name = f"{row:08d}" if key is None else str(key)
             if extension(name) not in PHOTO_EXTENSIONS:
                 name += suffix
-            yield f"{prefix}{folder}{name}"
+            yield f"{prefix}{label_folder(label)}{name}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import MissingPhoto, UnreadablePhoto
 from faceqan_toolkit.sources.base import Slice, Store
-from faceqan_toolkit.sources.names import Names, label_text, told_extension
+from faceqan_toolkit.sources.names import Names, label_folder, told_extension
 from faceqan_toolkit.types import FileState
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -53,7 +53,7 @@ class Entry:
     def name(self, key: int) -> str:
         """Return the member's name: the label is its folder."""
         label = int(self.label) if self.label.is_integer() else self.label
-        return f"{label_text(label)}/{key:08d}{self.extension}"
+        return f"{label_folder(label)}{key:08d}{self.extension}"
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from itertools import chain, groupby, islice
 from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
+from faceqan_toolkit.files import parse_json
 from faceqan_toolkit.sources.base import Slice, Store
 from faceqan_toolkit.sources.names import (
+    LABEL_NAMES,
     PHOTO_EXTENSIONS,
     Names,
     extension,
     is_hidden,
-    label_text,
+    label_folder,
 )
 from faceqan_toolkit.types import FileState
 
@@ -25,7 +27,8 @@ BLOCK = tarfile.BLOCKSIZE
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 SAMPLE_FILES = 64
 """A label is looked for in so many files of one key; it bounds what waits for it."""
-LABEL_BYTES = 32
+LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
+"""Files that may hold a sample's label, the first that does counts; larger ones are passed over."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TarArchive:
 
     Args:
         store: the file.
-        labels: a photo outside all folders gets one by the label of its WebDataset sample.
+        labels: the label of a photo's WebDataset sample is its first folder.
     """
 
     store: Store
@@ -57,27 +60,24 @@ class TarArchive:
         names.finish("".join(damage))
 
     def find(self, name: str) -> Slice:
-        """Return a member; one with a label also by its name in the tar."""
+        """Return a member; one whose sample has a label also by its name in the tar."""
         state = self.store.state()
         place = _index(self, state).get(name)
-        if place is None and "/" not in name:
+        if place is None:
             place = _index(TarArchive(self.store, labels=False), state).get(name)
         if place is None:
             raise MissingPhoto(f"not in {self.store.name}")
         return Slice(self.store, (place,), state.mtime_ns)
 
     def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
-        """Yield members, each with the folder that its label makes, or "".
+        """Yield members, each with the folder that its sample's label makes, or "".
 
         As in WebDataset, files of one key that stand together are a sample.
         """
-        for key, sample in groupby(self._members(size, damage), lambda member: member.key):
-            if "/" in key or not self.labels:
-                yield from ((member, "") for member in sample)
-                continue
+        for _, sample in groupby(self._members(size, damage), lambda member: member.key):
             first = list(islice(sample, SAMPLE_FILES))
-            label = next((member.label for member in first if member.label), "")
-            folder = f"{label}/" if label else ""
+            labels = {member.kind: member.label for member in reversed(first) if member.label}
+            folder = next((labels[kind] for kind in LABEL_BYTES if kind in labels), "")
             yield from ((member, folder) for member in chain(first, sample))
 
     def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
@@ -108,7 +108,7 @@ class _Member:
         name: without a leading `./`.
         place: offset and size.
         plain: whether it is a file, its bytes in one piece.
-        label: if it holds that of its sample, else "".
+        label: the folder for its sample's label, if it holds that, else "".
     """
 
     name: str
@@ -122,14 +122,43 @@ class _Member:
         folder, slash, file = self.name.rpartition("/")
         return folder + slash + file.partition(".")[0]
 
+    @property
+    def kind(self) -> str:
+        """Its extension."""
+        return extension(self.name)
+
 
 def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
-    """Return the number in a `.cls`, as a folder's name; "" for all else."""
-    if not (info.name.lower().endswith(".cls") and info.isreg() and info.size <= LABEL_BYTES):
+    """Return the folder for the label in a `.cls` or `.json`; "" where there is none."""
+    kind = extension(info.name)
+    if not info.isreg() or info.size > LABEL_BYTES.get(kind, -1):
         return ""
     file.seek(info.offset_data)
-    text = file.read(info.size).strip()
-    return label_text(int(text)) if re.fullmatch(rb"-?[0-9]{1,18}", text) else ""
+    text = file.read(info.size)
+    return label_folder(_number(text) if kind == ".cls" else _named_label(text))
+
+
+def _number(text: bytes) -> int | None:
+    """Return the whole number that a `.cls` holds, or None."""
+    text = text.strip()
+    return int(text) if re.fullmatch(rb"-?[0-9]{1,18}", text) else None
+
+
+def _named_label(text: bytes) -> int | str | None:
+    """Return a sample's label from its JSON: a whole number or a name; None without one."""
+    try:
+        content = parse_json(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    for name in LABEL_NAMES:
+        label = content.get(name)
+        if isinstance(label, float) and label.is_integer():
+            return int(label)
+        if isinstance(label, int | str) and not isinstance(label, bool) and label != "":
+            return label
+    return None
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -152,7 +153,7 @@ def test_pairs(command_line: CommandLine, labelled: list[Record], tmp_path: Path
         csv.writer(file).writerows([*rows, ("p000/0.jpg", "nobody/9.jpg", 0)])
     done = command_line(*JOB, "--pairs", "pairs.csv", "--target-fnmr", "0.06")
     assert done.returncode == 0, done.stderr
-    assert "1 photo of pairs.csv have no score" in done.stderr
+    assert "1 photo of pairs.csv left out: no score in the run" in done.stderr
     content = json.loads((tmp_path / "run/calibration.json").read_text(encoding="utf-8"))
     (threshold,) = content["thresholds"]
     # pairs across the halves count for neither
@@ -169,6 +170,78 @@ def test_pairs(command_line: CommandLine, labelled: list[Record], tmp_path: Path
     assert "Error: pairs.csv, line 1: the columns must be a, b, label" in done.stderr
 
 
+def test_who_is_one_person(
+    command_line: CommandLine, labelled: list[Record], tmp_path: Path
+) -> None:
+    """Clips are not people: with a folder for each photo's clip the figures stay the same."""
+    targets = ("--target-fnmr", "0.05", "--target-discard", "0.1")
+    done = command_line(*JOB, *targets, "-o", "plain.json")
+    assert done.returncode == 0, done.stderr
+    assert "identity = first folder, 150 people\n" in done.stderr
+    plain = json.loads((tmp_path / "plain.json").read_text(encoding="utf-8"))
+    assert plain["source"]["identity"] == "first folder"
+
+    faces, embeddings = records()
+    paths = [face.path.replace("/", f"/clip{number % 2}/") for number, face in enumerate(faces)]
+    clips = [replace(face, path=path) for face, path in zip(faces, paths, strict=True)]
+    # a photo in no folder, and one that stands under two people: nobody knows who they show
+    more = [
+        Record("nobody.jpg", "/photos", 0, "ok", quality=0.5),
+        Record("p000/copy.jpg", "/photos", 0, "ok", quality=0.5, sha256="c" * 64),
+        Record("p001/copy.jpg", "/photos", 0, "ok", quality=0.5, sha256="c" * 64),
+    ]
+    write_run(tmp_path / "clips", [*clips, *more])
+    everybody = [*paths, *(record.path for record in more)]
+    vectors = np.concatenate([embeddings, np.ones((3, 32), np.float32)])
+    np.savez(tmp_path / "c.npz", paths=everybody, embeddings=vectors)
+    job = ("calibrate", "clips", "--embeddings", "c.npz", "--fmr", "0.01")
+    done = command_line(*job, *targets)
+    assert done.returncode == 0, done.stderr
+    assert "first folder, 150 people; 1 photo without an identity: left out" in done.stderr
+    assert (
+        "2 photos left out: the same photo (sha256) stands under several identities, e.g. "
+        "p000/copy.jpg" in done.stderr
+    )
+    found = json.loads((tmp_path / "clips/calibration.json").read_text(encoding="utf-8"))
+    assert found["counts"] == {**plain["counts"], "scored_photos": 903, "left_out": 3}
+    assert found["thresholds"] == plain["thresholds"]
+
+    done = command_line(*job, *targets[2:], "--identity", "last", "-o", "last.json")
+    assert "identity = last folder, 302 people" in done.stderr
+    with (tmp_path / "who.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "identity"), *((path, path[:4]) for path in paths)])
+    done = command_line(*job, *targets, "--identity", "who.csv", "-o", "table.json")
+    assert done.returncode == 0, done.stderr
+    assert "column identity of who.csv, 150 people; 3 photos without an identity" in done.stderr
+    table = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert table["thresholds"] == plain["thresholds"]
+
+
+def test_listed_pairs_of_one_photo(command_line: CommandLine, tmp_path: Path) -> None:
+    """A list that calls a photo and its copy two people is corrected, and told so."""
+    faces = [
+        Record(f"{who}/{number}.jpg", "/p", 0, "ok", quality=number / 10, sha256=f"{who}{number}")
+        for who in "abcd"
+        for number in range(3)
+    ]
+    faces[3] = replace(faces[3], sha256=faces[0].sha256)
+    write_run(tmp_path / "run", faces)
+    vectors = np.random.default_rng(0).normal(size=(12, 8))
+    np.savez(tmp_path / "e.npz", paths=[face.path for face in faces], embeddings=vectors)
+    rows = ["a,b,label", "a/0.jpg,b/0.jpg,0", "c/1.jpg,d/1.jpg,0"]
+    rows += [f"{who}/0.jpg,{who}/{number}.jpg,1" for who in "abcd" for number in (1, 2)]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
+    job = (*JOB, "--pairs", "pairs.csv", "--target-discard", "0.5")
+    done = command_line(*job)
+    assert done.returncode == 0, done.stderr
+    told = "1 non-mated pair left out: both are the same photo (sha256), e.g. a/0.jpg and b/0.jpg"
+    assert told in done.stderr
+    assert "identity =" not in done.stderr
+    done = command_line(*job, "--identity", "last")
+    assert done.returncode == 2
+    assert "--pairs tells who is who; leave --identity out" in done.stderr
+
+
 def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     faces, _ = records()
     write_run(tmp_path / "flat", [Record("1.jpg", "/p", 0, "ok", quality=0.5)])
@@ -178,6 +251,7 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", paths=["x/y.jpg"], embeddings=np.ones((1, 4)))
     (tmp_path / "photo.png").write_bytes(b"\x89PNG a photo")
     (tmp_path / "empty.json").touch()
+    (tmp_path / "who.csv").write_text("path,identity\nx/1.jpg,x\n")
     (tmp_path / "strangers.csv").write_text("a,b,label\nx/1.jpg,x/2.jpg,1\n")
     write_run(tmp_path / "none", [Record("a/1.jpg", "/p", None, "no_face")])
     for code, text, arguments in (
@@ -193,8 +267,18 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
         ),
         (1, "not a run folder", ("nowhere", "--target-discard", "0.1")),
         (1, "no scores; it was made by detect", ("found", "--target-discard", "0.1")),
-        (1, "give --pairs FILE", ("flat", "--target-discard", "0.1")),
+        (1, "give --identity FILE.csv, or --pairs FILE", ("flat", "--target-discard", "0.1")),
         (1, "not enough data: 1 person", ("one", "--target-discard", "0.1")),
+        (
+            2,
+            "identity is none.csv: it must be first, last, the number of a folder in the path, or",
+            ("one", "--target-discard", "0.1", "--identity", "none.csv"),
+        ),
+        (
+            1,
+            "who.csv names no scored photo of one; its paths must be as in the results, e.g. p000/",
+            ("one", "--target-discard", "0.1", "--identity", "who.csv"),
+        ),
         (1, "no crops to compare faces with", ("run", "--target-fnmr", "0.1")),
         (1, "no embedding of a photo", ("run", "--target-fnmr", "0.1", "--embeddings", "e.npz")),
         (1, "gone is no folder", ("run", "--target-fnmr", "0.1", "-o", "gone/x.json")),

@@ -14,11 +14,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from faceqan_toolkit.cli import cli
+from faceqan_toolkit.cli.evaluate import command as commands
 from faceqan_toolkit.embedders.zoo import load_embedder
+from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.photos import decode_bytes
+from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, CommandLine, read_rgb
 from tests.evaluation.protocols import trees
+from tests.ledgers import write_run
 
 QUICK = ("--preset", "instant", "--device", "cpu", "--bootstrap", "20", "--format", "png",
          "--fmr", "0.1", "--fmr", "0.3")  # fmt: skip
@@ -147,6 +153,7 @@ def test_lfw_equals_brute_force(lfw, done) -> None:
     made = json.loads((out / "summary.json").read_text())["made_by"]
     assert made["command"].startswith("faceqan-toolkit evaluate lfw LFW -o OUT --preset instant")
     assert made["recognition model sha256"] == made["quality model sha256"]
+    assert made["faces"] == "central"  # LFW's photos are centred on their person
     for name in ("curves.csv", "tables.tex", "evaluation.html", "edc_fmr0.1.png", "det.png"):
         assert (out / name).stat().st_size > 100
 
@@ -182,6 +189,7 @@ def test_runs_scores_and_embeddings_are_reused(done, command_line: CommandLine) 
         "--scores", "csv=OUT/scores/rankings.csv", *QUICK[2:], cwd=folder,
     )  # fmt: skip
     assert reused.returncode == 0, reused.stderr
+    assert "Warning" not in reused.stderr
     assert not (folder / "REUSED" / "scores").exists()
     found, first = summary(folder / "REUSED"), summary(folder / "OUT")
     assert found["recogniser"] == "sface"
@@ -211,6 +219,33 @@ def test_runs_scores_and_embeddings_are_reused(done, command_line: CommandLine) 
     none = command_line("evaluate", "grid", "OUT", "-o", "grid.png", "--fmr", "0.2", cwd=folder)
     assert none.returncode == 2
     assert "FMR 0.2 was not evaluated" in none.stderr
+
+
+def test_each_protocol_has_its_faces() -> None:
+    for name, policy in FACES.items():
+        (option,) = (o for o in commands.commands[name].params if o.name == "faces")
+        assert option.default == policy
+    assert FACES["lfw"] == FACES["xqlfw"] == "central"
+
+
+def test_another_default_is_told_in_one_line(lfw, tmp_path: Path) -> None:
+    root, _ = lfw
+    write_run(tmp_path / "out/scores", [], Settings(faces="largest"))
+    arguments = ["evaluate", "lfw", str(root), "-o", str(tmp_path / "out")]
+    told = CliRunner().invoke(cli, arguments)
+    assert told.exit_code == 1
+    assert told.stderr.splitlines()[-1] == (
+        f"Error: {tmp_path / 'out/scores'} was made with --faces largest, and lfw takes --faces "
+        "central unless told otherwise: give --faces largest to go on with it, or another -o"
+    )
+    # a run that is given has its faces: they are told
+    warned = CliRunner().invoke(
+        cli, [*arguments[:-1], str(tmp_path / "new"), "--run", str(tmp_path / "out/scores")]
+    )
+    assert (
+        f"Warning: {tmp_path / 'out/scores'} was made with --faces largest, lfw takes --faces "
+        "central" in warned.stderr
+    )
 
 
 def test_agree(done, command_line: CommandLine, tmp_path: Path) -> None:
@@ -402,6 +437,10 @@ def test_folders_count_faces_that_are_not_found(command_line: CommandLine, tmp_p
     told = command_line(*common, "-o", "out")
     assert told.returncode == 3, told.stderr
     assert "1 no_face" in told.stderr
+    assert "identity = first folder, 2 people\n" in told.stderr
+    made = json.loads((tmp_path / "out/summary.json").read_text(encoding="utf-8"))["made_by"]
+    assert made["people"] == "identity = first folder, 2 people"
+    assert made["faces"] == "largest"
     found = summary(tmp_path / "out")
     assert found["dataset"] == "people"
     assert found["comparisons"] == {
@@ -410,6 +449,12 @@ def test_folders_count_faces_that_are_not_found(command_line: CommandLine, tmp_p
     assert found["methods"]["FaceQAN"]["targets"]["0.2"]["pauc"]["0.2"]["interval"] is None
     settings = json.loads((tmp_path / "out/scores/run.json").read_text())["settings"]
     assert (settings["seed"], settings["copies"], settings["steps"]) == (3, 1, 1)
+    validated = CliRunner().invoke(
+        cli, ["evaluate", "validate", "folders", str(tmp_path), "--identity", "2"]
+    )
+    assert validated.exit_code == 0
+    assert validated.stderr.startswith("identity = folder 2, 2 people")
+    assert "identities: 2" in validated.stdout
     worst = command_line(*common, "-o", "out", "--fte", "worst")
     assert worst.returncode == 3
     assert summary(tmp_path / "out")["comparisons"]["mated"] == 9

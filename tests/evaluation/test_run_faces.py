@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.job import baselines, crop_files, model_note, own_method
+from faceqan_toolkit.evaluation.job import (
+    baselines,
+    crop_files,
+    model_note,
+    other_faces,
+    own_method,
+)
 from faceqan_toolkit.evaluation.protocols.folders import read_folders
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.scores import read_scores
 from faceqan_toolkit.runs import Run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
+from tests.evaluation.protocols.trees import photo
+from tests.ledgers import write_run
 
 
 def record(path: str, face: int | None, quality: float | None, **more) -> Record:
@@ -68,6 +77,35 @@ def test_only_what_is_asked_for_is_read(folder: Path) -> None:
         )
         assert found.status == expected.status == ("ok", "not_in_run")
         assert found.values["quality"][0] == expected.values["quality"][0] == 0.5
+
+
+def test_photos_are_counted_whatever_their_faces(tmp_path: Path) -> None:
+    """Of a run with --faces central any face may be a photo's only one."""
+    with Run(tmp_path / "run", Settings(preset="fast", faces="central"), "w" * 64) as run:
+        run.append([record("a/1.jpg", 2, 0.9)])
+        run.append([record("a/2.jpg", 1, 0.4)])
+        run.append([record("b/3.jpg", None, None)])
+        run.write_info({})
+    assert read_run_faces(tmp_path / "run").others == 0
+    few = read_run_faces(tmp_path / "run", ["a/1.jpg"])
+    assert (few.paths, few.others) == (("a/1.jpg",), 2)
+
+
+def test_a_run_of_other_faces_is_told(tmp_path: Path) -> None:
+    def told(policy: str | None, **settings: Any) -> str:
+        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        return other_faces(write_run(folder, [], Settings(**settings)), protocol, policy)
+
+    photo(tmp_path / "people/a/1.jpg")
+    protocol = read_folders(tmp_path / "people")
+    assert protocol.faces == "largest"
+    warning = told("central", faces="largest")
+    assert "run1 was made with --faces largest, folders takes --faces central" in warning
+    assert told("central", faces="all")
+    assert told("central", faces="central") == ""
+    assert told(None, faces="largest") == ""  # the data set gives them
+    assert told("central", task="score") == ""
+    assert told("central", landmarks=Path("faces.csv")) == ""
 
 
 def test_methods(folder: Path) -> None:

@@ -172,7 +172,42 @@ def test_webdataset_samples_of_several_photos(tmp_path: Path) -> None:
         sink.write({"__key__": "0", "a.jpg": picture(1), "cls": 12, "z.png": picture(2, "PNG")})
         sink.write({"__key__": "1", "jpg": picture(3), "txt": "no label"})
         sink.write({"__key__": "ann/2", "jpg": picture(4), "cls": 7})
-    assert list(contents(path)[0]) == ["00012/0.a.jpg", "00012/0.z.png", "1.jpg", "ann/2.jpg"]
+    assert list(contents(path)[0]) == ["00012/0.a.jpg", "00012/0.z.png", "1.jpg", "00007/ann/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "folder"),
+    [
+        (b'{"label": 7}', "00007/"),
+        (b'{"label": 7.0, "identity": "x"}', "00007/"),
+        (b'{"identity": "Ann Lee"}', "Ann Lee/"),
+        (b'{"person": "a/../b"}', "a%2F..%2Fb/"),
+        (b'{"subject": ".."}', "%2E%2E/"),
+        (b'{"label": "", "subject": "ann"}', "ann/"),
+        (b'{"label": "\\ud800"}', "%D800/"),
+        (b'{"label": [7], "person": true}', ""),
+        (b'{"label": 1.5}', ""),
+        (b'{"caption": "ann"}', ""),
+        (b'["label"]', ""),
+        (b'{"label": 1', ""),
+        (b"[" * 60_000, ""),
+        (b'{"label": 7, "x": "' + b"x" * 70_000 + b'"}', ""),
+        (b"\xff", ""),
+    ],
+)
+def test_a_label_in_json(tmp_path: Path, content: bytes, folder: str) -> None:
+    members = {"k/b.jpg": picture(1), "k/b.json": content, "c.jpg": picture(2)}
+    path = write_tar(tmp_path / "a.tar", members)
+    assert list(contents(path)[0]) == [f"{folder}k/b.jpg", "c.jpg"]
+    (source, _) = find_photos([path])
+    assert locate(source.root, source.path).content.read()[0] == picture(1)
+
+
+def test_a_cls_counts_before_json(tmp_path: Path) -> None:
+    members = {"b.JSON": b'{"label": "ann"}', "b.jpg": picture(1), "b.cls": b"3"}
+    assert list(contents(write_tar(tmp_path / "a.tar", members))[0]) == ["00003/b.jpg"]
+    members["b.cls"] = b"no number"
+    assert list(contents(write_tar(tmp_path / "a.tar", members))[0]) == ["ann/b.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,9 @@ class Protocol:
         landmarks: (N, 5, 2) float64 in pixels, NaN where there are none, or None: detect them.
         confidences: (N,) float64 of the detector that found the landmarks, or None.
         encoded: (N,) the samples' encoded photos, where they are no files of their own.
+        faces: which face of a photo shows its person, see `options.FACES`; None where there is no
+            choice.
+        people: what told the identities, and how many there are, in words; "" if pairs tell them.
         photos: folder below `root`, "" itself, that should hold the samples and nothing else.
         log: what was wrong with the protocol's files.
     """
@@ -130,6 +133,8 @@ class Protocol:
     landmarks: NDArray[np.float64] | None = None
     confidences: NDArray[np.float64] | None = None
     encoded: tuple[bytes, ...] = ()
+    faces: str | None = None
+    people: str = ""
     photos: str = ""
     log: IssueLog = field(default_factory=IssueLog)
 

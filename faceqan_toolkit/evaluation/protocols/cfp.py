@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.evaluation.protocols.base import (
     ListBuilder,
     Protocol,
@@ -65,7 +66,7 @@ def read_cfp_fp(root: Path) -> Protocol:
     pairs = builder.pairs(FOLDS)
     return Protocol(
         "cfp_fp", root, tuple(builder.samples), builder.identities(pairs), pairs, FOLDS,
-        photos="Data", log=log,
+        faces=FACES["cfp-fp"], photos="Data", log=log,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.evaluation.protocols.base import (
     ListBuilder,
     Protocol,
@@ -73,7 +74,7 @@ def read_lfw(root: Path, *, pairs: Path | None = None, name: str = "lfw") -> Pro
         )
     return Protocol(
         name, root, tuple(builder.samples), builder.identities(found), found, folds,
-        photos=folder, log=log,
+        faces=FACES[name], photos=folder, log=log,
     )  # fmt: skip
 
 

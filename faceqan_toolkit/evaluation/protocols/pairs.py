@@ -6,6 +6,7 @@ import csv
 import io
 from pathlib import Path
 
+from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol, inner_path
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
 from faceqan_toolkit.text_files import to_utf8
@@ -37,8 +38,9 @@ def read_pairs(root: Path, *, pairs: Path) -> Protocol:
         log.add("unreadable_list", reason_of(error), file.name)
     found = builder.pairs(None)
     return Protocol(
-        "pairs", root, tuple(builder.samples), builder.identities(found), found, log=log
-    )
+        "pairs", root, tuple(builder.samples), builder.identities(found), found,
+        faces=FACES["pairs"], log=log,
+    )  # fmt: skip
 
 
 def _parse(text: str, shown: str, builder: ListBuilder, log: IssueLog) -> None:

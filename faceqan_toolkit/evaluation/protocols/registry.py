@@ -14,6 +14,7 @@ from faceqan_toolkit.evaluation.protocols.ijbc import read_ijbc
 from faceqan_toolkit.evaluation.protocols.insightface_bin import read_insightface_bin
 from faceqan_toolkit.evaluation.protocols.lfw import read_lfw
 from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
+from faceqan_toolkit.identities import IdentityRule
 
 
 def read_protocol(
@@ -23,6 +24,7 @@ def read_protocol(
     pairs: Path | None = None,
     non_mated: int | Literal["all"] | None = None,
     seed: int = 0,
+    identity: IdentityRule | None = None,
     strict: bool = True,
 ) -> Protocol:
     """Return a data set's protocol; no photo is opened.
@@ -33,6 +35,7 @@ def read_protocol(
         pairs: of "lfw" and "xqlfw" another list; of "pairs" the CSV file.
         non_mated: of "folders", see `read_folders`.
         seed: of "folders".
+        identity: of "folders", see `read_folders`.
         strict: raise if its lists are not as they should be; else `Protocol.log` tells, and
             `validation.validate` reports it.
 
@@ -45,6 +48,8 @@ def read_protocol(
         raise SettingsError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
     if pairs is not None and name not in ("lfw", "xqlfw", "pairs"):
         raise SettingsError(f"{name} has its own pairs; leave the list out")
+    if identity is not None and name != "folders":
+        raise SettingsError(f"{name} tells who is who; --identity is for folders")
     if (non_mated is not None or seed) and name != "folders":
         raise SettingsError(f"{name} has its own non-mated pairs; that choice is for folders")
     if not root.exists():
@@ -58,7 +63,7 @@ def read_protocol(
     elif name == "ijbc":
         protocol = read_ijbc(root)
     elif name == "folders":
-        protocol = read_folders(root, non_mated=non_mated, seed=seed)
+        protocol = read_folders(root, non_mated=non_mated, seed=seed, identity=identity)
     elif pairs is None:
         raise SettingsError("name the list of pairs: a CSV file with the columns a, b, label")
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -90,6 +92,8 @@ def validate(protocol: Protocol) -> Validation:
     log.issues += protocol.log.issues
     if isinstance(protocol.pairs, PairList):
         _check_pairs(protocol, protocol.pairs, log)
+        if not protocol.encoded and protocol.templates is None:
+            _check_contents(protocol, protocol.pairs, log)
     if protocol.encoded:
         _check_encoded(protocol, log)
     else:
@@ -153,6 +157,26 @@ def _check_pairs(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
 
     note("duplicate_pair", np.sort(later[~differ]), told)
     note("contradicting_label", np.sort(later[differ]), lambda row: f"{told(row)}, another label")
+
+
+def _check_contents(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
+    """Report non-mated pairs of two files with the same content."""
+    files = [protocol.root / path_from_text(path) for path in protocol.paths]
+    rows = np.flatnonzero(~pairs.mated & (pairs.first != pairs.second))
+    sizes = np.full(len(files), -1, np.int64)
+    for sample in np.unique([pairs.first[rows], pairs.second[rows]]).tolist():
+        with suppress(OSError, ValueError):
+            sizes[sample] = files[sample].stat().st_size
+    one, other = sizes[pairs.first[rows]], sizes[pairs.second[rows]]
+    for row in rows[(one == other) & (one > 0)].tolist():
+        first, second = int(pairs.first[row]), int(pairs.second[row])
+        with suppress(OSError):
+            if filecmp.cmp(files[first], files[second], shallow=False):
+                message = (
+                    f"a non-mated pair of one and the same photo: {protocol.paths[first]} and "
+                    f"{protocol.paths[second]} are equal files"
+                )
+                log.add("same_photo", message, *pairs.where(row))
 
 
 def _check_files(protocol: Protocol, log: IssueLog) -> None:

@@ -14,6 +14,7 @@ from faceqan_toolkit.errors import ProtocolError, SettingsError
 from faceqan_toolkit.evaluation.protocols.folders import Joined, RowPairs
 from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.protocols.validation import validate
+from faceqan_toolkit.identities import IdentityRule
 from tests.evaluation.protocols.trees import photo
 
 PHOTOS = ["A/1.jpg", "A/2.jpg", "A/deep/3.jpg", "B/1.jpg", "C/1.png", "C/2.png", "D/1.jpg"]
@@ -83,6 +84,43 @@ def test_photos_without_a_person(root: Path) -> None:
     protocol = read_protocol("folders", root)
     assert set(protocol.paths) == set(PHOTOS)
     assert validate(protocol).issue_counts == {"no_identity": 1, "extra_file": 1}
+
+
+def test_photos_of_several_people(root: Path) -> None:
+    """The same photo in two people's folders is left out, twice in one person's is not."""
+    for number, path in enumerate(PHOTOS):
+        (root / path).write_bytes(b"%04d" % number * 2000)
+    (root / "C/2.png").write_bytes((root / "A/2.jpg").read_bytes())
+    (root / "B/copy.jpg").write_bytes((root / "B/1.jpg").read_bytes())
+    (root / "D/begins_alike.jpg").write_bytes((root / "A/1.jpg").read_bytes()[:-1] + b"x")
+    protocol = read_protocol("folders", root, non_mated="all")
+    left_out = {"A/2.jpg", "C/2.png"}
+    assert set(protocol.paths) == {
+        *(set(PHOTOS) - left_out), "B/copy.jpg", "D/begins_alike.jpg"
+    }  # fmt: skip
+    told = [str(issue) for issue in protocol.log.issues]
+    assert told == [
+        "A/2.jpg: the same photo as C/2.png, of another person; left out",
+        "C/2.png: the same photo as A/2.jpg, of another person; left out",
+    ]
+    assert validate(protocol).ok
+    for path in PHOTOS:
+        (root / path).write_bytes(b"")  # damaged files are not the same photo
+    assert len(read_protocol("folders", root).paths) == 9
+
+
+def test_other_people(root: Path, tmp_path: Path) -> None:
+    assert read_protocol("folders", root).people == "identity = first folder, 4 people"
+    deeper = read_protocol("folders", root, identity=IdentityRule(2), strict=False)
+    assert deeper.people == "identity = folder 2, 1 person; 6 photos without an identity: left out"
+    assert deeper.paths == ("A/deep/3.jpg",)
+    table = tmp_path / "who.csv"
+    table.write_text("path,identity\nA/1.jpg,x\nC/1.png,x\nD/1.jpg,y\n", encoding="utf-8")
+    named = read_protocol("folders", root, non_mated="all", identity=IdentityRule(table=table))
+    assert named.paths == ("A/1.jpg", "C/1.png", "D/1.jpg")
+    assert named.identities.tolist() == [0, 0, 1]
+    with pytest.raises(SettingsError, match="--identity is for folders"):
+        read_protocol("lfw", root, identity=IdentityRule())
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:

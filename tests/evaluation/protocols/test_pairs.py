@@ -46,6 +46,22 @@ def test_columns_in_any_order(tmp_path: Path, columns: tuple[str, ...]) -> None:
     assert validate(protocol).issue_counts == {}
 
 
+def test_a_photo_that_is_called_two_people(tmp_path: Path) -> None:
+    pairs = [*PAIRS, ("d.jpg", "a/1.jpg", True)]
+    pairs_csv(tmp_path / "list.csv", pairs, ("a", "b", "label"))
+    for path in {path for first, second, _ in pairs for path in (first, second)}:
+        photo(tmp_path / path)
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "a/2.jpg").read_bytes())
+    (tmp_path / "b, c/1.jpg").unlink()
+    report = validate(read_protocol("pairs", tmp_path, pairs=tmp_path / "list.csv"))
+    (issue,) = (issue for issue in report.issues if issue.kind == "same_photo")
+    assert str(issue) == (
+        "list.csv, line 5: a non-mated pair of one and the same photo: d.jpg and a/2.jpg are "
+        "equal files"
+    )
+    assert issue.severity == "warning"
+
+
 @pytest.mark.parametrize(
     ("row", "kind", "line"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,19 @@ import numpy as np
 Pair = tuple[str, str, bool]
 
 
-def photo(file: Path, shade: int = 0) -> None:
-    """Write a tiny picture."""
+def photo(file: Path) -> None:
+    """Write a tiny picture, another one for each name."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(encoded(shade, file.suffix))
+    noise = np.random.default_rng(zlib.crc32(bytes(file))).integers(0, 256, (8, 8, 3), np.uint8)
+    file.write_bytes(_encoded(noise, file.suffix))
 
 
 def encoded(shade: int, extension: str = ".jpg") -> bytes:
-    done, data = cv2.imencode(extension, np.full((8, 8, 3), shade % 256, np.uint8))
+    return _encoded(np.full((8, 8, 3), shade % 256, np.uint8), extension)
+
+
+def _encoded(pixels: np.ndarray, extension: str) -> bytes:
+    done, data = cv2.imencode(extension, pixels)
     assert done
     return data.tobytes()
 
