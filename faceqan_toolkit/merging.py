@@ -70,7 +70,8 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
     ]
     merged = {"runs": [str(run.folder) for run in runs], "invocations": len(invocations)}
     weights = str(content["identity"].get("weights_sha256", ""))
-    with Run(output, runs[0].settings, weights, model, merged=merged) as target:
+    identity = content["identity"]
+    with Run(output, runs[0].settings, weights, model, merged=merged, identity=identity) as target:
         target.invocations = invocations
         target.scale = runs[0].scale
         if all(run.content.get("calibration") == content.get("calibration") for run in runs):

@@ -20,7 +20,7 @@ from faceqan_toolkit.ledger import Ledger, as_table
 from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.run_json import parse_run_json
 from faceqan_toolkit.scale import Scale, builtin_scale, scale_from
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import Settings, fingerprint_of
 from faceqan_toolkit.shards import Shard
 from faceqan_toolkit.types import Record
 from faceqan_toolkit.wording import reason_of
@@ -147,6 +147,7 @@ class Run:
         model: what `run.json` says of it besides.
         shard: the part of the photos it is for; None means all.
         merged: what `run.json` says of the runs that a new one is made of, see `merging.merge`.
+        identity: of those runs, which another version may have made; None takes the settings'.
 
     Attributes:
         ledger: its records.
@@ -166,14 +167,15 @@ class Run:
         *,
         shard: Shard | None = None,
         merged: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.model = dict(model or {})
         self.shard = str(shard) if shard else None
         self.merged = dict(merged) if merged else None
-        self.identity = settings.identity(weights_sha256)
-        self.fingerprint = settings.fingerprint(weights_sha256)
+        self.identity = dict(identity or settings.identity(weights_sha256))
+        self.fingerprint = fingerprint_of(self.identity)
         self.scale = builtin_scale(settings, weights_sha256)
         self.calibration: dict[str, Any] | None = None
         self._waiting: list[Record] = []
@@ -341,6 +343,12 @@ class Run:
         info = read_run(self.folder)
         content = info.content
         before = content.get("identity", {})
+        same_task = before.get("task") == self.identity["task"]
+        if same_task and before.get("detection") != self.identity.get("detection"):
+            raise RunError(
+                f"{self.folder} was made by another version, which finds other faces: it can be "
+                "ranked, filtered and reported, but not continued; use another run folder"
+            )
         if before != self.identity:
             differing = differences(before, self.identity, "in the run", "now")
             raise RunError(

@@ -295,9 +295,8 @@ class Settings:
         return identity
 
     def fingerprint(self, weights_sha256: str) -> str:
-        """Return the identity as a short text: equal if and only if scores may be compared."""
-        identity = json.dumps(self.identity(weights_sha256), sort_keys=True)
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+        """Return the identity as a short text, see `fingerprint_of`."""
+        return fingerprint_of(self.identity(weights_sha256))
 
     def as_dict(self) -> dict[str, Any]:
         """Return every setting, as JSON can hold it."""
@@ -305,6 +304,12 @@ class Settings:
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
         }
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """Return a run's identity as a short text: equal if and only if scores may be compared."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 PUBLISHED: Mapping[str, Any] = {

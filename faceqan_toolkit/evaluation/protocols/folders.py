@@ -14,10 +14,11 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.evaluation.protocols.base import BLOCK, Index, PairBlock, Protocol
 from faceqan_toolkit.evaluation.protocols.issues import IssueLog
-from faceqan_toolkit.files import HEAD_BYTES, sha256_of
+from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.identities import IdentityRule, identities_of
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.text_files import HEAD_BYTES
 
 
 @dataclass(frozen=True)
