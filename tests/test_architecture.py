@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers",
+    {"errors", "types", "geometry", "paths", "cells", "prefetch", "allocator", "workers",
      "methods", "hints", "cores", "process_wide", "wording",
      "choices"},
     {"weights", "settings", "files", "shards", "sources.names", "run_json"},
