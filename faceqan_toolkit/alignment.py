@@ -12,20 +12,11 @@ from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
 
 from faceqan_toolkit.errors import Unalignable
+from faceqan_toolkit.geometry import ARCFACE_TEMPLATE, find_degeneracy
 from faceqan_toolkit.settings import check_crops
 from faceqan_toolkit.types import AlignedCrop, Face, Pixels
 
 ARCFACE_SIZE = 112
-ARCFACE_TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
-"""Where the five landmarks come to lie in a 112x112 crop, pixels (InsightFace's template)."""
 
 SHRINK_LIMIT = 2.0
 """Up to here bilinear sampling sees every pixel of the photo; beyond it, pixels are averaged."""
@@ -110,13 +101,8 @@ def estimate_transform(
     Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", IEEE TPAMI 1991, as scikit-image has it.
     """
-    if not np.isfinite(landmarks).all():
-        raise Unalignable("the landmarks are not finite numbers")
-    # beyond these the arithmetic ahead leaves the range of floats
-    if np.abs(landmarks).max() > 1e7:
-        raise Unalignable("the landmarks lie outside any photo")
-    if np.ptp(landmarks, axis=0).max() < 1e-3:
-        raise Unalignable("the landmarks coincide")
+    if mistake := find_degeneracy(landmarks):
+        raise Unalignable(mistake.reason)
     template = ARCFACE_TEMPLATE * (size / ARCFACE_SIZE)
     try:
         params = _estimate(landmarks, template)

@@ -97,7 +97,7 @@ class NoLandmarks(PhotoError):
 
 
 class Unalignable(PhotoError):
-    """No similarity transform maps these landmarks to the template."""
+    """The landmarks are not those of a face in this photo, see `geometry.find_mistake`."""
 
     status = "unalignable"
 

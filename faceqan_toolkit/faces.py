@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face
@@ -44,17 +45,26 @@ def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
 
 
 def select_faces(faces: list[Face], policy: str, size: tuple[int, int]) -> list[tuple[int, Face]]:
-    """Return the faces a policy chooses, each with its index in `faces`.
+    """Return the faces a policy chooses, each with its index.
+
+    Faces with impossible landmarks (`geometry.find_mistake`) come last: they are chosen by "all",
+    or if the photo has no other face.
 
     Args:
         faces: of one photo, largest first, at least one.
         policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
             of equals the larger one.
-        size: width and height of the photo, for its centre.
+        size: width and height of the photo.
     """
-    numbered = list(enumerate(faces))
+    possible: list[Face] = []
+    impossible: list[Face] = []
+    for face in faces:
+        mistake = find_mistake(face.landmarks, face.box, size)
+        (impossible if mistake else possible).append(face)
+    numbered = list(enumerate(possible + impossible))
     if policy == "all":
         return numbered
+    numbered = numbered[: len(possible)] or numbered
     if policy == "largest":
         return numbered[:1]
     if policy == "confident":

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import estimate_transform, footprint
 from faceqan_toolkit.cells import unguard
-from faceqan_toolkit.errors import NoLandmarks, SettingsError
+from faceqan_toolkit.errors import NoLandmarks, SettingsError, Unalignable
 from faceqan_toolkit.faces import accept_faces
 from faceqan_toolkit.files import check_plain
+from faceqan_toolkit.geometry import LARGEST, Mistake, find_mistake
 from faceqan_toolkit.landmarks_index import open_index
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.text_files import open_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
 from faceqan_toolkit.wording import reason_of
+
+FIRST_ROWS = 200
+"""Rows of a file that are looked at for a mistake they share."""
 
 
 class Row(NamedTuple):
@@ -29,6 +36,27 @@ class Row(NamedTuple):
     confidence: float | None
     box: tuple[float, ...] | None
     rotation: int = 0
+
+
+class CommonMistake(NamedTuple):
+    """A mistake that most rows of a file share.
+
+    Attributes:
+        mistake: what it is.
+        number: of rows that have it.
+        rows: number of rows that were looked at.
+    """
+
+    mistake: Mistake
+    number: int
+    rows: int
+
+    def describe(self, file: Path) -> str:
+        """Return one line that says which mistake and what to do."""
+        return (
+            f"{file}: in {self.number:,} of {self.rows:,} rows {self.mistake.reason}; "
+            f"{self.mistake.remedy}"
+        )
 
 
 class LandmarksFile:
@@ -130,20 +158,76 @@ class LandmarksFile:
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
 
+        Rows without finite numbers are left out where the photo has others.
+
         Raises:
             NoLandmarks: the file has no row for the photo.
             NoFace, FaceTooSmall: its faces are not confident or large enough.
-            Unalignable: a row's landmarks cannot be aligned.
+            Unalignable: none of its rows has finite numbers.
         """
         rows = self._lookup(photo.source)
         if not rows:
             raise NoLandmarks(f"{self.path.name} has no landmarks for this photo")
-        faces = []
+        faces, failures = [], []
         for row in rows:
-            landmarks = np.array(row.landmarks).reshape(5, 2)
-            corners = np.array(row.box) if row.box else footprint(estimate_transform(landmarks))
-            faces.append(Face(corners, landmarks, row.confidence, row.rotation))
+            try:
+                faces.append(_face(row, photo.size))
+            except Unalignable as error:
+                failures.append(error)
+        if not faces:
+            raise failures[0]
+        if all(find_mistake(face.landmarks, face.box, photo.size) for face in faces):
+            return sorted(faces, key=lambda face: -face.size)  # too small or not, they are wrong
         return accept_faces(faces, self.settings)
+
+    def common_mistake(self) -> CommonMistake | None:
+        """Return the mistake that most of the file's first rows share; None if there is none.
+
+        Photos are not looked at, so landmarks outside their photos are not found.
+        """
+        rows = [row for _, row in islice(self._entries(), FIRST_ROWS)]
+        mistakes = Counter(find_mistake(_points(row), _box(row)) for row in rows)
+        return most_common(mistakes, len(rows))
+
+
+def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
+    """Return the mistake that more than half of some rows share; None if there is none.
+
+    Args:
+        mistakes: number of rows by mistake; None counts rows without one.
+        rows: number of rows.
+    """
+    for mistake, number in mistakes.items():
+        if mistake is not None and number > rows / 2:
+            return CommonMistake(mistake, number, rows)
+    return None
+
+
+def _points(row: Row) -> NDArray[np.float64]:
+    return np.array(row.landmarks).reshape(5, 2)
+
+
+def _box(row: Row) -> NDArray[np.float64] | None:
+    """Return a row's box, None if it has none of finite numbers."""
+    return np.array(row.box) if row.box and np.isfinite(row.box).all() else None
+
+
+def _face(row: Row, photo_size: tuple[int, int]) -> Face:
+    """Return the face of a row. Without a box it gets that of its crop; impossible landmarks have
+    no crop and get the smallest box around them.
+
+    Raises:
+        Unalignable: its landmarks are no finite numbers, or larger than any photo.
+    """
+    landmarks, box = _points(row), _box(row)
+    mistake = find_mistake(landmarks, box, photo_size)
+    if mistake and not (np.abs(landmarks) <= LARGEST).all():
+        raise Unalignable(mistake.reason)
+    if box is None and mistake:
+        box = np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)])
+    elif box is None:
+        box = footprint(estimate_transform(landmarks))
+    return Face(box, landmarks, row.confidence, row.rotation)
 
 
 def _columns(first: list[str], file: Path) -> tuple[dict[str, int], bool]:

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from faceqan_toolkit.errors import MissingDependency, PhotoError, RunError, TimedOut, Unscorable
+from faceqan_toolkit.errors import (
+    MissingDependency,
+    PhotoError,
+    RunError,
+    TimedOut,
+    Unalignable,
+    Unscorable,
+)
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.hints import find_hints
 from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos import decode, decode_full
@@ -223,6 +231,9 @@ class Pipeline:
         full: Photo | None = None
         for index, face in chosen:
             if photo.source.faces is not None and index not in photo.source.faces:
+                continue
+            if mistake := find_mistake(face.landmarks, face.box, photo.size):
+                yield Cut(index, face, failure=Unalignable(mistake.reason))
                 continue
             if "alignment" not in self.settings.stages:
                 yield Cut(index, face)

@@ -248,6 +248,15 @@ class Ranking:
             ).fetchall()
         return {status: (path, reason) for status, path, reason in rows}
 
+    def reasons(self, status: str) -> dict[str, int]:
+        """Return the number of rows of a status by reason."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "SELECT reason, count(*) FROM ledger WHERE status = $status GROUP BY reason",
+                {"status": status},
+            ).fetchall()
+        return dict(rows)
+
     def resized(self) -> int:
         """Return how many scored crops had to be resized first."""
         with self._connection() as connection:

@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "paths", "cells", "prefetch", "allocator", "workers", "text_files",
+    {"errors", "types", "geometry", "paths", "cells", "prefetch", "allocator", "workers", "text_files",
      "methods", "hints", "cores", "process_wide", "wording", "rounding", "differences",
      "choices"},
     {"weights", "settings", "files", "bit_depth", "shards", "sources.names", "run_json"},

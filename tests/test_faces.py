@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faceqan_toolkit.alignment import ARCFACE_TEMPLATE
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.faces import accept_faces, select_faces
 from faceqan_toolkit.settings import Settings
@@ -17,7 +20,8 @@ PHOTO = (300, 200)
 
 def face(x: float, y: float, size: float, confidence: float | None = 0.99) -> Face:
     box = np.array([x, y, x + size, y + 1.3 * size])
-    return Face(box=box, landmarks=np.zeros((5, 2)), confidence=confidence)
+    landmarks = (x, y) + ARCFACE_TEMPLATE * (size / 112)
+    return Face(box=box, landmarks=landmarks, confidence=confidence)
 
 
 LARGE, MIDDLE, SURE = face(0, 0, 90, 0.95), face(125, 70, 50, 0.97), face(250, 10, 30, 0.999)
@@ -43,6 +47,21 @@ faces = st.lists(
     st.builds(face, st.integers(0, 9), st.integers(0, 9), st.integers(1, 60), st.floats(0, 1)),
     max_size=8,
 )
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("largest", [0]), ("all", [0, 1, 2]), ("central", [0]), ("confident", [1])],
+)
+def test_impossible_faces_are_the_last(policy: str, expected: list[int]) -> None:
+    """The largest, most confident and central face has left and right swapped."""
+    huge = face(60, 10, 150, 1.0)
+    mirrored = dataclasses.replace(huge, landmarks=huge.landmarks[[1, 0, 2, 4, 3]])
+    chosen = select_faces([mirrored, MIDDLE, SURE], policy, PHOTO)
+    assert [index for index, _ in chosen] == expected
+    order = [MIDDLE, SURE, mirrored]
+    assert all(found is order[index] for index, found in chosen)
+    assert select_faces([mirrored], policy, PHOTO) == [(0, mirrored)]
 
 
 @given(faces, st.randoms())

@@ -193,9 +193,52 @@ def test_numbers_that_are_no_pixels(tmp_path: Path, value: str) -> None:
         detect(read(tmp_path, f"a.jpg,{value},{NUMBERS.partition(',')[2]}\n"))
 
 
-def test_coinciding_points_and_least_confidence(tmp_path: Path) -> None:
-    with pytest.raises(Unalignable):
-        detect(read(tmp_path, "a.jpg," + ",".join(["5"] * 10)))
+def test_rows_without_numbers_are_left_out(tmp_path: Path) -> None:
+    missing = ",".join(["nan"] * 10)
+    (face,) = detect(read(tmp_path, f"a.jpg,{missing}\na.jpg,{NUMBERS}\n"))
+    assert face.landmarks.ravel().tolist() == POINTS
+    with pytest.raises(Unalignable, match="not finite"):
+        detect(read(tmp_path, f"a.jpg,{missing}\n"))
+    boxed = f"{HEADER},{','.join(BOX_COLUMNS)}\na.jpg,{NUMBERS},nan,0,200,200\n"
+    (face,) = detect(read(tmp_path, boxed))
+    assert np.isfinite(face.box).all()
+
+
+def swapped(numbers: list[float]) -> str:
+    """Return a face's numbers with left and right swapped."""
+    points = np.array(numbers).reshape(5, 2)[[1, 0, 2, 4, 3]]
+    return ",".join(map(str, points.ravel()))
+
+
+@pytest.mark.parametrize(
+    "numbers", [",".join(["5"] * 10), ",".join(str(v / 200) for v in POINTS), swapped(POINTS)]
+)
+def test_impossible_faces_are_not_too_small(tmp_path: Path, numbers: str) -> None:
+    """Their box is the one around the landmarks: a transform that fits nothing has no crop."""
+    (face,) = detect(read(tmp_path, f"a.jpg,{numbers}\n"))
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    assert face.box.tolist() == [*low, *high]
+
+
+def common(tmp_path: Path, text: str) -> tuple[str, int, int] | None:
+    found = read(tmp_path, text).common_mistake()
+    return found and (found.mistake.reason, found.number, found.rows)
+
+
+def test_a_mistake_most_rows_share(tmp_path: Path) -> None:
+    right, wrong = f"a.jpg,{NUMBERS}\n", f"b.jpg,{swapped(POINTS)}\n"
+    assert common(tmp_path, right) is None
+    assert common(tmp_path, right + wrong) is None
+    assert common(tmp_path, "nobody.jpg,,,,,,,,,,\n") is None
+    expected = ("the landmarks' left and right are swapped", 2, 3)
+    assert common(tmp_path, wrong + right + wrong) == expected
+    other = f"c.jpg,{NUMBERS.replace('60.0', '600.0')}\n"
+    assert common(tmp_path, wrong + other) is None
+    # the beginning of a large file is enough
+    assert common(tmp_path, wrong * 200 + right * 300) == (expected[0], 200, 200)
+
+
+def test_least_confidence(tmp_path: Path) -> None:
     with pytest.raises(NoFace, match=r"0\.50"):
         detect(read(tmp_path, f"a.jpg,{NUMBERS},0.5\n"))
 

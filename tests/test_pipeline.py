@@ -13,7 +13,7 @@ from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
 from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.types import LANDMARK_COLUMNS
+from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
 from tests.conftest import SAMPLES, read_rgb
 
 QUICK = {"steps": 2, "copies": 1, "device": "cpu"}
@@ -302,6 +302,55 @@ def test_one_unalignable_face_does_not_spoil_the_others(tmp_path: Path) -> None:
     first, second = by_path(Pipeline(settings).run([SAMPLES]))["hopper.jpg"]
     assert (first.status, second.status) == ("ok", "unalignable")
     assert second.face == 1
+
+
+@pytest.fixture
+def swapped(tmp_path: Path) -> Path:
+    """A landmarks file of one photo: a large face with left and right swapped, and a right one."""
+    points = np.array([[208.0, 110], [246, 110], [228, 132], [212, 154], [242, 154]])
+    wrong = 3 * points[[1, 0, 2, 4, 3]] - 400
+    path = (SAMPLES / "astronaut.jpg").as_posix()
+    lines = [",".join([path, *map(str, face.ravel())]) for face in (wrong, points)]
+    (tmp_path / "faces.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "faces.csv"
+
+
+@pytest.mark.parametrize("task", ["detect", "align"])
+def test_impossible_faces_are_no_faces(task: str, swapped: Path) -> None:
+    """The policy chooses among the others; "all" tells of each."""
+    photo, options = SAMPLES / "astronaut.jpg", {"device": "cpu", "landmarks": swapped}
+
+    def run(**more) -> list[tuple[int, str, str]]:
+        settings = Settings(task=task, **options, **more)
+        return [(r.face, r.status, r.reason) for r in Pipeline(settings).run([photo])]
+
+    reason = "the landmarks' left and right are swapped"
+    assert run() == [(0, "ok", "")]
+    assert run(faces="all") == [(0, "ok", ""), (1, "unalignable", reason)]
+    swapped.write_text(swapped.read_text().splitlines()[0] + "\n")
+    assert run() == [(0, "unalignable", reason)]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_detectors_impossible_face_is_no_face(alone: bool, monkeypatch) -> None:
+    pipeline = Pipeline(Settings(task="align", device="cpu"))
+    detect = pipeline.detector.detect
+
+    def detect_mirrored(photo: Photo) -> list[Face]:
+        (face,) = detect(photo)
+        box, landmarks = np.add(face.box, (-50, -50, 50, 50)), face.landmarks[[1, 0, 2, 4, 3]]
+        mirrored = dataclasses.replace(face, box=box, landmarks=landmarks)
+        return [mirrored] if alone else [mirrored, face]
+
+    (right,) = pipeline.run([SAMPLES / "astronaut.jpg"])
+    monkeypatch.setattr(pipeline.detector, "detect", detect_mirrored)
+    (record,) = pipeline.run([SAMPLES / "astronaut.jpg"])
+    if alone:
+        assert (record.status, record.face) == ("unalignable", 0)
+        assert "left and right are swapped" in record.reason
+        assert record.face_px == pytest.approx(right.face_px + 100)
+    else:
+        assert record == right
 
 
 def test_a_disk_that_is_full_stops_the_run(tmp_path: Path, monkeypatch) -> None:

@@ -72,9 +72,14 @@ def test_failures_come_last_and_ties_by_path_and_face(tmp_path: Path) -> None:
 
 
 def test_counts(tmp_path: Path) -> None:
-    records = [failed("a"), failed("b"), failed("c", "unreadable"), scored("d", 0.5)]
+    records = [
+        failed("a", reason="dark"), failed("b", reason="dark"), failed("c", reason="empty"),
+        failed("d", "unreadable", "empty"), scored("e", 0.5),
+    ]  # fmt: skip
     ranking = ranking_of(tmp_path / "run", records)
-    assert list(ranking.counts().items()) == [("ok", 1), ("no_face", 2), ("unreadable", 1)]
+    assert list(ranking.counts().items()) == [("ok", 1), ("no_face", 3), ("unreadable", 1)]
+    assert ranking.reasons("no_face") == {"dark": 2, "empty": 1}
+    assert ranking.reasons("missing") == {}
 
 
 NASTY = ["=cmd|' /C calc'!A0", "+1.jpg", "-1.jpg", "@sum", "'=quoted", "''", "a,b.jpg", 'say "x"',

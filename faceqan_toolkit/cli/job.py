@@ -21,10 +21,11 @@ from faceqan_toolkit.cli.options import assumed_text, make_settings
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.embedders.zoo import find_model, head_of
-from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.errors import SettingsError, Unalignable
 from faceqan_toolkit.estimators import make_estimator
 from faceqan_toolkit.finding import stream_photos
-from faceqan_toolkit.landmarks import LandmarksFile
+from faceqan_toolkit.geometry import MISTAKES, Mistake
+from faceqan_toolkit.landmarks import CommonMistake, LandmarksFile, most_common
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.ranking import Doubt, Ranking
 from faceqan_toolkit.runs import Run, read_run
@@ -129,11 +130,16 @@ def make_run(
         changed = calibrated is not None and run.use_calibration(
             calibrated.for_run(), calibrated.scale
         )
-        todo.compare(run, _identify(settings), retry_failed=retry_failed)
+        landmarks = LandmarksFile(settings.landmarks, settings) if settings.landmarks else None
+        identify = landmarks.identify if landmarks else lambda _: ""
+        todo.compare(run, identify, retry_failed=retry_failed)
         number = len(todo)
         click.echo(_plan(todo.asked, todo.asked - number), err=True)
         if not todo.asked and shard is None:
             click.echo(NO_PHOTOS, err=True)
+        told = landmarks and landmarks.common_mistake()
+        if landmarks and told:
+            click.echo(f"Warning: {told.describe(landmarks.path)}", err=True)
         done = _process(run, settings, todo, number)
         todo.close()
         run.flush()
@@ -154,6 +160,8 @@ def make_run(
             run.write_info(counts)
         if settings.landmarks and "no_landmarks" in counts and "ok" not in counts:
             click.echo(_strangers(settings.landmarks, ranking), err=True)
+        if landmarks and not told and (found_late := _common_mistake(ranking, counts)):
+            click.echo(f"Warning: {found_late.describe(landmarks.path)}", err=True)
         if report:
             files.append(write_page(output, fetch=found.elsewhere, redact=redact))
     return counts, files
@@ -270,19 +278,23 @@ def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibra
     return calibration
 
 
-def _identify(settings: Settings) -> Callable[[PhotoSource], str]:
-    """Return what names the given landmarks of a photo, if landmarks are given."""
-    if settings.landmarks is None:
-        return lambda _: ""
-    return LandmarksFile(settings.landmarks, settings).identify
-
-
 def _strangers(landmarks: Path, ranking: Ranking) -> str:
     path, _ = ranking.examples()["no_landmarks"]
     return (
         f"Warning: no photo got a face from {landmarks}; its paths must be as in the results, "
         f"e.g. {printable(path)}, or absolute"
     )
+
+
+def _common_mistake(ranking: Ranking, counts: Mapping[str, int]) -> CommonMistake | None:
+    """Return the mistake in the landmarks of most of a run's faces; None if there is none."""
+    if Unalignable.status not in counts:
+        return None
+    reasons = ranking.reasons(Unalignable.status)
+    mistakes: dict[Mistake | None, int] = {
+        mistake: reasons.get(mistake.reason, 0) for mistake in MISTAKES
+    }
+    return most_common(mistakes, sum(reasons.values()) + counts.get("ok", 0))
 
 
 def _plan(photos: int, known: int) -> str:

@@ -364,6 +364,26 @@ def test_landmarks_of_other_photos(command_line: CommandLine, photos: Path, tmp_
     assert f"as in the results, e.g. {example['path']}, or absolute" in done.stderr
 
 
+def test_landmarks_with_one_mistake(
+    command_line: CommandLine, photos: Path, tmp_path: Path
+) -> None:
+    """One line says which mistake a file's rows share: before the run, or after photos are seen."""
+    swapped = "100,80,60,80,80,100,95,120,65,120"
+    far = "9060,80,9100,80,9080,100,9065,120,9095,120"
+    for numbers, expected, first in (
+        (swapped, "left and right are swapped; swap left_* and right_*", True),
+        (far, "the landmarks lie outside the photo; give pixels of the upright photo", False),
+    ):
+        rows = [f"{name}.jpg,{numbers}\n" for name in ("hopper", "astronaut")]
+        (tmp_path / "faces.csv").write_text("".join(rows))
+        done = command_line("align", photos, "-o", f"run_{first}", "--landmarks", "faces.csv")
+        assert done.returncode == 3, done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("Warning: faces"))
+        assert line.startswith("Warning: faces.csv: in 2 of 2 rows the landmarks")
+        assert expected in line
+        assert (done.stderr.index(line) < done.stderr.index("photos/s)")) == first
+
+
 def test_stages_one_by_one(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
     """detect, align and score in turn end where align-and-score does."""
     whole = command_line(MAIN, photos, "-o", "whole", *QUICK)
