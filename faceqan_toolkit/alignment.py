@@ -23,6 +23,10 @@ SHRINK_LIMIT = 2.0
 
 MAX_OVERSAMPLING = 32
 
+ALIGNED_WITHIN = 0.25
+"""Eye distances between a crop's landmarks, detected again, and the template; most crops have 0.08,
+the largest of 23 had 0.13."""
+
 
 @dataclass(frozen=True)
 class Template:
@@ -141,6 +145,20 @@ def footprint(transform: NDArray[np.float64], size: int = ARCFACE_SIZE) -> NDArr
 def detail_survives(transform: NDArray[np.float64], reduction: int) -> bool:
     """Tell whether a photo reduced so many times still holds all that a face's crop can show."""
     return 1 / scale_of(transform) >= SHRINK_LIMIT * reduction
+
+
+def is_aligned(face: Face, photo_size: tuple[int, int]) -> bool:
+    """Tell whether a photo is an aligned crop: a square with the face where the template has it.
+
+    Args:
+        face: found in it.
+        photo_size: its width and height, pixels.
+    """
+    width, height = photo_size
+    template = ARCFACE_TEMPLATE * (width / ARCFACE_SIZE)
+    eyes = np.linalg.norm(template[1] - template[0])
+    off = np.linalg.norm(face.landmarks - template, axis=1).mean()
+    return width == height and bool(off < ALIGNED_WITHIN * eyes)
 
 
 def align(

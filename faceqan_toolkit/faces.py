@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.geometry import find_mistake
@@ -44,17 +44,24 @@ def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
     return sorted(large, key=lambda face: (-face.size, *face.box))
 
 
-def select_faces(faces: list[Face], policy: str, size: tuple[int, int]) -> list[tuple[int, Face]]:
+def select_faces(
+    faces: list[Face],
+    policy: str,
+    size: tuple[int, int],
+    *,
+    doubtful: Callable[[Face], bool] = lambda _: False,
+) -> list[tuple[int, Face]]:
     """Return the faces a policy chooses, each with its index.
 
     Faces with impossible landmarks (`geometry.find_mistake`) come last: they are chosen by "all",
-    or if the photo has no other face.
+    or if the photo has no other face. So, among the others, are doubtful ones.
 
     Args:
         faces: of one photo, largest first, at least one.
         policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
             of equals the larger one.
         size: width and height of the photo.
+        doubtful: tells whether a detection may be no face; asked only if there is a choice.
     """
     possible: list[Face] = []
     impossible: list[Face] = []
@@ -65,6 +72,8 @@ def select_faces(faces: list[Face], policy: str, size: tuple[int, int]) -> list[
     if policy == "all":
         return numbered
     numbered = numbered[: len(possible)] or numbered
+    if len(numbered) > 1:
+        numbered = [item for item in numbered if not doubtful(item[1])] or numbered
     if policy == "largest":
         return numbered[:1]
     if policy == "confident":

@@ -37,6 +37,9 @@ NORMS = {"sface": (7.2, 0.3, 9.6)}
 second; one face in a hundred has one shorter than the third."""
 
 
+NO_FACE = "may not be a face"
+
+
 def find_hints(row: Row, model: str = "") -> list[str]:
     """Return what may be wrong with a face, what matters most first; nothing if all seems well.
 
@@ -46,7 +49,7 @@ def find_hints(row: Row, model: str = "") -> list[str]:
     """
     found = [hint for hint, applies in _TESTS.items() if applies(row)]
     if _no_face(row, model):
-        found.insert(0, "may not be a face")
+        found.insert(0, NO_FACE)
     elif _covered(row, model, explained=bool(found)):
         found.insert(0, "possibly covered")
     return [hint for hint in HINTS if hint in found]
@@ -64,7 +67,7 @@ def describe(hint: str, row: Row) -> str:
 
 
 HINTS: Mapping[str, str] = {
-    "may not be a face": (
+    NO_FACE: (
         "Little of what faces have in common is here: the pattern is {face_pattern:.2f}, most "
         "faces have more than 0.3."
     ),

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from faceqan_toolkit.errors import (
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.geometry import find_mistake
-from faceqan_toolkit.hints import find_hints
+from faceqan_toolkit.hints import NO_FACE, find_hints
 from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos import decode, decode_full
 from faceqan_toolkit.prefetch import prefetch
@@ -43,7 +44,7 @@ from faceqan_toolkit.types import (
     Record,
     Score,
 )
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.detection import Detector
@@ -227,7 +228,9 @@ class Pipeline:
             return
         with self._timed("detect"):
             faces = self.detector.detect(photo)
-            chosen = select_faces(faces, self.settings.faces, photo.size)
+            chosen = select_faces(
+                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
+            )
         full: Photo | None = None
         for index, face in chosen:
             if photo.source.faces is not None and index not in photo.source.faces:
@@ -238,7 +241,7 @@ class Pipeline:
             if "alignment" not in self.settings.stages:
                 yield Cut(index, face)
                 continue
-            from faceqan_toolkit.alignment import align, detail_survives
+            from faceqan_toolkit.alignment import align, detail_survives, is_aligned
 
             try:
                 cut_from = photo
@@ -257,8 +260,8 @@ class Pipeline:
                         reduction=cut_from.reduction,
                         photo_size=cut_from.size,
                     )
-                measures = self._measure_face(cut_from, crop)
-                yield Cut(index, face, crop.pixels, measures=measures)
+                note = LIKE_A_CROP if is_aligned(face, photo.size) else ""
+                yield Cut(index, face, crop.pixels, note, self._measure_face(cut_from, crop))
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
@@ -295,7 +298,7 @@ class Pipeline:
         from faceqan_toolkit.alignment import resize_crop
 
         resized = resize_crop(pixels, size)
-        note = f"resized from {width}x{height}"
+        note = f"{RESIZED} {width}x{height}"
         return Cut(0, None, resized, note, self._measure(resized, photo, None))
 
     def _finish(self, waiting: list[Prepared]) -> Iterator[list[Record]]:
@@ -373,6 +376,21 @@ class Pipeline:
         finally:
             with self._adding:
                 self.seconds[stage] += time.perf_counter() - start
+
+
+def _may_be_no_face(photo: Photo, face: Face) -> bool:
+    """Tell whether a detection looks so little like a face that another one is to be preferred."""
+    from faceqan_toolkit.alignment import align
+    from faceqan_toolkit.measures import measure
+
+    try:
+        crop = align(
+            photo.pixels, face, antialias=True, reduction=photo.reduction, photo_size=photo.size
+        )
+    except PhotoError:
+        return True
+    row = asdict(measure(crop.pixels, photo, crop)) | {"confidence": face.confidence}
+    return NO_FACE in find_hints(row)
 
 
 def _state(source: PhotoSource) -> FileState | None:

@@ -19,7 +19,6 @@ from faceqan_toolkit.database import (
     copy_rows,
     exporting,
     fetch_dicts,
-    fetch_value,
     iterate_dicts,
 )
 from faceqan_toolkit.rounding import rounded_down_sql
@@ -257,14 +256,11 @@ class Ranking:
             ).fetchall()
         return dict(rows)
 
-    def resized(self) -> int:
-        """Return how many scored crops had to be resized first."""
+    def noted(self, note: str) -> int:
+        """Return how many scored faces have a note in their reason."""
         with self._connection() as connection:
-            query = (
-                "SELECT count(*) FROM ledger "
-                "WHERE status = 'ok' AND starts_with(reason, 'resized from')"
-            )
-            return int(fetch_value(connection, query))
+            query = "SELECT count(*) FROM ledger WHERE status = 'ok' AND contains(reason, $note)"
+            return int(connection.execute(query, {"note": note}).fetchall()[0][0])
 
     def rows(
         self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()

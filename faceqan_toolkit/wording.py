@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+RESIZED = "resized from"
+"""Begins the note of a crop that had another size than the model's."""
+
+LIKE_A_CROP = "the photo looks like an aligned crop, which the command score takes as it is"
+"""Note of a photo that was aligned before, and is aligned again."""
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number of things.

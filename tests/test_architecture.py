@@ -16,9 +16,9 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 LAYERS = [
-    {"errors", "types", "geometry", "paths", "cells", "prefetch", "allocator", "workers", "text_files",
-     "methods", "hints", "cores", "process_wide", "wording", "rounding", "differences",
-     "choices"},
+    {"errors", "types", "geometry", "paths", "cells", "prefetch", "allocator", "workers",
+     "text_files", "methods", "hints", "cores", "process_wide", "wording", "rounding",
+     "differences", "choices"},
     {"weights", "settings", "files", "bit_depth", "shards", "sources.names", "run_json"},
     {"sources.base", "sources.local", "sources.remote"},
     {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},

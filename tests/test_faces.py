@@ -64,6 +64,18 @@ def test_impossible_faces_are_the_last(policy: str, expected: list[int]) -> None
     assert select_faces([mirrored], policy, PHOTO) == [(0, mirrored)]
 
 
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("largest", [1]), ("all", [0, 1, 2]), ("central", [1]), ("confident", [2])],
+)
+def test_doubtful_faces_are_chosen_only_without_another(policy: str, expected: list[int]) -> None:
+    found = [LARGE, MIDDLE, SURE]
+    chosen = select_faces(found, policy, PHOTO, doubtful=lambda one: one is LARGE)
+    assert [index for index, _ in chosen] == expected
+    doubted = select_faces(found, policy, PHOTO, doubtful=lambda _: True)
+    assert doubted == select_faces(found, policy, PHOTO)
+
+
 @given(faces, st.randoms())
 def test_acceptance_does_not_depend_on_order(found: list[Face], random) -> None:
     def accepted(candidates: list[Face]) -> list[list[float]] | str:
@@ -81,7 +93,7 @@ def test_acceptance_does_not_depend_on_order(found: list[Face], random) -> None:
 
 
 def test_reasons() -> None:
-    with pytest.raises(NoFace, match="^no face found$"):
+    with pytest.raises(NoFace, match=r"^no face found$"):
         accept_faces([], Settings())
     with pytest.raises(NoFace, match=r"has 0\.80"):
         accept_faces([face(0, 0, 50, 0.8)], Settings())

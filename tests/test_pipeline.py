@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,8 @@ from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
-from tests.conftest import SAMPLES, read_rgb
+from faceqan_toolkit.wording import LIKE_A_CROP
+from tests.conftest import DATA, SAMPLES, read_rgb
 
 QUICK = {"steps": 2, "copies": 1, "device": "cpu"}
 
@@ -74,6 +76,36 @@ def test_two_people_are_two_faces(samples) -> None:
         "crops/two_people.jpg.0.png",
         "crops/two_people.jpg.1.png",
     }
+
+
+def test_a_larger_false_face_is_not_chosen(tmp_path: Path) -> None:
+    """People upside down, where MTCNN is sure of a face that is none, beside a smaller true one."""
+    upside_down = read_rgb(SAMPLES / "two_people.jpg")[::-1, ::-1]
+    height, width = max(upside_down.shape[0], 512), upside_down.shape[1]
+    photo = np.zeros((height, width + 512, 3), np.uint8)
+    photo[: len(upside_down), :width] = upside_down
+    photo[:512, width:] = read_rgb(SAMPLES / "astronaut.jpg")
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+
+    def found(faces: str) -> list[Record]:
+        return list(Pipeline(Settings(task="detect", faces=faces)).run([tmp_path]))
+
+    false, true = sorted(found("all"), key=lambda record: -(record.face_px or 0))
+    assert false.box_x1 < width < true.box_x1
+    assert false.confidence > 0.99
+    for policy in ("largest", "central"):
+        (chosen,) = found(policy)
+        assert (chosen.face, chosen.box_x1) == (true.face, true.box_x1)
+
+
+def test_an_aligned_crop_among_photos_is_told(tmp_path: Path) -> None:
+    crop = DATA / "astronaut.png"
+    for size in (112, 224):
+        pixels = cv2.resize(read_rgb(crop), (size, size), interpolation=cv2.INTER_CUBIC)
+        Image.fromarray(pixels).save(tmp_path / f"{size}.png")
+    pipeline = Pipeline(Settings(**QUICK))
+    assert [record.reason for record in pipeline.run([tmp_path])] == [LIKE_A_CROP] * 2
+    assert [record.reason for record in pipeline.run([SAMPLES / "astronaut.jpg"])] == [""]
 
 
 def test_exif_orientation_is_applied(samples) -> None:

@@ -19,6 +19,7 @@ from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.scale import Scale
+from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, counted
 
 ENDS = 5
 """Rows shown from either end of a ranking."""
@@ -57,7 +58,13 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             f"Quality: higher is better{most}. Compare it only with scores of the same model "
             f"and settings (fingerprint {run.content.get('fingerprint', 'unknown')})."
         )
-    if resized := ranking.resized():
+    if aligned := ranking.noted(LIKE_A_CROP):
+        console.print(
+            f"Warning: {counted(aligned, 'photo')} looked like aligned crops and were aligned "
+            "again, which moves scores a little. The command score takes crops as they are.",
+            style="yellow",
+        )
+    if resized := ranking.noted(RESIZED):
         console.print(
             f"Warning: {resized:,} crops were not of the model's size and were resized; resizing "
             "aligns nothing. Use align-and-score for raw photos.",
