@@ -147,6 +147,15 @@ class Manifest:
         """Return the destinations of what earlier calls copied, moved or linked."""
         return {entry.destination for entry in self.entries() if entry.decision in PLACED}
 
+    def copied_before(self) -> set[str]:
+        """Return the destinations of what earlier calls copied or linked, not moved."""
+        return {
+            entry.destination
+            for entry in self.entries()
+            # what was there already was not put there by this tool
+            if entry.decision in PLACED and entry.decision != "move" and entry.reason != THERE
+        }
+
     def close(self) -> None:
         """Let others in."""
         self._file.close()

@@ -50,7 +50,7 @@ LAYERS = [
     {"report.rows", "report.pictures", "report.groups", "report.page"},
     {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
     {"estimators"},
-    {"evaluation.options", "evaluation.plain_pickle", "evaluation.matching",
+    {"evaluation.options", "evaluation.pens", "evaluation.plain_pickle", "evaluation.matching",
      "evaluation.protocols.issues", "evaluation.protocols.templates"},
     {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy",
      "evaluation.run_faces"},

@@ -130,7 +130,7 @@ from faceqan_toolkit.errors import SettingsError
     "--undo",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="MANIFEST",
-    help="Put the files back that this manifest tells were moved.",
+    help="Put back the files that this manifest says were moved. Copies and links stay.",
 )
 def command(run: Path | None, undo: Path | None, dry_run: bool, **chosen: Any) -> None:
     """Keep the photos or crops of a RUN that meet every condition given.

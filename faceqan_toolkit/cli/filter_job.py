@@ -153,10 +153,17 @@ def undo(path: Path, *, dry: bool) -> None:
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")
     with Manifest(absolute(path), dry=dry) as manifest:
+        left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
+        if left:
+            click.echo(
+                f"Note: {counted(left, 'file')} copied or linked by this manifest, not moved: "
+                "--undo leaves them where they are and deletes nothing. The column destination "
+                f"of {path} names them",
+                err=True,
+            )
         outcomes = put_back(manifest, dry=dry)
-        _finish(
-            outcomes, set(), tell=_print_entry if dry else _print_nothing, what="files", dry=dry
-        )
+        tell = _print_entry if dry else _print_nothing
+        _finish(outcomes, set(), tell=tell, what="moves in the manifest", dry=dry)
 
 
 def _without(stale: set[str], outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -234,7 +241,8 @@ def _tell(
     if counts["error"]:
         parts.append(f"{counts['error']:,} errors")
     would = "Nothing was touched. It would be: " if dry else ""
-    console.print(f"{would}{total:,} {what}: {', '.join(parts) or 'nothing to do'}", markup=False)
+    told = f": {', '.join(parts)}" if parts else ""
+    console.print(f"{would}{total:,} {what}{told}", markup=False)
 
 
 def _print_path(outcome: Outcome, end: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from faceqan_toolkit.evaluation.pens import DASHES, ORACLE, RANDOM, pen
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.evaluation.tables import best_methods, between, number
 
@@ -32,6 +33,7 @@ def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = 
     return environment.get_template("curves.html.j2").render(
         data={
             "shares": SHARES.tolist(),
+            "pens": _pens(evaluations),
             "evaluations": [_curves(one) for one in evaluations],
         },
         tables=[
@@ -42,6 +44,17 @@ def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = 
         evaluations=evaluations,
         made_by=dict(made_by or {}),
     )
+
+
+def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    """Return the colour's number and the dashes of each method, the same in every data set."""
+    methods = {method.name: method.kind for one in evaluations for method in one.methods}
+    pens = {}
+    for index, (name, kind) in enumerate(methods.items()):
+        colour, dashes = pen(index)
+        pattern = {"oracle": ORACLE, "random": RANDOM}.get(kind, DASHES[dashes])
+        pens[name] = {"colour": colour, "dashes": list(pattern)}
+    return pens
 
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Figures for papers: error-versus-discard curves, one or a grid of them, and DET curves.
 
-Colours are those of Okabe and Ito, which colour-blind people can tell apart; line styles differ
-as well, so that a grey print can be read. The same evaluation gives the same bytes.
+The same evaluation gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +19,16 @@ from faceqan_toolkit.evaluation.comparisons import Floats
 from faceqan_toolkit.evaluation.edc import Curve
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.panels import Line, Panel
+from faceqan_toolkit.evaluation.pens import (
+    BLACK,
+    COLOURS,
+    DASHES,
+    GREY,
+    ORACLE,
+    RANDOM,
+    Dashes,
+    pen,
+)
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.files import writing
 
@@ -27,11 +36,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)))
-NEUTRAL = "#6E6E6E"
+HANDLE_LENGTH = 4.5
+"""Of the lines in legends, in letters: the longest dashes fit."""
 SPREAD = "random, 95 % of draws"
-LEGEND_ENTRY, LEGEND_LETTER = 0.55, 0.05
+LEGEND_ENTRY, LEGEND_LETTER = 0.75, 0.05
 """Inches that a line and a letter take in a grid's legend."""
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -65,7 +73,7 @@ def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figur
         axes.set_xlabel(_x_label(panel))
         axes.set_ylabel(f"FNMR at FMR {fmr:g}")
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", handlelength=2.8)
+        figure.legend(handles, labels, loc="outside right center", handlelength=HANDLE_LENGTH)
         return figure
 
 
@@ -115,7 +123,7 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
         figure.supxlabel(f"{_x_label(panels[0])} (FMR {fmr:g})", fontsize=8)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center",
-            ncols=min(fitting, len(handles)), handlelength=2.8,
+            ncols=min(fitting, len(handles)), handlelength=HANDLE_LENGTH,
         )  # fmt: skip
         return figure
 
@@ -131,7 +139,7 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
         axes = figure.subplots()
         lowest = 1.0
         for index, one in enumerate(evaluations):
-            colour, dashes = _pen(index)
+            style = _pen(index)
             smallest = (1 / one.non_mated, 1 / one.mated)
             # both corners of every step; nothing can be said below one error
             fmr = np.concatenate([[1.0], np.repeat(one.det.fmr, 2)[:-1]])
@@ -139,16 +147,15 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
             keep = (fmr >= smallest[0]) & (fnmr >= smallest[1])
             label = f"{_plain(one.title)}: EER {100 * one.det.eer:.2f} %"
             axes.plot(
-                *_thinned(fmr[keep], fnmr[keep]), color=colour, linestyle=dashes, linewidth=1.3,
-                label=label,
+                *_thinned(fmr[keep], fnmr[keep]), **style, linewidth=1.3, label=label,
             )  # fmt: skip
-            axes.plot([one.det.eer], [one.det.eer], "o", color=colour, markersize=3.5)
+            axes.plot([one.det.eer], [one.det.eer], "o", color=style["color"], markersize=3.5)
             lowest = min(lowest, *smallest)
-        axes.plot([lowest, 1], [lowest, 1], color=NEUTRAL, linewidth=0.6, linestyle=(0, (1, 2)))
+        axes.plot([lowest, 1], [lowest, 1], color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
         axes.set(xscale="log", yscale="log", xlabel="FMR", ylabel="FNMR")
         axes.set_xlim(10 ** np.floor(np.log10(min(1 / one.non_mated for one in evaluations))), 1)
         axes.set_ylim(10 ** np.floor(np.log10(min(1 / one.mated for one in evaluations))), 1)
-        figure.legend(loc="outside lower center", ncols=1)
+        figure.legend(loc="outside lower center", ncols=1, handlelength=HANDLE_LENGTH)
         return figure
 
 
@@ -217,10 +224,14 @@ def _style() -> Iterator[type[Figure]]:
         yield Figure
 
 
-def _pen(index: int) -> tuple[str, Any]:
-    """Return colour and line style of the n-th method."""
-    turn, place = divmod(index, len(COLOURS))
-    return COLOURS[place], DASHES[(place + turn) % len(DASHES)]
+def _pen(index: int) -> dict[str, Any]:
+    """Return colour and line style of the n-th method, as matplotlib takes them."""
+    colour, dashes = pen(index)
+    return {"color": COLOURS[colour], "linestyle": _dashed(DASHES[dashes])}
+
+
+def _dashed(dashes: Dashes) -> Any:
+    return (0, dashes) if dashes else "solid"
 
 
 def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = None) -> None:
@@ -244,13 +255,10 @@ def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = 
 
 def _line_style(line: Line, index: int) -> dict[str, Any]:
     if line.kind == "oracle":
-        return {"color": "black", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+        return {"color": BLACK, "linewidth": 1.1, "linestyle": _dashed(ORACLE)}
     if line.kind == "random":
-        return {"color": NEUTRAL, "linewidth": 0.8}
-    colour, dashes = _pen(index)
-    if line.kind == "simple":
-        return {"color": colour, "linewidth": 0.8, "linestyle": (0, (1, 1))}
-    return {"color": colour, "linewidth": 1.4, "linestyle": dashes}
+        return {"color": GREY, "linewidth": 1.1, "linestyle": _dashed(RANDOM)}
+    return {**_pen(index), "linewidth": 0.9 if line.kind == "simple" else 1.4}
 
 
 def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:

@@ -66,13 +66,20 @@ def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> s
 
 
 def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
-    """Return a table, for the package booktabs, of what `markdown` shows."""
+    """Return a table, for the package booktabs, of what `markdown` shows.
+
+    The caption is short; a note below the table has the rest.
+    """
     parts = []
     for evaluation in evaluations:
         points, rows = _rows(evaluation, limit)
+        share = evaluation.options.limits[limit_index(evaluation, limit)]
+        caption = (
+            f"{evaluation.title}: normalised area under the error-versus-discard curve up to a "
+            f"discard share of {share:g}; lower is better."
+        )
         lines = [
-            r"\begin{table}", r"\centering",
-            rf"\caption{{{' '.join(map(_latex, _notes(evaluation, limit, evaluation.title)))}}}",
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}",
             rf"\begin{{tabular}}{{l{'r' * len(points)}}}", r"\toprule",
             " & ".join(["Method", *(_latex(point.name) for point in points)]) + r" \\",
             r"\midrule",
@@ -87,7 +94,11 @@ def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
                 *((rf"\textbf{{{text}}}" if best else text) + rest for text, rest, best in cells),
             ]
             lines.append(" & ".join(row) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        lines += [
+            r"\bottomrule", r"\end{tabular}", r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}\footnotesize", *map(_latex, _notes(evaluation, limit)),
+            r"\end{minipage}", r"\end{table}",
+        ]  # fmt: skip
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -145,7 +156,7 @@ def _rows(
     return evaluation.points, rows
 
 
-def _notes(evaluation: Evaluation, limit: float | None, title: str = "") -> Iterator[str]:
+def _notes(evaluation: Evaluation, limit: float | None) -> Iterator[str]:
     """Yield what a reader must know of the table."""
     options = evaluation.options
     share = options.limits[limit_index(evaluation, limit)]
@@ -161,7 +172,7 @@ def _notes(evaluation: Evaluation, limit: float | None, title: str = "") -> Iter
     text += (
         f"; in brackets {100 * options.level:g} % intervals over identities." if intervals else "."
     )
-    yield f"{title}. {text}" if title else text
+    yield text
     threshold = "fixed" if options.edc == "fixed" else "recomputed at every share"
     yield (
         f"Threshold {threshold}; quality of a pair: {options.pair_quality}"

@@ -124,6 +124,14 @@ def test_folders_are_kept(
     undone = command_line("filter", "--undo", "out/manifest.csv")
     assert undone.returncode == 0, undone.stderr
     assert tree(photos) == before
+    if mode == "move":
+        assert "Note:" not in undone.stderr
+        assert "6 moves in the manifest: 3 put back, 3 already there" in undone.stderr
+        return
+    assert {**tree(out), "manifest.csv": b""} == {**once, "manifest.csv": b""}
+    assert "Note: 3 files copied or linked by this manifest, not moved: " in undone.stderr
+    assert "--undo leaves them where they are and deletes nothing" in undone.stderr
+    assert undone.stderr.endswith("0 moves in the manifest\n")
 
 
 @pytest.mark.parametrize("mode", ["copy", "link"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
-from faceqan_toolkit.evaluation import plots
+from faceqan_toolkit.evaluation import pens, plots
 from faceqan_toolkit.evaluation.edc import edc
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.panels import Panel
@@ -47,9 +48,29 @@ def test_thinning_keeps_the_shape() -> None:
 
 
 def test_pens_differ() -> None:
-    pens = {str(plots._pen(index)) for index in range(28)}
-    assert len(pens) == 28
-    assert len(set(plots.COLOURS)) == 7
+    assert len({pens.pen(index) for index in range(72)}) == 72
+    assert len({*pens.COLOURS, pens.BLACK, pens.GREY}) == 8
+    # in grey the dashes alone tell a dozen methods and both baselines apart
+    assert len({*pens.DASHES, pens.ORACLE, pens.RANDOM}) == 14
+
+
+@pytest.mark.parametrize("simple", [0, 4, 9])
+def test_no_two_lines_look_the_same(evaluations, simple: int) -> None:
+    """Not even in grey, and whatever the kinds of the methods are."""
+    panel = Panel.of(evaluations[0], 0.1)
+    line = panel.lines[0]
+    kinds = ["quality"] * (12 - simple) + ["simple"] * simple
+    methods = [dataclasses.replace(line, name=f"m{n}", kind=kind) for n, kind in enumerate(kinds)]
+    baselines = [line for line in panel.lines if line.kind in ("random", "oracle")]
+    panel = dataclasses.replace(panel, lines=(*methods, *baselines))
+    figure = plots.grid_figure([panel], 0.1)
+    drawn = [line for axes in figure.axes for line in axes.get_lines()]
+    assert len(drawn) == 14
+    # strokes and gaps relative to the width, which matplotlib multiplies them by
+    styles = [line._unscaled_dash_pattern for line in drawn]
+    assert len(set(map(str, styles))) == 14
+    for one, other in itertools.combinations(drawn[:6] + drawn[-2:], 2):
+        assert one.get_color() != other.get_color()
 
 
 def test_grid(evaluations) -> None:

@@ -94,6 +94,21 @@ def test_latex(evaluations) -> None:
     assert re.search(r"\\textbf\{\d\.\d{3}\} \[", text)
 
 
+def test_a_latex_caption_is_short_and_a_note_has_the_rest(evaluations) -> None:
+    text = tables.latex(evaluations[:1])
+    (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
+    assert caption == (
+        "LFW, sface: normalised area under the error-versus-discard curve up to a discard share "
+        "of 0.2; lower is better."
+    )
+    table, note = text.split(r"\end{tabular}")
+    assert len(table.partition(r"\begin{tabular}")[0]) < 250
+    for line in tables.markdown(evaluations[:1]).splitlines():
+        if line.startswith("- "):
+            assert line[2:].replace("\\", "").replace("%", r"\%") in note
+    assert note.index(r"\begin{minipage}") < note.index("Threshold fixed")
+
+
 def test_no_errors_make_a_dash(plain) -> None:
     assert tables.number(None) == "-"
     assert tables.between(None) == ""
