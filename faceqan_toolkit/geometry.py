@@ -26,20 +26,22 @@ ARCFACE_TEMPLATE = np.array(
 """Where the five landmarks come to lie in a 112x112 crop, pixels (InsightFace's template)."""
 
 CLEARLY_BETTER = 0.2
-"""Eye distances by which a correction must lower the misfit to be the mistake; 0.08 at most for
-detected faces, 0.18 for simulated ones turned by up to 75 degrees."""
+"""Eye distances by which a correction must lower the misfit to be the mistake. It raises it by 0.06
+and more for detected faces; of those below the detectors' least confidence some have 0.18."""
 
 NO_FACE = 0.5
-"""Misfit, eye distances; detected faces have up to 0.46, the large ones in profile."""
+"""Misfit, eye distances. Detected faces have 0.34 at most; below the least confidence, where most
+profiles are, 0.48."""
 
 LIKE_A_FACE = 0.25
 """Misfit, eye distances, up to which landmarks in another order count as a face's."""
 
 NOT_PARALLEL = 0.45
-"""See `_eyes_and_mouth`; detected faces have up to 0.35."""
+"""See `_eyes_and_mouth`. Detected faces have 0.22 at most, below the least confidence 0.35."""
 
 FLAT = 0.05
-"""Spread of landmarks across the line through them over that along it; 0.18 and more for faces."""
+"""Spread of landmarks across the line through them over that along it. Detected faces have 0.38 at
+least, below the least confidence 0.21."""
 
 LARGEST = 1e7
 """Pixels; no photo has more."""
@@ -51,14 +53,14 @@ RELATIVE = 2.0
 """A face whose coordinates are all below is given as shares of the photo's sides."""
 
 PHOTO_EXTENT = 1.5
-"""Extent of landmarks over the photo's longer side; faces cut off on all sides have up to 0.9."""
+"""Extent of landmarks over the photo's longer side; 0.9 at most for faces cut off on all sides."""
 
 BOX_EXTENT = 0.05, 3.0
-"""Extent of landmarks over the box's shorter side; detected faces have 0.28 to 1.4."""
+"""Extent of landmarks over the box's shorter side; detected faces have 0.14 to 1.4."""
 
 BOX_OFFSET = 0.75
 """Distance from the box's centre to that of the landmarks, in sides of the box; detected faces have
-up to 0.43."""
+0.49 at most."""
 
 Points = NDArray[np.float64]
 

@@ -10,6 +10,7 @@ import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
 from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.geometry import MISTAKES
 from faceqan_toolkit.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs import HEALABLE
 from faceqan_toolkit.scale import builtin_scale
@@ -69,6 +70,12 @@ def test_every_command_has_help_and_is_in_the_readme() -> None:
 
 def subclasses(kind: type[errors.PhotoError]) -> set[type[errors.PhotoError]]:
     return {kind}.union(*(subclasses(child) for child in kind.__subclasses__()))
+
+
+def test_every_mistake_in_landmarks_is_documented() -> None:
+    page = (ROOT / "docs/landmarks.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| (the landmarks[^|]+) \|", page, re.M)
+    assert sorted(documented) == sorted(mistake.reason for mistake in MISTAKES)
 
 
 def test_every_status_is_documented() -> None:
