@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 import click
 
-from faceqan_toolkit.cli.show import print_comparison, print_groups, print_ranking
+from faceqan_toolkit.cli.show import (
+    print_comparison,
+    print_groups,
+    print_ranking,
+    warn_of_one_quality,
+)
 from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.grouping import Grouping, export, summarise
@@ -21,6 +26,7 @@ def rank(run: RunInfo, top: int | None, bottom: int | None, formats: Sequence[st
     ranking = Ranking(run)
     if not ranking.scored and (top is not None or bottom is not None or "pickle" in formats):
         raise RunError(run.no_scores)
+    warn_of_one_quality(ranking)
     for file_format in formats:
         name = "results.pkl" if file_format == "pickle" else f"{ranking.name}.{file_format}"
         ranking.export(run.folder / name, file_format, top=top, bottom=bottom)
