@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from faceqan_toolkit.embedders.lengths import have_equal_lengths
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.estimator import QualityEstimator, usable
 from faceqan_toolkit.types import Pixels, Score
@@ -35,7 +36,8 @@ class EmbeddingNorm(QualityEstimator):
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        SettingsError: a device this machine does not have.
+        SettingsError: a device this machine does not have; by `score`: the model's embeddings all
+            have the same length.
         WeightsError: the model cannot be loaded.
     """
 
@@ -68,7 +70,22 @@ class EmbeddingNorm(QualityEstimator):
         rows = list(self._in_blocks(crops, compute))
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
+    def check_lengths(self) -> None:
+        """Make sure that the length of an embedding says something.
+
+        Raises:
+            SettingsError: the model's embeddings all have the same length.
+        """
+        if have_equal_lengths(self.embedder):
+            raise SettingsError(
+                f"the method norm ranks by the length of embeddings, and those of "
+                f"{self.embedder.name} all have the same: the network divides them by it. Take "
+                "another method, or export the network without that division, or with the length "
+                "as a second output (N, 1), which is then taken"
+            )
+
     def _score_block(self, faces: Tensor) -> list[Score]:
+        self.check_lengths()
         with torch.inference_mode():
             norms = self._network(faces).norm(dim=1).cpu().tolist()
         return [Score(norm if usable(norm) else math.nan, norm) for norm in norms]

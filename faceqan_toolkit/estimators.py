@@ -35,7 +35,9 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
     if method in ("magface", "norm"):
         from faceqan_toolkit.embedding_norm import EmbeddingNorm, MagFace
 
-        return (MagFace if method == "magface" else EmbeddingNorm)(embedder, device=device)
+        made = (MagFace if method == "magface" else EmbeddingNorm)(embedder, device=device)
+        made.check_lengths()
+        return made
     if settings.preset == "instant":
         from faceqan_toolkit.instant import InstantFaceQAN
 

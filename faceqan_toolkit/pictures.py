@@ -338,7 +338,9 @@ def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float
     y = ROW + 318
     draw.line((MARGIN, y - 6, MARGIN + 3 * PANEL + 2 * GAP, y - 6), LINE)
     _text(draw, (MARGIN, y + 4), text, 15)
-    more = f"eps {eps:g}; embedding's length {score.embedding_norm:.2f}"
+    more = f"eps {eps:g}"
+    if record.embedding_norm is not None:
+        more += f"; embedding's length {record.embedding_norm:.2f}"
     draw.text((MARGIN + 3 * PANEL + 2 * GAP, y + 6), more, MUTED, _font(13), anchor="rt")
 
 

@@ -125,6 +125,7 @@ class Pipeline:
         self.seconds: dict[str, float] = defaultdict(float)
         self._adding = threading.Lock()
         self.scorer: QualityEstimator | None = None
+        self._lengths_tell = True
         self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
         self._decode_at_least = 0
@@ -135,9 +136,11 @@ class Pipeline:
             embedder = load_embedder(settings.model, settings.model_options)
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
+                from faceqan_toolkit.embedders.lengths import have_equal_lengths
                 from faceqan_toolkit.estimators import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
+                self._lengths_tell = not have_equal_lengths(embedder)
         if "alignment" in settings.stages:
             from faceqan_toolkit.alignment import Template
 
@@ -328,7 +331,7 @@ class Pipeline:
                     "similarity_mean": score.similarity_mean,
                     "similarity_std": score.similarity_std,
                     "symmetry": score.symmetry,
-                    "embedding_norm": score.embedding_norm,
+                    "embedding_norm": score.embedding_norm if self._lengths_tell else None,
                 }
             else:
                 failure = Unscorable(f"{self.scorer.embedder.name} gives no usable embedding")
@@ -420,7 +423,7 @@ def _record(
             "confidence": face.confidence,
             "rotation": face.rotation,
         }
-    notes = [photo.note, cut.note if cut else ""]
+    notes = [cut.note if cut else "", photo.note]
     reason = failure.reason if failure else "; ".join(filter(None, notes))
     state = photo.state
     return Record(

@@ -19,6 +19,7 @@ from faceqan_toolkit.database import (
     copy_rows,
     exporting,
     fetch_dicts,
+    fetch_value,
     iterate_dicts,
 )
 from faceqan_toolkit.rounding import rounded_down_sql
@@ -107,6 +108,15 @@ PREDICTED = """
         ) AS within
     FROM ledger JOIN predicted USING (path, face, sha256) WHERE ledger.quality IS NOT NULL
 """
+
+
+FEW_PHOTOS = 3
+"""Different photos from which on equal scores are no accident."""
+
+
+def differ_by_rounding(low: float, high: float) -> bool:
+    """Tell whether the lowest and the highest score are the same but for float32's rounding."""
+    return high - low <= 1e-5 * max(abs(low), abs(high))
 
 
 @dataclass(frozen=True)
@@ -228,6 +238,24 @@ class Ranking:
                 {"quality": quality},
             ).fetchone()
         return row or (0, 0)
+
+    def only_quality(self) -> float | None:
+        """Return the quality that all faces have, up to rounding; None if they differ or are few.
+
+        Equal photos may well have equal scores: at least `FEW_PHOTOS` different ones count.
+        """
+        with self._connection() as connection:
+            low, high = connection.execute(
+                "SELECT min(quality), max(quality) FROM ledger"
+            ).fetchone() or (None, None)
+            if low is None or not differ_by_rounding(low, high):
+                return None
+            photos = fetch_value(
+                connection,
+                "SELECT count(*) FROM (SELECT DISTINCT sha256 FROM ledger "
+                f"WHERE quality IS NOT NULL LIMIT {FEW_PHOTOS})",
+            )
+            return float(high) if photos == FEW_PHOTOS else None
 
     def main_faces(self) -> list[dict[str, Any]]:
         """Return `path`, `root`, `crop`, `sha256` and `quality` of each photo's first face.

@@ -228,5 +228,5 @@ def test_records_say_it(tmp_path: Path) -> None:
     (records,) = pipeline.records([pipeline.prepare(source)])
     assert records[0].status == "ok"
     assert records[0].reason == (
-        "taken for values from 0 to 4095, as none is above 4095; resized from 40x40"
+        "resized from 40x40; taken for values from 0 to 4095, as none is above 4095"
     )

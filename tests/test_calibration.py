@@ -171,7 +171,7 @@ def test_other_weights_are_refused_and_other_faces_are_not() -> None:
 
 
 def test_of_every_setting_it_is_known_whether_it_must_match() -> None:
-    free = {"task", "faces", "min_face", "min_confidence", "rotate", "model", "seed"}
+    free = {"task", "detection", "faces", "min_face", "min_confidence", "rotate", "model", "seed"}
     assert set(identity()) == free | set(MUST_MATCH)
 
 

@@ -43,6 +43,28 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize(
+    ("qualities", "photos", "only"),
+    [
+        ([1.0, 1 + 1e-7, 1 - 2e-7], "abc", 1 + 1e-7),  # unit vectors, rounded
+        ([-3.0, -3.0, -3.0, -3.0], "abcc", -3.0),
+        ([0.0, 0.0, 0.0], "abc", 0.0),
+        ([1.0, 1.0, 1.0], "aab", None),  # copies of a photo
+        ([1.0, 1.0], "ab", None),
+        ([0.5, 0.5, 0.5, 0.501], "abcd", None),
+        ([], "", None),
+    ],
+)
+def test_one_quality_for_all_faces(
+    tmp_path: Path, qualities: list[float], photos: str, only: float | None
+) -> None:
+    records = [
+        scored(f"{number}.jpg", quality, sha256=photo)
+        for number, (quality, photo) in enumerate(zip(qualities, photos, strict=True))
+    ]
+    assert ranking_of(tmp_path / "run", [*records, failed("x.jpg")]).only_quality() == only
+
+
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

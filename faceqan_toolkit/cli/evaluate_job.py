@@ -81,13 +81,19 @@ class Job:
         # first, for lists of scores take more memory to read than to keep; embeddings stay
         self._add_scores(methods, recogniser)
         weights = self.protocol.confidences if chosen.get("detector_weights") else None
+        for name, method in methods.items():
+            if job.is_constant(method.quality):
+                click.echo(
+                    f"Warning: {name} gives all faces the same quality; its curve says nothing",
+                    err=True,
+                )
         # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
         vectors = compared(self.protocol, self._vectors(recogniser, faces), weights)
         if faces is not None:
-            simple, lacking = job.baselines(faces, methods, recogniser.sha256)
+            simple, left_out = job.baselines(faces, methods, recogniser.sha256)
             methods |= simple
-            if lacking:
-                click.echo(f"Not measured in this run: {', '.join(lacking)}", err=True)
+            for line in left_out:
+                click.echo(line, err=True)
         click.echo("Comparing", err=True)
         evaluation = job.evaluate_protocol(
             self.protocol,

@@ -5,7 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from faceqan_toolkit.cli.export import Exports
-from faceqan_toolkit.cli.show import print_comparison, print_groups, print_ranking
+from faceqan_toolkit.cli.show import (
+    print_comparison,
+    print_groups,
+    print_ranking,
+    warn_of_one_quality,
+)
 from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.grouping import Grouping, export, summarise
@@ -20,6 +25,7 @@ def rank(run: RunInfo, top: int | None, bottom: int | None, exports: Exports) ->
     ranking = Ranking(run)
     if not ranking.scored and (exports.some_rows or "pickle" in exports.formats):
         raise RunError(run.no_scores)
+    warn_of_one_quality(ranking)
     if not exports.formats:
         print_ranking(ranking, top, bottom)
         return

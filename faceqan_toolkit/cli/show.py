@@ -58,6 +58,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             f"Quality: higher is better{most}. Compare it only with scores of the same model "
             f"and settings (fingerprint {run.content.get('fingerprint', 'unknown')})."
         )
+    warn_of_one_quality(ranking)
     if aligned := ranking.noted(LIKE_A_CROP):
         console.print(
             f"Warning: {counted(aligned, 'photo')} looked like aligned crops and were aligned "
@@ -89,6 +90,17 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
             "columns status and reason say why.",
             style="yellow",
             markup=False,
+        )
+
+
+def warn_of_one_quality(ranking: Ranking) -> None:
+    """Say on standard error that a ranking says nothing, if all faces have the same score."""
+    quality = ranking.only_quality()
+    if quality is not None:
+        make_console(stderr=True).print(
+            f"Warning: all faces have the same quality, {quality:.6g}; the ranking says nothing. "
+            "Take another method or model.",
+            style="yellow",
         )
 
 

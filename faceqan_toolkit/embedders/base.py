@@ -24,6 +24,8 @@ class Embedder(nn.Module):
         input_size: S, pixels.
         template: how crops are cut, see `alignment.Template`.
         notes: what else people should know of how it was read.
+        equal_lengths: all embeddings have the same length; None if nobody measured it yet, see
+            `lengths.have_equal_lengths`.
         assumed: what nothing told and the family's default stands for, in words.
     """
 
@@ -35,6 +37,7 @@ class Embedder(nn.Module):
     template: str = "arcface"
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    equal_lengths: bool | None = None
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Return the embeddings of a batch of crops."""

@@ -106,6 +106,7 @@ def load_network(
     embedder.name, embedder.sha256 = architecture.name, hashlib.sha256(content).hexdigest()
     embedder.family, embedder.title = architecture.family, architecture.title
     embedder.assumed = architecture.assumptions
+    embedder.equal_lengths = False
     embedder.eval().requires_grad_(False)
     check_embeddings(embedder, architecture.embedding_size)
     return RecognisedNetwork(embedder, architecture)

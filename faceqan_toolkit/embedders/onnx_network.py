@@ -13,7 +13,9 @@ from torch import Tensor
 
 from faceqan_toolkit.embedders.base import BackboneEmbedder
 from faceqan_toolkit.embedders.checkpoints import check_embeddings
+from faceqan_toolkit.embedders.lengths import have_equal_lengths
 from faceqan_toolkit.embedders.onnx_convert import to_torch
+from faceqan_toolkit.embedders.onnx_lengths import find_undivided
 from faceqan_toolkit.embedders.onnx_rewrites import (
     affine_head,
     fill_bounds,
@@ -94,9 +96,16 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     check_weights(model)
     entry = find_input(model, preprocessing.input_size if preprocessing else None)
     original = Session(model)
-    outputs = original.run_crops(_crops(entry.size).numpy(), entry)
+    crops = _crops(entry.size).numpy()
+    outputs = original.run_crops(crops, entry)
     output = find_output(outputs)
     notes = [f"its output {name} is not used" for name in outputs if name != output]
+    if undivided := find_undivided(model, entry, crops, outputs, output):
+        output, length = undivided
+        notes.remove(f"its output {length} is not used")
+        notes.append(f"its embeddings are taken with their length, which its output {length} gives")
+        model = with_outputs(model, [output])
+        original = Session(model)
 
     fold_constants(model, lambda part, names: Session(part).run({}, names))
     model = to_opset(model)
@@ -127,6 +136,8 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     check_embeddings(embedder, size)
     _compare(embedder, torch.from_numpy(expected))
     _check_gradient(embedder)
+    if have_equal_lengths(embedder):
+        notes.append("its embeddings all have the same length, so embedding_norm stays empty")
     return OnnxModel(embedder, size, f"{title}, {size}-d", assumed, tuple(notes))
 
 

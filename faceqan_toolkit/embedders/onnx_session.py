@@ -76,7 +76,7 @@ class Session:
             if entry.channels_last:
                 batch = batch.transpose(0, 2, 3, 1)
             for name, values in self.run({entry.name: batch}, names).items():
-                found.setdefault(name, []).append(values[:1])
+                found.setdefault(name, []).append(np.atleast_1d(values)[:1])
         return {name: np.concatenate(rows) for name, rows in found.items()}
 
 

@@ -179,6 +179,7 @@ def _load_sface() -> Embedder:
         ) from error
     network.name, network.sha256 = entry.name, entry.sha256
     network.family, network.title = entry.family, entry.title
+    network.equal_lengths = False
     return network.eval().requires_grad_(False)
 
 

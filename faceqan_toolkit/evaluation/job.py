@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from faceqan_toolkit.errors import ProtocolError, RunError
 from faceqan_toolkit.evaluation.compare import compare
@@ -26,6 +27,7 @@ from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.run_crops import crop_file
 from faceqan_toolkit.runs import RunInfo, versions
 from faceqan_toolkit.types import PhotoSource
@@ -156,7 +158,9 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
 def baselines(
     faces: RunFaces, taken: Mapping[str, Method], recogniser_sha256: str
 ) -> tuple[dict[str, Method], list[str]]:
-    """Return the simple measures of a run, and the names of those it does not have of all faces.
+    """Return the simple measures of a run, and lines that tell why some are left out.
+
+    These are measures that it does not have of all faces, and those that are the same for all.
 
     Args:
         faces: matched with the protocol's paths.
@@ -164,7 +168,7 @@ def baselines(
         recogniser_sha256: see `model_note`.
     """
     found = np.array([status == "ok" for status in faces.status])
-    made, lacking = {}, []
+    made, lacking, equal = {}, [], []
     for name, column in BASELINES.items():
         if name in taken:
             continue
@@ -172,9 +176,20 @@ def baselines(
         if not found.any() or np.isnan(values[found]).any():
             lacking.append(name)
             continue
+        if is_constant(values):
+            equal.append(name)
+            continue
         note = model_note(faces.run, recogniser_sha256) if column == "embedding_norm" else ""
         made[name] = Method(values, "simple", note)
-    return made, lacking
+    told = {"Not measured in this run": lacking, "Left out, the same for all faces": equal}
+    return made, [f"{why}: {', '.join(names)}" for why, names in told.items() if names]
+
+
+def is_constant(values: ArrayLike) -> bool:
+    """Tell whether faces, at least three, all have the same value, up to rounding; NaN is none."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return known.size >= FEW_PHOTOS and differ_by_rounding(float(known.min()), float(known.max()))
 
 
 def model_note(run: RunInfo, recogniser_sha256: str) -> str:

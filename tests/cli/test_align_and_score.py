@@ -52,7 +52,7 @@ def test_the_main_job(command_line: CommandLine, photos: Path, tmp_path: Path) -
     assert [row["rank"] for row in rows] == ["1", "2", "3", "", ""]
     qualities = [float(row["quality"]) for row in rows[:3]]
     assert qualities == sorted(qualities, reverse=True)
-    assert [row["percentile"] for row in rows[:3]] == ["100.00", "66.67", "33.33"]
+    assert [row["percentile"] for row in rows[:3]] == ["100.00", "66.66", "33.33"]
     assert {row["path"]: row["status"] for row in rows[3:]} == {
         "corrupt.jpg": "unreadable",
         "no_face.png": "no_face",

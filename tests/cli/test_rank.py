@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_a_run_without_scores_has_no_best(
     assert done.returncode == 1
     assert "has no scores; it was made by detect" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_ranking_that_says_nothing_says_so(command_line: CommandLine, tmp_path: Path) -> None:
+    faces = [replace(face(tmp_path, f"{n}.jpg", 1 + n * 1e-8), sha256=str(n)) for n in range(3)]
+    write_run(tmp_path / "equal", faces)
+    for arguments in (["rank", "equal"], ["merge", "equal", "-o", "merged", "--no-report"]):
+        done = command_line(*arguments)
+        assert "Warning: all faces have the same quality, 1; the ranking" in done.stderr
+    write_run(tmp_path / "unlike", [*faces, face(tmp_path, "x.jpg", 0.9)])
+    assert command_line("rank", "unlike").stderr == ""
 
 
 def test_groups(command_line: CommandLine, runs: Path) -> None:

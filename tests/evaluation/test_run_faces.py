@@ -12,6 +12,7 @@ from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.job import (
     baselines,
     crop_files,
+    is_constant,
     model_note,
     other_faces,
     own_method,
@@ -28,8 +29,9 @@ from tests.ledgers import write_run
 
 def record(path: str, face: int | None, quality: float | None, **more) -> Record:
     status = more.pop("status", "ok" if quality is not None else "no_face")
-    known = {"face_px": 50.0, "sharpness": 2.0, "confidence": 0.99, "embedding_norm": 9.0}
-    known = known if status == "ok" else {}
+    some = (quality or 0) / 10
+    known = {"face_px": 50 + some, "sharpness": 2.0, "confidence": 0.9 + some,
+             "embedding_norm": 9 + some} if status == "ok" else {}  # fmt: skip
     return Record(path, "/photos", face, status, quality=quality, **{**known, **more})
 
 
@@ -108,17 +110,30 @@ def test_a_run_of_other_faces_is_told(tmp_path: Path) -> None:
     assert told("central", landmarks=Path("faces.csv")) == ""
 
 
+def test_constant_values() -> None:
+    assert is_constant([0.5, np.nan, 0.5, 0.5 + 1e-7])
+    assert is_constant([-3.0] * 3)
+    assert is_constant([0.0] * 3)
+    assert not is_constant([0.5, 0.5])
+    assert not is_constant([0.5, 0.5, 0.5001])
+    assert not is_constant([np.nan] * 5)
+
+
 def test_methods(folder: Path) -> None:
     faces = read_run_faces(folder)
     (name,) = own = own_method(faces, "w" * 64)
     assert name == "FaceQAN fast"
     assert own[name].note == "S"
     assert own_method(faces, "v" * 64)[name].note == "C"
-    made, lacking = baselines(faces, own, "v" * 64)
+    made, left_out = baselines(faces, own, "v" * 64)
     assert list(made) == ["face size", "detector confidence", "embedding norm"]
-    assert lacking == ["sharpness"]
+    assert left_out == ["Not measured in this run: sharpness"]
     assert [method.note for method in made.values()] == ["", "", "C"]
     assert {method.kind for method in made.values()} == {"simple"}
+    faces.values["embedding_norm"][:] = 1 + np.arange(len(faces.paths)) % 2 * 1e-7
+    made, left_out = baselines(faces, own, "v" * 64)
+    assert list(made) == ["face size", "detector confidence"]
+    assert left_out[1:] == ["Left out, the same for all faces: embedding norm"]
     taken = {"embedding norm": own[name]}
     assert "embedding norm" not in baselines(faces, taken, "w" * 64)[0]
     detected = Settings(task="detect")
