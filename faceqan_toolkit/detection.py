@@ -63,7 +63,7 @@ class PhotoDetector(ABC):
     """
 
     certain: float
-    """Confidence that no face found in a photo lying on its side has: no other turn is tried."""
+    """Confidence above which an upright face is trusted and turned copies are not searched."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -100,9 +100,10 @@ class PhotoDetector(ABC):
                 pass
             full = photo if photo.reduction == 1 else decode_full(photo)
             found = distinct_faces([*found, *self._find(full, tiled=True)])
-        if not found:
-            raise NoFace("; ".join(["no face found", *self._advice(photo)]))
-        return accept_faces(found, settings)
+        try:
+            return accept_faces(found, settings)
+        except NoFace as error:
+            raise NoFace("; ".join([error.reason, *self._advice(photo)])) from None
 
     def _has_tiles(self, photo: Photo) -> bool:
         """Return whether a photo is to be searched in tiles, too."""

@@ -78,10 +78,10 @@ class EmbeddingNorm(QualityEstimator):
         """
         if have_equal_lengths(self.embedder):
             raise SettingsError(
-                f"the method norm ranks by the length of embeddings, and those of "
-                f"{self.embedder.name} all have the same: the network divides them by it. Take "
-                "another method, or export the network without that division, or with the length "
-                "as a second output (N, 1), which is then taken"
+                "the method norm ranks by the length of embeddings, and all embeddings of "
+                f"{self.embedder.name} have the same length, because the network normalises them. "
+                "Use another method, or export the network without the normalisation, or with the "
+                "length as a second output (N, 1), which is then taken"
             )
 
     def _score_block(self, faces: Tensor) -> list[Score]:

@@ -161,7 +161,7 @@ def by_file(
 
     Args:
         connection: gets the table.
-        file: CSV, UTF-8, with a header: `path`, as in rankings or absolute, and columns.
+        file: CSV with a header: `path`, as in rankings or absolute, and columns.
         column: of the file.
         rows: SQL, a table or a query in brackets, for rows with `path` and `root`.
 

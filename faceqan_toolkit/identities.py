@@ -87,7 +87,9 @@ class People:
         rule: the rule.
         number: number of identities.
         nobody: number of photos without an identity.
-        below: number of identities one folder deeper, if there is only one.
+        below: if there is only one identity, the number of them at the first deeper folder that
+            has several; 0 if none has.
+        below_level: the number of that folder.
         repeated: number of folders that stand below several roots by the same name.
     """
 
@@ -95,6 +97,7 @@ class People:
     number: int
     nobody: int
     below: int = 0
+    below_level: int = 0
     repeated: int = 0
 
     def text(self, consequence: str = "left out") -> str:
@@ -107,9 +110,9 @@ class People:
         parts = [f"identity = {self.rule.title}, {people}"]
         if self.nobody:
             parts.append(f"{counted(self.nobody, 'photo')} without an identity: {consequence}")
-        if self.below > 1:
+        if self.below:
             parts.append(
-                f"all lie in one folder: --identity {self.rule.level + 1} would find "
+                f"all lie in one folder: --identity {self.below_level} would find "
                 f"{self.below:,} people"
             )
         if self.repeated:
@@ -182,10 +185,12 @@ def count_people(
     number, nobody = count("identity"), count("path", where="identity IS NULL")
     if rule.table is not None:
         return People(rule, number, nobody)
-    alone = number == 1 and rule.level in range(1, DEEPEST)
-    below = count("identity", IdentityRule(rule.level + 1)) if alone else 0
+    level, below = rule.level, number
+    while below == 1 and 1 <= level < DEEPEST:  # ends where no path has so many folders
+        level += 1
+        below = count("identity", IdentityRule(level))
     repeated = number - count("substr(identity, length(root) + 1)")
-    return People(rule, number, nobody, below, repeated)
+    return People(rule, number, nobody, below if number == 1 < below else 0, level, repeated)
 
 
 def main_faces(run: RunInfo, rule: IdentityRule) -> tuple[list[dict[str, Any]], People]:

@@ -18,8 +18,8 @@ ALGORITHM_VERSION = 2
 """Raised whenever the same settings give a crop another score than before."""
 
 DETECTION_VERSION = 2
-"""Raised whenever the same settings find or choose other faces than before; runs of version 0.1
-name none."""
+"""Raised whenever the same settings find or choose other faces than before. Runs of version 0.1 do
+not record it."""
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "align-and-score": ("detection", "alignment", "quality"),

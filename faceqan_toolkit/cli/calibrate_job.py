@@ -175,7 +175,8 @@ def _embedded(
     if people < 2:
         raise CalibrationError(
             f"not enough data: {people} {'person' if people == 1 else 'people'} in {run.folder}; "
-            "one half of the people chooses, the other reports"
+            "one half of the people chooses, the other reports. --identity tells people apart by "
+            "another folder of their paths, or by a table"
         )
     return known, vectors
 

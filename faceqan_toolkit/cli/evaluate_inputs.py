@@ -77,16 +77,6 @@ def refuse(names: Sequence[str], why: str) -> None:
             raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
 
 
-def repeated(duplicates: Sequence[str], conflicting: Sequence[str]) -> list[str]:
-    """Return what is said of paths that stand in a file more than once."""
-    told = []
-    if duplicates:
-        told.append(f"{len(duplicates):,} stand there twice with equal values, {duplicates[0]}")
-    if conflicting:
-        told.append(f"{len(conflicting):,} with different values, left out: {conflicting[0]}")
-    return told
-
-
 def tell(what: str, lines: Sequence[str]) -> None:
     """Say on standard error how an input fits the data set."""
     click.echo(f"{what}: {'; '.join(lines)}", err=True)

@@ -21,7 +21,6 @@ from faceqan_toolkit.cli.evaluate_inputs import (
     named,
     named_scores,
     refuse,
-    repeated,
     scores_of,
     tell,
 )
@@ -36,6 +35,7 @@ from faceqan_toolkit.evaluation.compare import compared
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
 from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
+from faceqan_toolkit.evaluation.matching import told_paths
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.output import write_evaluation
 from faceqan_toolkit.evaluation.protocols.base import Protocol
@@ -45,7 +45,7 @@ from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
 from faceqan_toolkit.identities import IdentityRule
 from faceqan_toolkit.runs import RunInfo, read_run
-from faceqan_toolkit.settings import ModelOptions, Settings
+from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings
 from faceqan_toolkit.wording import counted, reason_of
 
 SETTINGS = {item.name for item in fields(Settings)}
@@ -84,7 +84,7 @@ class Job:
         for name, method in methods.items():
             if job.is_constant(method.quality):
                 click.echo(
-                    f"Warning: {name} gives all faces the same quality; its curve says nothing",
+                    f"Warning: {name} gives all faces the same quality; its curve is meaningless",
                     err=True,
                 )
         # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
@@ -228,7 +228,10 @@ class Job:
         """
         if "faces" not in self.chosen or is_given("faces") or not (folder / "run.json").exists():
             return
-        before = job.face_policy(read_run(folder))
+        run = read_run(folder)
+        if run.content["identity"].get("detection") != DETECTION_VERSION:
+            return  # no choice of faces lets this version go on with it
+        before = job.face_policy(run)
         if settings.task != "score" and before not in (None, settings.faces):
             raise RunError(
                 f"{folder} was made with --faces {before}, and {self.name} takes --faces "
@@ -247,7 +250,10 @@ class Job:
             table = read_embeddings(recogniser.embeddings)
             vectors, match = table.match(self.protocol.paths)
             lines = match.lines()
-            lines += repeated(table.duplicates, table.conflicting)
+            lines += told_paths(
+                ("several times in it with equal values", table.duplicates),
+                ("left out, with different values", table.conflicting),
+            )
             self.matched["embeddings"] = lines[0]
             tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
             if not sum(match.rules.values()):

@@ -181,7 +181,7 @@ def faces_option(default: str = Settings.faces) -> Callable[[F], F]:
     """Return the option `--faces` with a default."""
     return _option(
         "--faces", type=click.Choice(FACE_POLICIES), default=default,
-        help="Which faces of a photo count.",
+        help="Which detected faces to score.",
     )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def other_faces(run: RunInfo, protocol: Protocol, policy: str | None) -> str:
         return ""
     return (
         f"Warning: {run.folder} was made with --faces {made}, {protocol.name} takes --faces "
-        f"{policy}: photos with several faces may be compared by somebody else's"
+        f"{policy}: in photos with several faces another person's may have been scored"
     )
 
 

@@ -46,6 +46,16 @@ BARE_NAME_SQL = rf"""
 """`bare_name` of a column `path`, for DuckDB."""
 
 
+def told_paths(*kinds: tuple[str, Sequence[str]], examples: int = 3) -> list[str]:
+    """Return a clause with the number of paths and some examples, for each kind that has any."""
+    told = []
+    for what, paths in kinds:
+        if paths:
+            more = f" and {len(paths) - examples:,} more" if len(paths) > examples else ""
+            told.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
+    return told
+
+
 @dataclass(frozen=True)
 class Match:
     """Which of the given paths belongs to which of the wanted ones.

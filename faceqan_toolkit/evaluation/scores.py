@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
-from faceqan_toolkit.evaluation.matching import Match, match_paths
+from faceqan_toolkit.evaluation.matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.plain_pickle import load_plain
 from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.paths import path_text
@@ -80,18 +80,14 @@ class ScoreTable:
     conflicting: tuple[str, ...] = ()
     other_faces: int = 0
 
-    def remarks(self, examples: int = 3) -> list[str]:
+    def remarks(self) -> list[str]:
         """Return what was not taken as it stands in the file: a clause for each kind."""
-        told = []
         unscored = [self.paths[row] for row in np.flatnonzero(np.isnan(self.values))]
-        for what, paths in (
+        told = told_paths(
             ("without a score in it", unscored),
-            ("several times in it with equal scores", list(self.duplicates)),
-            ("left out, with different scores", list(self.conflicting)),
-        ):
-            if paths:
-                more = f" and {len(paths) - examples:,} more" if len(paths) > examples else ""
-                told.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
+            ("several times in it with equal scores", self.duplicates),
+            ("left out, with different scores", self.conflicting),
+        )
         if self.other_faces:
             told.append(f"{counted(self.other_faces, 'row')} of further faces not used")
         return told
