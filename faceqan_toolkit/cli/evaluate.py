@@ -39,8 +39,8 @@ input_options = stack(
     ),
     click.option(
         "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
-        help="Scores made elsewhere, or a run; may be repeated. COLUMN: the score column, if it has "
-        "an unusual name.",
+        help="Scores made elsewhere, or a run; may be repeated. COLUMN: the score column, if its "
+        "name is unusual.",
     ),
     click.option(
         "--embeddings", metavar="NAME=FILE",
