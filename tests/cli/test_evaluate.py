@@ -17,7 +17,7 @@ import torch
 
 from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.photos import decode_bytes
-from tests.conftest import DATA, SAMPLES, CommandLine, read_rgb
+from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb
 from tests.evaluation.protocols import trees
 
 QUICK = ("--preset", "instant", "--device", "cpu", "--bootstrap", "20", "--format", "png",
@@ -103,7 +103,7 @@ def done(lfw, tmp_path_factory):
                *QUICK, "--legacy-pickle", "old.pkl"]  # fmt: skip
     shutil.copytree(root, folder / "LFW")
     told = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        command, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     return folder, told
