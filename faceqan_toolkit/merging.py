@@ -105,6 +105,14 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
         raise RunError(f"{output} is a run of its own; choose a new folder")
     if len(before.get("invocations", [])) > merged["invocations"]:
         raise RunError(f"{output} was continued since it was merged; choose a new folder")
+    if not before.get("counts"):
+        return  # that merge did not end, so nothing is lost
+    given = {run.folder.resolve() for run in runs}
+    if lost := [run for run in merged.get("runs", ()) if Path(run).resolve() not in given]:
+        raise RunError(
+            f"{output} also holds what was merged from {', '.join(lost)}; give all of its runs, "
+            "or choose a new folder"
+        )
 
 
 def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo]) -> None:

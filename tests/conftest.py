@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,18 @@ BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CommandLine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+HANG = 1800
+"""Seconds after which whatever is waited for counts as hung, however busy the machine is. No test
+asserts that something takes less time than something else."""
+
+
+def wait_until(done: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + HANG
+    while not done():
+        assert time.monotonic() < deadline, "hung"
+        time.sleep(0.005)
 
 
 def in_every_encoding(text: str) -> list[bytes]:
@@ -93,7 +106,7 @@ def command_line(tmp_path: Path) -> CommandLine:
         environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
         return subprocess.run(
             command, capture_output=True, text=True, cwd=options.pop("cwd", tmp_path),
-            env=environment, timeout=300, check=False, **options,
+            env=environment, timeout=HANG, check=False, **options,
         )  # fmt: skip
 
     return run

@@ -18,7 +18,7 @@ from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import read_run
 from faceqan_toolkit.types import Record
 from tests.cli.test_evaluate import fill
-from tests.conftest import DATA, SAMPLES
+from tests.conftest import DATA, HANG, SAMPLES
 from tests.embedders.layouts import fill as random_weights
 from tests.embedders.layouts import shapes
 from tests.embedders.test_architectures import saved
@@ -52,7 +52,7 @@ def why_not(arguments: list[str]) -> str:
 def invoke(folder: Path, arguments: list[str]) -> Done:
     return subprocess.run(
         [sys.executable, "-m", "faceqan_toolkit", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
         env={**os.environ, "FACEQAN_TOOLKIT_MODELS": str(folder / "models")},
     )  # fmt: skip
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.conftest import HANG
+
 PROBE = """
 import resource, sys
 from faceqan_toolkit.allocator import keep_freed_buffers
@@ -24,7 +26,7 @@ print(faults(20))
 
 def faults(way: str) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, way], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", PROBE, way], capture_output=True, text=True, check=True, timeout=HANG
     )
     return int(done.stdout)
 

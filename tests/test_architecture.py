@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import faceqan_toolkit
+from tests.conftest import HANG
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
@@ -152,7 +153,7 @@ print({"torch", "torchvision", "facenet_pytorch"} & set(sys.modules))
 
 def python(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG
     )
     return done.stdout.strip()
 

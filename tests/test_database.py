@@ -54,7 +54,7 @@ from faceqan_toolkit.database import connect
 from faceqan_toolkit.runs import read_run
 with connect(ledger=read_run(Path(sys.argv[1]))):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

@@ -17,6 +17,7 @@ import torch
 
 from faceqan_toolkit import diagnosis, facenet_weights, weights
 from faceqan_toolkit.diagnosis import Finding, advice_for
+from tests.conftest import HANG
 from tests.test_docs_commands import ROOT, tomllib
 
 Usage = namedtuple("Usage", "total used free")
@@ -36,7 +37,7 @@ def doctor(stubs: Path, code: str = "") -> subprocess.CompletedProcess[str]:
     program += "from faceqan_toolkit.cli import cli; cli(['doctor'])"
     return subprocess.run(
         [sys.executable, "-c", program],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def test_other_commands_name_doctor_when_a_package_is_missing(tmp_path: Path) ->
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
     program += "from faceqan_toolkit.cli import cli; cli(['rank', '.'])"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG, check=False
     )
     assert done.returncode == 1
     assert done.stderr == (

@@ -146,6 +146,9 @@ def test_folders_that_hold_something_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a run of its own"):
         merged(tmp_path / "own", one, two)
     merged(tmp_path / "merged", one, two)
+    with pytest.raises(RunError, match=r"also holds what was merged from \S+two; give all of its"):
+        merged(tmp_path / "merged", one)
+    assert len(Ranking(read_run(tmp_path / "merged")).rows()) == 2
     write(tmp_path / "merged", record("more"))
     with pytest.raises(RunError, match="continued since"):
         merged(tmp_path / "merged", one, two)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from faceqan_toolkit.prefetch import prefetch, prefetch_map
+from tests.conftest import HANG, wait_until
 
 
 def test_order_and_end() -> None:
@@ -26,10 +27,8 @@ def test_it_works_ahead_but_not_without_bound() -> None:
 
     items = prefetch(produce(), 4)
     assert next(items) == 0
-    deadline = time.monotonic() + 5
-    while len(produced) < 6 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
+    wait_until(lambda: len(produced) >= 6)
+    time.sleep(0.3)  # for those that must not come
     assert len(produced) == 6  # one taken, four waiting, one in hand
     assert list(items) == list(range(1, 20))
 
@@ -65,7 +64,7 @@ def test_mapping_keeps_the_order(threads: int) -> None:
 
 def test_mapping_is_shared_out_and_bounded() -> None:
     begun, at_once, most = [], 0, 0
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Barrier(3)
 
     def work(number: int) -> int:
         nonlocal at_once, most
@@ -73,14 +72,15 @@ def test_mapping_is_shared_out_and_bounded() -> None:
             begun.append(number)
             at_once += 1
             most = max(most, at_once)
-        time.sleep(0.05)
+        if number < 3:  # the first three only go on together
+            together.wait(HANG)
         with lock:
             at_once -= 1
         return number
 
     results = prefetch_map(work, range(40), 6, 3)
     assert next(results) == 0
-    time.sleep(0.5)
+    time.sleep(0.3)  # for those that must not come
     assert most == 3
     assert len(begun) <= 1 + 6 + 1  # taken, ahead, in the hand that would put it there
     assert list(results) == list(range(1, 40))

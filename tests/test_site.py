@@ -15,6 +15,7 @@ import pytest
 
 import faceqan_toolkit
 from faceqan_toolkit.cli import cli
+from tests.conftest import HANG
 
 pytest.importorskip("mkdocs", reason="needs extra docs")
 pytest.importorskip("mkdocstrings", reason="needs extra docs")
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 def build(checkout: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "-d", str(site)],
-        cwd=checkout, capture_output=True, text=True, timeout=120, check=False,
+        cwd=checkout, capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
 
 

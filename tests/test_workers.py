@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.conftest import HANG
+
 CODE = """
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np, torch
@@ -26,7 +28,7 @@ print(found.confidences.tolist(), found.landmarks.tolist())
 def run(threads: int) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(threads=threads)],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=HANG,
     )  # fmt: skip
     return done.stdout.splitlines()
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ import pytest
 import torch
 
 from faceqan_toolkit.cells import unguard
-from tests.conftest import SAMPLES, CommandLine
+from tests.conftest import HANG, SAMPLES, CommandLine
+from tests.pausing import go_on, pausing, wait_for_pause
 
 QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 MAIN = "align-and-score"
@@ -171,12 +171,9 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
-def wait_for_parts(run: Path, number: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while len(list((run / "records").glob("part-*.parquet"))) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def after_parts(folder: Path, number: int) -> str:
+    """Return code that makes a run write every record at once, and stop after some of them."""
+    return f"{FLUSH_ALWAYS}\n{pausing(folder, 'ledger:Ledger.write', number)}"
 
 
 def recorded(run: Path) -> list[str]:
@@ -189,13 +186,13 @@ def test_kill_9_loses_nothing_that_was_written(
     command_line: CommandLine, many: Path, tmp_path: Path
 ) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
-    process = start(arguments, tmp_path, FLUSH_ALWAYS)
-    wait_for_parts(tmp_path / "run", 3, process)
+    process = start(arguments, tmp_path, after_parts(tmp_path, 3))
+    wait_for_pause(tmp_path, process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     before = recorded(tmp_path / "run")
-    assert 3 <= len(before) < 12
+    assert len(before) == 3
     assert not (tmp_path / "run/rankings.csv").exists()
 
     assert command_line(*arguments).returncode == 3
@@ -213,14 +210,10 @@ def test_kill_9_loses_nothing_that_was_written(
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 def test_ctrl_c_flushes_and_says_so(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
-    process = start(arguments, tmp_path)
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "run").glob("crops/*.png"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    process = start(arguments, tmp_path, pausing(tmp_path, "cli.progress:Progress.advance", 2))
+    wait_for_pause(tmp_path, process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "Interrupted." in stderr
@@ -229,14 +222,12 @@ def test_ctrl_c_flushes_and_says_so(command_line: CommandLine, many: Path, tmp_p
     assert len(recorded(tmp_path / "run")) == 12
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP on Windows")
 def test_two_processes_on_one_run(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
-    first = start(arguments, tmp_path, FLUSH_ALWAYS)
-    wait_for_parts(tmp_path / "run", 1, first)
-    first.send_signal(signal.SIGSTOP)  # or it would be done before the second one has begun
+    first = start(arguments, tmp_path, after_parts(tmp_path, 1))
+    wait_for_pause(tmp_path, first)
     second = command_line(*arguments)
-    first.send_signal(signal.SIGCONT)
+    go_on(tmp_path)
     first.communicate()
     assert first.returncode == 3
     assert second.returncode == 1

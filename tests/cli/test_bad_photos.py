@@ -14,7 +14,7 @@ import pyarrow.dataset as pads
 import pytest
 
 from faceqan_toolkit.cells import unguard
-from tests.conftest import CommandLine
+from tests.conftest import HANG, CommandLine
 from tests.corpus import MAX_PIXELS, is_special, make_corpus
 
 pytestmark = [
@@ -41,7 +41,7 @@ def rows_of(run: Path) -> list[dict[str, object]]:
 MEASURE = """
 import resource, subprocess, sys
 file, *arguments = sys.argv[1:]
-done = subprocess.run([sys.executable, "-m", "faceqan_toolkit", *arguments], timeout=240)
+done = subprocess.run([sys.executable, "-m", "faceqan_toolkit", *arguments])
 with open(file, "w") as peak:
     peak.write(str(1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 sys.exit(done.returncode)
@@ -54,7 +54,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
     peak = cwd / "peak.txt"
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, peak, *map(str, arguments)],
-        capture_output=True, cwd=cwd, timeout=300, check=False,
+        capture_output=True, cwd=cwd, timeout=HANG, check=False,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
@@ -65,7 +65,7 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
 
-QUICK = ("--preset", "instant", "--device", "cpu", "--workers", "2", "--photo-timeout", "60")
+QUICK = ("--preset", "instant", "--device", "cpu", "--workers", "2", "--photo-timeout", "1800")
 ALIGN = ("--device", "cpu", "--workers", "2", "--detector", "yunet",
          "--max-pixels", str(MAX_PIXELS))  # fmt: skip
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_align_and_score import FLUSH_ALWAYS, recorded, wait_for_parts
-from tests.conftest import SAMPLES, CommandLine
+from tests.cli.test_align_and_score import after_parts, recorded
+from tests.conftest import HANG, SAMPLES, CommandLine
+from tests.pausing import wait_for_pause
 from tests.sources.makers import write_tar
 
 JOB = ("align-and-score", "--preset", "instant", "--device", "cpu", "--workers", "1")
@@ -33,14 +34,14 @@ def test_interrupted_and_gone_on_with(
         name = ("astronaut.jpg", "hopper_dark.jpg", "hopper.jpg", "no_face.png")[number % 4]
         shutil.copy2(SAMPLES / name, tmp_path / "photos" / f"{number:02d}_{name}")
     job = [*JOB, "photos", "--engine", engine, "-o", "run"]
-    program = f"{FLUSH_ALWAYS}\nfrom faceqan_toolkit.cli import main; main()"
+    program = f"{after_parts(tmp_path, 2)}\nfrom faceqan_toolkit.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *job],
         cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    wait_for_parts(tmp_path / "run", 2, process)
+    wait_for_pause(tmp_path, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: whoever belongs to the command
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     before = recorded(tmp_path / "run")

@@ -22,7 +22,7 @@ from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.evaluation.options import FACES
 from faceqan_toolkit.photos import decode_bytes
 from faceqan_toolkit.settings import Settings
-from tests.conftest import DATA, SAMPLES, CommandLine, read_rgb
+from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb
 from tests.evaluation.protocols import trees
 from tests.ledgers import write_run
 
@@ -109,7 +109,7 @@ def done(lfw, tmp_path_factory):
                *QUICK, "--legacy-pickle", "old.pkl"]  # fmt: skip
     shutil.copytree(root, folder / "LFW")
     told = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        command, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     return folder, told

@@ -21,7 +21,8 @@ from tests.cli.test_align_and_score import (
     recorded,
     start,
 )
-from tests.conftest import CommandLine
+from tests.conftest import HANG, CommandLine
+from tests.pausing import pausing, wait_for_pause
 
 __all__ = ["many"]  # a fixture
 
@@ -41,7 +42,7 @@ def in_namespace(script: str, *arguments: str, cwd: Path) -> subprocess.Complete
     """Run a shell script that may mount; the mounts are gone when it ends."""
     return subprocess.run(
         ["unshare", "-rm", "sh", "-e", "-c", script, sys.executable, *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        cwd=cwd, capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_nobody_can_be_told(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "faceqan_toolkit", *arguments],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=HANG, check=False,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "Error: No space left on device\n"
@@ -120,16 +121,13 @@ def test_a_run_that_has_become_read_only(
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.5])
 def test_ctrl_c_twice(command_line: CommandLine, many: Path, tmp_path: Path, pause: float) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
-    process = start(arguments, tmp_path, FLUSH_ALWAYS)
-    deadline = time.monotonic() + 120
-    while len(list((tmp_path / "run").glob("crops/*.png"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    second_photo = pausing(tmp_path, "cli.progress:Progress.advance", 2)
+    process = start(arguments, tmp_path, f"{FLUSH_ALWAYS}\n{second_photo}")
+    wait_for_pause(tmp_path, process)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(pause)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     again = command_line(*arguments)
@@ -148,7 +146,7 @@ time.time_ns = lambda: int(time.time() * 1e9)
 def test_a_clock_that_jumps(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
     arguments = [MAIN, str(many), "-o", "run", *QUICK]
     process = start(arguments, tmp_path, JUMPING + FLUSH_ALWAYS)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr
     assert command_line(*arguments[:3], "whole", *arguments[4:]).returncode == 3
     one, other = (tmp_path / name / "rankings.csv" for name in ("run", "whole"))
@@ -179,7 +177,7 @@ def removing(*arguments):
 job._plan = removing
 """
     process = start([MAIN, str(many), "-o", "run", *QUICK], tmp_path, code)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr
     assert "Traceback" not in stderr
     status = {row["path"]: row["status"] for row in read_csv(tmp_path / "run/rankings.csv")}

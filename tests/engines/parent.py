@@ -1,4 +1,4 @@
-"""A run whose worker processes are busy for a minute: `python -m tests.engines.parent RUN`."""
+"""A run whose worker processes are busy for an hour: `python -m tests.engines.parent RUN`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from faceqan_toolkit.embedders.base import Embedder
@@ -14,7 +16,8 @@ from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record, Score
 
-SLOW_SECONDS = 4.0
+GATE_SECONDS = 300
+"""How long a photo waits at its gate at most; only a test that fails waits so long."""
 
 
 def die() -> None:
@@ -24,17 +27,24 @@ def die() -> None:
     os._exit(137)
 
 
+def gate(folder: Path) -> Path:
+    """Return the file that opens the gate for the gated photos of a folder."""
+    return folder.with_name("gate")
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + GATE_SECONDS
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 class Blocks:
-    """A scorer of several faces at once, as a GPU is; the process's cores are free meanwhile."""
+    """A scorer of several faces at once, as a GPU is."""
 
     embedder = Embedder()
     block_faces, backend = 4, "stub"
 
-    def __init__(self, seconds: float = 0) -> None:
-        self.seconds = seconds
-
     def score(self, crops) -> list[Score]:
-        time.sleep(self.seconds if crops else 0)
         return [Score(1.0, 1.0) for _ in crops]
 
 
@@ -49,8 +59,8 @@ class Accidents(Pipeline):
             die()
         if "hanging" in source.path:
             time.sleep(600)
-        if "slow" in source.path:
-            time.sleep(SLOW_SECONDS)
+        if "gated" in source.path:
+            wait_for(gate(Path(source.root)).exists)
         if "full" in source.path:
             raise RunError("cannot write: No space left on device")
         return super().prepare(source)
@@ -66,20 +76,19 @@ def accidents_in_blocks(settings: Settings, crops_folder: Path | None) -> Pipeli
     return pipeline
 
 
-PREPARE_SECONDS, BLOCK_SECONDS = 0.12, 0.16
+class Together(Pipeline):
+    """Each photo waits until as many as make a block are being prepared at the same time."""
 
-
-class SlowPreparation(Pipeline):
-    """Preparing four photos takes three times as long as scoring them."""
+    barrier = threading.Barrier(Blocks.block_faces)
 
     def prepare(self, source: PhotoSource) -> Prepared:
-        time.sleep(PREPARE_SECONDS)
+        self.barrier.wait(GATE_SECONDS)
         return super().prepare(source)
 
 
-def slow_preparation(settings: Settings, crops_folder: Path | None) -> Pipeline:
-    pipeline = SlowPreparation(settings, crops_folder=crops_folder)
-    pipeline.scorer = Blocks(BLOCK_SECONDS)
+def together(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    pipeline = Together(settings, crops_folder=crops_folder)
+    pipeline.scorer = Blocks()
     return pipeline
 
 
@@ -112,10 +121,10 @@ def hard_to_start_again(settings: Settings, crops_folder: Path | None) -> Pipeli
 
 
 class Sleeping(Pipeline):
-    """One that is at its first photo for a minute."""
+    """One that is at its first photo for an hour."""
 
     def prepare(self, source: PhotoSource) -> Prepared:
-        time.sleep(60)
+        time.sleep(3600)
         return super().prepare(source)
 
 
@@ -123,13 +132,25 @@ def sleeping(settings: Settings, crops_folder: Path | None) -> Pipeline:
     return Sleeping(settings, crops_folder=crops_folder)
 
 
+HELD = "held"
+"""What the note of a photo says that is begun while the file `hold` is there."""
+
+
 class Noting(Pipeline):
-    """Takes its time, and notes beside the photos which Ray node, or parent, is at which photo."""
+    """Takes its time, and notes beside the photos which Ray node, or parent, is at which photo.
+
+    While the file `hold` is there, no photo that is begun ends.
+    """
 
     def prepare(self, source: PhotoSource) -> Prepared:
         notes = Path(source.root).with_name("notes")
+        hold = notes.with_name("hold")
         place = f"{os.environ.get('RAY_RAYLET_PID')}.{os.getppid()}"
-        (notes / f"{source.path}.{place}").touch()
+        note = notes / f"{source.path}.{place}"
+        note.touch()
+        if hold.exists():
+            note.write_text(HELD)
+            wait_for(lambda: not hold.exists())
         time.sleep(0.3)
         return super().prepare(source)
 

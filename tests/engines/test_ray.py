@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Record
-from tests.conftest import SAMPLES, CommandLine
+from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
@@ -173,7 +172,7 @@ ray.shutdown()
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     actors = {note.name.rsplit(".")[-1] for note in notes.iterdir()}
@@ -257,7 +256,7 @@ run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_p
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found, lost, outstanding = pickle.loads((tmp_path / "found.pickle").read_bytes())
@@ -267,6 +266,15 @@ run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_p
     assert lost in nodes.values(), "it had given records"
     assert outstanding, "it was at work on others"
     assert any(nodes[path] != lost for path in outstanding), "others did them again"
+
+
+def held(notes: Path, pid: str) -> set[str]:
+    """Return the photos that a node is held at."""
+    return {
+        note.name.rsplit(".", 2)[0]
+        for note in notes.iterdir()
+        if f".{pid}." in note.name and note.read_text() == pipelines.HELD
+    }
 
 
 def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
@@ -291,18 +299,13 @@ def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
         if lost:
             continue
         given = {photo[0].node for photo in found}
-        done = {photo[0].path for photo in found}
-        for pid, node in raylets.items():
-            # begun just now, so not answered yet
-            at_work = {
-                note.name.rsplit(".", 2)[0]
-                for note in notes.iterdir()
-                if f".{pid}." in note.name and time.time() - note.stat().st_mtime < 0.15
-            } - done
-            if node.node_id in given and at_work:
-                lost, outstanding = node.node_id, at_work
-                cluster.remove_node(node, allow_graceful=False)
-                break
+        (giver,) = [pid for pid, node in raylets.items() if node.node_id in given][:1]
+        # what is begun from now on is not done before the node is gone
+        (hold := notes.with_name("hold")).touch()
+        wait_until(lambda pid=giver: held(notes, pid))
+        lost, outstanding = raylets[giver].node_id, held(notes, giver)
+        cluster.remove_node(raylets[giver], allow_graceful=False)
+        hold.unlink()
     (output / "found.pickle").write_bytes(pickle.dumps((found, lost, outstanding)))
     ray.shutdown()
     cluster.shutdown()

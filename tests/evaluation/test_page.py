@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faceqan_toolkit.evaluation.page import SHARES, page
+from tests.conftest import HANG
 from tests.evaluation.conftest import HOSTILE
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def test_plain_page(plain) -> None:
 def test_in_a_browser(text: str, evaluations, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     tab = browser.new_page()
+    tab.set_default_timeout(1000 * HANG)
     problems: list[str] = []
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on("console", lambda message: problems.append(message.text))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import HANG
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -38,11 +40,12 @@ def open_report(browser: Browser) -> Iterator[OpenReport]:
         context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True, **options}  # type: ignore[arg-type]
         )
+        context.set_default_timeout(1000 * HANG)
         contexts.append(context)
         page = context.new_page()
         watch(page)
         page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+        page.wait_for_selector("html[data-ready]", state="attached")
         return page
 
     yield open_page

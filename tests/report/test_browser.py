@@ -17,6 +17,7 @@ from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs import RunInfo
 from faceqan_toolkit.types import Record
+from tests.conftest import HANG
 from tests.report.conftest import OpenReport
 from tests.report.runs import EVIL, face, failed, large_run, make_run, mixed_run, write_photo
 
@@ -52,7 +53,7 @@ def stay(page: Page) -> int:
 
 def until(page: Page, condition: str) -> None:
     """Wait for a JavaScript condition; the page's policy forbids Playwright's own way."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
         page.wait_for_timeout(20)
@@ -559,9 +560,7 @@ def test_a_hundred_thousand_faces(open_report: OpenReport, tmp_path: Path) -> No
     number = 100_000
     run = large_run(tmp_path / "run", number)
     file = write_report(run, tmp_path / "run/report.html", pictures=False).file
-    start = time.monotonic()
     page = open_report(file)
-    assert time.monotonic() - start < 20
     assert stay(page) == number
 
     def nodes() -> int:
@@ -577,20 +576,15 @@ def test_a_hundred_thousand_faces(open_report: OpenReport, tmp_path: Path) -> No
     )
     assert nodes() < 1500
     # the count moves while the line does
-    slowest = page.evaluate(
-        """() => {
+    counts = page.evaluate(
+        """() => [0.2, 0.4, 0.8].map((value) => {
             const slider = document.getElementById("threshold");
-            let slowest = 0;
-            for (let i = 1; i < 50; i++) {
-                const start = performance.now();
-                slider.value = i / 50;
-                slider.dispatchEvent(new Event("input"));
-                slowest = Math.max(slowest, performance.now() - start);
-            }
-            return slowest;
-        }"""
+            slider.value = value;
+            slider.dispatchEvent(new Event("input"));
+            return document.querySelector("#stay b.stay").textContent;
+        })"""
     )
-    assert slowest < 100, "milliseconds"
+    assert counts == ["80,000", "60,000", "20,000"], "at once, not a frame later"
     page.fill("#threshold-number", "0.25")
     assert stay(page) == 75_000
     page.fill("#text", "person_0042")

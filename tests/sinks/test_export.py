@@ -12,7 +12,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from faceqan_toolkit.transfer import Plan
 from faceqan_toolkit.types import FileState, Record
 from tests.conftest import CommandLine
 from tests.ledgers import face, tree, write_run
+from tests.pausing import pausing, wait_for_pause
 from tests.sources.makers import MAGIC, picture, write_tar
 
 AS = ("filter", "run", "--to", "set", "--mode", "copy", "--min-quality", "0.5", "--as")
@@ -260,23 +260,12 @@ def test_what_cannot_be_read_is_an_error_and_tried_again(
 def test_kill_9_leaves_no_half_shard(tmp_path: Path, sink: tuple[str, ...]) -> None:
     records = [face(tmp_path / "photos", f"{n % 9}/{n:04d}.jpg", 0.9) for n in range(300)]
     write_run(tmp_path / "run", sorted(records, key=lambda record: record.path))
-    slow = tmp_path / "slow.py"
-    slow.write_text(
-        "import sys, time\n"
-        "from faceqan_toolkit.sinks import export\n"
-        "real = export._sample\n"
-        "def sample(*a, **k):\n    time.sleep(0.01)\n    return real(*a, **k)\n"
-        "export._sample = sample\n"
-        "from faceqan_toolkit.cli import main\nsys.exit(main())\n"
-    )
-    running = subprocess.Popen([sys.executable, slow, *AS, *sink], cwd=tmp_path)
-    end = time.monotonic() + 60
-    started = tmp_path / "set/shards.json"
-    while time.monotonic() < end and not started.exists():
-        time.sleep(0.01)
-    time.sleep(1.2)
+    program = pausing(tmp_path, "sinks.export:_sample", 150)
+    program += "\nfrom faceqan_toolkit.cli import main; main()"
+    running = subprocess.Popen([sys.executable, "-c", program, *AS, *sink], cwd=tmp_path)
+    wait_for_pause(tmp_path, running)
     running.send_signal(signal.SIGKILL)
-    running.wait()
+    assert running.wait() == -signal.SIGKILL
     assert "manifest.csv" in tree(tmp_path / "set")
     arguments = [sys.executable, "-m", "faceqan_toolkit", *AS, *sink]
     subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True)
