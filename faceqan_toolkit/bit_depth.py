@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.errors import UnreadablePhoto
 from faceqan_toolkit.types import Pixels
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC = 256, 257, 258, 262
@@ -76,6 +77,9 @@ def to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:
 
     Returns:
         The samples, and a note for people if the white was told by the values.
+
+    Raises:
+        UnreadablePhoto: floats above 65535, whose white nothing tells.
     """
     if samples.dtype == np.uint8:
         return samples, ""
@@ -106,7 +110,11 @@ def _likely_white(largest: float, floats: bool, usual: int) -> float:
     for white, start in WHITES.items():
         if start <= largest <= white and (floats or white < usual):
             return white
-    return largest if floats else usual
+    if floats:
+        raise UnreadablePhoto(
+            f"floating-point samples up to {largest:g}; a photo has its white at 1, 255 or 65535"
+        )
+    return usual
 
 
 def _are_expanded(samples: NDArray[Any]) -> bool:

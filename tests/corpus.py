@@ -338,7 +338,7 @@ def _samples(corpus: Corpus, image: Image.Image) -> None:
     for name, samples, status in (
         ("0to255", real, OK), ("0to1", real / 255, OK), ("holed", holed, DAMAGED),
         ("nan", np.full_like(real, np.nan), NO_FACE), ("negative", -real, NO_FACE),
-        ("vast", real * np.float32(1e35), NO_FACE),
+        ("vast", real * np.float32(1e35), UNREADABLE),
     ):  # fmt: skip
         corpus.write(f"float_{name}.tif", encoded(Image.fromarray(samples), "TIFF"), status)
     whole = Image.fromarray(grey.astype(np.int32) * 65536)
