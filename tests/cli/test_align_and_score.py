@@ -52,7 +52,7 @@ def test_the_main_job(command_line: CommandLine, photos: Path, tmp_path: Path) -
     assert [row["rank"] for row in rows] == ["1", "2", "3", "", ""]
     qualities = [float(row["quality"]) for row in rows[:3]]
     assert qualities == sorted(qualities, reverse=True)
-    assert [row["percentile"] for row in rows[:3]] == ["100.00", "66.67", "33.33"]
+    assert [row["percentile"] for row in rows[:3]] == ["100.00", "66.66", "33.33"]
     assert {row["path"]: row["status"] for row in rows[3:]} == {
         "corrupt.jpg": "unreadable",
         "no_face.png": "no_face",
@@ -388,12 +388,12 @@ def test_rank_prints_and_exports(command_line: CommandLine, photos: Path, tmp_pa
     assert "hopper_dark.jpg" in done.stdout
     top = command_line("rank", "run", "--top", "1").stdout
     assert len(top.splitlines()) == 2
-    done = command_line("rank", "run", "--format", "pickle", "--format", "parquet", "--bottom", "2")
+    done = command_line("rank", "run", "--format", "pickle", "--format", "parquet")
     assert done.stdout.split() == [str(Path("run/results.pkl")), str(Path("run/rankings.parquet"))]
     results = pickle.loads((tmp_path / "run/results.pkl").read_bytes())
     ranked = read_csv(tmp_path / "run/rankings.csv")
     assert {path: pytest.approx(quality, abs=1e-6) for path, quality in results.items()} == {
-        row["path"]: float(row["quality"]) for row in ranked[1:3]
+        row["path"]: float(row["quality"]) for row in ranked[:3]
     }
     assert all(np.isscalar(quality) for quality in results.values())
     done = command_line("rank", photos)
