@@ -250,16 +250,18 @@ class Run:
             RunError: it cannot be written.
         """
         self._flushed = time.monotonic()
-        if not self._waiting:
+        # taken out first: an interrupt right after the write must not have them written again
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
             return
         try:
-            self.ledger.write([as_table(self._waiting)])
+            self.ledger.write([as_table(waiting)])
         except OSError as error:
+            self._waiting = waiting
             raise RunError(
                 f"cannot write to {self.ledger.folder}: {reason_of(error)}; parts written "
                 "before are safe, the same command goes on from there"
             ) from error
-        self._waiting = []
 
     def compact(self) -> None:
         """Join the ledger's parts if they have become many.

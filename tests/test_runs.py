@@ -11,6 +11,7 @@ import pytest
 
 from faceqan_toolkit import ledger, runs
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.ledger import Ledger
 from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.runs import Run, read_run
 from faceqan_toolkit.settings import Settings
@@ -124,6 +125,22 @@ def test_of_checksums_the_first_digits_are_shown(tmp_path: Path) -> None:
         with pytest.raises(RunError) as refused:
             Run(tmp_path / "run", Settings(preset=preset), weights)
         assert str(refused.value).splitlines()[1:-1] == lines
+
+
+def test_an_interrupt_right_after_a_write_doubles_nothing(tmp_path: Path, monkeypatch) -> None:
+    write = Ledger.write
+
+    def interrupted(self: Ledger, tables) -> None:
+        write(self, tables)
+        raise KeyboardInterrupt
+
+    with open_run(tmp_path / "run") as run:
+        run.append([record(photo(tmp_path / "photos", "a.jpg"))])
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run.flush()
+    assert [row["path"] for row in rows(tmp_path / "run")] == ["a.jpg"]
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
