@@ -71,20 +71,21 @@ def select_faces(
     numbered = list(enumerate(possible + impossible))
     if policy == "all":
         return numbered
-    numbered = numbered[: len(possible)] or numbered
-    if len(numbered) > 1:
-        numbered = [item for item in numbered if not doubtful(item[1])] or numbered
-    if policy == "largest":
-        return numbered[:1]
-    if policy == "confident":
-        return [max(numbered, key=lambda item: (_confidence(item[1]), -item[0]))]
     centre_x, centre_y = ((side - 1) / 2 for side in size)
 
-    def distance(face: Face) -> float:
+    def preference(item: tuple[int, Face]) -> float:
+        face = item[1]
+        if policy == "largest":
+            return 0.0  # they come so
+        if policy == "confident":
+            return -_confidence(face)
         x1, y1, x2, y2 = face.box
         return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
 
-    return [min(numbered, key=lambda item: (distance(item[1]), item[0]))]
+    best = sorted(numbered[: len(possible)] or numbered, key=preference)
+    if len(best) == 1:
+        return best
+    return [next((item for item in best if not doubtful(item[1])), best[0])]
 
 
 def _confidence(face: Face) -> float:

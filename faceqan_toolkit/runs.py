@@ -250,18 +250,20 @@ class Run:
             RunError: it cannot be written.
         """
         self._flushed = time.monotonic()
-        # taken out first: an interrupt right after the write must not have them written again
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+        if not self._waiting:
             return
+        known = len(self.ledger.parts)
         try:
-            self.ledger.write([as_table(waiting)])
+            self.ledger.write([as_table(self._waiting)])
         except OSError as error:
-            self._waiting = waiting
             raise RunError(
                 f"cannot write to {self.ledger.folder}: {reason_of(error)}; parts written "
                 "before are safe, the same command goes on from there"
             ) from error
+        finally:
+            # an interrupt may come before the part has its name, or right after
+            if len(self.ledger.parts) > known:
+                self._waiting = []
 
     def compact(self) -> None:
         """Join the ledger's parts if they have become many.

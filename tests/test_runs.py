@@ -127,11 +127,15 @@ def test_of_checksums_the_first_digits_are_shown(tmp_path: Path) -> None:
         assert str(refused.value).splitlines()[1:-1] == lines
 
 
-def test_an_interrupt_right_after_a_write_doubles_nothing(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interrupt_of_a_write_doubles_and_loses_nothing(
+    written: bool, tmp_path: Path, monkeypatch
+) -> None:
     write = Ledger.write
 
     def interrupted(self: Ledger, tables) -> None:
-        write(self, tables)
+        if written:
+            write(self, tables)
         raise KeyboardInterrupt
 
     with open_run(tmp_path / "run") as run:
