@@ -351,7 +351,7 @@ def test_a_real_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> 
     exact = [*MAIN, "-o", "new", "--calibration", "run/calibration.json", "--preset", "fast"]
     done = command_line(*exact, "--backend", "torch")
     assert done.returncode == 1
-    assert "made for other scores: weights sha256" in done.stderr
+    assert "made for other scores: preset: instant in the calibration, fast in this run" in done.stderr
     assert not (tmp_path / "new").exists()
 
 

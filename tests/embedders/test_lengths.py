@@ -121,7 +121,7 @@ def test_without_it_norm_is_refused(end: str) -> None:
         lambda: make_estimator(NORM, model.embedder),
         lambda: EmbeddingNorm(model.embedder, device="cpu").score(crops()),
     ):
-        with pytest.raises(SettingsError, match="all have the same: the network divides them"):
+        with pytest.raises(SettingsError, match="have the same length, because the network normalises them"):
             use()
     assert EmbeddingNorm(model.embedder, device="cpu").embed(crops()).shape == (4, 8)
 
