@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.photos import decode_bytes
-from faceqan_toolkit.quality import FaceQAN, aggregate
+from faceqan_toolkit.photos.decode import decode_bytes
+from faceqan_toolkit.quality.faceqan import FaceQAN, aggregate
 from faceqan_toolkit.types import Pixels, Score
 
 

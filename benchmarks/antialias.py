@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import SHRINK_LIMIT, align, scale_of
-from faceqan_toolkit.detection import make_detector
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
+from faceqan_toolkit.detection.base import make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.quality.faceqan import FaceQAN
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 

@@ -32,10 +32,10 @@ def worker(way: str, files: list[str], megapixels: float | None, detector: str) 
     """Detect in photos; return seconds a photo, and each photo's size and faces."""
     import cv2
 
-    from faceqan_toolkit.detection import make_detector
+    from faceqan_toolkit.detection.base import make_detector
     from faceqan_toolkit.errors import PhotoError
-    from faceqan_toolkit.finding import find_photos
-    from faceqan_toolkit.photos import decode
+    from faceqan_toolkit.photos.decode import decode
+    from faceqan_toolkit.photos.find import find_photos
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import Photo, Pixels
 
@@ -128,7 +128,7 @@ def main() -> None:
     if options.worker:
         print(json.dumps(worker(options.worker, *json.load(sys.stdin))))
         return
-    from faceqan_toolkit.finding import find_photos
+    from faceqan_toolkit.photos.find import find_photos
 
     files = [source.place for source in find_photos([options.photos])]
     files = files[:: max(1, len(files) // options.limit)][: options.limit]

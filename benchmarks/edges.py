@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from faceqan_toolkit.alignment import align
-from faceqan_toolkit.detection import Detector, make_detector
+from faceqan_toolkit.detection.base import Detector, make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.quality.faceqan import FaceQAN
 from faceqan_toolkit.settings import PRESETS, Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 

@@ -30,10 +30,10 @@ from damage import KINDS
 from scipy.stats import rankdata
 
 from faceqan_toolkit.cli.job import make_run
-from faceqan_toolkit.evaluation.protocols.lfw import read_lfw
+from faceqan_toolkit.evaluation.datasets.lfw import read_lfw
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
+from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import PhotoSource
 
 METHODS = {

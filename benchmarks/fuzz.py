@@ -159,8 +159,8 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.sinks.recordio import RecordWriter
-    from faceqan_toolkit.sinks.samples import Sample
+    from faceqan_toolkit.results.sinks.recordio import RecordWriter
+    from faceqan_toolkit.results.sinks.samples import Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -219,8 +219,8 @@ def onnx_file() -> bytes:
 
 
 def calibration_file() -> bytes:
-    from faceqan_toolkit.calibration import Calibration, Errors, Rate, Threshold
-    from faceqan_toolkit.scale import Scale
+    from faceqan_toolkit.quality.scale import Scale
+    from faceqan_toolkit.results.calibration import Calibration, Errors, Rate, Threshold
 
     rate = Rate(40, 2800, 0.01, 0.02)
     errors = Errors(1e-3, 0.31, Rate(101, 100_000, 0.0008, 0.0012), rate, rate)
@@ -234,7 +234,7 @@ def calibration_file() -> bytes:
 
 
 def run_file() -> bytes:
-    from faceqan_toolkit.runs import Run
+    from faceqan_toolkit.runs.folder import Run
     from faceqan_toolkit.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def run_file() -> bytes:
 
 
 def ledger_part() -> bytes:
-    from faceqan_toolkit.ledger import as_table, write_part
+    from faceqan_toolkit.runs.ledger import as_table, write_part
     from faceqan_toolkit.types import Record
 
     record = Record(path="a.jpg", root="/photos", status="ok", file_size=1, mtime_ns=2, face=0)
@@ -266,7 +266,7 @@ def evaluation_files() -> bytes:
 
 
 def card() -> bytes:
-    from faceqan_toolkit.embedders.registry import entries
+    from faceqan_toolkit.models.registry import entries
 
     model = {**asdict(entries()["sface"]), "name": "mine"}
     made_from = {"name": "a.pth", "sha256": "0" * 64}
@@ -336,8 +336,8 @@ def own_pairs(folder: Path) -> None:
 
 
 def protocol(name: str, folder: Path, **options: Any) -> None:
-    from faceqan_toolkit.evaluation.protocols.registry import read_protocol
-    from faceqan_toolkit.evaluation.protocols.validation import validate
+    from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+    from faceqan_toolkit.evaluation.datasets.validation import validate
 
     validate(read_protocol(name, folder, strict=False, **options))
 
@@ -405,9 +405,9 @@ def embedding_store(folder: Path) -> None:
 def landmarks(folder: Path) -> None:
     import numpy as np
 
-    from faceqan_toolkit.landmarks import LandmarksFile
+    from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+    from faceqan_toolkit.photos.local import LocalFile
     from faceqan_toolkit.settings import Settings
-    from faceqan_toolkit.sources.local import LocalFile
     from faceqan_toolkit.types import FileState, Photo, PhotoSource
 
     source = PhotoSource("/photos", "a.jpg", LocalFile(Path("/photos/a.jpg")))
@@ -418,14 +418,14 @@ def landmarks(folder: Path) -> None:
 
 @target("groups.csv", seeds=lambda: [text("path,sex,age", "a.jpg,f,30", "'=b.jpg,,", '"c,d",m,2')])
 def groups(folder: Path) -> None:
-    from faceqan_toolkit.grouping import _read_groups
+    from faceqan_toolkit.results.grouping import _read_groups
 
     _read_groups(folder / "groups.csv", "sex")
 
 
 @target("calibration.json", seeds=lambda: [calibration_file()])
 def calibration(folder: Path) -> None:
-    from faceqan_toolkit.calibration import Calibration, read_calibration
+    from faceqan_toolkit.results.calibration import Calibration, read_calibration
 
     named = Calibration.named
     # or every changed file would be refused at the end, for its sum
@@ -439,8 +439,8 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
-    from faceqan_toolkit.manifest import Manifest
-    from faceqan_toolkit.transfer import put_back
+    from faceqan_toolkit.results.manifest import Manifest
+    from faceqan_toolkit.results.transfer import put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")
@@ -449,7 +449,7 @@ def manifest(folder: Path) -> None:
 
 @target("run.json", seeds=lambda: [run_file()])
 def run_json(folder: Path) -> None:
-    from faceqan_toolkit.runs import read_run
+    from faceqan_toolkit.runs.folder import read_run
 
     run = read_run(folder)
     run.settings, run.scale  # noqa: B018 - properties that parse
@@ -459,7 +459,7 @@ def run_json(folder: Path) -> None:
 def ledger(folder: Path) -> None:
     import pyarrow as pa
 
-    from faceqan_toolkit.ledger import Ledger
+    from faceqan_toolkit.runs.ledger import Ledger
 
     found = Ledger(folder)
     if not any(part.damage() for part in found.parts):
@@ -477,14 +477,14 @@ def evaluation(folder: Path) -> None:
 @target("shards.json", seeds=lambda: [json.dumps({"shards": {"000.tar": {
     "selection": "ab", "photos": 1, "errors": [], "bytes": [512]}}}).encode()])  # fmt: skip
 def exported_shards(folder: Path) -> None:
-    from faceqan_toolkit.sinks.export import _read_index
+    from faceqan_toolkit.results.sinks.export import _read_index
 
     _read_index(folder)
 
 
 @target("mine.json", seeds=lambda: [card()])
 def model_card(folder: Path) -> None:
-    from faceqan_toolkit.embedders.installed import find
+    from faceqan_toolkit.models.installed import find
 
     os.environ["FACEQAN_TOOLKIT_MODELS"] = str(folder)
     find("mine")
@@ -492,8 +492,8 @@ def model_card(folder: Path) -> None:
 
 @target("a.pth", seeds=checkpoint_files)
 def checkpoint(folder: Path) -> None:
-    from faceqan_toolkit.embedders.checkpoints import read_state_dict, strip
     from faceqan_toolkit.errors import WrongArchitecture
+    from faceqan_toolkit.models.checkpoints import read_state_dict, strip
 
     with suppress(WrongArchitecture):  # no seed is a whole network
         strip(read_state_dict((folder / "a.pth").read_bytes()))
@@ -501,7 +501,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.embedders.onnx_model import load_onnx
+    from faceqan_toolkit.models.onnx_model import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 
@@ -520,7 +520,7 @@ def onnx_files() -> list[bytes]:
 
 @target("a.onnx", "a.data", seeds=onnx_files)
 def onnx_external_data(folder: Path) -> None:
-    from faceqan_toolkit.embedders.weights_file import read_weights_file
+    from faceqan_toolkit.models.weights_file import read_weights_file
 
     read_weights_file(folder / "a.onnx")
 
@@ -550,8 +550,8 @@ def video_archive(folder: Path) -> None:
 
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
-    from faceqan_toolkit.sources.archives import open_archive
-    from faceqan_toolkit.sources.local import LocalFile
+    from faceqan_toolkit.photos.archives import open_archive
+    from faceqan_toolkit.photos.local import LocalFile
 
     opened = open_archive(LocalFile(file))
     for name, content in islice(opened.members(), 20):
@@ -562,8 +562,8 @@ def archive(file: Path) -> None:
 
 @target("photo", seeds=lambda: [*photos(), tiff()])
 def photo_file(folder: Path) -> None:
-    from faceqan_toolkit.photos import decode
-    from faceqan_toolkit.sources.local import LocalFile
+    from faceqan_toolkit.photos.decode import decode
+    from faceqan_toolkit.photos.local import LocalFile
     from faceqan_toolkit.types import PhotoSource
 
     source = PhotoSource("/photos", "photo", LocalFile(folder / "photo"))
@@ -574,7 +574,7 @@ def photo_file(folder: Path) -> None:
     "list", seeds=lambda: [text("a.jpg", "# b", "c d.png"), b"a.jpg\0\n.png\0", b"\xef\xbb\xbfa"]
 )
 def list_of_photos(folder: Path) -> None:
-    from faceqan_toolkit.finding import find_photos
+    from faceqan_toolkit.photos.find import find_photos
 
     # names of other folders, or URLs, are followed: that is what lists are for
     if not {b"/", b".."} & set(re.findall(rb"/|\.\.", (folder / "list").read_bytes())):

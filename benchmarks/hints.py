@@ -24,16 +24,16 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import align, estimate_transform
-from faceqan_toolkit.detection import Detector, make_detector
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
+from faceqan_toolkit.detection.base import Detector, make_detector
+from faceqan_toolkit.detection.choice import select_faces
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.faces import select_faces
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.hints import find_hints
-from faceqan_toolkit.measures import WHOLE_FACE, measure
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.quality.hints import find_hints
+from faceqan_toolkit.quality.measures import WHOLE_FACE, measure
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 
 CROP_EYES = 35.2

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit import geometry
-from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.geometry import Mistake, find_mistake, misfits
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 

@@ -26,10 +26,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from PIL import Image
 
-from faceqan_toolkit.ledger import Ledger
+from faceqan_toolkit.runs.ledger import Ledger
 
 PROGRAM = """
-import faceqan_toolkit.runs as runs
+import faceqan_toolkit.runs.folder as runs
 runs.FLUSH_SECONDS = 0.5
 from faceqan_toolkit.cli import main
 main()

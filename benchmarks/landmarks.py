@@ -19,9 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from faceqan_toolkit.landmarks import LandmarksFile
+from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.local import LocalFile
 from faceqan_toolkit.types import LANDMARK_COLUMNS, PhotoSource
 
 WAYS = ("dict of all rows", "index, made", "index, found")

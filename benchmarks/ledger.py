@@ -25,12 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from faceqan_toolkit.ledger import SCHEMA
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import Run, RunInfo, read_run
+from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.ledger import SCHEMA
+from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.local import LocalFile
-from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import MEASURE_COLUMNS, PhotoSource
 
 PART = 20_000
@@ -172,7 +172,7 @@ def top(run: RunInfo, _work: Path) -> object:
 
 
 def filter_run(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.filtering import Rules, decide
+    from faceqan_toolkit.results.filtering import Rules, decide
 
     return exhaust(decide(run, Rules(keep_percent=80, per_identity=50)))
 
@@ -184,19 +184,19 @@ def report(run: RunInfo, work: Path) -> object:
 
 
 def group_by(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.grouping import summarise
+    from faceqan_toolkit.results.grouping import summarise
 
     return summarise(run, below=0.5)
 
 
 def compare(run: RunInfo, work: Path) -> object:
-    from faceqan_toolkit.comparing import RunComparison
+    from faceqan_toolkit.results.comparing import RunComparison
 
     return RunComparison(run, read_run(work / "other")).summary(10)
 
 
 def main_faces(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit import identities
+    from faceqan_toolkit.results import identities
 
     return identities.main_faces(run, identities.IdentityRule())
 

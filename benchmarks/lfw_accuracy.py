@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 
 Pair = tuple[Path, Path, bool]

@@ -33,8 +33,8 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
     from agreement import damaged
     from scoring import load
 
-    from faceqan_toolkit.estimators import make_estimator
-    from faceqan_toolkit.photos import decode_bytes
+    from faceqan_toolkit.photos.decode import decode_bytes
+    from faceqan_toolkit.quality.registry import make_estimator
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import Pixels
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource

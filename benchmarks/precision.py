@@ -24,9 +24,9 @@ from agreement import damaged
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from faceqan_toolkit.attack import autograd_step
-from faceqan_toolkit.photos import decode_bytes
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.photos.decode import decode_bytes
+from faceqan_toolkit.quality.attack import autograd_step
+from faceqan_toolkit.quality.faceqan import FaceQAN
 
 GRADIENT_SCALE = 1024.0
 Round = Callable[[Tensor], Tensor]

@@ -17,9 +17,9 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from faceqan_toolkit.cores import set_threads
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import Pipeline
-from faceqan_toolkit.prefetch import prefetch_map
 from faceqan_toolkit.settings import Settings
 
 

@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
-from faceqan_toolkit.detection import MTCNNDetector, make_detector
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
+from faceqan_toolkit.detection.base import MTCNNDetector, make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.quality.faceqan import FaceQAN
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.locate import locate
 from faceqan_toolkit.types import Photo, PhotoSource
 
 UNLIMITED = 10**9

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
-from faceqan_toolkit.embedders.architectures import build_backbone, official
-from faceqan_toolkit.embedders.files import architecture_of
-from faceqan_toolkit.embedders.registry import Entry, entries
+from faceqan_toolkit.models.architectures import build_backbone, official
+from faceqan_toolkit.models.files import architecture_of
+from faceqan_toolkit.models.registry import Entry, entries
 
 PREFIXES = {"magface": "features.module.", "adaface": "model."}
 

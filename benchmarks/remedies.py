@@ -30,7 +30,7 @@ from faceqan_toolkit.evaluation.evaluator import evaluate
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
-from faceqan_toolkit.quality import FaceQAN, aggregate
+from faceqan_toolkit.quality.faceqan import FaceQAN, aggregate
 from faceqan_toolkit.settings import Settings
 
 REFERENCE = 51.0  # grey levels, the median contrast of LFW's crops

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo
 

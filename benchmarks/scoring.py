@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import turns
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.embedders.base import Embedder
+    from faceqan_toolkit.models.base import Embedder
 
 WAYS = (
     "published", "exact torch", "exact openvino", "fast torch", "fast openvino", "instant torch",
@@ -38,10 +38,10 @@ def load(model: str) -> Embedder:
     """
     import torch
 
-    from faceqan_toolkit.embedders.architectures import build, official
-    from faceqan_toolkit.embedders.files import architecture_of
-    from faceqan_toolkit.embedders.registry import entries
-    from faceqan_toolkit.embedders.zoo import load_embedder
+    from faceqan_toolkit.models.architectures import build, official
+    from faceqan_toolkit.models.files import architecture_of
+    from faceqan_toolkit.models.registry import entries
+    from faceqan_toolkit.models.zoo import load_embedder
 
     if model == "sface":
         return load_embedder(model)
@@ -58,9 +58,9 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
     import numpy as np
     import torch
 
-    from faceqan_toolkit.instant import InstantFaceQAN
-    from faceqan_toolkit.photos import decode_bytes
-    from faceqan_toolkit.quality import FaceQAN
+    from faceqan_toolkit.photos.decode import decode_bytes
+    from faceqan_toolkit.quality.faceqan import FaceQAN
+    from faceqan_toolkit.quality.instant import InstantFaceQAN
     from faceqan_toolkit.settings import PRESETS
 
     crops = [decode_bytes(Path(file).read_bytes(), max_pixels=10**6) for file in files]
@@ -104,7 +104,7 @@ def main() -> None:
 
 def networks() -> list[str]:
     """Return one registered model of each network; graphs of their own have no random weights."""
-    from faceqan_toolkit.embedders.registry import entries
+    from faceqan_toolkit.models.registry import entries
 
     of_network = {
         (entry.family, entry.depth): name

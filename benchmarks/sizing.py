@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.cores import set_threads
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
-from faceqan_toolkit.runs import Run
+from faceqan_toolkit.runs.folder import Run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 

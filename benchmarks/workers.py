@@ -28,7 +28,7 @@ def run(mode: str, preset: str, folder: str) -> None:
     """Do all photos; print the seconds it takes when all is loaded."""
     from faceqan_toolkit.cores import set_threads
     from faceqan_toolkit.engines.processes import ProcessEngine
-    from faceqan_toolkit.finding import find_photos
+    from faceqan_toolkit.photos.find import find_photos
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.settings import Settings
 

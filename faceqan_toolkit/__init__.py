@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.embedders.base import BackboneEmbedder, Embedder
-    from faceqan_toolkit.embedders.preprocessing import Preprocessing
     from faceqan_toolkit.errors import FaceQANError
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
-    from faceqan_toolkit.quality import FaceQAN
+    from faceqan_toolkit.quality.faceqan import FaceQAN
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import AlignedCrop, Face, Photo, Record, Score
 
@@ -38,13 +38,13 @@ __all__ = [
 
 _HOMES = {
     "AlignedCrop": "types",
-    "BackboneEmbedder": "embedders.base",
-    "Embedder": "embedders.base",
+    "BackboneEmbedder": "models.base",
+    "Embedder": "models.base",
     "Face": "types",
-    "FaceQAN": "quality",
+    "FaceQAN": "quality.faceqan",
     "FaceQANError": "errors",
     "Photo": "types",
-    "Preprocessing": "embedders.preprocessing",
+    "Preprocessing": "models.preprocessing",
     "Pipeline": "pipeline",
     "Record": "types",
     "Score": "types",

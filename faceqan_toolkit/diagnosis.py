@@ -207,12 +207,12 @@ def check_device() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Yield whether all networks' weights are there and what they should be."""
-    from faceqan_toolkit.embedders import installed
-    from faceqan_toolkit.embedders.zoo import BUILT_IN, HEADS, find_model
+    from faceqan_toolkit.detection.facenet_weights import load_weights
+    from faceqan_toolkit.detection.yunet import SHA256, WEIGHTS
     from faceqan_toolkit.errors import FaceQANError
-    from faceqan_toolkit.facenet_weights import load_weights
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.zoo import BUILT_IN, HEADS, find_model
     from faceqan_toolkit.weights import read_weights
-    from faceqan_toolkit.yunet import SHA256, WEIGHTS
 
     def state(label: str, what: str, load: Callable[..., str], *arguments: str) -> Finding:
         try:
@@ -244,7 +244,7 @@ def check_folders() -> Iterator[Finding]:
     """Yield whether what must be written can be, and how much room there is."""
     from platformdirs import user_cache_path
 
-    from faceqan_toolkit.embedders.installed import FOLDER_VARIABLE, user_folder
+    from faceqan_toolkit.models.installed import FOLDER_VARIABLE, user_folder
 
     for what, folder, advice in (
         ("current folder", Path.cwd(), "give -o a folder elsewhere"),

@@ -25,12 +25,12 @@ from faceqan_toolkit.errors import (
     Unscorable,
 )
 from faceqan_toolkit.files import is_inside
-from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.geometry import find_mistake
-from faceqan_toolkit.hints import NO_FACE, find_hints
 from faceqan_toolkit.paths import crop_path, printable
-from faceqan_toolkit.photos import decode, decode_full
-from faceqan_toolkit.prefetch import prefetch
+from faceqan_toolkit.photos.decode import decode, decode_full
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.prefetch import prefetch
+from faceqan_toolkit.quality.hints import NO_FACE, find_hints
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
@@ -47,10 +47,10 @@ from faceqan_toolkit.types import (
 from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, reason_of
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.detection import Detector
-    from faceqan_toolkit.estimator import QualityEstimator
-    from faceqan_toolkit.landmarks import LandmarksFile
-    from faceqan_toolkit.measures import Measures
+    from faceqan_toolkit.detection.base import Detector
+    from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+    from faceqan_toolkit.quality.base import QualityEstimator
+    from faceqan_toolkit.quality.measures import Measures
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
@@ -131,13 +131,13 @@ class Pipeline:
         self._decode_at_least = 0
         template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
-            from faceqan_toolkit.embedders.zoo import load_embedder
+            from faceqan_toolkit.models.zoo import load_embedder
 
             embedder = load_embedder(settings.model, settings.model_options)
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
-                from faceqan_toolkit.embedders.lengths import have_equal_lengths
-                from faceqan_toolkit.estimators import make_estimator
+                from faceqan_toolkit.models.lengths import have_equal_lengths
+                from faceqan_toolkit.quality.registry import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
                 self._lengths_tell = not have_equal_lengths(embedder)
@@ -147,11 +147,11 @@ class Pipeline:
             self.template = Template(template, self.crop_size)
         if "detection" in settings.stages:
             if settings.landmarks is not None:
-                from faceqan_toolkit.landmarks import LandmarksFile
+                from faceqan_toolkit.detection.landmarks_file import LandmarksFile
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection import make_detector
+                from faceqan_toolkit.detection.base import make_detector
 
                 self.detector = make_detector(settings)
                 # plain sampling takes single pixels of the full photo, whatever a crop's size
@@ -162,7 +162,7 @@ class Pipeline:
         """Yield the records of photos, in order, while the next ones are being prepared.
 
         Args:
-            inputs: folders, files, glob patterns, `@lists` of paths, see `finding.find_photos`.
+            inputs: folders, files, glob patterns, `@lists` of paths, see `photos.find.find_photos`.
 
         Raises:
             SettingsError: an input that does not exist.
@@ -224,7 +224,7 @@ class Pipeline:
 
     def _cut(self, photo: Photo) -> Iterator[Cut]:
         """Yield the photo's faces, cut out as far as the task goes."""
-        from faceqan_toolkit.faces import select_faces
+        from faceqan_toolkit.detection.choice import select_faces
 
         if self.detector is None:
             yield self._as_crop(photo)
@@ -286,7 +286,7 @@ class Pipeline:
         """Return what hints are made of, if they are wanted."""
         if not self.settings.hints or "quality" not in self.settings.stages:
             return None
-        from faceqan_toolkit.measures import measure
+        from faceqan_toolkit.quality.measures import measure
 
         with self._timed("measure"):
             return measure(crop, photo, aligned)
@@ -384,7 +384,7 @@ class Pipeline:
 def _may_be_no_face(photo: Photo, face: Face) -> bool:
     """Tell whether a detection looks so little like a face that another one is to be preferred."""
     from faceqan_toolkit.alignment import align
-    from faceqan_toolkit.measures import measure
+    from faceqan_toolkit.quality.measures import measure
 
     try:
         crop = align(

@@ -121,7 +121,7 @@ class Settings:
             see `ModelOptions`.
         preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
         eps, eps_mode, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see
-            `quality.FaceQAN`. Given as 0, `copies` becomes the preset's number; others are
+            `quality.faceqan.FaceQAN`. Given as 0, `copies` becomes the preset's number; others are
             for "exact" alone. "instant" takes none of them.
         engine: one of `ENGINES`: who runs the workers.
         ray_address: of a Ray cluster, for engine "ray"; None means one made for this run on this
@@ -133,7 +133,7 @@ class Settings:
         photo_timeout: seconds that decoding a photo and finding its faces may take; 0 sets no
             limit. Worker processes keep it; `Pipeline` by itself does not.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        backend: one of `BACKENDS`, see `quality.FaceQAN`.
+        backend: one of `BACKENDS`, see `quality.faceqan.FaceQAN`.
         workers: processes that work side by side, each on a core or a GPU; None means as many as
             are worth it.
         keep_crops: write the aligned crops to the run folder.

@@ -59,7 +59,7 @@ class PhotoSource:
         root: absolute folder its path is relative to, as text (`paths.path_text`).
         path: text that identifies it in results: relative to `root`, forward slashes, bytes
             that are no text percent-encoded (`paths.path_text`).
-        content: its bytes, see `Content`; `sources.locate` finds them again by root and path.
+        content: its bytes, see `Content`; `photos.locate` finds them again by root and path.
         faces: indices of the faces that are wanted; None means all the settings accept.
         attempt: how many times the run has done it before; its records tell it.
     """

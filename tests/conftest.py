@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from faceqan_toolkit.sources.local import LocalFile
+from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
 if TYPE_CHECKING:

@@ -13,18 +13,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from faceqan_toolkit.embedders.architectures import build_backbone, official
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.models.architectures import build_backbone, official
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.types import Record
 from tests.cli.test_evaluate import fill
 from tests.conftest import DATA, HANG, SAMPLES
-from tests.embedders.layouts import fill as random_weights
-from tests.embedders.layouts import shapes
-from tests.embedders.test_architectures import saved
-from tests.evaluation.protocols.trees import lfw_tree
+from tests.evaluation.datasets.trees import lfw_tree
 from tests.ledgers import write_run
-from tests.sources.makers import insightface_rec, write_tar
+from tests.models.layouts import fill as random_weights
+from tests.models.layouts import shapes
+from tests.models.test_architectures import saved
+from tests.photos.makers import insightface_rec, write_tar
 
 Done = subprocess.CompletedProcess[str]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,91 +17,21 @@ PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
-LAYERS = [
-    {"errors", "types", "geometry", "paths", "cells", "prefetch", "allocator", "workers",
-     "text_files", "methods", "hints", "cores", "process_wide", "wording", "rounding",
-     "differences", "choices"},
-    {"weights", "settings", "files", "bit_depth", "shards", "sources.names", "run_json"},
-    {"sources.base", "sources.local", "sources.remote"},
-    {"sources.tar", "sources.recordio", "sources.parquet", "sources.video"},
-    {"sources.archives"},
-    {"sources.locate"},
-    {
-        "finding", "photos", "scale", "device", "alignment", "attack", "facenet_weights",
-        "embedders.step_check",
-        "embedders.preprocessing", "embedders.base", "embedders.lengths", "embedders.freeze",
-        "embedders.registry",
-        "embedders.weights_file", "embedders.onnx_data",
-        "embedders.iresnet", "embedders.ir", "embedders.inception_resnet",
-    },
-    {"measures", "embedders.openvino_model", "embedders.openvino_step", "embedders.compiled_step"},
-    {"embedders.sface", "embedders.architectures", "proposals"},
-    {"embedders.checkpoints", "ledger", "runs"},
-    {"embedders.onnx_rewrites", "embedders.onnx_source", "embedders.onnx_session"},
-    {"embedders.onnx_convert", "embedders.onnx_lengths", "embedders.onnx_network",
-     "embedders.onnx_model"},
-    {"embedders.files", "embedders.factories", "embedders.installed"},
-    {"backend", "faces", "mtcnn", "yunet", "embedders.adding", "embedders.zoo"},
-    {"run_model"},
-    {"landmarks_index"},
-    {"detection", "landmarks", "estimator", "database", "todo", "ranking", "intervals", "placing",
-     "manifest", "run_crops"},
-    {"filtering", "comparing", "grouping", "identities", "calibration", "merging"},
-    {"transfer"},
-    {"sinks.samples"},
-    {"sinks.webdataset", "sinks.recordio"},
-    {"sinks.export"},
-    {"report.rows", "report.pictures", "report.groups", "report.page"},
-    {"quality", "instant", "serfiq", "grafiqs", "embedding_norm"},
-    {"estimators"},
-    {"evaluation.options", "evaluation.pens", "evaluation.plain_pickle", "evaluation.matching",
-     "evaluation.protocols.issues", "evaluation.protocols.templates"},
-    {"evaluation.protocols.base", "evaluation.scores", "evaluation.legacy",
-     "evaluation.run_faces"},
-    {
-        "evaluation.protocols.lfw", "evaluation.protocols.cfp", "evaluation.protocols.pairs",
-        "evaluation.protocols.insightface_bin", "evaluation.protocols.folders",
-        "evaluation.protocols.ijbc", "evaluation.embeddings", "evaluation.agreement",
-    },
-    {"evaluation.protocols.validation", "evaluation.protocols.registry"},
-    {"evaluation.comparisons", "evaluation.embedding_store"},
-    {"evaluation.verification", "evaluation.edc", "evaluation.embed"},
-    {"evaluation.compare"},
-    {"evaluation.bootstrap"},
-    {"evaluation.thresholds"},
-    {"evaluation.summary"},
-    {"evaluation.evaluator"},
-    {"evaluation.panels"},
-    {"evaluation.tables", "evaluation.plots", "evaluation.page", "evaluation.job"},
-    {"evaluation.output"},
-    {"pipeline", "pictures"},
-    {"explain", "engines.base", "engines.spool", "engines.worker",
-     "engines.memory"},
-    {"engines.processes"},
-    {"engines.ray"},
-    {"engines.choice"},
+ROOMS = [
+    {"paths", "text_files", "wording", "cells", "choices", "rounding", "differences", "errors"},
+    {"types", "geometry", "methods"},
+    {"files", "settings", "weights", "device", "cores", "workers", "allocator", "process_wide"},
+    {"photos"},
+    {"alignment", "models"},
+    {"detection", "quality"},
+    {"runs"},
+    {"results"},
+    {"report", "pipeline"},
+    {"engines", "explain", "evaluation"},
     {"diagnosis"},
     {"cli"},
-]  # fmt: skip
-"""Modules may import from their own layer and those above it in this list."""
-
-
-def imported(module: Path) -> set[str]:
-    """Return the package's modules that a module imports, anywhere in it."""
-    found = set()
-    known = set(modules())
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("faceqan_toolkit"):
-            inner = (node.module or "").removeprefix("faceqan_toolkit").lstrip(".")
-            # a module, or a package whose modules or names are imported
-            submodules = {".".join(filter(None, (inner, name.name))) for name in node.names}
-            found |= {inner} & known or submodules & known
-    return found
-
-
-def layer(name: str) -> int:
-    head = "cli" if name.split(".")[0] == "cli" else name
-    return next(index for index, modules in enumerate(LAYERS) if head in modules)
+]
+"""Folders and files of the package; each may import from its own set and from those above it."""
 
 
 def modules() -> dict[str, Path]:
@@ -111,28 +42,67 @@ def modules() -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("name", modules())
-def test_imports_go_one_way(name: str) -> None:
-    for other in imported(modules()[name]):
-        assert layer(other) <= layer(name), f"{name} imports {other}"
+def statements(name: str) -> list[ast.AST]:
+    """Return a module's nodes, those for type checkers alone left out."""
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    unseen = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    return [node for node in ast.walk(tree) if id(node) not in unseen]
 
 
-RECORDS = [
-    "ranking", "runs", "todo", "ledger", "database", "cells", "types", "errors", "settings",
-    "scale", "filtering", "placing", "manifest", "transfer", "comparing", "grouping", "intervals",
-    "methods", "estimators", "hints", "calibration", "merging", "choices", "wording", "rounding",
-    "identities",
-]  # fmt: skip
+def imported(name: str) -> set[str]:
+    """Return the package's modules that a module imports, anywhere in it."""
+    found = set()
+    known = set(modules())
+    for node in statements(name):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("faceqan_toolkit"):
+            inner = (node.module or "").removeprefix("faceqan_toolkit").lstrip(".")
+            # a module, or a package whose modules or names are imported
+            submodules = {".".join(filter(None, (inner, name.name))) for name in node.names}
+            found |= {inner} & known or submodules & known
+    return found
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_records_need_no_torch(name: str) -> None:
-    probe = f"import faceqan_toolkit.{name}, sys; print('torch' in sys.modules)"
-    assert python(probe) == "False"
+def room(name: str) -> int:
+    return next(index for index, rooms in enumerate(ROOMS) if name.split(".")[0] in rooms)
+
+
+def test_imports_go_one_way() -> None:
+    graph = {name: imported(name) for name in modules()}
+    climbing = [(name, one) for name, others in graph.items() for one in others
+                if room(one) > room(name)]  # fmt: skip
+    assert not climbing
+    list(TopologicalSorter(graph).static_order())  # fails over a circle
+
+
+def test_only_the_command_line_uses_click_and_rich() -> None:
+    used = {
+        name
+        for name in modules()
+        for node in statements(name)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in ([node.module or ""] if isinstance(node, ast.ImportFrom)
+                       else [item.name for item in node.names])
+        if module.split(".")[0] in ("click", "rich")
+    }  # fmt: skip
+    assert {name.split(".")[0] for name in used} == {"cli"}
+
+
+def test_runs_results_and_reports_need_no_torch() -> None:
+    code = "".join(
+        f"import faceqan_toolkit.{name}\n"
+        for name in modules()
+        if name.split(".")[0] in ("settings", "runs", "results", "report")
+    )
+    assert python(code + "import sys; print('torch' in sys.modules)") == "False"
 
 
 @pytest.mark.parametrize(
-    "name", ["protocols.validation", "protocols.registry", "agreement", "embed", "thresholds"]
+    "name", ["datasets.validation", "datasets.registry", "agreement", "embed", "thresholds"]
 )
 def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
     module = f"faceqan_toolkit.evaluation.{name}"

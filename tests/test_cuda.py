@@ -11,9 +11,9 @@ import torch
 from scipy.stats import spearmanr
 
 from faceqan_toolkit.engines.choice import make_engine
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.instant import InstantFaceQAN
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.quality.faceqan import FaceQAN
+from faceqan_toolkit.quality.instant import InstantFaceQAN
 from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, read_rgb
 from tests.engines.pipelines import by_path

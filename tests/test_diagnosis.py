@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from faceqan_toolkit import diagnosis, facenet_weights, weights
+from faceqan_toolkit import diagnosis, weights
+from faceqan_toolkit.detection import facenet_weights
 from faceqan_toolkit.diagnosis import Finding, advice_for
 from tests.conftest import HANG
 from tests.test_docs_commands import ROOT, tomllib

@@ -9,11 +9,11 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.geometry import MISTAKES
-from faceqan_toolkit.ranking import SCORED_COLUMNS
-from faceqan_toolkit.runs import HEALABLE
-from faceqan_toolkit.scale import builtin_scale
+from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.quality.scale import builtin_scale
+from faceqan_toolkit.results.ranking import SCORED_COLUMNS
+from faceqan_toolkit.runs.folder import HEALABLE
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from tests.conftest import DATA, cases, read_rgb

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.filtering import Rules, decide
-from faceqan_toolkit.merging import merge
-from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.report.page import write_report
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.results.filtering import Rules, decide
+from faceqan_toolkit.results.merging import merge
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import read_run
 from tests.conftest import DATA, SAMPLES, CommandLine
 
 OLD = DATA / "runs_of_0_1"

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
 from faceqan_toolkit.wording import LIKE_A_CROP
 from tests.conftest import DATA, SAMPLES, read_rgb

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli import cli
+from faceqan_toolkit.detection.choice import accept_faces
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
-from faceqan_toolkit.faces import accept_faces
-from faceqan_toolkit.filtering import Rules, decide
-from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.results.filtering import Rules, decide
+from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.rounding import (
     down_text,
     exact_text,
@@ -31,7 +31,7 @@ from faceqan_toolkit.rounding import (
     rounded_down_sql,
     shortest_between,
 )
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Record
 from tests.ledgers import write_run

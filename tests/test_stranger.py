@@ -23,17 +23,17 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.errors import FaceQANError, PhotoError, RunError, SettingsError
-from faceqan_toolkit.evaluation.job import crop_files
+from faceqan_toolkit.evaluation.assemble import crop_files
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.files import is_inside, replacing
-from faceqan_toolkit.ledger import SCHEMA, Ledger, as_table
+from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.report.pictures import Pictures
-from faceqan_toolkit.run_crops import RunCrops
-from faceqan_toolkit.run_json import parse_run_json
-from faceqan_toolkit.runs import Run, RunInfo, read_run
+from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.ledger import SCHEMA, Ledger, as_table
+from faceqan_toolkit.runs.run_json import parse_run_json
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.sources.locate import locate_recorded
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
 from tests.conftest import SAMPLES
 from tests.ledgers import face, photo, tree, write_run

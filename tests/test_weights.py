@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit import weights, yunet
-from faceqan_toolkit.embedders import zoo
+from faceqan_toolkit import weights
+from faceqan_toolkit.detection import yunet
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
+from faceqan_toolkit.models import zoo
 
 LOADERS = [("sface.safetensors", lambda: zoo.load_embedder("sface")), ("yunet.onnx", yunet.YuNet)]
 

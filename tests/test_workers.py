@@ -19,7 +19,7 @@ later = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
 print(pool._max_workers, counts, torch.get_num_threads(), later)
 
 from skimage.data import astronaut
-from faceqan_toolkit.mtcnn import MTCNN
+from faceqan_toolkit.detection.mtcnn import MTCNN
 found = MTCNN().detect(astronaut(), 20)
 print(found.confidences.tolist(), found.landmarks.tolist())
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from faceqan_toolkit.embedders.base import Embedder
+from faceqan_toolkit.models.base import Embedder
 
 SIZE = 8
 

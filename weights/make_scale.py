@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE / "instant"))
 
 from crops import digest, read_folds  # noqa: E402
 
-from faceqan_toolkit.scale import SCALES_FILE, UPPER, Scale  # noqa: E402
+from faceqan_toolkit.quality.scale import SCALES_FILE, UPPER, Scale  # noqa: E402
 from faceqan_toolkit.settings import PRESETS  # noqa: E402
 
 WEIGHTS = "sface.safetensors"

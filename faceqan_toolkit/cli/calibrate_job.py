@@ -15,28 +15,28 @@ from rich.console import Console
 from rich.progress import track
 
 from faceqan_toolkit import __version__
-from faceqan_toolkit.calibration import (
+from faceqan_toolkit.cli.given_run import given_run
+from faceqan_toolkit.cli.show import print_calibration
+from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
+from faceqan_toolkit.evaluation.comparisons import identity_codes
+from faceqan_toolkit.evaluation.datasets.base import PairList
+from faceqan_toolkit.evaluation.datasets.pairs import read_pairs
+from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
+from faceqan_toolkit.evaluation.embeddings import read_embeddings
+from faceqan_toolkit.evaluation.matching import match_paths
+from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.files import check_replaceable
+from faceqan_toolkit.results.calibration import (
     Calibration,
     fit_scale,
     is_calibration,
     made_with,
     write_calibration,
 )
-from faceqan_toolkit.cli.given_run import given_run
-from faceqan_toolkit.cli.show import print_calibration
-from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import identity_codes
-from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
-from faceqan_toolkit.evaluation.embeddings import read_embeddings
-from faceqan_toolkit.evaluation.matching import match_paths
-from faceqan_toolkit.evaluation.protocols.base import PairList
-from faceqan_toolkit.evaluation.protocols.pairs import read_pairs
-from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
-from faceqan_toolkit.files import check_replaceable
-from faceqan_toolkit.identities import IdentityRule, main_faces
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.run_model import model_of
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.results.identities import IdentityRule, main_faces
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.results.run_model import model_of
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted
 
 Rows = list[dict[str, Any]]

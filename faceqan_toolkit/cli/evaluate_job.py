@@ -28,23 +28,23 @@ from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.cli.options import is_given
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
-from faceqan_toolkit.evaluation import job
+from faceqan_toolkit.evaluation import assemble as job
 from faceqan_toolkit.evaluation.compare import compared
+from faceqan_toolkit.evaluation.datasets.base import Protocol
+from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
+from faceqan_toolkit.evaluation.datasets.registry import read_protocol
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
 from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
 from faceqan_toolkit.evaluation.matching import told_paths
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.output import write_evaluation
-from faceqan_toolkit.evaluation.protocols.base import Protocol
-from faceqan_toolkit.evaluation.protocols.ijbc import write_landmarks
-from faceqan_toolkit.evaluation.protocols.registry import read_protocol
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
-from faceqan_toolkit.identities import IdentityRule
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings
 from faceqan_toolkit.wording import counted, reason_of
 
@@ -274,7 +274,7 @@ class Job:
         with Progress(number, "crop") as progress:
 
             def load() -> Any:
-                from faceqan_toolkit.embedding_norm import EmbeddingNorm
+                from faceqan_toolkit.quality.norm import EmbeddingNorm
 
                 assert recogniser.found is not None
                 made = EmbeddingNorm(recogniser.found.load(), device=self.chosen["device"])

@@ -13,17 +13,12 @@ import click
 from faceqan_toolkit.cli.evaluate_inputs import scores_of, tell
 from faceqan_toolkit.cli.show_evaluation import print_agreement
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
+from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.evaluation.datasets.validation import validate as validate_protocol
 from faceqan_toolkit.evaluation.panels import read_panels
-from faceqan_toolkit.evaluation.plots import (
-    figure_format,
-    grid_figure,
-    save,
-    scatter_figure,
-)
-from faceqan_toolkit.evaluation.protocols.registry import read_protocol
-from faceqan_toolkit.evaluation.protocols.validation import validate as validate_protocol
+from faceqan_toolkit.evaluation.plots import figure_format, grid_figure, save, scatter_figure
 from faceqan_toolkit.files import absolute
-from faceqan_toolkit.identities import IdentityRule
+from faceqan_toolkit.results.identities import IdentityRule
 
 
 def validate(

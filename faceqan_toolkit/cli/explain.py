@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
-from faceqan_toolkit.sources.archives import ArchiveOptions
+from faceqan_toolkit.photos.archives import ArchiveOptions
 
 ENDS = 12
 """Faces a contact sheet shows of either end of a run."""
@@ -82,8 +82,8 @@ def _explain_run(
     chosen: dict[str, Any],
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
-    from faceqan_toolkit.explain import write_contact_sheet
-    from faceqan_toolkit.runs import read_run
+    from faceqan_toolkit.explain.explanation import write_contact_sheet
+    from faceqan_toolkit.runs.folder import read_run
 
     target, lost = write_contact_sheet(
         read_run(folder),
@@ -106,8 +106,8 @@ def _explain_photos(
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
     from faceqan_toolkit.cli.job import NO_PHOTOS
-    from faceqan_toolkit.explain import Explainer, write_explanation
-    from faceqan_toolkit.finding import find_photos
+    from faceqan_toolkit.explain.explanation import Explainer, write_explanation
+    from faceqan_toolkit.photos.find import find_photos
 
     explainer = Explainer(settings)
     found = failed = 0

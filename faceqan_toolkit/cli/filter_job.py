@@ -17,19 +17,19 @@ from typing import Any
 import click
 from rich.console import Console
 
-from faceqan_toolkit.calibration import read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.given_run import given_run
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import absolute, is_file
-from faceqan_toolkit.filtering import Rules, decide, people_of
-from faceqan_toolkit.identities import IdentityRule
-from faceqan_toolkit.manifest import COLUMNS, Manifest
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.placing import THERE
-from faceqan_toolkit.runs import RunInfo
-from faceqan_toolkit.sinks.export import SHARD_SIZE, Export
-from faceqan_toolkit.transfer import Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.results.calibration import read_calibration
+from faceqan_toolkit.results.filtering import Rules, decide, people_of
+from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.results.manifest import COLUMNS, Manifest
+from faceqan_toolkit.results.placing import THERE
+from faceqan_toolkit.results.sinks.export import SHARD_SIZE, Export
+from faceqan_toolkit.results.transfer import Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted
 
 SHOWN_ERRORS = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, read_run
 
 
 def given_run(folder: Path) -> RunInfo:

@@ -15,26 +15,26 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.calibration import Calibration, read_calibration
 from faceqan_toolkit.cli import SOME_FAILED
 from faceqan_toolkit.cli.options import assumed_text, make_settings
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
-from faceqan_toolkit.embedders.zoo import find_model, head_of
+from faceqan_toolkit.detection.landmarks_file import CommonMistake, LandmarksFile, most_common
 from faceqan_toolkit.errors import SettingsError, Unalignable
-from faceqan_toolkit.estimators import make_estimator
-from faceqan_toolkit.finding import stream_photos
 from faceqan_toolkit.geometry import MISTAKES, Mistake
-from faceqan_toolkit.landmarks import CommonMistake, LandmarksFile, most_common
+from faceqan_toolkit.models.zoo import find_model, head_of
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.ranking import Doubt, Ranking
-from faceqan_toolkit.runs import Run, read_run
+from faceqan_toolkit.photos.archives import ArchiveOptions
+from faceqan_toolkit.photos.find import stream_photos
+from faceqan_toolkit.photos.locate import is_elsewhere
+from faceqan_toolkit.photos.video import Every
+from faceqan_toolkit.quality.registry import make_estimator
+from faceqan_toolkit.results.calibration import Calibration, read_calibration
+from faceqan_toolkit.results.ranking import Doubt, Ranking
+from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.shards import Shard
-from faceqan_toolkit.sources.archives import ArchiveOptions
-from faceqan_toolkit.sources.locate import is_elsewhere
-from faceqan_toolkit.sources.video import Every
-from faceqan_toolkit.todo import Todo
 from faceqan_toolkit.types import PhotoSource, Record
 from faceqan_toolkit.wording import counted
 
@@ -63,7 +63,7 @@ def run_job(
 
     Args:
         task: one of `settings.TASKS`.
-        inputs: see `finding.find_photos`.
+        inputs: see `photos.find.find_photos`.
         every, image_column: see `ArchiveOptions`.
         output, formats, retry_failed, shard, report, redact, calibration: see `make_run`.
         chosen: the settings, see `options.make_settings`.

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli.job import check_redact, finish, write_page, write_results
-from faceqan_toolkit.merging import check_alike, merge
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.results.merging import check_alike, merge
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import read_run
 
 
 def merge_runs(

@@ -21,9 +21,9 @@ def list_models() -> None:
     from rich.text import Text
 
     from faceqan_toolkit.cli.show import make_console
-    from faceqan_toolkit.embedders import factories, installed
-    from faceqan_toolkit.embedders.registry import entries
     from faceqan_toolkit.errors import WeightsError
+    from faceqan_toolkit.models import factories, installed
+    from faceqan_toolkit.models.registry import entries
 
     added = set(installed.names())
     rows: list[tuple[str, str, str, str, str]] = []
@@ -53,10 +53,10 @@ def list_models() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
-    from faceqan_toolkit.embedders import factories, installed
-    from faceqan_toolkit.embedders.registry import entries
-    from faceqan_toolkit.embedders.zoo import HEADS
     from faceqan_toolkit.errors import UnknownModel
+    from faceqan_toolkit.models import factories, installed
+    from faceqan_toolkit.models.registry import entries
+    from faceqan_toolkit.models.zoo import HEADS
 
     found = installed.find(name)
     entry = found.entry if found else entries().get(name)
@@ -113,8 +113,8 @@ def add(
 
     NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
     """
-    from faceqan_toolkit.embedders import adding, installed
     from faceqan_toolkit.errors import SettingsError
+    from faceqan_toolkit.models import adding, installed
     from faceqan_toolkit.settings import ModelOptions
 
     folder = installed.checkout_folder() if here else installed.user_folder()
@@ -136,9 +136,9 @@ def add(
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
-    from faceqan_toolkit.embedders import installed
-    from faceqan_toolkit.embedders.zoo import BUILT_IN, load_embedder
     from faceqan_toolkit.errors import MissingDependency, WeightsError
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.zoo import BUILT_IN, load_embedder
 
     broken = False
     for name in names or (BUILT_IN, *installed.names()):
@@ -156,8 +156,8 @@ def verify(names: tuple[str, ...]) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete a model that was added."""
-    from faceqan_toolkit.embedders import adding, installed
     from faceqan_toolkit.errors import UnknownModel
+    from faceqan_toolkit.models import adding, installed
 
     found = installed.find(name)
     if found is None:

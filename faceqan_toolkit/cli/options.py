@@ -12,6 +12,8 @@ import click
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.methods import METHODS
+from faceqan_toolkit.photos.video import Every, parse_every
+from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import (
     BACKENDS,
     CLAMPS,
@@ -25,8 +27,6 @@ from faceqan_toolkit.settings import (
     TEMPLATES,
     Settings,
 )
-from faceqan_toolkit.shards import Shard
-from faceqan_toolkit.sources.video import Every, parse_every
 
 F = TypeVar("F", bound=Callable[..., Any])
 

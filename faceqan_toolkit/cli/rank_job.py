@@ -11,11 +11,11 @@ from faceqan_toolkit.cli.show import (
     print_ranking,
     warn_of_one_quality,
 )
-from faceqan_toolkit.comparing import RunComparison
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.grouping import Grouping, export, summarise
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.results.comparing import RunComparison
+from faceqan_toolkit.results.grouping import Grouping, export, summarise
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import RunInfo
 
 MOVERS = 10
 

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from faceqan_toolkit.calibration import Calibration, Rate, Threshold, below_thresholds
-from faceqan_toolkit.comparing import Comparison
-from faceqan_toolkit.grouping import GroupSummary
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.ranking import Ranking
+from faceqan_toolkit.quality.scale import Scale
+from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, below_thresholds
+from faceqan_toolkit.results.comparing import Comparison
+from faceqan_toolkit.results.grouping import GroupSummary
+from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.rounding import down_text, exact_text
-from faceqan_toolkit.runs import RunInfo
-from faceqan_toolkit.scale import Scale
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, counted
 
 ENDS = 5

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
-from faceqan_toolkit.database import spill_folder
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.runs.database import spill_folder
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import counted, reason_of
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import EvaluationError
 from faceqan_toolkit.evaluation.comparisons import Comparisons, NonMatedCollector
+from faceqan_toolkit.evaluation.datasets.base import Protocol
 from faceqan_toolkit.evaluation.embeddings import Vectors
-from faceqan_toolkit.evaluation.protocols.base import Protocol
 from faceqan_toolkit.evaluation.verification import Accuracy, fold_accuracy
 
 BLOCK = 16_384

@@ -24,13 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import (
-    Bools,
-    Floats,
-    Ints,
-    allowed,
-    largest,
-)
+from faceqan_toolkit.evaluation.comparisons import Bools, Floats, Ints, allowed, largest
 from faceqan_toolkit.evaluation.options import PAIR_QUALITIES, check_limit, check_target
 
 GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))

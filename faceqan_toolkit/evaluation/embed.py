@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.run_crops import RunCrops
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import Pixels
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.embedders.base import Embedder
+    from faceqan_toolkit.models.base import Embedder
 
 
 def embed_crops(
@@ -34,7 +34,7 @@ def embed_crops(
         SettingsError: a device this machine does not have.
     """
     from faceqan_toolkit.alignment import resize_crop
-    from faceqan_toolkit.embedding_norm import EmbeddingNorm
+    from faceqan_toolkit.quality.norm import EmbeddingNorm
 
     model = EmbeddingNorm(embedder, device=device)
     size = embedder.input_size

@@ -24,7 +24,7 @@ from faceqan_toolkit.files import parse_json, writing
 from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.embedding_norm import EmbeddingNorm
+    from faceqan_toolkit.quality.norm import EmbeddingNorm
 
 METADATA = b"faceqan-toolkit"
 ROWS = 8192
@@ -124,7 +124,7 @@ class EmbeddingStore:
 
     def _embed(self, recogniser: EmbeddingNorm, chosen: Sequence[int]) -> None:
         from faceqan_toolkit.alignment import resize_crop
-        from faceqan_toolkit.photos import decode_bytes
+        from faceqan_toolkit.photos.decode import decode_bytes
 
         places, crops = [], []
         for index in chosen:

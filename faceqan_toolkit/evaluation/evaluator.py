@@ -33,13 +33,7 @@ from faceqan_toolkit.evaluation.edc import (
     random_discard,
 )
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import (
-    Evaluation,
-    Figures,
-    Method,
-    MethodResult,
-    Point,
-)
+from faceqan_toolkit.evaluation.summary import Evaluation, Figures, Method, MethodResult, Point
 from faceqan_toolkit.evaluation.verification import Accuracy, det_curve, rejected
 
 FEW = 30

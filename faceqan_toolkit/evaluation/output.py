@@ -12,12 +12,7 @@ from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.page import page
 from faceqan_toolkit.evaluation.panels import Panel
-from faceqan_toolkit.evaluation.plots import (
-    det_figure,
-    edc_figure,
-    grid_figure,
-    save,
-)
+from faceqan_toolkit.evaluation.plots import det_figure, edc_figure, grid_figure, save
 from faceqan_toolkit.evaluation.summary import Evaluation
 from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
 from faceqan_toolkit.files import write_text

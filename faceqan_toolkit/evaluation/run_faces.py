@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from faceqan_toolkit.database import connect, fetch_value
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.matching import BARE_NAME_SQL, Match, bare_name, match_paths
-from faceqan_toolkit.runs import RunInfo, read_run
+from faceqan_toolkit.runs.database import connect, fetch_value
+from faceqan_toolkit.runs.folder import RunInfo, read_run
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
 

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from faceqan_toolkit.cells import unguard
-from faceqan_toolkit.database import connect
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.plain_pickle import load_plain
 from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.runs import read_run
+from faceqan_toolkit.runs.database import connect
+from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.text_files import to_utf8
 from faceqan_toolkit.wording import counted, reason_of
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.calibration import ENOUGH_ERRORS, Errors, Rate, Threshold
 from faceqan_toolkit.errors import CalibrationError
 from faceqan_toolkit.evaluation.bootstrap import (
     CHUNK_VALUES,
@@ -34,8 +33,9 @@ from faceqan_toolkit.evaluation.comparisons import (
     NonMatedCollector,
     identity_codes,
 )
+from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.edc import groups, pair_quality
-from faceqan_toolkit.evaluation.protocols.base import PairList
+from faceqan_toolkit.results.calibration import ENOUGH_ERRORS, Errors, Rate, Threshold
 from faceqan_toolkit.rounding import shortest_between
 
 REPLICATES = 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from faceqan_toolkit.grouping import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.results.grouping import Grouping, GroupSummary, members, summarise
 from faceqan_toolkit.rounding import rounded_down
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo
 
 GROUP_LIMIT = 10_000
 """A page lists so many groups, those that lose most first."""

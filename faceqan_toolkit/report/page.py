@@ -20,15 +20,15 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from faceqan_toolkit.calibration import below_thresholds
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import refuse_links, replacing
-from faceqan_toolkit.grouping import Grouping
-from faceqan_toolkit.ranking import PARTS, Ranking
 from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
 from faceqan_toolkit.report.rows import columns_json, script_json
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.results.calibration import below_thresholds
+from faceqan_toolkit.results.grouping import Grouping
+from faceqan_toolkit.results.ranking import PARTS, Ranking
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from faceqan_toolkit.wording import reason_of
 

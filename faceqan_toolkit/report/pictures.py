@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.run_crops import RunCrops
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import Pixels
 
 THUMBNAIL = 112

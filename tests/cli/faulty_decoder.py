@@ -13,9 +13,9 @@ import time
 from typing import Any
 
 from faceqan_toolkit import pipeline
-from faceqan_toolkit.embedders.base import Embedder
-from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.engines import processes
+from faceqan_toolkit.models.base import Embedder
+from faceqan_toolkit.models.zoo import load_embedder
 from faceqan_toolkit.types import Photo, PhotoSource
 
 intact = pipeline.decode

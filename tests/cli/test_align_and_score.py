@@ -157,7 +157,7 @@ def start(arguments: list[str], cwd: Path, code: str = "") -> subprocess.Popen[s
     )  # fmt: skip
 
 
-FLUSH_ALWAYS = "import faceqan_toolkit.runs as runs; runs.FLUSH_SECONDS = 0"
+FLUSH_ALWAYS = "import faceqan_toolkit.runs.folder as runs; runs.FLUSH_SECONDS = 0"
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def many(tmp_path: Path) -> Path:
 
 def after_parts(folder: Path, number: int) -> str:
     """Return code that makes a run write every record at once, and stop after some of them."""
-    return f"{FLUSH_ALWAYS}\n{pausing(folder, 'ledger:Ledger.write', number)}"
+    return f"{FLUSH_ALWAYS}\n{pausing(folder, 'runs.ledger:Ledger.write', number)}"
 
 
 def recorded(run: Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from tests.conftest import SAMPLES, CommandLine
-from tests.sources.makers import write_tar
+from tests.photos.makers import write_tar
 
 FAST = ("--preset", "instant", "--device", "cpu")
 

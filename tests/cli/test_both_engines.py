@@ -15,7 +15,7 @@ import pytest
 from tests.cli.test_align_and_score import after_parts, recorded
 from tests.conftest import HANG, SAMPLES, CommandLine
 from tests.pausing import wait_for_pause
-from tests.sources.makers import write_tar
+from tests.photos.makers import write_tar
 
 JOB = ("align-and-score", "--preset", "instant", "--device", "cpu", "--workers", "1")
 

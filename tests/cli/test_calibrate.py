@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceqan_toolkit.embedders.zoo import find_model
+from faceqan_toolkit.models.zoo import find_model
 from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
@@ -351,7 +351,9 @@ def test_a_real_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> 
     exact = [*MAIN, "-o", "new", "--calibration", "run/calibration.json", "--preset", "fast"]
     done = command_line(*exact, "--backend", "torch")
     assert done.returncode == 1
-    assert "made for other scores: preset: instant in the calibration, fast in this run" in done.stderr
+    assert (
+        "made for other scores: preset: instant in the calibration, fast in this run" in done.stderr
+    )
     assert not (tmp_path / "new").exists()
 
 

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.cli.evaluate import command as commands
-from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.evaluation.options import FACES
-from faceqan_toolkit.photos import decode_bytes
+from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb
-from tests.evaluation.protocols import trees
+from tests.evaluation.datasets import trees
 from tests.ledgers import write_run
 
 QUICK = ("--preset", "instant", "--device", "cpu", "--bootstrap", "20", "--format", "png",
@@ -397,7 +397,7 @@ def test_pairs_with_another_model(command_line: CommandLine, tmp_path: Path) -> 
     trees.pairs_csv(tmp_path / "pairs.csv", pairs)
     (tmp_path / "boxes.py").write_text(
         "import torch\n"
-        "from faceqan_toolkit.embedders.base import Embedder\n"
+        "from faceqan_toolkit.models.base import Embedder\n"
         "class Means(Embedder):\n"
         "    name, sha256, input_size, template = 'means', 'f' * 64, 48, 'box'\n"
         "    def forward(self, crops):\n"

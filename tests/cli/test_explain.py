@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from faceqan_toolkit.runs import Run
+from faceqan_toolkit.runs.folder import Run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS
 from tests.conftest import SAMPLES, CommandLine

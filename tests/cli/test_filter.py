@@ -18,8 +18,8 @@ from click.testing import CliRunner
 
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.cli import cli
-from faceqan_toolkit.finding import find_photos
 from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG, SAMPLES, CommandLine
 from tests.ledgers import face, photo, tree, write_run
@@ -340,7 +340,7 @@ def test_two_names_that_are_one_on_some_file_systems(
     probe = """
 import sys
 from pathlib import Path
-from faceqan_toolkit import transfer
+from faceqan_toolkit.results import transfer
 real = transfer.place_below
 transfer.place_below = lambda folder, path: real(folder, path.lower())
 from faceqan_toolkit.cli import main
@@ -377,7 +377,7 @@ def many(tmp_path: Path, number: int) -> dict[str, bytes]:
 
 def stopped(tmp_path: Path, number: int, *arguments: str) -> subprocess.Popen[str]:
     """Return a command that has placed so many photos and stopped there."""
-    program = pausing(tmp_path, "transfer:place", number)
+    program = pausing(tmp_path, "results.transfer:place", number)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
          *arguments],
@@ -428,7 +428,7 @@ def test_cut_off_at_the_worst_moment_on_another_file_system(
     probe = f"""
 import os, sys
 from pathlib import Path
-from faceqan_toolkit import placing
+from faceqan_toolkit.results import placing
 if {moment!r} == "named":
     placing.sync_folder = lambda folder: os._exit(9)
 else:

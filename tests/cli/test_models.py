@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from faceqan_toolkit.embedders.architectures import build_backbone, official
+from faceqan_toolkit.models.architectures import build_backbone, official
 from tests.cli.test_align_and_score import read_csv
 from tests.conftest import SAMPLES, CommandLine
-from tests.embedders.layouts import fill, shapes
-from tests.embedders.test_architectures import saved
-from tests.embedders.test_zoo import MODULE
+from tests.models.layouts import fill, shapes
+from tests.models.test_architectures import saved
+from tests.models.test_zoo import MODULE
 
 QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 PHOTO = SAMPLES / "astronaut.jpg"

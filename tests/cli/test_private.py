@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.embedders.architectures import build_backbone, official
+from faceqan_toolkit.models.architectures import build_backbone, official
 from tests.conftest import HANG, SAMPLES
-from tests.embedders.layouts import fill, shapes
-from tests.embedders.test_architectures import saved
+from tests.models.layouts import fill, shapes
+from tests.models.test_architectures import saved
 
 ROOT = Path(__file__).parents[2]
 

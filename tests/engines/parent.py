@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.runs import Run
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.runs.folder import Run
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES
 from tests.engines.pipelines import sleeping

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faceqan_toolkit.embedders.base import Embedder
-from faceqan_toolkit.embedders.openvino_model import UnsupportedOperation
 from faceqan_toolkit.errors import RunError, WeightsError
+from faceqan_toolkit.models.base import Embedder
+from faceqan_toolkit.models.openvino_model import UnsupportedOperation
 from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record, Score

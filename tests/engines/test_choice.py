@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from faceqan_toolkit.cli.job import make_run
-from faceqan_toolkit.embedders.zoo import find_model
 from faceqan_toolkit.engines import choice
 from faceqan_toolkit.engines.choice import make_engine, worker_devices
 from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES
 

@@ -13,7 +13,7 @@ from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine
-from faceqan_toolkit.finding import find_photos
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

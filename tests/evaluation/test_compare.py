@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import EvaluationError
+from faceqan_toolkit.evaluation.assemble import evaluate_protocol
 from faceqan_toolkit.evaluation.compare import compare, compared, contradicts
-from faceqan_toolkit.evaluation.job import evaluate_protocol
+from faceqan_toolkit.evaluation.datasets.base import ListBuilder, Protocol
+from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.protocols.base import ListBuilder, Protocol
-from faceqan_toolkit.evaluation.protocols.templates import Templates
 from faceqan_toolkit.evaluation.summary import Method
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from faceqan_toolkit.embedders.zoo import load_embedder
 from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
+from faceqan_toolkit.models.zoo import load_embedder
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Pixels
 from tests.conftest import DATA

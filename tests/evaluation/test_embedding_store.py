@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import read_embeddings
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from tests.conftest import read_rgb
 from tests.toys import SIZE, Toy
 

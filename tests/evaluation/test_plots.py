@@ -16,7 +16,7 @@ from faceqan_toolkit.evaluation import pens, plots
 from faceqan_toolkit.evaluation.edc import edc
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.evaluation.panels import Panel
-from faceqan_toolkit.photos import decode_bytes
+from faceqan_toolkit.photos.decode import decode_bytes
 from tests.evaluation.conftest import HOSTILE
 
 

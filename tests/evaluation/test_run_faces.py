@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.job import (
+from faceqan_toolkit.evaluation.assemble import (
     baselines,
     crop_files,
     is_constant,
@@ -17,13 +17,13 @@ from faceqan_toolkit.evaluation.job import (
     other_faces,
     own_method,
 )
-from faceqan_toolkit.evaluation.protocols.folders import read_folders
+from faceqan_toolkit.evaluation.datasets.folders import read_folders
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.scores import read_scores
-from faceqan_toolkit.runs import Run
+from faceqan_toolkit.runs.folder import Run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
-from tests.evaluation.protocols.trees import photo
+from tests.evaluation.datasets.trees import photo
 from tests.ledgers import write_run
 
 

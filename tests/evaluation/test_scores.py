@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import FaceQANError, ScoresError
 from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import Run, read_run
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import Run, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import in_every_encoding

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from faceqan_toolkit.calibration import ENOUGH_ERRORS
 from faceqan_toolkit.errors import CalibrationError
 from faceqan_toolkit.evaluation.bootstrap import draw_identities, non_mated_totals
 from faceqan_toolkit.evaluation.comparisons import Comparisons, collect
+from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.edc import edc, pair_quality
-from faceqan_toolkit.evaluation.protocols.base import PairList
 from faceqan_toolkit.evaluation.thresholds import (
     Faces,
     choose,
@@ -22,6 +21,7 @@ from faceqan_toolkit.evaluation.thresholds import (
     quality_for_fnmr,
     split_people,
 )
+from faceqan_toolkit.results.calibration import ENOUGH_ERRORS
 from tests.evaluation.synthetic import world
 
 targets = st.floats(0.01, 0.9)

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from faceqan_toolkit.ledger import SCHEMA, write_part
-from faceqan_toolkit.ranking import Ranking
-from faceqan_toolkit.runs import Run, RunInfo, read_run
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.ledger import SCHEMA, write_part
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
 

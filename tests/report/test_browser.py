@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from faceqan_toolkit.ranking import Ranking
 from faceqan_toolkit.report import page as report_page
 from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.rounding import down_text
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG
 from tests.report.conftest import OpenReport
@@ -375,7 +375,7 @@ def test_columns_nobody_knows_are_shown(
     open_report: OpenReport, tmp_path: Path, monkeypatch
 ) -> None:
     """Whatever the ranking has: here made up in its SQL."""
-    from faceqan_toolkit import ranking
+    from faceqan_toolkit.results import ranking
 
     extra = (
         "'blurred; <b>small</b>' AS made_up_text, 12.5::DOUBLE AS made_up_number, "

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.grouping import Grouping, GroupSummary, summarise
-from faceqan_toolkit.intervals import difference, wilson
 from faceqan_toolkit.report import groups, page
 from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.results.grouping import Grouping, GroupSummary, summarise
+from faceqan_toolkit.results.intervals import difference, wilson
 from faceqan_toolkit.rounding import down_text
-from faceqan_toolkit.runs import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo
 from tests.conftest import CommandLine
 from tests.report.conftest import OpenReport
 from tests.report.runs import EVIL, face, failed, large_run, make_run

@@ -143,7 +143,7 @@ def photos_run(folder: Path, number: int) -> None:
 
 
 def read(folder: Path):
-    from faceqan_toolkit.runs import read_run
+    from faceqan_toolkit.runs.folder import read_run
 
     return read_run(folder)
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.ranking import Column
 from faceqan_toolkit.report.rows import columns_json, script_json
+from faceqan_toolkit.results.ranking import Column
 
 COLUMNS = [
     Column("text", "text", guarded=True),

@@ -17,13 +17,13 @@ import numpy as np
 from damage import KINDS, no_face, several, tint
 
 from faceqan_toolkit.alignment import align
-from faceqan_toolkit.detection import make_detector
-from faceqan_toolkit.embedding_norm import EmbeddingNorm
+from faceqan_toolkit.detection.base import make_detector
+from faceqan_toolkit.detection.choice import select_faces
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.evaluation.protocols.registry import read_protocol
-from faceqan_toolkit.faces import select_faces
-from faceqan_toolkit.finding import find_photos
-from faceqan_toolkit.photos import decode
+from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from crops import SPLITS, Item, items
 
-from faceqan_toolkit.quality import FaceQAN
+from faceqan_toolkit.quality.faceqan import FaceQAN
 
 HERE = Path(__file__).parent
 COLUMNS = ("key", "split", "kind", "quality", "similarity_mean", "similarity_std", "symmetry")

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.embedders.freeze import freeze
-from faceqan_toolkit.embedders.zoo import find_model, load_embedder
 from faceqan_toolkit.evaluation.comparisons import Comparisons
 from faceqan_toolkit.evaluation.evaluator import evaluate
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.summary import Evaluation, Method
-from faceqan_toolkit.instant import PooledFeatures
+from faceqan_toolkit.models.freeze import freeze
+from faceqan_toolkit.models.zoo import find_model, load_embedder
+from faceqan_toolkit.quality.instant import PooledFeatures
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Faces: detected or read from a file, and chosen."""

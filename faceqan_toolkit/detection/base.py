@@ -1,0 +1,391 @@
+"""Faces of a photo, found by MTCNN or YuNet."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from faceqan_toolkit.allocator import keep_freed_buffers
+from faceqan_toolkit.detection.choice import accept_faces, best_confidence
+from faceqan_toolkit.detection.mtcnn import FACTOR, MTCNN, best, distinct, halved
+from faceqan_toolkit.detection.yunet import OVERLAP, YuNet
+from faceqan_toolkit.device import resolve_device
+from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.photos.decode import decode_full
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Detections, Face, Photo, Pixels
+
+SMALLEST_FACE = 20
+"""Pixels, at working resolution; looking for smaller ones is slow and finds faces that are none."""
+
+HUGE_SIDE = 6400
+"""Pixels of a photo's longer side above which the small faces in it are looked for in tiles."""
+
+TILE_SIDE = 1600
+"""Pixels of a tile's side, at working resolution, unless faces across its edges need more."""
+
+YUNET_SMALL_SIDE, YUNET_LARGE_FACE = 320, 400
+"""Pixels, at working resolution. YuNet misses large faces, so it looks at a small copy too; what
+that shows of other faces is coarser and does not count."""
+
+
+class Detector(Protocol):
+    """Anything that finds the faces of a photo."""
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Return the photo's faces, largest first; at least one.
+
+        Raises:
+            PhotoError: there is none, or none that the settings accept.
+        """
+        ...
+
+
+class PhotoDetector(ABC):
+    """What detectors have in common: working resolution, turned photos, tiles, which faces count.
+
+    Photos are reduced to `max_side` before detection. A huge photo is searched a second time, in
+    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, if that can
+    change which faces count: not where the largest one is wanted and was found.
+
+    Args:
+        settings: the detection fields count.
+    """
+
+    certain: float
+    """Confidence above which an upright face is trusted and turned copies are not searched."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return all faces in a picture, in that picture's pixels, their centres whole numbers.
+
+        Args:
+            pixels: (H, W, 3) uint8, RGB, at working resolution.
+            scale: working resolution over the photo's, at most 1.
+        """
+
+    def detect(self, photo: Photo) -> list[Face]:
+        """Return the photo's faces, largest first; at least one.
+
+        Raises:
+            NoFace: nothing found, or nothing confident enough.
+            FaceTooSmall: all faces are below `min_face`, or the whole photo is.
+            PhotoError: a huge photo that was decoded smaller cannot be decoded in full.
+        """
+        settings = self.settings
+        width, height = photo.size
+        if min(height, width) < settings.min_face:
+            raise FaceTooSmall(
+                f"the photo has {width}x{height} pixels, faces need {settings.min_face}"
+            )
+        found = self._find(photo)
+        if self._has_tiles(photo):
+            try:
+                if settings.faces == "largest":
+                    return accept_faces(found, settings)
+            except (NoFace, FaceTooSmall):
+                pass
+            full = photo if photo.reduction == 1 else decode_full(photo)
+            found = distinct_faces([*found, *self._find(full, tiled=True)])
+        try:
+            return accept_faces(found, settings)
+        except NoFace as error:
+            raise NoFace("; ".join([error.reason, *self._advice(photo)])) from None
+
+    def _has_tiles(self, photo: Photo) -> bool:
+        """Return whether a photo is to be searched in tiles, too."""
+        side = self.settings.max_side
+        return bool(side) and max(photo.size) > max(HUGE_SIDE, side * self._reduction)
+
+    @property
+    def _reduction(self) -> float:
+        """How many times a photo may be reduced without losing faces of `min_face` pixels."""
+        return max(1.0, self.settings.min_face / SMALLEST_FACE)
+
+    def _advice(self, photo: Photo) -> Iterator[str]:
+        """Yield what may have hidden a face."""
+        settings = self.settings
+        reduction = max(photo.size) / settings.max_side if settings.max_side else 1
+        if reduction > self._reduction and not self._has_tiles(photo):
+            yield (
+                f"photos are reduced to {settings.max_side} pixels, which hides faces below "
+                f"{math.ceil(SMALLEST_FACE * reduction)}: --max-side 0 finds smaller ones"
+            )
+        if not settings.rotate:
+            yield "if the photo lies on its side, try --rotate"
+
+    def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
+        """Return all faces found in a photo, in its pixels: upright, or in the turn that shows the
+        most certain face if `rotate` asks for it and no upright face is beyond doubt.
+        """
+        found = self._find_turned(photo, 0, tiled)
+        if self.settings.rotate and best_confidence(found) < self.certain:
+            turned = [found, *(self._find_turned(photo, turns, tiled) for turns in (1, 2, 3))]
+            found = max(turned, key=best_confidence)  # of equals the first
+        return [enlarge(face, photo.reduction) for face in found]
+
+    def _find_turned(self, photo: Photo, turns: int, tiled: bool) -> list[Face]:
+        """Return all faces found in a photo turned by 90 degrees so often, in its own pixels."""
+        pixels = np.ascontiguousarray(np.rot90(photo.pixels, turns))
+        reduction = max(photo.size) / max(pixels.shape[:2])
+        search = self._search_tiles if tiled else self._search_whole
+        faces = search(pixels, reduction)
+        if not turns:
+            return faces
+        height, width = photo.pixels.shape[:2]
+        return [unrotate(replace(face, rotation=90 * turns), width, height) for face in faces]
+
+    def _search_whole(self, pixels: Pixels, reduction: float) -> list[Face]:
+        """Return all faces in a picture, searched at `max_side`.
+
+        Args:
+            pixels: (H, W, 3) uint8, RGB.
+            reduction: how many times they are reduced against the photo.
+        """
+        return self._search(pixels, self.settings.max_side or max(pixels.shape[:2]), reduction)
+
+    def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
+        """Return the small faces in a picture, searched in tiles that overlap.
+
+        A face that the search of the whole picture may miss is smaller than the overlap, so one
+        tile at least shows it whole; faces that a tile cuts are left to the others.
+
+        Args:
+            pixels, reduction: see `_search_whole`.
+        """
+        height, width = pixels.shape[:2]
+        fine = max(1.0, self._reduction / reduction)
+        overlap = math.ceil(2 * SMALLEST_FACE * max(height, width) / self.settings.max_side)
+        side = max(round(TILE_SIDE * fine), 3 * overlap)
+        found = []
+        for top, bottom in spans(height, side, overlap):
+            for left, right in spans(width, side, overlap):
+                tile = np.ascontiguousarray(pixels[top:bottom, left:right])
+                corner = np.array([left, top])
+                # beyond the photo's own edges a face may reach
+                low = np.where(corner == 0, -np.inf, corner)
+                high = np.where([right == width, bottom == height], np.inf, [right, bottom])
+                for face in self._search(tile, round(max(tile.shape[:2]) / fine), reduction):
+                    box, landmarks = face.box + np.tile(corner, 2), face.landmarks + corner
+                    if (box[:2] > low).all() and (box[2:] < high).all():
+                        found.append(replace(face, box=box, landmarks=landmarks))
+        return found
+
+    def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
+        """Return all faces in a picture, in its pixels, searched with that longer side."""
+        working = _reduced(pixels, side)
+        found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
+        return [
+            Face(
+                box=_in_picture(box, working, pixels).reshape(4),
+                landmarks=_in_picture(points, working, pixels),
+                confidence=float(confidence),
+            )
+            for box, confidence, points in zip(
+                found.boxes, found.confidences, found.landmarks, strict=True
+            )
+        ]
+
+
+def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    """Return the first pixels and the ends of tiles that cover a length.
+
+    Args:
+        length: to be covered, pixels.
+        side: of a tile at the most, pixels.
+        overlap: pixels that neighbours share at the least, fewer than `side`.
+
+    Examples:
+        >>> spans(10, 4, 1), spans(3, 4, 1)
+        ([(0, 4), (3, 7), (6, 10)], [(0, 3)])
+    """
+    count = max(1, math.ceil((length - overlap) / (side - overlap)))
+    starts = np.linspace(0, max(0, length - side), count).round().astype(int).tolist()
+    return [(start, min(length, start + side)) for start in starts]
+
+
+class MTCNNDetector(PhotoDetector):
+    """MTCNN with facenet-pytorch's networks, its traps closed.
+
+    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
+    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
+    for them as they are.
+
+    Args:
+        settings: the detection fields count; `one_based` also has the photo's edges treated as
+            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
+        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
+            an operator there.
+    """
+
+    certain = 0.999
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        super().__init__(settings)
+        self.networks = MTCNN("cpu" if device.type == "mps" else device)
+        self._own = threading.local()
+        if self.networks.device.type == "cpu":
+            keep_freed_buffers()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what MTCNN finds."""
+        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        finest = float(min(SMALLEST_FACE, self.settings.min_face))
+        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
+        with self._own_stream():
+            found = self.networks.detect(
+                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
+            )
+        offset = np.float32(0 if self.settings.one_based else 1)
+        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Have a GPU not queue this thread's work behind that of the thread that scores."""
+        device = self.networks.device
+        if device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
+
+    def _levels_to_skip(self, finest: float, wanted: float) -> int:
+        """Return how many of the image pyramid's finest levels hold no face that counts.
+
+        Args:
+            finest: face size of the finest level, pixels at working resolution.
+            wanted: smallest face that counts, pixels at working resolution.
+        """
+        skipped = 0
+        # one finer level than seems needed: the best candidate often comes from there
+        while finest / FACTOR ** (skipped + 2) <= wanted:
+            skipped += 1
+        return skipped
+
+
+class YuNetDetector(PhotoDetector):
+    """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
+
+    Args:
+        settings: the detection fields count.
+
+    Raises:
+        WeightsError: its weights are missing or changed.
+        MissingDependency: OpenCV is too old.
+    """
+
+    certain = 0.92
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.network = YuNet()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what YuNet finds."""
+        found = self.network.detect(pixels)
+        small = _reduced(pixels, YUNET_SMALL_SIDE)
+        if small is pixels:
+            return found
+        second = self.network.detect(small)
+        boxes = _in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
+        points = _in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
+        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > YUNET_LARGE_FACE
+        boxes = np.concatenate([found.boxes, boxes[large]])
+        confidences = np.concatenate([found.confidences, second.confidences[large]])
+        kept = best(boxes, confidences, OVERLAP)
+        landmarks = np.concatenate([found.landmarks, points[large]])
+        return Detections(boxes[kept], confidences[kept], landmarks[kept])
+
+
+def make_detector(settings: Settings) -> Detector:
+    """Return the detector the settings name.
+
+    Raises:
+        SettingsError: a device this machine does not have.
+        WeightsError: its weights are missing or changed.
+    """
+    if settings.detector == "yunet":
+        return YuNetDetector(settings)
+    return MTCNNDetector(settings, resolve_device(settings.device))
+
+
+def _reduced(pixels: Pixels, side: int) -> Pixels:
+    """Return a picture with that longer side, or itself if it has no more."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    # a long strip keeps one pixel of its height
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # halving is several times as quick as other reductions, and bilinear sampling then sees all
+    while min(pixels.shape[:2]) > 1 and max(pixels.shape[:2]) >= 2 * side:
+        pixels = halved(pixels)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _in_picture(
+    points: NDArray[np.float32], reduced: Pixels, picture: Pixels
+) -> NDArray[np.float64]:
+    """Return (N, 2) points of a reduced picture, in pixels of the picture itself."""
+    # the centres of pixels are at whole numbers
+    ratio = np.array(picture.shape[1::-1]) / reduced.shape[1::-1]
+    moved: NDArray[np.float64] = (
+        np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
+    ) * ratio - 0.5
+    return moved
+
+
+def distinct_faces(faces: list[Face]) -> list[Face]:
+    """Return faces without those that a more confident one overlaps by most of either."""
+    boxes = np.array([[*face.box, face.confidence] for face in faces], np.float32).reshape(-1, 5)
+    return [faces[index] for index in distinct(boxes)]
+
+
+def enlarge(face: Face, reduction: int) -> Face:
+    """Return a face in the photo's pixels that was found in the photo reduced so many times."""
+    if reduction == 1:
+        return face
+    return replace(
+        face,
+        box=(face.box + 0.5) * reduction - 0.5,
+        landmarks=(face.landmarks + 0.5) * reduction - 0.5,
+    )
+
+
+def unrotate(face: Face, width: int, height: int) -> Face:
+    """Return a face in the photo's pixels that was found in the photo turned by `face.rotation`.
+
+    Args:
+        face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
+        width: of the upright photo, pixels.
+        height: of the upright photo, pixels.
+    """
+
+    def turn_back(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        turned = {
+            90: (width - 1 - y, x),
+            180: (width - 1 - x, height - 1 - y),
+            270: (y, height - 1 - x),
+        }[face.rotation]
+        return np.stack(turned, axis=1)
+
+    corners = turn_back(face.box.reshape(2, 2))
+    return Face(
+        box=np.concatenate([corners.min(axis=0), corners.max(axis=0)]),
+        landmarks=turn_back(face.landmarks),
+        confidence=face.confidence,
+        rotation=face.rotation,
+    )

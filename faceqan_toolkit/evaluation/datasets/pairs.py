@@ -1,0 +1,77 @@
+"""Anybody's own pairs: a CSV file with the columns a, b, label."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from faceqan_toolkit.evaluation.datasets.base import ListBuilder, Protocol, inner_path
+from faceqan_toolkit.evaluation.datasets.issues import IssueLog
+from faceqan_toolkit.evaluation.options import FACES
+from faceqan_toolkit.text_files import to_utf8
+from faceqan_toolkit.wording import reason_of
+
+COLUMNS = ("a", "b", "label")
+LABELS = {"1": True, "0": False}
+NO_TEXT = "this file is no text"
+
+
+def read_pairs(root: Path, *, pairs: Path) -> Protocol:
+    """Return the comparisons of a CSV file.
+
+    People are not named: photos that mated pairs join are one person's.
+
+    Args:
+        root: the folder that the paths in the file are relative to.
+        pairs: CSV, with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
+    """
+    root, log, builder = Path(root), IssueLog(), ListBuilder()
+    file = Path(pairs)
+    builder.open(file.name)
+    try:
+        text = to_utf8(file.read_bytes()).decode("utf-8", "surrogateescape")
+        _parse(text, file.name, builder, log)
+    except FileNotFoundError:
+        log.add("missing_list", "no such file", file.name)
+    except (OSError, ValueError, csv.Error) as error:
+        log.add("unreadable_list", reason_of(error), file.name)
+    found = builder.pairs(None)
+    return Protocol(
+        "pairs", root, tuple(builder.samples), builder.identities(found), found,
+        faces=FACES["pairs"], log=log,
+    )  # fmt: skip
+
+
+def _parse(text: str, shown: str, builder: ListBuilder, log: IssueLog) -> None:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    places: dict[str, int] | None = None
+    for cells in reader:
+        line = reader.line_num
+        if not any(cell.strip() for cell in cells):
+            continue
+        if places is None:
+            names = [cell.strip() for cell in cells]
+            if sorted(names) != sorted(COLUMNS):
+                told = ", ".join(names)[:80]
+                there = f"they are {told}" if told.isprintable() else NO_TEXT
+                message = f"the columns must be a, b, label; {there}"
+                log.add("header", message, shown, line)
+                return
+            places = {name: names.index(name) for name in COLUMNS}
+            continue
+        if len(cells) != len(COLUMNS):
+            log.add("malformed_row", f"{len(cells)} cells in place of three", shown, line)
+            continue
+        paths = [inner_path(cells[places[column]].strip()) for column in ("a", "b")]
+        label = LABELS.get(cells[places["label"]].strip())
+        if paths[0] is None or paths[1] is None:
+            message = "a path that is empty, absolute or leads out of the folder"
+            log.add("malformed_row", message, shown, line)
+        elif label is None:
+            message = f"the label must be 1 or 0, not {cells[places['label']][:50]!r}"
+            log.add("malformed_row", message, shown, line)
+        else:
+            builder.pair(builder.sample(paths[0]), builder.sample(paths[1]), label, line)
+    if places is None:
+        log.add("header", "the file is empty", shown)

@@ -1,0 +1,273 @@
+"""Why a face has its score: what its attack did, what was measured, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from faceqan_toolkit.alignment import resize_crop
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.explain.pictures import Tile, contact_sheet, draw_face
+from faceqan_toolkit.files import is_inside, write_text, writing
+from faceqan_toolkit.paths import crop_path
+from faceqan_toolkit.photos.decode import decode
+from faceqan_toolkit.pipeline import Pipeline
+from faceqan_toolkit.quality.faceqan import FaceQAN, Trace
+from faceqan_toolkit.quality.hints import describe
+from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.results.run_model import model_of
+from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
+from faceqan_toolkit.wording import reason_of
+
+SHOWN_SIDE = 1200
+"""Pixels of a photo's longer side that are enough to show it."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One face, or a photo that has none.
+
+    Attributes:
+        record: what the ledger would hold.
+        photo: None if it could not be read.
+        crop: (S, S, 3) uint8, RGB; None without a face that could be aligned.
+        trace: of the attack; None without a crop.
+    """
+
+    record: Record
+    photo: Photo | None = None
+    crop: Pixels | None = None
+    trace: Trace | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no score to explain."""
+        return self.record.status != "ok"
+
+
+class Explainer:
+    """Scores photos as a run would and keeps what explains the scores.
+
+    Args:
+        settings: of a task with scores.
+
+    Raises:
+        SettingsError: preset "instant", which attacks nothing; see also `Pipeline`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.preset == "instant":
+            raise SettingsError(
+                "preset is instant, which predicts scores and attacks nothing; explain with "
+                "--preset exact or fast"
+            )
+        self.settings = replace(settings, hints=True)
+        self.pipeline = Pipeline(self.settings)
+        scorer = self.pipeline.scorer
+        if not isinstance(scorer, FaceQAN):
+            raise SettingsError(
+                f"method {settings.method} attacks nothing that could be explained; explain with "
+                "--method faceqan"
+            )
+        self.scorer = scorer
+
+    def explain(self, source: PhotoSource) -> Iterator[Explanation]:
+        """Yield an explanation of each face that counts, or one of why there is none."""
+        prepared = self.pipeline.prepare(source)
+        photo = self._photo(source)
+        if prepared.failure:
+            for (record,) in self.pipeline.records([prepared]):
+                yield Explanation(record, photo)
+            return
+        for cut in prepared.cuts:
+            trace = None if cut.crop is None else self.scorer.trace(cut.crop)
+            record = self.pipeline.face_record(prepared, cut, trace.score if trace else None)
+            yield Explanation(record, photo, cut.crop, trace)
+
+    def _photo(self, source: PhotoSource) -> Photo | None:
+        """Return the photo for people to see, large ones reduced if that is quick."""
+        try:
+            return decode(source, max_pixels=self.settings.max_pixels, at_least=SHOWN_SIDE)
+        except PhotoError:
+            return None
+
+
+def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
+    """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
+    settings, record = explainer.settings, explanation.record
+    row = record.as_dict()
+    left_out = ("hints", "crop", "attempt", "landmarks_id")
+    found: dict[str, Any] = {
+        **{
+            name: value for name, value in row.items() if value is not None and name not in left_out
+        },
+        "hints": [
+            {"hint": hint, "why": describe(hint, row)}
+            for hint in filter(None, (record.hints or "").split("; "))
+        ],
+        "backend": explainer.scorer.backend,
+        "attack": {
+            name: getattr(settings, name)
+            for name in ("eps", "eps_mode", "steps", "copies", "exponent", "seed", "clamp")
+        },
+        "weights_sha256": explainer.scorer.embedder.sha256,
+    }
+    trace = explanation.trace
+    if trace is not None and not explanation.failed:
+        rows = trace.score.similarities
+        assert rows is not None
+        found["curve"] = [
+            {"step": step, "mean": float(row.mean()), "std": float(row.std()),
+             "similarities": row.tolist(), "scored": step < len(rows)}
+            for step, row in enumerate([*rows, trace.after])
+        ]  # fmt: skip
+    return found
+
+
+def write_explanation(explanation: Explanation, explainer: Explainer, folder: Path) -> list[Path]:
+    """Write a face's JSON and picture below a folder, a failure's JSON; return their paths.
+
+    Raises:
+        RunError: they cannot be written, or would lie outside the folder.
+    """
+    record = explanation.record
+    # no face is called "failed", so no file of a face has that name
+    name = crop_path(record.path, "failed" if record.face is None else record.face)
+    content = as_dict(explanation, explainer)
+    written = []
+    crop, trace = explanation.crop, explanation.trace
+    if crop is not None and trace is not None and not explanation.failed:
+        picture = _inside(folder, name)
+        eps = explainer.settings.eps
+        _save(draw_face(record, explanation.photo, crop, trace, eps=eps), picture)
+        content["picture"] = name.name
+        written.append(picture)
+    target = _inside(folder, name.with_suffix(".json"))
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return [*written, target]
+
+
+def write_contact_sheet(
+    run: RunInfo,
+    folder: Path,
+    *,
+    worst: int,
+    best: int,
+    device: str = "auto",
+    model: str | None = None,
+    fetch: bool = False,
+) -> tuple[Path, int]:
+    """Write `contact_sheet.png` of a run's ends to a folder.
+
+    Args:
+        run: with scores.
+        folder: made if it is not there.
+        worst: how many of the worst faces to show.
+        best: how many of the best.
+        device: where the attack runs.
+        model: the run's, see `run_model.model_of`.
+        fetch: read photos that are on other machines.
+
+    Returns:
+        The picture's path, and how many faces' crops could not be shown any more.
+
+    Raises:
+        RunError: the run has no scores, another model made it, or the file cannot be written.
+    """
+    ranking = Ranking(run)
+    if not ranking.scored:
+        raise RunError(run.no_scores)
+    rows = [
+        row
+        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
+        if row["quality"] is not None
+    ]
+    if not rows:
+        raise RunError(f"{run.folder} has no scored faces to explain")
+    # of a short run no face is shown twice
+    best_rows = rows[:best] if best else []
+    worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
+    model_of(run, model)
+    settings = _settings_of(run, device)
+    scorer, crops = Explainer(settings).scorer, RunCrops(run, fetch=fetch)
+    sections = [
+        ("Best", [_tile(row, crops, scorer) for row in best_rows]),
+        ("Worst", [_tile(row, crops, scorer) for row in worst_rows]),
+    ]
+    lost = sum(tile.crop is None for _, tiles in sections for tile in tiles)
+    target = _inside(folder, PurePosixPath("contact_sheet.png"))
+    ends = (("best", best_rows), ("worst", worst_rows))
+    shown = " and ".join(f"the {end} {len(some)}" for end, some in ends if some)
+    title = f"{run.folder.absolute().name}: {shown}"
+    subtitle = f"model {settings.model}, preset {run.content['settings'].get('preset', 'exact')}"
+    _save(contact_sheet(title, subtitle, sections, eps=settings.eps), target)
+    return target, lost
+
+
+def _settings_of(run: RunInfo, device: str) -> Settings:
+    """Return settings that attack crops on this machine as a run did.
+
+    Raises:
+        RunError: they are not those of this version.
+    """
+    settings = run.settings
+    preset = "exact" if settings.preset == "instant" else settings.preset
+    # where the faces are is in the ledger
+    return replace(
+        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
+        refine=0.0, refine_at=None,
+    )  # fmt: skip
+
+
+def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:
+    """Return what the sheet shows of a ranked face."""
+    crop = trace = None
+    try:
+        crop = crops.crop(row)
+    except PhotoError:
+        pass  # crop and photo are gone, which the sheet says
+    else:
+        crop = resize_crop(crop, scorer.embedder.input_size)
+        trace = scorer.trace(crop)
+    return Tile(
+        path=row["path"],
+        face=row["face"],
+        rank=row["rank"],
+        quality=row["quality"],
+        percentile=row["percentile"],
+        hints=row["hints"] or "",
+        crop=crop,
+        trace=trace,
+    )
+
+
+def _inside(folder: Path, name: PurePosixPath) -> Path:
+    """Return a file's path below a folder, with the folders on the way made.
+
+    Raises:
+        RunError: they cannot be made, or a link among them leads out of the folder.
+    """
+    target = folder / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise RunError(f"cannot write {target}: a folder has that name")
+        outside = not is_inside(folder, target.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+    if outside:
+        raise RunError(f"cannot write {target}: a link leads out of {folder}")
+    return target
+
+
+def _save(picture: Image.Image, target: Path) -> None:
+    with writing(target) as temporary:
+        picture.save(temporary, format="PNG")

@@ -1,0 +1,390 @@
+"""Pictures that explain a score, drawn with Pillow alone. What they show is in docs/explain.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from faceqan_toolkit.quality.faceqan import Trace
+from faceqan_toolkit.quality.hints import describe
+from faceqan_toolkit.rounding import down_text
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
+
+Colour = tuple[int, int, int]
+PAPER, INK, MUTED, LINE = (255, 255, 255), (27, 31, 36), (94, 103, 112), (214, 220, 226)
+ACCENT, PALE, WARNING = (9, 105, 218), (198, 221, 250), (178, 72, 0)
+
+WIDTH, MARGIN, GAP = 1440, 36, 24
+PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
+TOP, ROW = 112, 522
+"""Pixels from the top to the first and to the second row of panels."""
+
+TILE = 112
+"""Pixels of a crop's side on a contact sheet: its own."""
+
+COLUMNS = 4
+SHEET_WIDTH = 2 * MARGIN + COLUMNS * 3 * TILE + (COLUMNS - 1) * GAP
+FINER = 3
+"""Lines are drawn so many times as large, then reduced: smooth."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A face on a contact sheet.
+
+    Attributes:
+        path, face, rank, quality, percentile, hints: of its row in the ranking.
+        crop: (112, 112, 3) uint8, RGB; None if it is not to be had any more.
+        trace: of the attack on it.
+    """
+
+    path: str
+    face: int
+    rank: int
+    quality: float
+    percentile: float
+    hints: str
+    crop: Pixels | None
+    trace: Trace | None
+
+
+def noise_picture(trace: Trace) -> tuple[Pixels, float]:
+    """Return the attack's noise for people to see, and how many times it was amplified.
+
+    Args:
+        trace: of the attack.
+
+    Returns:
+        (S, S, 3) uint8: grey is no noise; all but the strongest 0.5 % of the values fit the range.
+    """
+    strongest = float(np.percentile(np.abs(trace.noise), 99.5))
+    factor = 0.5 / strongest if strongest > 0 else 1.0
+    shown = np.clip(0.5 + factor * trace.noise, 0, 1)
+    return np.asarray(np.rint(255 * shown), np.uint8), factor
+
+
+def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
+    """Return a grey crop under colours that show where noise moves the embedding most.
+
+    Args:
+        trace: of the attack.
+        crop: (S, S, 3) uint8, RGB.
+    """
+    smooth = cv2.GaussianBlur(trace.sensitivity, (0, 0), 2)
+    most = max(float(np.percentile(smooth, 99.5)), 1e-12)
+    levels = np.asarray(np.clip(255 * smooth / most, 0, 255), np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    return np.asarray(np.clip(0.35 * grey + 0.7 * colours.astype(np.float32), 0, 255), np.uint8)
+
+
+def draw_face(
+    record: Record, photo: Photo | None, crop: Pixels, trace: Trace, *, eps: float
+) -> Image.Image:
+    """Return the picture that explains one face's score.
+
+    Args:
+        record: of the face.
+        photo: where it was found; None shows none.
+        crop: (S, S, 3) uint8, RGB.
+        trace: of the attack on it.
+        eps: of the attack.
+    """
+    page = Image.new("RGB", (WIDTH, 900), PAPER)
+    draw = ImageDraw.Draw(page)
+    _header(draw, record)
+    lefts = [MARGIN + n * (PANEL + GAP) for n in range(4)]
+    noise, factor = noise_picture(trace)
+    assert trace.score.similarities is not None
+    steps, copies = trace.score.similarities.shape
+    shown = None
+    if photo is not None and record.face_px is not None:
+        shown = _marked_photo(photo, record)
+    panels = (
+        (shown or Image.fromarray(crop), "Photo", _found(record)),
+        (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
+        (
+            _enlarged(noise, smooth=False),
+            f"Noise after {steps} step{'s' if steps > 1 else ''}",
+            f"mean of {copies} copies, {factor:,.0f} times amplified",
+        ),
+        (
+            _enlarged(heat_picture(trace, crop)),
+            "Where the noise acts",
+            "bright: it moves the embedding most",
+        ),
+    )
+    for left, (picture, title, note) in zip(lefts, panels, strict=True):
+        _panel(page, left, picture)
+        _text(draw, (left, TOP + PANEL + 10), title, 18, width=PANEL)
+        _text(draw, (left, TOP + PANEL + 34), note, 14, MUTED, width=PANEL)
+    _chart(page, (lefts[0], ROW), (2 * PANEL + GAP, 290), trace)
+    _symmetry(page, lefts[2], crop, trace)
+    bottom = _hints(draw, lefts[3], record)
+    _formula(draw, record, trace, eps)
+    return page.crop((0, 0, WIDTH, max(884, bottom + MARGIN)))
+
+
+def contact_sheet(
+    title: str, subtitle: str, sections: Sequence[tuple[str, Sequence[Tile]]], *, eps: float
+) -> Image.Image:
+    """Return a sheet of faces: crop, noise and heat map of each, with score and hints.
+
+    Args:
+        title: first line.
+        subtitle: second line.
+        sections: a heading and its faces, in order; one without faces is left out.
+        eps: of the attack.
+    """
+    cell, height, right = 3 * TILE, TILE + 88, SHEET_WIDTH - MARGIN
+    filled = [(heading, tiles) for heading, tiles in sections if tiles]
+    rows = sum(-(-len(tiles) // COLUMNS) for _, tiles in filled)
+    page = Image.new("RGB", (SHEET_WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    _text(draw, (MARGIN, 30), title, 26, width=right - MARGIN)
+    legend = (
+        f"{subtitle}. Each face: aligned crop; noise of the attack (eps {eps:g}, amplified); where "
+        "it moves the embedding most."
+    )
+    _text(draw, (MARGIN, 68), legend, 15, MUTED, width=right - MARGIN)
+    y = 108
+    for heading, tiles in filled:
+        draw.line((MARGIN, y, right, y), LINE)
+        _text(draw, (MARGIN, y + 12), heading, 20)
+        y += 48
+        for number, tile in enumerate(tiles):
+            row, column = divmod(number, COLUMNS)
+            corner = (MARGIN + column * (cell + GAP), y + row * height)
+            _tile(page, draw, corner, cell, tile)
+        y += height * -(-len(tiles) // COLUMNS)
+    return page
+
+
+def _tile(
+    page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, tile: Tile
+) -> None:
+    x, y = corner
+    if tile.crop is None or tile.trace is None:
+        draw.rectangle((x, y, x + 3 * TILE - 1, y + TILE - 1), outline=LINE)
+        _text(draw, (x + 12, y + 46), "crop and photo are gone or changed", 15, MUTED)
+    else:
+        pictures = (tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop))
+        for number, picture in enumerate(pictures):
+            small = Image.fromarray(picture).resize((TILE, TILE))
+            page.paste(small, (x + number * TILE, y))
+    score = down_text(tile.quality, 4)
+    _text(draw, (x, y + TILE + 6), score, 18)
+    place = f"rank {tile.rank:,}, percentile {down_text(tile.percentile, 1)}"
+    _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
+    name = tile.path if tile.face == 0 else f"{tile.path} [{tile.face}]"
+    _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
+    _text(draw, (x, y + TILE + 51), tile.hints, 14, WARNING, width=cell)
+
+
+def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
+    quality = "no score" if record.quality is None else down_text(record.quality, 4)
+    name = record.path if not record.face else f"{record.path} [{record.face}]"
+    _text(draw, (MARGIN, 30), name, 26, width=WIDTH - 2 * MARGIN - 220, keep_end=True)
+    details = f"model {record.model}, preset {record.preset}"
+    _text(draw, (MARGIN, 68), details, 15, MUTED, width=WIDTH - 2 * MARGIN - 220)
+    draw.text((WIDTH - MARGIN, 26), quality, INK, _font(42), anchor="rt")
+    draw.text((WIDTH - MARGIN, 74), "quality; at most 1", MUTED, _font(15), anchor="rt")
+
+
+def _found(record: Record) -> str:
+    if record.face_px is None:
+        return "given as an aligned crop"
+    found = f"face of {down_text(record.face_px, 0)} pixels"
+    if record.confidence is None:
+        return found
+    return f"{found}, confidence {down_text(record.confidence, 3)}"
+
+
+def _marked_photo(photo: Photo, record: Record) -> Image.Image:
+    """Return a photo with the face's box and landmarks, as large as its panel."""
+    width, height = photo.size
+    scale = PANEL / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    fine = Image.fromarray(photo.pixels).resize(
+        (size[0] * FINER, size[1] * FINER), Image.Resampling.LANCZOS, reducing_gap=3
+    )
+    draw = ImageDraw.Draw(fine)
+
+    def place(columns: Sequence[str]) -> list[float]:
+        return [(float(getattr(record, name)) + 0.5) * scale * FINER for name in columns]
+
+    box = place(BOX_COLUMNS)
+    draw.rectangle(box, outline=PAPER, width=3 * FINER)
+    draw.rectangle(box, outline=ACCENT, width=2 * FINER)
+    points = place(LANDMARK_COLUMNS)
+    radius = min(3.0, max(1.2, (box[2] - box[0]) / FINER / 30)) * FINER
+    for x, y in zip(points[::2], points[1::2], strict=True):
+        outline = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(outline, fill=(255, 214, 10), outline=INK, width=FINER // 2)
+    return fine.resize(size, Image.Resampling.LANCZOS)
+
+
+def _enlarged(pixels: Pixels, *, smooth: bool = True) -> Image.Image:
+    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(pixels).resize((PANEL, PANEL), way)
+
+
+def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
+    """Put a picture into the middle of a panel of the first row."""
+    picture = picture.copy()
+    picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(page).rectangle(
+        (left, TOP, left + PANEL - 1, TOP + PANEL - 1), fill=(246, 248, 250)
+    )
+    x, y = left + (PANEL - picture.width) // 2, TOP + (PANEL - picture.height) // 2
+    page.paste(picture, (x, y))
+
+
+def _chart(page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace) -> None:
+    """Draw the copies' similarity over the steps, their mean and spread."""
+    assert trace.score.similarities is not None
+    rows = np.vstack([trace.score.similarities, trace.after[None]]).astype(np.float64)
+    (left, top), (width, height) = corner, size
+    draw = ImageDraw.Draw(page)
+    _text(draw, (left, top), "Similarity to the face's own embedding, step by step", 18)
+    inner = (left + 44, top + 40, left + width - 12, top + height - 34)
+    low = min(0.0, float(np.floor(rows.min() * 10) / 10)) if rows.min() < 0.5 else 0.5
+    ticks = np.linspace(low, 1, 6)
+
+    def x_of(step: float) -> float:
+        return inner[0] + (inner[2] - inner[0]) * step / (len(rows) - 1)
+
+    def y_of(value: float) -> float:
+        return inner[3] - (inner[3] - inner[1]) * (value - low) / (1 - low)
+
+    for tick in ticks:
+        draw.line((inner[0], y_of(tick), inner[2], y_of(tick)), LINE)
+        draw.text((inner[0] - 10, y_of(tick)), f"{tick:.1f}", MUTED, _font(13), anchor="rm")
+    for step in range(len(rows)):
+        draw.text((x_of(step), inner[3] + 9), str(step), MUTED, _font(13), anchor="mt")
+
+    box = (inner[0] - 8, inner[1] - 8, inner[2] + 8, inner[3] + 8)
+    fine = page.crop(box).resize(
+        ((box[2] - box[0]) * FINER, (box[3] - box[1]) * FINER), Image.Resampling.NEAREST
+    )
+    lines = ImageDraw.Draw(fine)
+
+    def points(values: NDArray[np.float64]) -> list[tuple[float, float]]:
+        return [
+            ((x_of(step) - box[0]) * FINER, (y_of(min(1.0, value)) - box[1]) * FINER)
+            for step, value in enumerate(values.tolist())
+        ]
+
+    mean, spread = rows.mean(axis=1), rows.std(axis=1)
+    band = [*points(mean + spread), *points(mean - spread)[::-1]]
+    lines.polygon(band, fill=PALE)
+    for copy in rows.T:
+        lines.line(points(copy), fill=(150, 190, 238), width=FINER // 2 + 1)
+    lines.line(points(mean), fill=ACCENT, width=FINER * 2, joint="curve")
+    for step, (x, y) in enumerate(points(mean)):
+        radius = 4.5 * FINER
+        fill = ACCENT if step < len(rows) - 1 else PAPER
+        dot = (x - radius, y - radius, x + radius, y + radius)
+        lines.ellipse(dot, fill=fill, outline=ACCENT, width=2 * FINER)
+    page.paste(fine.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.LANCZOS), box)
+    legend = "line: mean of the copies; band: its spread; thin: each copy; hollow: not scored"
+    draw.text((inner[0], top + height - 2), legend, MUTED, _font(13), anchor="lt")
+
+
+def _symmetry(page: Image.Image, left: int, crop: Pixels, trace: Trace) -> None:
+    draw = ImageDraw.Draw(page)
+    _text(draw, (left, ROW), "Symmetry", 18)
+    side = (PANEL - 12) // 2
+    for number, pixels in enumerate((crop, np.ascontiguousarray(crop[:, ::-1]))):
+        small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+        page.paste(small, (left + number * (side + 12), ROW + 40))
+    value = trace.score.symmetry or 0.0
+    _text(draw, (left, ROW + 52 + side), f"{value:.4f}", 24)
+    note = "cosine of the crop's embedding and its mirror image's"
+    _lines(draw, (left, ROW + 84 + side), note, 14, MUTED, PANEL)
+
+
+def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
+    """Write the hints in words; return where they end."""
+    _text(draw, (left, ROW), "Hints", 18)
+    hints = [hint for hint in (record.hints or "").split("; ") if hint]
+    y = ROW + 40
+    if not hints:
+        _text(draw, (left, y), "nothing stands out", 16, MUTED)
+        return y + 24
+    row = record.as_dict()
+    for hint in hints:
+        _text(draw, (left, y), hint, 17, WARNING, width=PANEL)
+        y = _lines(draw, (left, y + 23), describe(hint, row), 14, MUTED, PANEL) + 9
+    return y
+
+
+def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float) -> None:
+    """Write how the parts make the score."""
+    score = trace.score
+    assert score.similarity_mean is not None
+    assert score.similarity_std is not None
+    text = (
+        f"quality {down_text(score.quality, 4)}  from  "
+        f"mean similarity {score.similarity_mean:.4f},  its spread {score.similarity_std:.4f},  "
+        f"symmetry {score.symmetry or 0:.4f}"
+    )
+    y = ROW + 318
+    draw.line((MARGIN, y - 6, MARGIN + 3 * PANEL + 2 * GAP, y - 6), LINE)
+    _text(draw, (MARGIN, y + 4), text, 15)
+    more = f"eps {eps:g}"
+    if record.embedding_norm is not None:
+        more += f"; embedding's length {record.embedding_norm:.2f}"
+    draw.text((MARGIN + 3 * PANEL + 2 * GAP, y + 6), more, MUTED, _font(13), anchor="rt")
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    size: int,
+    colour: Colour = INK,
+    *,
+    width: float | None = None,
+    keep_end: bool = False,
+) -> None:
+    """Write one line, cut with three dots if it is too long."""
+    font = _font(size)
+    if width is not None and draw.textlength(text, font) > width:
+        while len(text) > 1 and draw.textlength(f"{text}...", font) > width:
+            text = text[1:] if keep_end else text[:-1]
+        text = f"...{text}" if keep_end else f"{text}..."
+    draw.text(corner, text, colour, font)
+
+
+def _lines(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    size: int,
+    colour: Colour,
+    width: float,
+) -> int:
+    """Write a paragraph; return where it ends."""
+    x, y = corner
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and draw.textlength(longer, _font(size)) > width:
+            draw.text((x, y), line, colour, _font(size))
+            y, line = y + size * 1.3, word
+        else:
+            line = longer
+    draw.text((x, y), line, colour, _font(size))
+    return round(y + size * 1.3)

@@ -1,0 +1,320 @@
+"""A step of the attack as one OpenVINO model: the similarity, and its gradient by reverse mode.
+
+OpenVINO has no gradients, but the gradient of a network is made of forward operations too. They
+are written out here after the network's own, and OpenVINO compiles all of them together.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.models.freeze import FrozenPReLU, Shift
+
+Value = Any
+"""What OpenVINO calls a node; it publishes no types."""
+Pull = Callable[[Value], Value]
+"""From the gradient for a result to the gradient for one of its arguments."""
+Ruled = tuple[Value, Sequence[Pull]]
+"""A result, and a pull for each argument that may be a tensor."""
+
+SHORTEST = 1e-12
+"""Embeddings are divided by no less, as by `torch.nn.functional.normalize`."""
+
+
+class UnsupportedOperation(FaceQANError):
+    """The network does something there is no rule for."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"the backend openvino cannot compute {operation}; take torch")
+
+
+def step_model(openvino: Any, network: nn.Module, size: int) -> Any:
+    """Return the model of a step for one copy.
+
+    Args:
+        openvino: the package.
+        network: frozen and traced; maps (1, 3, S, S) crops to (1, D) embeddings.
+        size: S, pixels.
+
+    Returns:
+        An `openvino.Model`, float32: from (1, 3, S, S) and (1, D), a copy and a unit vector, to
+        (1, 1) and (1, 3, S, S), their cosine similarity and its gradient for the copy.
+
+    Raises:
+        UnsupportedOperation: there is no rule for an operation of the network.
+    """
+    if not isinstance(network, fx.GraphModule):
+        raise UnsupportedOperation(f"{type(network).__name__}, which torch.fx cannot trace")
+    ops = openvino.opset8
+    rules = _Rules(ops)
+    tape = _Tape(ops, rules, network)
+    crop = ops.parameter([1, 3, size, size], np.float32)
+    embedding = tape.forward(crop)
+    target = ops.parameter(_shape(embedding), np.float32)
+    similarity, gradient = rules.cosine(embedding, target)
+    return openvino.Model([similarity, tape.backward(gradient)], [crop, target], "step")
+
+
+class _Tape:
+    """Runs through a traced network forward, and backward again."""
+
+    def __init__(self, ops: Any, rules: _Rules, network: fx.GraphModule) -> None:
+        self.ops, self.rules, self.network = ops, rules, network
+        self.values: dict[Any, Value] = {}
+        # of every node but constants, in the order they are computed
+        self.pulls: dict[Any, Sequence[Pull]] = {}
+
+    def forward(self, crop: Value) -> Value:
+        """Return the embedding of a crop."""
+        for node in self.network.graph.nodes:
+            if node.op == "placeholder":
+                self.source = node
+                self.values[node], self.pulls[node] = crop, ()
+            elif node.op == "get_attr":
+                tensor = operator.attrgetter(node.target)(self.network)
+                self.values[node] = self.rules.constant(tensor)
+            elif node.op == "output":
+                (self.result,) = node.args
+            else:
+                self.values[node], self.pulls[node] = self._apply(node)
+        if self.result not in self.pulls or len(_shape(self.values[self.result])) != 2:
+            raise UnsupportedOperation("a network whose result is not one embedding a crop")
+        return self.values[self.result]
+
+    def _apply(self, node: fx.Node) -> Ruled:
+        if node.op == "call_module":
+            module = self.network.get_submodule(str(node.target))
+            name, rule = type(module).__name__, MODULES.get(type(module))
+            own = [self.rules, module]
+        else:
+            name, rule = getattr(node.target, "__name__", str(node.target)), CALLS.get(node.target)
+            own = [self.rules]
+        if rule is None or node.kwargs:
+            raise UnsupportedOperation(name)
+        arguments = [self.values[a] if isinstance(a, fx.Node) else a for a in node.args]
+        try:
+            return rule(*own, *arguments)
+        except (TypeError, RuntimeError) as error:  # arguments of a kind the rule is not made for
+            raise UnsupportedOperation(name) from error
+
+    def backward(self, gradient: Value) -> Value:
+        """Return the gradient for the crop, given that for its embedding."""
+        gradients = {self.result: gradient}
+        for node in reversed(self.pulls):
+            if node not in gradients:
+                continue
+            for argument, pull in zip(node.args, self.pulls[node], strict=False):
+                if argument in self.pulls:
+                    part, sum_so_far = pull(gradients[node]), gradients.get(argument)
+                    if _shape(part) != _shape(self.values[argument]):
+                        raise UnsupportedOperation(f"{node.name}, which repeats a tensor")
+                    gradients[argument] = (
+                        part if sum_so_far is None else self.ops.add(sum_so_far, part)
+                    )
+        return gradients[self.source]
+
+
+class _Rules:
+    """What the functions and modules of torch compute, and how gradients go back through them."""
+
+    def __init__(self, ops: Any) -> None:
+        self.ops = ops
+
+    def constant(self, values: Tensor | float) -> Value:
+        array = np.asarray(values, dtype=np.float32)
+        return self.ops.constant(np.ascontiguousarray(array))
+
+    def integers(self, values: Sequence[int]) -> Value:
+        return self.ops.constant(np.array(values, dtype=np.int64))
+
+    def operand(self, value: Value) -> Value:
+        return self.constant(value) if isinstance(value, float | int) else value
+
+    def along_channels(self, values: Tensor, x: Value) -> Value:
+        """Return a constant with one value for each channel of (1, C, ...)."""
+        return self.constant(values.reshape(1, -1, *[1] * (len(_shape(x)) - 2)))
+
+    def cosine(self, embedding: Value, target: Value) -> tuple[Value, Value]:
+        """Return the similarity to a unit vector, and its gradient for the embedding."""
+        ops, axis = self.ops, self.integers([1])
+        squares = ops.reduce_sum(ops.multiply(embedding, embedding), axis, True)
+        length = ops.maximum(ops.sqrt(squares), self.constant(SHORTEST))
+        unit = ops.divide(embedding, length)
+        similarity = ops.reduce_sum(ops.multiply(unit, target), axis, True)
+        across = ops.subtract(target, ops.multiply(similarity, unit))
+        return similarity, ops.divide(across, length)
+
+    def add(self, a: Value, b: Value) -> Ruled:
+        return self.ops.add(self.operand(a), self.operand(b)), (_same, _same)
+
+    def subtract(self, a: Value, b: Value) -> Ruled:
+        return self.ops.subtract(self.operand(a), self.operand(b)), (_same, self.ops.negative)
+
+    def multiply(self, a: Value, b: Value) -> Ruled:
+        a, b = self.operand(a), self.operand(b)
+        return self.ops.multiply(a, b), (
+            lambda gradient: self.ops.multiply(gradient, b),
+            lambda gradient: self.ops.multiply(gradient, a),
+        )
+
+    def divide(self, a: Value, b: Value) -> Ruled:
+        a, b = self.operand(a), self.operand(b)
+        quotient = self.ops.divide(a, b)
+        return quotient, (
+            lambda gradient: self.ops.divide(gradient, b),
+            lambda gradient: self.ops.negative(
+                self.ops.divide(self.ops.multiply(gradient, quotient), b)
+            ),
+        )
+
+    def flatten(self, x: Value, start: int = 0, end: int = -1) -> Ruled:
+        if (start, end) != (1, -1):
+            raise UnsupportedOperation("flatten with other axes than one crop's")
+        before = self.integers(_shape(x))
+        return self.ops.reshape(x, self.integers([1, -1]), False), (
+            lambda gradient: self.ops.reshape(gradient, before, False),
+        )
+
+    def flip(self, x: Value, axis: int) -> Ruled:
+        backwards = self.integers(range(_shape(x)[axis])[::-1])
+
+        def flipped(value: Value) -> Value:
+            return self.ops.gather(value, backwards, self.ops.constant(np.int64(axis)))
+
+        return flipped(x), (flipped,)
+
+    def flatten_module(self, module: nn.Flatten, x: Value) -> Ruled:
+        return self.flatten(x, module.start_dim, module.end_dim)
+
+    def nothing(self, module: nn.Module, x: Value) -> Ruled:
+        return x, (_same,)
+
+    def prelu(self, module: FrozenPReLU, x: Value) -> Ruled:
+        ops, slopes = self.ops, self.along_channels(module.slopes, x)
+        positive = ops.greater(x, self.constant(0))
+
+        def bent(value: Value) -> Value:
+            return ops.select(positive, value, ops.multiply(value, slopes))
+
+        return bent(x), (bent,)
+
+    def shift(self, module: Shift, x: Value) -> Ruled:
+        return self.ops.add(x, self.constant(module.amount)), (_same,)
+
+    def batch_norm(self, module: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> Ruled:
+        if module.running_mean is None or module.running_var is None:
+            raise UnsupportedOperation("a batch norm that keeps no statistics")
+        scale = 1 / torch.sqrt(module.running_var.double() + module.eps)
+        if module.weight is not None:
+            scale = scale * module.weight
+        shift = -module.running_mean * scale
+        if module.bias is not None:
+            shift = shift + module.bias
+        scales = self.along_channels(scale, x)
+        scaled = self.ops.multiply(x, scales)
+        return self.ops.add(scaled, self.along_channels(shift, x)), (
+            lambda gradient: self.ops.multiply(gradient, scales),
+        )
+
+    def linear(self, module: nn.Linear, x: Value) -> Ruled:
+        weight = self.constant(module.weight)
+        product = self.ops.matmul(x, weight, False, True)
+        if module.bias is not None:
+            product = self.ops.add(product, self.along_channels(module.bias, x))
+        return product, (lambda gradient: self.ops.matmul(gradient, weight, False, False),)
+
+    def convolution(self, module: nn.Conv2d, x: Value) -> Ruled:
+        if isinstance(module.padding, str) or module.padding_mode != "zeros":
+            raise UnsupportedOperation(f"a convolution padded with {module.padding_mode}")
+        value, pulls = self.convolve(
+            x, module.weight, module.groups, module.stride, module.padding, module.dilation
+        )
+        if module.bias is not None:
+            value = self.ops.add(value, self.along_channels(module.bias, value))
+        return value, pulls
+
+    def picking_pool(self, module: nn.MaxPool2d, x: Value) -> Ruled:
+        """Pool over single pixels, the shortcut of the networks called IR."""
+        if _pair(module.kernel_size) != (1, 1) or _pair(module.padding) != (0, 0):
+            raise UnsupportedOperation("MaxPool2d over more than one pixel")
+        channels = _shape(x)[1]
+        ones = torch.ones(channels, 1, 1, 1)
+        return self.convolve(x, ones, channels, _pair(module.stride), (0, 0), (1, 1))
+
+    def convolve(
+        self, x: Value, weight: Tensor, groups: int, stride: tuple[int, ...],
+        padding: tuple[int, ...], dilation: tuple[int, ...],
+    ) -> Ruled:  # fmt: skip
+        """Convolve (1, C, H, W) with weights (O, C / groups, h, w)."""
+        forward, backward = self.ops.convolution, self.ops.convolution_backprop_data
+        if groups > 1:
+            forward = self.ops.group_convolution
+            backward = self.ops.group_convolution_backprop_data
+            weight = weight.reshape(groups, -1, *weight.shape[1:])
+        # rows and columns at the end that no place of the kernel reaches
+        unreached = [
+            (side + 2 * pad - apart * (length - 1) - 1) % step
+            for side, pad, apart, length, step in zip(
+                _shape(x)[2:], padding, dilation, weight.shape[-2:], stride, strict=True
+            )
+        ]
+        places = (list(stride), list(padding), list(padding), list(dilation))
+
+        def pull(gradient: Value) -> Value:
+            steps, begin, end, apart = places
+            # a constant of its own: OpenVINO packs one that two convolutions share only once, and
+            # computes nonsense where inputs and outputs are equal in number
+            return backward(
+                gradient, self.constant(weight), steps, pads_begin=begin, pads_end=end,
+                dilations=apart, output_padding=unreached,
+            )  # fmt: skip
+
+        return forward(x, self.constant(weight), *places), (pull,)
+
+
+def _same(gradient: Value) -> Value:
+    return gradient
+
+
+def _shape(value: Value) -> list[int]:
+    return list(value.get_output_shape(0))
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+MODULES: Mapping[type[nn.Module], Callable[..., Ruled]] = {
+    nn.Conv2d: _Rules.convolution,
+    nn.Linear: _Rules.linear,
+    nn.BatchNorm1d: _Rules.batch_norm,
+    nn.BatchNorm2d: _Rules.batch_norm,
+    FrozenPReLU: _Rules.prelu,
+    Shift: _Rules.shift,
+    nn.MaxPool2d: _Rules.picking_pool,
+    nn.Flatten: _Rules.flatten_module,
+    nn.Dropout: _Rules.nothing,
+    nn.Identity: _Rules.nothing,
+}
+CALLS: Mapping[Any, Callable[..., Ruled]] = {
+    operator.add: _Rules.add,
+    operator.iadd: _Rules.add,
+    torch.add: _Rules.add,
+    operator.sub: _Rules.subtract,
+    operator.isub: _Rules.subtract,
+    operator.mul: _Rules.multiply,
+    operator.imul: _Rules.multiply,
+    operator.truediv: _Rules.divide,
+    operator.itruediv: _Rules.divide,
+    torch.flatten: _Rules.flatten,
+    "flatten": _Rules.flatten,
+    "flip": _Rules.flip,
+}
+"""Functions, and names of tensors' methods."""

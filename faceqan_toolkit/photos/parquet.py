@@ -1,0 +1,307 @@
+"""Parquet files with encoded photos in a column, Hugging Face's data sets among them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
+from faceqan_toolkit.photos.base import Store
+from faceqan_toolkit.photos.names import (
+    LABEL_NAMES,
+    PHOTO_EXTENSIONS,
+    Names,
+    extension,
+    label_folder,
+    told_extension,
+)
+from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import first_line
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
+KEY_COLUMNS = ("key", "__key__")
+BATCH = 16
+"""Photos that are read at once."""
+KEPT_BATCHES, KEPT_BYTES = 64, 32 << 20
+"""Of the latest batches, and never fewer than two: threads ask for rows a little out of order."""
+KEPT_GROUPS = 2
+"""Row groups that are read side by side: where one ends, threads ask for rows of two."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a file's photos and their names come from; "" where there is none.
+
+    Attributes:
+        image: the column.
+        leaf: what is read of it, the bytes alone.
+        label: a folder for each of its values.
+        key: the photo's name, in place of its row's number.
+    """
+
+    image: str
+    leaf: str
+    label: str
+    key: str
+
+
+@dataclass(frozen=True)
+class ParquetArchive:
+    """The photos in a parquet file, see `base.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
+
+    Args:
+        store: the file.
+        column: with the photos; "" finds it: binary, or a struct with binary `bytes`.
+    """
+
+    store: Store
+    column: str = ""
+
+    def members(self) -> Iterator[tuple[str, Cell]]:
+        """Yield names and contents, row by row; of the photos one is looked at."""
+        state, names = self.store.state(), Names()
+        damage = ""
+        try:
+            by_row = not _reader(self, state).columns.key
+            for row, name in enumerate(self._names(state)):
+                if names.take(name, row if by_row else None):
+                    yield name, Cell(self, row)
+        except UnreadablePhoto as error:
+            damage = error.reason
+        names.finish(damage)
+
+    def find(self, name: str) -> Cell:
+        """Return a member."""
+        archive = self
+        chosen = re.match(r"column=([^/]+)/", name)
+        if chosen and not self.column:
+            archive = ParquetArchive(self.store, chosen[1])
+        row = _rows_by_name(archive, self.store.state()).get(name)
+        if row is None:
+            raise MissingPhoto(f"not in {self.store.name}")
+        return Cell(archive, row)
+
+    def columns(self, schema: pa.Schema) -> Columns:
+        """Return where photos and names are.
+
+        Raises:
+            UnreadablePhoto: no column has photos, or several may.
+        """
+        found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
+        by_name = [name for name in IMAGE_COLUMNS if name in found]
+        if self.column:
+            if self.column not in found:
+                has = ", ".join(found) or "none"
+                raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
+            image = self.column
+        elif not found:
+            raise UnreadablePhoto("no column with encoded photos")
+        elif len(found) == 1 or by_name:
+            image = by_name[0] if by_name else next(iter(found))
+        else:
+            raise UnreadablePhoto(f"say which has the photos: --image-column {'|'.join(found)}")
+        plain = {item.name for item in schema if _is_name(item.type)}
+        label = next((name for name in LABEL_NAMES if name in plain), "")
+        key = next((name for name in KEY_COLUMNS if name in plain), "")
+        return Columns(image, found[image], label, key)
+
+    def _names(self, state: FileState) -> Iterator[str]:
+        """Yield the name of each row."""
+        reader = _reader(self, state)
+        suffix = reader.first_extension()
+        prefix = f"column={self.column}/" if self.column else ""
+        for row, (label, key) in enumerate(reader.labels_and_keys()):
+            name = f"{row:08d}" if key is None else str(key)
+            if extension(name) not in PHOTO_EXTENSIONS:
+                name += suffix
+            yield f"{prefix}{label_folder(label)}{name}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A photo in a row. Its state is the whole file's: a row's size is not known unread."""
+
+    archive: ParquetArchive
+    row: int
+
+    def state(self) -> FileState:
+        """Return the file's state."""
+        return self.archive.store.state()
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return the photo, and the file's state."""
+        state = self.archive.store.state()
+        data = _reader(self.archive, state).cell(self.row)
+        if data is None:
+            raise UnreadablePhoto("its row has no photo")
+        return data, state
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photos of some rows.
+
+    Attributes:
+        first, end: the rows, counted in the file.
+        photos: encoded; a struct where the column is one.
+    """
+
+    first: int
+    end: int
+    photos: pa.Array
+
+    def photo(self, row: int) -> bytes | None:
+        """Return the photo in one of the rows."""
+        value = self.photos[row - self.first].as_py()
+        found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+        return found
+
+
+class _Group:
+    """A row group that is read from its beginning on; `at` is the next row."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], at: int) -> None:
+        self._batches = batches
+        self.at = at
+
+    def read(self) -> _Batch:
+        """Return the next batch."""
+        batch = next(self._batches, None)
+        if batch is None:
+            raise UnreadablePhoto("the file ends before its row")
+        first, self.at = self.at, self.at + batch.num_rows
+        return _Batch(first, self.at, batch.column(0))
+
+
+class _Reader:
+    """Reads one file roughly in its order; a row far behind costs a new start of its group."""
+
+    def __init__(self, archive: ParquetArchive) -> None:
+        self._lock = threading.Lock()
+        self._opened = archive.store.open()
+        weakref.finalize(self, self._opened.close)
+        with _damage_told():
+            self._file = pq.ParquetFile(self._opened, buffer_size=1 << 20)
+            self.columns = archive.columns(self._file.schema_arrow)
+            sizes = [
+                self._file.metadata.row_group(index).num_rows
+                for index in range(self._file.metadata.num_row_groups)
+            ]
+        self._starts = list(accumulate(sizes, initial=0))
+        self._groups: dict[int, _Group] = {}
+        self._latest: deque[_Batch] = deque(maxlen=KEPT_BATCHES)
+
+    def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each row's label and key, None where there is no such column."""
+        wanted = [name for name in (self.columns.label, self.columns.key) if name]
+        if not wanted:
+            yield from ((None, None) for _ in range(self._starts[-1]))
+            return
+        with _damage_told():
+            for batch in self._file.iter_batches(columns=wanted):
+                empty = [None] * batch.num_rows
+                values = [
+                    batch.column(name).to_pylist() if name else empty
+                    for name in (self.columns.label, self.columns.key)
+                ]
+                yield from zip(*values, strict=True)
+
+    def first_extension(self) -> str:
+        """Return the extension of what the first photo is."""
+        try:
+            start = (self.cell(0) if self._starts[-1] else b"") or b""
+        except PhotoError:
+            start = b""
+        return ".webp" if start.startswith(b"RIFF") else told_extension(start)
+
+    def cell(self, row: int) -> bytes | None:
+        """Return the bytes in a row."""
+        if not 0 <= row < self._starts[-1]:
+            raise MissingPhoto("no such row")
+        with self._lock, _damage_told():
+            kept = (batch for batch in reversed(self._latest) if batch.first <= row < batch.end)
+            batch = next(kept, None) or self._read_on(row)
+        return batch.photo(row)
+
+    def _read_on(self, row: int) -> _Batch:
+        """Read a row's group up to it; anew, if the row is behind."""
+        index = bisect_right(self._starts, row) - 1
+        group = self._groups.pop(index, None)
+        if group is None or row < group.at:
+            wanted = [self.columns.leaf]
+            batches = self._file.iter_batches(BATCH, row_groups=[index], columns=wanted)
+            group = _Group(batches, self._starts[index])
+        while True:
+            batch = group.read()
+            self._keep(batch)
+            if row < batch.end:
+                break
+        if group.at < self._starts[index + 1]:  # else it only takes memory
+            self._groups[index] = group
+            if len(self._groups) > KEPT_GROUPS:
+                del self._groups[next(iter(self._groups))]  # used longest ago
+        return batch
+
+    def _keep(self, batch: _Batch) -> None:
+        self._latest.append(batch)
+        size = sum(kept.photos.nbytes for kept in self._latest)
+        while size > KEPT_BYTES and len(self._latest) > 2:
+            size -= self._latest.popleft().photos.nbytes
+
+
+class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
+    """Turns what pyarrow raises on damaged files into an UnreadablePhoto."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError)):
+            told = first_line(error)
+            raise UnreadablePhoto(f"not a parquet file, or damaged: {told}") from error
+
+
+@lru_cache(4)
+def _reader(archive: ParquetArchive, _state: FileState) -> _Reader:
+    return _Reader(archive)
+
+
+@lru_cache(2)
+def _rows_by_name(archive: ParquetArchive, _state: FileState) -> dict[str, int]:
+    found = {}
+    try:
+        for name, cell in archive.members():
+            found[name] = cell.row
+    except PhotoError:
+        pass
+    return found
+
+
+def _leaf(item: pa.Field) -> str:
+    """Return what to read of a column with photos; "" of any other."""
+    kind = item.type
+    if _is_binary(kind):
+        return str(item.name)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{item.name}.bytes" if _is_binary(kind.field("bytes").type) else ""
+    return ""
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    return any(is_kind(kind) for is_kind in test)

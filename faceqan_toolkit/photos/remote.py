@@ -1,0 +1,209 @@
+"""Photos and archives behind URLs, by fsspec and whatever it needs for each kind of them."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+from faceqan_toolkit.errors import (
+    MissingDependency,
+    MissingPhoto,
+    NoPermission,
+    PhotoError,
+    SettingsError,
+    Unreachable,
+    UnreadablePhoto,
+)
+from faceqan_toolkit.photos.base import check_size
+from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import first_line
+
+REMEMBERED = 4096
+"""Files whose size and time are asked for once."""
+
+
+def is_url(text: str) -> bool:
+    """Tell a URL from a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z0-9+.-]+)*://", text) is not None
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file behind a URL, see `base.Store`."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Its name without folders."""
+        return posixpath.basename(self.url.partition("?")[0]) or self.url
+
+    def state(self) -> FileState:
+        """Return its size and time, asked for once in a process.
+
+        A store without times may have an ETag; a number made of it stands for the time.
+        """
+        return _state(self.url)
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return its bytes and their state."""
+        files, path = file_system(self.url)
+        state = self.state()
+        check_size(state.size)
+        try:
+            return bytes(files.cat_file(path)), state
+        except Exception as error:
+            raise _failure(error) from error
+
+    def open(self) -> BinaryIO:
+        """Return it opened for reading."""
+        files, path = file_system(self.url)
+        try:
+            opened: BinaryIO = files.open(path, "rb")
+        except Exception as error:
+            raise _failure(error) from error
+        if not opened.seekable():
+            raise UnreadablePhoto("its server gives whole files only, no parts of an archive")
+        return opened
+
+    def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
+        """Return some of its bytes and its state."""
+        files, path = file_system(self.url)
+        state = self.state()
+        end = min(offset + size, state.size)
+        if offset >= end:
+            return b"", state
+        try:
+            return bytes(files.cat_file(path, start=offset, end=end)), state
+        except Exception as error:
+            raise _failure(error) from error
+
+    def sibling(self, extension: str) -> RemoteFile:
+        """Return the file beside it that differs in its extension."""
+        path, mark, query = self.url.partition("?")
+        return RemoteFile(posixpath.splitext(path)[0] + extension + mark + query)
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path there.
+
+    Raises:
+        MissingDependency: fsspec, or what it needs for such a URL, is not installed.
+        SettingsError: no such kind of URL, or its server cannot be reached.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingDependency(
+            f"{url}: URLs need an extra: pip install 'faceqan-toolkit[remote]'"
+        ) from None
+    try:
+        files, path = url_to_fs(url)
+    except ImportError as error:
+        raise MissingDependency(f"{url}: another package is needed: {error}") from error
+    except Exception as error:  # each kind of URL has errors of its own
+        raise SettingsError(f"{url}: {first_line(error)}") from error
+    return files, path
+
+
+def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield root and path of all files a URL means, and whether it names the file itself.
+
+    Args:
+        url: a file, a pattern with `*`, or a folder: one that ends with `/`, or that the store
+            says is one.
+
+    Raises:
+        SettingsError: nothing is there, or its store cannot be asked.
+        MissingDependency: see `file_system`.
+    """
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@", url):
+        raise SettingsError(
+            "a URL with a password would stand in every result; give credentials as the library "
+            "of such URLs takes them: by its environment variables or its own file"
+        )
+    files, path = file_system(url)
+    try:
+        if "*" in url:
+            base = url.partition("*")[0].rsplit("/", 1)[0]
+            found = sorted(files.glob(path))
+            if not found:
+                raise SettingsError(f"{url}: nothing matches")
+            start = file_system(base)[1]
+            for match in found:
+                yield base, _relative(start, match), True
+        elif url.endswith("/") or (
+            not url.startswith(("http:", "https:")) and files.info(path)["type"] == "directory"
+        ):
+            root, empty = url.rstrip("/"), True
+            for file in _walk(files, path):
+                yield root, _relative(path, file), False
+                empty = False
+            if empty:
+                raise SettingsError(f"{url}: no files there")
+        else:
+            yield (*url.rsplit("/", 1), True)  # type: ignore[misc]
+    except SettingsError:
+        raise
+    except FileNotFoundError:
+        raise SettingsError(f"{url}: no such file or folder") from None
+    except Exception as error:  # each kind of store has errors of its own
+        raise SettingsError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+def _walk(files: Any, path: str) -> Iterator[str]:
+    """Yield the files below a folder, by name; one folder's names are in memory at a time."""
+    entries = sorted(files.ls(path, detail=True), key=lambda entry: entry["name"])
+    for entry in entries:
+        name = entry["name"].rstrip("/")
+        if name == path.rstrip("/") or name.rpartition("/")[2].startswith("."):
+            continue
+        if entry["type"] == "directory":
+            # pages that list a folder may lead anywhere
+            if name.startswith(path.rstrip("/") + "/"):
+                yield from _walk(files, entry["name"])
+        else:
+            yield name
+
+
+def _relative(start: str, path: str) -> str:
+    return path[len(start.rstrip("/")) :].lstrip("/") if path.startswith(start.rstrip("/")) else ""
+
+
+@lru_cache(REMEMBERED)
+def _state(url: str) -> FileState:
+    files, path = file_system(url)
+    try:
+        info = files.info(path)
+    except Exception as error:
+        raise _failure(error) from error
+    if info.get("size") is None:
+        raise UnreadablePhoto("its server does not tell its size")
+    return FileState(int(info["size"]), _time(files, path, info))
+
+
+def _time(files: Any, path: str, info: dict[str, Any]) -> int:
+    """Return nanoseconds, or a number that changes with the content as far as the store tells."""
+    try:
+        return int(files.modified(path).timestamp() * 1e6) * 1000
+    except Exception:  # noqa: BLE001 - not every store knows
+        return zlib.crc32(str(info.get("ETag") or info.get("etag") or "").encode())
+
+
+def _failure(error: Exception) -> PhotoError | MissingDependency:
+    if isinstance(error, (PhotoError, MissingDependency)):
+        return error
+    # fsspec says of a server that does not answer that it has no such file, because of this
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    answer = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or answer in (404, 410):
+        return MissingPhoto("no such file")
+    if isinstance(error, PermissionError) or answer in (401, 403):
+        return NoPermission("no permission to read it")
+    return Unreachable(f"{type(error).__name__}: {error}")

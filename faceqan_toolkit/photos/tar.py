@@ -1,0 +1,207 @@
+"""Tar files, WebDataset's shards among them: members are read in place, nothing is unpacked."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, groupby, islice
+from typing import BinaryIO
+
+from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
+from faceqan_toolkit.files import parse_json
+from faceqan_toolkit.photos.base import Slice, Store
+from faceqan_toolkit.photos.names import (
+    LABEL_NAMES,
+    PHOTO_EXTENSIONS,
+    Names,
+    extension,
+    is_hidden,
+    label_folder,
+)
+from faceqan_toolkit.types import FileState
+
+BLOCK = tarfile.BLOCKSIZE
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+SAMPLE_FILES = 64
+"""A label is looked for in so many files of one key; it bounds what waits for it."""
+LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
+"""Files that may hold a sample's label, the first that does counts; larger ones are passed over."""
+
+
+@dataclass(frozen=True)
+class TarArchive:
+    """The photos in a tar file, see `base.Archive`: regular members with a photo's extension.
+
+    Headers are read once from beginning to end, contents when they are wanted.
+
+    Args:
+        store: the file.
+        labels: the label of a photo's WebDataset sample is its first folder.
+    """
+
+    store: Store
+    labels: bool = True
+
+    def members(self) -> Iterator[tuple[str, Slice]]:
+        """Yield names and contents in the order of the file."""
+        state, names = self.store.state(), Names()
+        damage: list[str] = []
+        for member, folder in self._in_folders(state.size, damage):
+            if extension(member.name) not in PHOTO_EXTENSIONS or is_hidden(member.name):
+                continue
+            name = folder + member.name
+            if not member.plain:
+                names.leave_out(name, "that are links or no plain files")
+            elif names.take(name):
+                yield name, Slice(self.store, (member.place,), state.mtime_ns)
+        names.finish("".join(damage))
+
+    def find(self, name: str) -> Slice:
+        """Return a member; one whose sample has a label also by its name in the tar."""
+        state = self.store.state()
+        place = _index(self, state).get(name)
+        if place is None:
+            place = _index(TarArchive(self.store, labels=False), state).get(name)
+        if place is None:
+            raise MissingPhoto(f"not in {self.store.name}")
+        return Slice(self.store, (place,), state.mtime_ns)
+
+    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
+        """Yield members, each with the folder that its sample's label makes, or "".
+
+        As in WebDataset, files of one key that stand together are a sample.
+        """
+        for _, sample in groupby(self._members(size, damage), lambda member: member.key):
+            first = list(islice(sample, SAMPLE_FILES))
+            labels = {member.kind: member.label for member in reversed(first) if member.label}
+            folder = next((labels[kind] for kind in LABEL_BYTES if kind in labels), "")
+            yield from ((member, folder) for member in chain(first, sample))
+
+    def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
+        """Yield what is good.
+
+        Args:
+            size: of the file.
+            damage: gets what is wrong behind that.
+        """
+        try:
+            with self.store.open() as file:
+                for info in _headers(file, size):
+                    yield _Member(
+                        info.name.removeprefix("./"),
+                        (info.offset_data, info.size),
+                        plain=info.isreg() and info.sparse is None,
+                        label=_label(file, info) if self.labels else "",
+                    )
+        except UnreadablePhoto as error:
+            damage.append(error.reason)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One file in a tar.
+
+    Attributes:
+        name: without a leading `./`.
+        place: offset and size.
+        plain: whether it is a file, its bytes in one piece.
+        label: the folder for its sample's label, if it holds that, else "".
+    """
+
+    name: str
+    place: tuple[int, int]
+    plain: bool
+    label: str
+
+    @property
+    def key(self) -> str:
+        """Its sample's: up to the first dot behind the last slash."""
+        folder, slash, file = self.name.rpartition("/")
+        return folder + slash + file.partition(".")[0]
+
+    @property
+    def kind(self) -> str:
+        """Its extension."""
+        return extension(self.name)
+
+
+def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
+    """Return the folder for the label in a `.cls` or `.json`; "" where there is none."""
+    kind = extension(info.name)
+    if not info.isreg() or info.size > LABEL_BYTES.get(kind, -1):
+        return ""
+    file.seek(info.offset_data)
+    text = file.read(info.size)
+    return label_folder(_number(text) if kind == ".cls" else _named_label(text))
+
+
+def _number(text: bytes) -> int | None:
+    """Return the whole number that a `.cls` holds, or None."""
+    text = text.strip()
+    return int(text) if re.fullmatch(rb"-?[0-9]{1,18}", text) else None
+
+
+def _named_label(text: bytes) -> int | str | None:
+    """Return a sample's label from its JSON: a whole number or a name; None without one."""
+    try:
+        content = parse_json(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    for name in LABEL_NAMES:
+        label = content.get(name)
+        if isinstance(label, float) and label.is_integer():
+            return int(label)
+        if isinstance(label, int | str) and not isinstance(label, bool) and label != "":
+            return label
+    return None
+
+
+def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    """Yield what is good; the file may be read elsewhere meanwhile.
+
+    Raises:
+        UnreadablePhoto: it is damaged behind that.
+    """
+    start = file.read(2)
+    if start in COMPRESSED:
+        raise UnreadablePhoto(
+            f"a tar compressed by {COMPRESSED[start]}, which cannot be read in places; "
+            "unpack it to a plain tar"
+        )
+    file.seek(0)
+    try:
+        # of all in the file: names of any length, their order, no more than one header
+        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+            while (info := tar.next()) is not None:
+                vars(tar)["members"].clear()  # it would keep them all
+                if info.size < 0:
+                    raise UnreadablePhoto("damaged: a member of negative size")
+                if info.isreg() and info.offset_data + info.size > size:
+                    raise UnreadablePhoto("cut off in the middle of a member")
+                yield info
+            end = tar.offset
+    except PhotoError:
+        raise
+    except Exception as error:  # damaged files raise anything
+        raise UnreadablePhoto(f"not a tar file, or damaged: {error}") from error
+    file.seek(end)
+    rest = file.read(BLOCK)
+    if rest.strip(b"\0"):
+        raise UnreadablePhoto(f"damaged at byte {end:,}")
+
+
+@lru_cache(8)
+def _index(archive: TarArchive, _state: FileState) -> dict[str, tuple[int, int]]:
+    """Return offset and size by name; what is damaged is not in it."""
+    found = {}
+    try:
+        for name, content in archive.members():
+            found[name] = content.parts[0]
+    except PhotoError:
+        pass
+    return found

@@ -1,0 +1,1 @@
+"""Quality scores of aligned crops, and measures and hints beside them."""

@@ -1,0 +1,1 @@
+"""What is made of a run: rankings, selections, calibrations, groups, training sets."""

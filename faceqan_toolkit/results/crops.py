@@ -1,0 +1,126 @@
+"""The crops of a run: those it kept, or cut again from the photos as the run cut them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.photos.decode import decode, decode_full
+from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
+
+MAX_PIXELS: int = Settings.max_pixels
+"""Photos with more are not shown, whatever the run allowed."""
+CROP_PIXELS = 4096**2
+"""A crop with more pixels is none."""
+
+Row = Mapping[str, Any]
+
+
+def crop_file(run_folder: Path, name: str) -> Path | None:
+    """Return where the crop is that a record names; None if that is not among the run's crops.
+
+    A run folder may come from anybody, so its records may name any file, and links may lead there.
+
+    Args:
+        run_folder: the run's.
+        name: of the record, relative to that.
+    """
+    file = run_folder / name
+    crops = Path(os.path.realpath(run_folder)) / "crops"
+    return file if name and Path(os.path.realpath(file)).is_relative_to(crops) else None
+
+
+class RunCrops:
+    """Finds the crop of a row, and its photo.
+
+    A crop that was not kept, or was deleted since, is cut again where the ledger says the face is:
+    no detector is asked, and no file of landmarks.
+
+    Args:
+        run: any run; the photos of one of `score` are crops themselves.
+        cut: cut again what was not kept.
+        fetch: photos behind URLs are wanted, too.
+    """
+
+    def __init__(self, run: RunInfo, *, cut: bool = True, fetch: bool = False) -> None:
+        self.folder = run.folder
+        self.fetch = fetch
+        self.settings: Mapping[str, Any] = run.content["settings"]
+        self.model: Mapping[str, Any] = run.content.get("model") or {}
+        # whoever made the folder must not decide how much memory a photo may take here
+        self.max_pixels = min(int(self.settings.get("max_pixels") or MAX_PIXELS), MAX_PIXELS)
+        self.photos_are_crops = run.task == "score"
+        self.cut = cut
+
+    def crop(self, row: Row) -> Pixels:
+        """Return a face's crop, (S, S, 3) uint8, RGB.
+
+        Args:
+            row: of the ledger or the ranking, with its `sha256`.
+
+        Raises:
+            PhotoError: there is none, or none any more.
+        """
+        if row["face"] is None:
+            raise PhotoError("no face")
+        if self.photos_are_crops:
+            return self.photo(row).pixels
+        name = row.get("crop") or ""
+        if file := crop_file(self.folder, name):
+            source = PhotoSource("", name, LocalFile(file))
+            try:
+                return decode(source, max_pixels=CROP_PIXELS).pixels
+            except PhotoError:
+                pass  # deleted since
+        if not self.cut or any(row.get(column) is None for column in LANDMARK_COLUMNS):
+            raise PhotoError("not kept")
+        return self._cut(row)
+
+    def photo(self, row: Row, at_least: int = 0) -> Photo:
+        """Return a row's photo, decoded smaller as `photos.decode` does it.
+
+        Raises:
+            PhotoError: it is gone, cannot be read, or is not the one the row tells of.
+        """
+        source = locate_recorded(row["root"], row["path"], fetch=self.fetch)
+        photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)
+        # a folder from elsewhere could name any photo of this machine, but not say what is in it
+        if row["sha256"] != photo.state.sha256:
+            raise PhotoError("changed since")
+        return photo
+
+    def _cut(self, row: Row) -> Pixels:
+        from faceqan_toolkit.alignment import Template, align, detail_survives
+
+        landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
+        box = np.array([row[column] for column in BOX_COLUMNS], float)
+        face = Face(box, landmarks, rotation=row.get("rotation") or 0)
+        template = Template(
+            self.model.get("template") or self.settings.get("template") or "arcface",
+            int(self.model.get("input_size") or self.settings.get("crop_size") or 112),
+        )
+        antialias = bool(self.settings.get("antialias", True))
+        # the pipeline reads photos in full for plain sampling, and for landmarks from a file
+        reduced = antialias and not self.settings.get("landmarks")
+        photo = self.photo(row, int(self.settings.get("max_side") or 0) if reduced else 0)
+        if photo.reduction > 1 and not detail_survives(
+            template.transform(face, photo.size), photo.reduction
+        ):
+            photo = decode_full(photo)
+        return align(
+            photo.pixels,
+            face,
+            antialias=antialias,
+            template=template,
+            reduction=photo.reduction,
+            photo_size=photo.size,
+        ).pixels

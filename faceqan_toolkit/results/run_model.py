@@ -1,0 +1,43 @@
+"""The recognition model that made a run, found again; no torch until it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import is_file
+from faceqan_toolkit.models.factories import is_factory
+from faceqan_toolkit.models.zoo import FoundModel, find_model
+from faceqan_toolkit.runs.folder import RunInfo
+
+
+def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
+    """Return the model that a run's scores come from.
+
+    A run folder may come from anybody: code that it names is not run unless the user names it, too.
+
+    Args:
+        run: with scores.
+        named: the model as the user says it, if they do.
+
+    Raises:
+        RunError: it is made by code that the user has not named, its weights have changed, or the
+            user names another one.
+        WeightsError: see `find_model`.
+    """
+    settings = run.settings
+    model = settings.model
+    if named is not None and named != model:
+        raise RunError(f"{run.folder} was made with --model {model}, not {named}")
+    if named is None and is_factory(model) and not is_file(Path(model)):
+        raise RunError(
+            f"{run.folder} wants to run the code {model}; if you trust it, say so: --model {model}"
+        )
+    found = find_model(model, settings.model_options)
+    made_with = (run.content.get("model") or {}).get("sha256")
+    if made_with and made_with != found.sha256:
+        raise RunError(
+            f"{run.folder} was made with other weights of {model}; put those back, or score the "
+            "photos into a new run"
+        )
+    return found

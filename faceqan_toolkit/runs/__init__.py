@@ -1,0 +1,1 @@
+"""The run folder: settings, ledger, what is left to do."""

@@ -1,0 +1,211 @@
+"""Which photos a run lacks, by DuckDB: neither photos nor ledger need to fit into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.photos.find import two_photos
+from faceqan_toolkit.photos.locate import Unfetched, is_elsewhere, is_there, locate_recorded
+from faceqan_toolkit.runs.database import attach, fetch_value, open_database
+from faceqan_toolkit.runs.folder import HEALABLE, Run
+from faceqan_toolkit.types import PhotoSource
+
+BLOCK = 10_000
+"""Photos that are in memory at once."""
+
+
+class Known(NamedTuple):
+    """What the ledger says of a photo, of its last attempt.
+
+    Attributes:
+        failed: one of its faces, or it itself, has no result.
+        healable: for a reason that another try may not meet again.
+    """
+
+    root: str
+    failed: bool
+    healable: bool
+    file_size: int | None
+    mtime_ns: int | None
+    sha256: str
+    landmarks_id: str
+
+
+class Todo:
+    """The photos that were asked for, and those among them that are to do; use it in `with`.
+
+    Its length is the number of photos to do, and going through it yields them in their order.
+
+    Args:
+        folder: of the run, for what memory cannot hold; made if it is not there, and removed again
+            if it is left empty.
+        sources: the photos, taken in as they are found; one that is given twice counts once.
+
+    Attributes:
+        asked: how many photos were asked for.
+
+    Raises:
+        SettingsError: two photos would have the same path in the results; whatever finding raises.
+    """
+
+    def __init__(self, folder: Path, sources: Iterable[PhotoSource]) -> None:
+        with ExitStack() as stack:
+            self._database = stack.enter_context(open_database(folder))
+            self._database.execute(
+                "CREATE TABLE asked (number BIGINT, root VARCHAR, path VARCHAR, content BLOB)"
+            )
+            self._database.execute("CREATE TABLE todo (number BIGINT, attempt BIGINT)")
+            self._take_in(iter(sources))
+            self._drop_repeated()
+            self.asked = int(fetch_value(self._database, "SELECT count(*) FROM asked"))
+            self._length = 0
+            self._stack = stack.pop_all()
+
+    def compare(
+        self,
+        run: Run,
+        identify: Callable[[PhotoSource], str] = lambda _: "",
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        """Find out which photos the run lacks: new, changed, or worth another try.
+
+        Args:
+            run: with what it has.
+            identify: gives the `landmarks_id` of a photo as it would be now.
+            retry_failed: try every photo without a result again, not only healable ones.
+
+        Raises:
+            RunError: the run already has another photo by such a path, from another root.
+        """
+        attach(self._database, "ledger", run.info)
+        healable = ", ".join(f"'{status}'" for status in sorted(HEALABLE))
+        self._database.execute(
+            f"""CREATE TABLE known AS
+                SELECT path, any_value(root) AS root, bool_or(status <> 'ok') AS failed,
+                    bool_or(status IN ({healable})) AS healable,
+                    any_value(file_size) AS file_size, any_value(mtime_ns) AS mtime_ns,
+                    any_value(sha256) AS sha256, any_value(landmarks_id) AS landmarks_id,
+                    max(attempt) AS attempt
+                FROM ledger SEMI JOIN asked USING (path) GROUP BY path"""
+        )
+        self._database.execute(
+            "INSERT INTO todo SELECT number, 0 FROM asked ANTI JOIN known USING (path)"
+        )
+        fields = ", ".join(f"known.{name}" for name in Known._fields)
+        rows = self._rows(
+            f"SELECT number, known.attempt, asked.root, path, content, {fields} "
+            "FROM asked JOIN known USING (path)"
+        )
+        while block := list(islice(rows, BLOCK)):
+            again = []
+            for number, attempt, root, path, content, *known in block:
+                source = PhotoSource(root, path, pickle.loads(content))
+                if _is_to_do(source, Known(*known), identify(source), retry_failed, run.folder):
+                    again.append((number, attempt + 1))
+            self._insert("todo", ["number", "attempt"], again)
+        self._length = int(fetch_value(self._database, "SELECT count(*) FROM todo"))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[PhotoSource]:
+        for root, path, content, attempt in self._rows(
+            "SELECT root, path, content, attempt FROM asked JOIN todo USING (number) "
+            "ORDER BY number"
+        ):
+            yield PhotoSource(root, path, pickle.loads(content), attempt=attempt)
+
+    def close(self) -> None:
+        """Give memory and disk back; nothing can be asked any more."""
+        self._stack.close()
+
+    def __enter__(self) -> Todo:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def _take_in(self, sources: Iterator[PhotoSource]) -> None:
+        number = 0
+        while block := list(islice(sources, BLOCK)):
+            rows = [
+                (number + place, source.root, source.path, pickle.dumps(source.content))
+                for place, source in enumerate(block)
+            ]
+            self._insert("asked", ["number", "root", "path", "content"], rows)
+            number += len(block)
+
+    def _drop_repeated(self) -> None:
+        """Keep the first of photos that are the same file; refuse different ones by one path."""
+        one_root = fetch_value(self._database, "SELECT count(DISTINCT root) FROM asked") <= 1
+        place = "path" if one_root else "rtrim(root, '/') || '/' || path"
+        self._database.execute(
+            f"""DELETE FROM asked USING (
+                SELECT {place} AS place, min(number) AS first FROM asked
+                GROUP BY place HAVING count(*) > 1
+            ) AS repeated WHERE {place} = repeated.place AND number > first"""
+        )
+        clashes = [] if one_root else self._database.execute(
+            """SELECT path, arg_min(root, number), arg_max(root, number) FROM asked
+                GROUP BY path HAVING count(*) > 1 ORDER BY min(number) LIMIT 1"""
+        ).fetchall()  # fmt: skip
+        for path, one, other in clashes:
+            raise two_photos(path, one, other)
+
+    def _insert(self, table: str, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            columns = [pa.array(column) for column in zip(*rows, strict=True)]
+            self._database.register("block", pa.table(columns, names))
+            self._database.execute(f"INSERT INTO {table} FROM block")
+            self._database.unregister("block")
+
+    def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query, of which few are in memory, while others may be asked."""
+        with self._database.cursor() as cursor:
+            cursor.execute(query)
+            while rows := cursor.fetchmany(BLOCK):
+                yield from rows
+
+
+def _is_to_do(
+    source: PhotoSource, known: Known, landmarks_id: str, retry_failed: bool, folder: Path
+) -> bool:
+    """Tell whether a photo that the ledger knows must be processed again."""
+    if known.landmarks_id == landmarks_id and _is_same_file(source, known):
+        return known.failed and (retry_failed or known.healable)
+    if known.root != source.root:
+        other = locate_recorded(known.root, source.path, fetch=is_elsewhere(source.root))
+        if isinstance(other.content, Unfetched) or is_there(other):
+            raise RunError(
+                f"{source.place} and {other.place} would both be {source.path!r} in "
+                f"{folder}; use another run folder, or give their common parent folder "
+                "from the start"
+            )
+    return True
+
+
+def _is_same_file(source: PhotoSource, known: Known) -> bool:
+    try:
+        state = source.content.state()
+    except PhotoError:
+        return known.file_size is None
+    if state.size != known.file_size:
+        return False
+    if state.mtime_ns == known.mtime_ns:
+        return True
+    if not known.sha256:
+        return False
+    try:
+        return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+    except PhotoError:
+        return False

@@ -1,0 +1,319 @@
+"""FaceQAN against the published code's numbers, and what a score must not depend on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from faceqan_toolkit.errors import FaceQANError, SettingsError, UnknownModel
+from faceqan_toolkit.models.base import Embedder
+from faceqan_toolkit.quality import faceqan as quality
+from faceqan_toolkit.quality.faceqan import FaceQAN, aggregate
+from faceqan_toolkit.types import Pixels
+from tests.conftest import BACKENDS, DATA, cases, needs_openvino, read_rgb
+
+
+def name(case) -> str:
+    return f"{case['image']}-l{case['l']}-k{case['k']}-p{case['p']}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_parity_with_the_published_code(case, backend: str) -> None:
+    scorer = FaceQAN(
+        eps=case["eps"], steps=case["l"], copies=case["k"], exponent=case["p"], seed=case["seed"],
+        device="cpu", backend=backend,
+    )  # fmt: skip
+    (score,) = scorer.score([read_rgb(DATA / case["image"])])
+    assert score.similarities.shape == (case["l"], case["k"])
+    # of plain grey nearly every gradient is nothing, and rounding decides its sign
+    apart = 1e-2 if case["image"] == "grey.png" else 3e-3
+    np.testing.assert_allclose(score.similarities, case["similarities"], atol=apart)
+    assert score.similarity_mean == pytest.approx(case["mean"], abs=3e-3)
+    assert score.similarity_std == pytest.approx(case["std"], abs=3e-3)
+    assert score.symmetry == pytest.approx(case["symmetry"], abs=1e-5)
+    assert score.quality == pytest.approx(case["quality"], abs=3e-3)
+    assert score.embedding_norm == pytest.approx(case["embedding_norm"], abs=1e-3)
+
+
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_aggregation_of_the_published_similarities(case) -> None:
+    found, mean, std = aggregate(case["similarities"], case["symmetry"], case["p"])
+    assert mean == pytest.approx(case["mean"], abs=1e-5)
+    assert std == pytest.approx(case["std"], abs=1e-5)
+    assert found == pytest.approx(case["quality"], abs=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [1, 3, 5, 0.5, 2.5, 2])
+def test_a_negative_base_keeps_its_sign(exponent: float) -> None:
+    found, _, _ = aggregate([[0.8, 0.9]], -0.5, exponent)
+    opposite, _, _ = aggregate([[0.8, 0.9]], 0.5, exponent)
+    assert found == -opposite < 0
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.floats(-1, 1), st.floats(0.01, 20))
+def test_quality_is_finite_and_bounded(values, symmetry, exponent) -> None:
+    found, mean, std = aggregate(np.array([values]), symmetry, exponent)
+    assert math.isfinite(found)
+    assert -1 <= found <= 1
+    assert std >= 0
+    assert mean == pytest.approx(np.mean(values), abs=1e-12)
+
+
+@given(st.permutations([0.2, 0.5, 0.9, 0.95]))
+def test_order_of_copies_does_not_matter(values) -> None:
+    assert aggregate([values], 0.9, 5) == pytest.approx(aggregate([sorted(values)], 0.9, 5))
+
+
+class Small(Embedder):
+    """A network of a few weights, quick, with the built-in model's input size."""
+
+    name, sha256 = "small", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.nn.Parameter(
+            torch.randn(16, 3 * 14 * 14, generator=generator), requires_grad=False
+        )
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return (torch.nn.functional.avg_pool2d(crops, 8) - 0.5).flatten(1) @ self.weight.T
+
+
+def faces(number: int) -> list[Pixels]:
+    """Return different crops."""
+    pictures = [read_rgb(path) for path in sorted(DATA.glob("*.png"))]
+    return [np.roll(pictures[n % len(pictures)], n, axis=1) for n in range(number)]
+
+
+OTHERWISE = {
+    "eps_mode": "contrast",
+    "eps": 0.004, "steps": 3, "copies": 4, "exponent": 2.0, "seed": 1, "clamp": "valid"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), OTHERWISE.items())
+def test_every_option_changes_the_score(option: str, value) -> None:
+    black = np.zeros((112, 112, 3), np.uint8)
+    black[40:70, 30:90] = 90
+    # the bounds matter only near black, the mode at low contrast
+    crop = {"clamp": black, "eps_mode": faces(1)[0] // 4}.get(option, faces(1)[0])
+    (before,) = FaceQAN(Small(), device="cpu").score([crop])
+    (after,) = FaceQAN(Small(), device="cpu", **{option: value}).score([crop])
+    assert before.quality != after.quality
+
+
+def test_contrast_decides_the_strength() -> None:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    crops[1] = crops[1] // 8
+    crops[2] = 90
+    tensor = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
+    grey = crops @ np.array([0.299, 0.587, 0.114]) / 255
+    contrast = np.maximum(grey.std(axis=(1, 2)), 1 / 255)
+    expected = np.sqrt(np.minimum(contrast / 0.2, 1))
+    np.testing.assert_allclose(quality.contrast_strength(tensor), expected, rtol=1e-5)
+    assert expected[2] > 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_attack_by_contrast_is_one_with_less_eps(backend: str) -> None:
+    dark = (faces(3)[1] * 0.3).astype(np.uint8)
+    tensor = torch.from_numpy(dark)[None].permute(0, 3, 1, 2) / 255
+    eps = 0.001 * float(quality.contrast_strength(tensor))
+    assert eps < 0.0008
+    by_contrast = FaceQAN(copies=3, eps_mode="contrast", device="cpu", backend=backend)
+    smaller = FaceQAN(copies=3, eps=eps, device="cpu", backend=backend)
+    absolute = FaceQAN(copies=3, device="cpu", backend=backend)
+    (one,), (other,), (third,) = (s.score([dark]) for s in (by_contrast, smaller, absolute))
+    np.testing.assert_allclose(one.similarities, other.similarities, atol=3e-3)
+    assert one.quality > third.quality + 0.02
+    assert one.symmetry == third.symmetry
+
+
+def test_an_attack_by_contrast_leaves_contrasty_crops_alone() -> None:
+    checks = np.zeros((112, 112, 3), np.uint8)
+    checks[::2, ::3] = checks[1::2, 1::3] = 255
+    crops = [checks, faces(1)[0] // 4]
+    absolute, by_contrast = (
+        FaceQAN(Small(), eps_mode=mode, device="cpu").score(crops)
+        for mode in ("absolute", "contrast")
+    )
+    assert np.array_equal(absolute[0].similarities, by_contrast[0].similarities)
+    assert not np.array_equal(absolute[1].similarities, by_contrast[1].similarities)
+
+
+def test_a_trace_by_contrast_shows_the_attack_that_was_made() -> None:
+    dark = faces(1)[0] // 4
+    scorer = FaceQAN(Small(), copies=2, steps=3, eps_mode="contrast", device="cpu")
+    trace = scorer.trace(dark)
+    assert trace.score.quality == scorer.score([dark])[0].quality
+    strength = float(
+        quality.contrast_strength(torch.from_numpy(dark)[None].permute(0, 3, 1, 2) / 255)
+    )
+    # noise and three steps, each of at most eps times the strength
+    assert 0 < np.abs(trace.noise).max() <= 4 * 0.001 * strength * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_score_does_not_depend_on_company_or_order(backend: str) -> None:
+    crops = faces(5)
+    scorer = FaceQAN(steps=2, copies=2, device="cpu", backend=backend)
+    alone = [scorer.score([crop])[0] for crop in crops]
+    together = scorer.score(crops)
+    backwards = scorer.score(crops[::-1])[::-1]
+    for one, other, third in zip(alone, together, backwards, strict=True):
+        assert one.quality == other.quality == third.quality
+        assert np.array_equal(one.similarities, other.similarities)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_thread_counts_agree(backend: str) -> None:
+    crops = faces(2)
+    threads = torch.get_num_threads()
+    many = FaceQAN(copies=3, device="cpu", backend=backend).score(crops)
+    try:
+        torch.set_num_threads(1)
+        one = FaceQAN(copies=3, device="cpu", backend=backend).score(crops)
+    finally:
+        torch.set_num_threads(threads)
+    for first, second in zip(many, one, strict=True):
+        assert first.quality == pytest.approx(second.quality, abs=3e-3)
+
+
+@needs_openvino
+def test_backends_agree() -> None:
+    crops = faces(2)
+    first, second = (
+        FaceQAN(copies=3, device="cpu", backend=name) for name in ("torch", "openvino")
+    )
+    assert (first.backend, second.backend) == ("torch", "openvino")
+    for one, other in zip(first.score(crops), second.score(crops), strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=1e-3)
+        np.testing.assert_allclose(one.similarities, other.similarities, atol=5e-3)
+        # nothing was pushed before the first row: rounding alone
+        np.testing.assert_allclose(one.similarities[0], other.similarities[0], atol=1e-5)
+
+
+def test_blocks_of_many_faces_give_the_same_scores() -> None:
+    crops = faces(5)
+    expected = FaceQAN(Small(), device="cpu").score(crops)
+    scorer = FaceQAN(Small(), device="cpu")
+    scorer.block_faces = 3  # as on a GPU: 5 faces make one block and a padded one
+    found = scorer.score(crops)
+    alone = scorer.score(crops[3:4])
+    assert len(found) == 5
+    assert alone[0].quality == found[3].quality
+    for one, other in zip(expected, found, strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=3e-3)
+
+
+def test_seeds_repeat() -> None:
+    crops = faces(1)
+    first, again, other = (
+        FaceQAN(Small(), seed=seed, device="cpu").score(crops)[0].quality for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+class Hungry(Small):
+    """Runs out of memory on more than `limit` crops at once."""
+
+    limit = 6
+
+    def forward(self, crops: Tensor) -> Tensor:
+        if len(crops) > self.limit:
+            raise torch.OutOfMemoryError("no memory left")
+        return super().forward(crops)
+
+
+def test_out_of_memory_halves_the_block_and_goes_on() -> None:
+    crops = faces(5)
+    scorer = FaceQAN(Hungry(), copies=10, device="cpu")
+    scorer.block_faces = 4
+    found = scorer.score(crops)
+    assert (scorer.block_faces, scorer.block_copies) == (1, 5)
+    for one, other in zip(FaceQAN(Small(), device="cpu").score(crops), found, strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=3e-3)
+        assert other.similarities.shape == (5, 10)
+
+
+def test_no_memory_at_all_is_an_error() -> None:
+    hungry = Hungry()
+    hungry.limit = 0
+    with pytest.raises(FaceQANError, match="not enough memory"):
+        FaceQAN(hungry, device="cpu").score(faces(1))
+
+
+def test_other_runtime_errors_are_not_taken_for_memory() -> None:
+    class Broken(Small):
+        def forward(self, crops: Tensor) -> Tensor:
+            raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        FaceQAN(Broken(), device="cpu").score(faces(1))
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+def test_a_useless_embedding_gives_nan(value: float) -> None:
+    class Useless(Small):
+        def forward(self, crops: Tensor) -> Tensor:
+            return super().forward(crops) * 0 + value
+
+    (score,) = FaceQAN(Useless(), device="cpu").score(faces(1))
+    assert math.isnan(score.quality)
+
+
+def test_no_crops_no_scores() -> None:
+    assert FaceQAN(Small(), device="cpu").score([]) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((96, 112, 3), np.uint8), np.zeros((112, 112, 3)), np.zeros((112, 112), np.uint8)],
+)
+def test_crops_of_another_kind_are_refused(bad) -> None:
+    with pytest.raises(SettingsError, match="112x112x3 uint8"):
+        FaceQAN(Small(), device="cpu").score([bad])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"eps": 0}, {"eps": 1}, {"eps": math.nan}, {"steps": 0}, {"copies": 0}, {"exponent": 0},
+        {"exponent": math.inf}, {"seed": -1}, {"clamp": "no"}, {"eps_mode": "no"},
+        {"device": "toaster"}, {"device": "cuda:99"}, {"device": "meta"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_out_of_range(option) -> None:
+    with pytest.raises(SettingsError, match=next(iter(option)).replace("_", "-")):
+        FaceQAN(Small(), **option)
+
+
+def test_models_by_name() -> None:
+    assert FaceQAN(device="cpu").embedder.name == "sface"
+    with pytest.raises(UnknownModel):
+        FaceQAN("nobody")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu() -> None:
+    crops = faces(3)
+    for one, other in zip(
+        FaceQAN(device="cuda").score(crops), FaceQAN(device="cpu").score(crops), strict=True
+    ):
+        assert one.quality == pytest.approx(other.quality, abs=3e-3)
+
+
+def test_bounds_are_the_settings_choices() -> None:
+    from faceqan_toolkit.settings import CLAMPS
+
+    assert tuple(quality.BOUNDS) == CLAMPS
