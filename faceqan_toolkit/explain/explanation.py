@@ -103,7 +103,7 @@ class Explainer:
 def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
     """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
-    row = record.as_dict()
+    row = record.to_dict()
     left_out = ("hints", "crop", "attempt", "landmarks_id")
     found: dict[str, Any] = {
         **{
