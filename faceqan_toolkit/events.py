@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -110,6 +111,23 @@ Listener: TypeAlias = Callable[[Event], object]
 
 def silent(event: Event) -> None:
     """Ignore an event."""
+
+
+@contextmanager
+def counting(tell: Listener, total: int, unit: str = "photo") -> Iterator[None]:
+    """Send `Started` before the work inside, and `Ended` after it.
+
+    Args:
+        tell: gets the events.
+        total, unit: see `Started`.
+    """
+    tell(Started(total, unit))
+    complete = False
+    try:
+        yield
+        complete = True
+    finally:
+        tell(Ended(complete))
 
 
 def listener(progress: bool | Listener | None) -> Listener:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sized
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from faceqan_toolkit.errors import (
     Unalignable,
     Unscorable,
 )
-from faceqan_toolkit.events import Advanced, Ended, Listener, Started, listener
+from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.paths import crop_path, printable
@@ -224,17 +224,11 @@ class Pipeline:
             )
         tell = listener(progress)
         sources = (as_source(image, f"image {index}") for index, image in enumerate(images))
-        if isinstance(images, Sized):
-            tell(Started(len(images), "image"))
-        complete = False
-        try:
-            with one_thread:
-                for records in self.source_records(sources):
-                    tell(Advanced(1, records))
-                    yield records
-            complete = True
-        finally:
-            tell(Ended(complete))
+        counted = counting(tell, len(images), "image") if isinstance(images, Sized) else None
+        with counted or nullcontext(), one_thread:
+            for records in self.source_records(sources):
+                tell(Advanced(1, records))
+                yield records
 
     def detect(self, image: ImageLike) -> list[Face]:
         """Return all faces that the settings accept, largest first; none is an empty list.

@@ -40,7 +40,7 @@ EPS_MODES = ("absolute", "contrast")
 TEMPLATES = ("arcface", "box")
 CROP_SIZES = range(16, 1025)
 """What the side of an aligned crop may measure, pixels."""
-ENGINES = ("local", "ray")
+ENGINES = ("local", "inline", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
 PRECISIONS = ("float32", "tf32")
 """Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
