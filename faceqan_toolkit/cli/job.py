@@ -22,7 +22,8 @@ from faceqan_toolkit.cli.show import print_summary
 from faceqan_toolkit.detection.landmarks_file import CommonMistake, LandmarksFile, most_common
 from faceqan_toolkit.errors import SettingsError, Unalignable
 from faceqan_toolkit.geometry import MISTAKES, Mistake
-from faceqan_toolkit.models.zoo import find_model, head_of
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.find import stream_photos

@@ -102,7 +102,7 @@ def test_a_checkpoint_by_its_path(
         (("--model", "nothing.pth"), 1, "nothing.pth: No such file"),
         (("--model", "arcface"), 1, "did you mean"),
         (("--model", "cosface_r100_glint360k"), 1, "models add cosface_r100_glint360k FILE"),
-        (("--model", "sface", "--channels", "BGR"), 2, "what it wants is known"),
+        (("--model", "sface", "--channels", "BGR"), 2, "its preprocessing is known"),
         (("--model", str(PHOTO)), 1, "no checkpoint"),
         (("--model", "nowhere:make"), 1, "ModuleNotFoundError"),
     ],
