@@ -104,7 +104,7 @@ class BlockRunner:
         )
 
 
-def check_batch(crops: Sequence[Pixels] | Pixels, size: int) -> None:
+def check_batch(crops: object, size: int) -> None:
     """Check the crops that a caller gives to a model.
 
     Args:

@@ -122,7 +122,7 @@ def load_weights(
 
 
 def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Loaded:
-    from faceqan_toolkit.models.onnx.network import load_onnx
+    from faceqan_toolkit.models.onnx import load_onnx
 
     if entry is not None and entry.family != "onnx":
         raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")

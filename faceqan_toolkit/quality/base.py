@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -101,13 +102,10 @@ def feature_map_bytes(network: nn.Module, size: int) -> int:
         if isinstance(output, Tensor):
             total += output.numel() * output.element_size()
 
-    leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(count) for module in leaves]
     first = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, 3, size, size, device=first.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in network.modules():
+            if not list(module.children()):
+                hooks.enter_context(module.register_forward_hook(count))
+        network(torch.zeros(1, 3, size, size, device=first.device))
     return max(1, total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,17 +118,14 @@ def gradient_magnitudes(
     if stage is None:
         starts.append(crops.detach().requires_grad_())
         crops = starts[0]
-    hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
-    if stage is not None:
-        hooks.append(stage.register_forward_hook(start))
-    try:
-        with torch.enable_grad():
-            embeddings = network(crops)
-            # rows are independent: the gradient of the sum contains that of each row
-            total = torch.stack(terms).sum() / len(norms)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for norm in norms:
+            hooks.enter_context(norm.register_forward_pre_hook(compare))
+        if stage is not None:
+            hooks.enter_context(stage.register_forward_hook(start))
+        embeddings = network(crops)
+        # rows are independent: the gradient of the sum contains that of each row
+        total = torch.stack(terms).sum() / len(norms)
     (gradient,) = torch.autograd.grad(total, starts[0])
     return gradient.abs().flatten(1).sum(dim=1), embeddings.detach()
 

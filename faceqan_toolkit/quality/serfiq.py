@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -163,16 +164,10 @@ def last_linear(network: nn.Module, size: int) -> nn.Linear | None:
         if isinstance(layer, nn.Linear) and inputs[0].ndim == 2:
             called.append(layer)
 
-    hooks = [
-        module.register_forward_pre_hook(note)
-        for module in network.modules()
-        if isinstance(module, nn.Linear)
-    ]
     first = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, size, size, device=first.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                hooks.enter_context(module.register_forward_pre_hook(note))
+        network(torch.zeros(1, 3, size, size, device=first.device))
     return called[-1] if called else None

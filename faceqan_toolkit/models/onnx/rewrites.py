@@ -90,9 +90,10 @@ def mend_mxnet(model: ModelProto) -> None:
             _drop_attributes(node, "spatial")
         elif node.op_type == "PRelu" and parameter.dims[0] > 1:
             flat.append((node, parameter))
-    shapes = _inferred_shapes(model) if flat else {}
+    types = _inferred(model) if flat else {}
     for node, slopes in flat:
-        shape = shapes.get(node.input[0], [])
+        known = types.get(node.input[0])
+        shape = [dimension.dim_value for dimension in known.shape.dim] if known else []
         if len(shape) != 4 or list(slopes.dims) != [shape[1]]:
             continue
         # before opset 7 a list of slopes was one per channel
@@ -261,14 +262,15 @@ def skip_idle(model: ModelProto) -> None:
     broadcasting makes superfluous, and pairs of inverse transpositions."""
     graph = model.graph
     idle = []
-    types = _inferred_types(model)
+    types = _inferred(model) if any(node.op_type == "Cast" for node in graph.node) else {}
     users, makers = _users(graph), {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         if node.op_type in ("Dropout", "Identity"):
             idle.append(node)
         elif node.op_type == "Cast":
             (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-            if to == TensorProto.FLOAT == types.get(node.input[0]):
+            source = types.get(node.input[0])
+            if source and to == TensorProto.FLOAT == source.elem_type:
                 idle.append(node)
         elif node.op_type == "Expand" and all(
             user.op_type in AFFINE for user in users.get(node.output[0], [node])
@@ -449,16 +451,6 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
-def _inferred_types(model: ModelProto) -> dict[str, int]:
-    if not any(node.op_type == "Cast" for node in model.graph.node):
-        return {}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    return {
-        entry.name: entry.type.tensor_type.elem_type
-        for entry in (*inferred.value_info, *inferred.input, *inferred.output)
-    }
-
-
 def _version(model: ModelProto) -> int:
     return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
@@ -490,9 +482,10 @@ def _users(graph: GraphProto) -> dict[str, list[NodeProto]]:
     return users
 
 
-def _inferred_shapes(model: ModelProto) -> dict[str, list[int]]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+def _inferred(model: ModelProto) -> dict[str, Any]:
+    """Return the types, with shapes, of all values that shape inference knows."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
     return {
-        entry.name: [dimension.dim_value for dimension in entry.type.tensor_type.shape.dim]
-        for entry in (*inferred.value_info, *inferred.input, *inferred.output)
+        entry.name: entry.type.tensor_type
+        for entry in (*graph.value_info, *graph.input, *graph.output)
     }
