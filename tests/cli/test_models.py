@@ -13,7 +13,7 @@ from tests.cli.test_align_and_score import read_csv
 from tests.conftest import SAMPLES, CommandLine
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
-from tests.models.test_zoo import MODULE
+from tests.models.test_load import MODULE
 
 QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 PHOTO = SAMPLES / "astronaut.jpg"

@@ -83,7 +83,7 @@ def test_the_length_beside_a_unit_vector_is_taken(end: str, opset: int, batch: i
     model = load_onnx(export(ENDS[end], batch=batch, opset=opset), RAW)
     name = "one" if end == "first" else "two"
     assert model.embedder.notes == (
-        f"its embeddings are taken with their length, which its output {name} gives",
+        f"its output {name} is the length of the embedding before normalisation",
     )
     faces = torch.rand(3, 3, SIZE, SIZE)
     expected = Tiny().eval()(faces)

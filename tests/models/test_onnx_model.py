@@ -328,7 +328,7 @@ def test_qdq_networks_are_dequantised(options: dict[str, Any], tmp_path: Path) -
     content = quantise(export(network), tmp_path, **options)
     model = load_onnx(content, RAW)
     assert model.embedder.notes == (
-        "the rounding of its activations is left out, for it has no gradient",
+        "its activations are not rounded, since rounding has no gradient",
     )
     found, gradient = embeddings_and_gradient(model.embedder, SIZE)
     expected, wanted = embeddings_and_gradient(network, SIZE)

@@ -69,7 +69,7 @@ gradient's length."""
 NEAR = 8
 """Most nodes between the embedding before its normalisation and the output."""
 
-NO_GRADIENT = "no gradient reaches the crop: something in it rounds or compares"
+NO_GRADIENT = "no gradient reaches the crop: an operator rounds or compares"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     if unnormalised := find_unnormalised(model, entry, crops, outputs, output):
         output, length = unnormalised
         notes.remove(f"its output {length} is not used")
-        notes.append(f"its embeddings are taken with their length, which its output {length} gives")
+        notes.append(f"its output {length} is the length of the embedding before normalisation")
         model = with_outputs(model, [output])
         original = Session(model)
 
@@ -117,7 +117,7 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     first = replace(entry, name=model.graph.input[0].name, channels_last=False)
     unrounded = None
     if pass_activations(model):
-        notes.append("the rounding of its activations is left out, for it has no gradient")
+        notes.append("its activations are not rounded, since rounding has no gradient")
         unrounded = Session(model)
     skip_idle(model)
     shapes = _shapes(model, first)
@@ -278,8 +278,8 @@ def _compare_rounded(expected: Tensor, rounded: Tensor) -> None:
     likeness = F.cosine_similarity(expected, rounded, dim=1).min().item()
     if not likeness >= LEAST_LIKENESS:
         raise UnsupportedGraph(
-            "it does not work without the rounding of its activations: its embeddings with and "
-            f"without have a cosine of {likeness:.2f}"
+            "it does not work without the rounding of its activations: embeddings with and without "
+            f"have a cosine of {likeness:.2f}"
         )
 
 
@@ -305,5 +305,5 @@ def _check_gradient(embedder: BackboneEmbedder) -> None:
     expected = ((ahead - behind) * weights).sum() / (2 * STEP)
     if not abs(found - expected) <= GRADIENT_TOLERANCE * gradient.norm():
         raise UnsupportedGraph(
-            f"its gradient is wrong: a slope of {found:.4g} in place of {expected:.4g}"
+            f"its gradient is wrong: the slope is {found:.4g}, a finite difference {expected:.4g}"
         )
