@@ -1,6 +1,6 @@
 """Rewrite ONNX graphs into equivalent ones that onnx2torch can convert.
 
-Models are changed in place. The functions must be called in the order of this file.
+Models are changed in place. `network.read_network` shows the order of the calls.
 """
 
 from __future__ import annotations
