@@ -10,7 +10,7 @@ import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
 from faceqan_toolkit.geometry import MISTAKES
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import builtin_scale
 from faceqan_toolkit.results.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs.folder import HEALABLE
