@@ -1,0 +1,210 @@
+"""Events on standard error, as text for people or as JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from faceqan_toolkit.paths import printable
+from faceqan_toolkit.wording import counted
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.cli.progress import Progress
+
+URGENT = ("warned", "error", "interrupted")
+"""Events that `--quiet` shows."""
+
+_REPORTER = f"{__name__}.reporter"
+_SWITCHES = f"{__name__}.switches"
+
+
+class Reporter:
+    """Take events and print them on standard error.
+
+    An event is a dataclass. Text shows those that have a method here, such as `_show_note`, and
+    the others with `verbose` only; JSON has all of them.
+
+    Args:
+        quiet: print errors and warnings only.
+        verbose: print all events.
+        as_json: print a JSON object a line: "event" is the event's name, the rest its fields.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
+    ) -> None:
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self._progress: Progress | None = None
+
+    @property
+    def shows_tables(self) -> bool:
+        """Whether tables, bars and the like are shown."""
+        return not (self.quiet or self.as_json)
+
+    def __call__(self, event: Any) -> None:
+        """Print an event of the library."""
+        values = {field.name: getattr(event, field.name) for field in fields(event)}
+        self.emit(type(event).__name__.lower(), **values)
+
+    def emit(self, name: str, **values: Any) -> None:
+        """Print an event, given its name in lower case and its fields."""
+        if self.quiet and name not in URGENT:
+            return
+        if self.as_json:
+            time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            line = {"time": time, "event": name} | {key: _plain(one) for key, one in values.items()}
+            click.echo(json.dumps(line), err=True)
+        elif show := getattr(self, f"_show_{name}", None):
+            show(**values)
+        elif self.verbose:
+            told = ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
+            self._print(f"{name.capitalize()}: {told}" if told else name.capitalize())
+
+    def message(self, text: str) -> None:
+        """Print a line."""
+        self.emit("message", text=text)
+
+    def note(self, text: str) -> None:
+        """Print a line that explains a result."""
+        self.emit("note", text=text)
+
+    def warn(self, text: str) -> None:
+        """Print a line about a likely mistake; the work goes on."""
+        self.emit("warned", text=text)
+
+    def _print(self, text: str, colour: str | None = None) -> None:
+        """Print a line above the progress bar, if there is one."""
+        text = printable(text)
+        if self._progress is not None:
+            self._progress.print(text, colour)
+        else:
+            click.secho(text, err=True, fg=colour)
+
+    def _show_message(self, text: str) -> None:
+        self._print(text)
+
+    def _show_note(self, text: str) -> None:
+        self._print(f"Note: {text}")
+
+    def _show_warned(self, text: str) -> None:
+        self._print(f"Warning: {text}", "yellow")
+
+    def _show_planned(self, photos: int, known: int) -> None:
+        done = f", {known:,} of them done before" if known else ""
+        self._print(counted(photos, "photo") + done)
+
+    def _show_started(self, total: int, unit: str = "photo") -> None:
+        from faceqan_toolkit.cli.progress import Progress
+
+        self._progress = Progress(total, unit)
+        self._progress.__enter__()
+
+    def _show_loaded(self) -> None:
+        if self._progress is not None:
+            self._progress.loaded()
+
+    def _show_advanced(self, number: int, records: Sequence[Any] = ()) -> None:
+        if self._progress is not None:
+            self._progress.advance(records, number)
+
+    def _show_ended(self, complete: bool) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None if complete else Exception)
+            self._progress = None
+
+    def _show_interrupted(self, done: int, total: int, folder: Path) -> None:
+        self._print("")
+        self._print(
+            f"Interrupted. {done:,} of {total:,} photos are recorded in {folder}; the same command "
+            "goes on from there."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of JSON; fields of records that are not known are left out."""
+    if is_dataclass(value):
+        pairs = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {key: _plain(one) for key, one in pairs.items() if one is not None and one != ""}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def reporter() -> Reporter:
+    """Return the reporter of the running command; one for text outside of a command."""
+    context = click.get_current_context(silent=True)
+    return Reporter() if context is None else context.meta.setdefault(_REPORTER, Reporter())
+
+
+def start_reporter(context: click.Context) -> Reporter:
+    """Make the reporter that a command's options ask for.
+
+    Raises:
+        UsageError: both `--quiet` and `--verbose` were given.
+    """
+    switches = context.meta.get(_SWITCHES, {})
+    quiet, verbose = switches.get("quiet", False), switches.get("verbose", False)
+    if quiet and verbose:
+        sources = [context.get_parameter_source(name) for name in ("quiet", "verbose")]
+        if sources[0] is sources[1]:
+            raise click.UsageError("--quiet and --verbose contradict each other")
+        # the command line overrules the environment, which overrules the configuration file
+        quiet, verbose = (source is min(sources, key=_STRENGTH.index) for source in sources)
+    as_json = switches.get("log_format") == "json"
+    made = Reporter(quiet=quiet, verbose=verbose, as_json=as_json)
+    context.meta[_REPORTER] = made
+    return made
+
+
+_STRENGTH = [
+    ParameterSource.PROMPT,
+    ParameterSource.COMMANDLINE,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.DEFAULT,
+]
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
+    context.meta.setdefault(_SWITCHES, {})[option.name] = value
+
+
+def reporter_options() -> list[click.Option]:
+    """Return the options that choose what the reporter prints."""
+    shared: dict[str, Any] = {"expose_value": False, "callback": _remember}
+    return [
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, **shared,
+            help="Print results, errors and warnings only.",
+        ),
+        click.Option(
+            ["-v", "--verbose"], is_flag=True, **shared,
+            help="Also print the options given, starts of workers, and timings.",
+        ),
+        click.Option(
+            ["--log-format"], type=click.Choice(["text", "json"]), default="text",
+            show_default=True, **shared,
+            help="On standard error: text, or a JSON object a line, see docs/commands.md.",
+        ),
+    ]  # fmt: skip
