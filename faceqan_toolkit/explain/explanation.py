@@ -103,7 +103,7 @@ class Explainer:
 def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
     """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
-    row = record.as_dict()
+    row = record.to_dict()
     left_out = ("hints", "crop", "attempt", "landmarks_id")
     found: dict[str, Any] = {
         **{
@@ -222,9 +222,8 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     preset = "exact" if settings.preset == "instant" else settings.preset
     # where the faces are is in the ledger
     return replace(
-        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
-        refine=0.0, refine_at=None,
-    )  # fmt: skip
+        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset
+    )
 
 
 def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:
