@@ -63,6 +63,15 @@ def origin(context: click.Context, option: click.Parameter) -> str:
     return str(context.meta[_FILE]) if source is ParameterSource.DEFAULT_MAP else ""
 
 
+def is_typed(name: str) -> bool:
+    """Tell whether the command line itself gives a parameter of the running command.
+
+    `options.is_given` also counts the environment and configuration files.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that suggests the known word closest to another; "" if none is close."""
     close = get_close_matches(word, list(known), n=1)
@@ -81,11 +90,13 @@ def _load(context: click.Context, _option: click.Parameter, file: Path | None) -
         context.default_map = _defaults(context, table, trusted=file is not None)
 
 
-option = click.Option(
-    ["--config"], type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
-    is_eager=True, expose_value=False, callback=_load, show_default=f"./{PROJECT_FILE}",
-    help="Take options from this TOML file, see docs/commands.md.",
-)  # fmt: skip
+def option() -> click.Option:
+    """Return the option that names a configuration file."""
+    return click.Option(
+        ["--config"], type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+        is_eager=True, expose_value=False, callback=_load, show_default=f"./{PROJECT_FILE}",
+        help="Take options from this TOML file, see docs/commands.md.",
+    )  # fmt: skip
 
 
 def _read(file: Path, *, optional: bool) -> dict[str, Any]:
@@ -136,7 +147,9 @@ def _check(
     commands = command.list_commands(context) if isinstance(command, click.Group) else []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            inner = command.get_command(context, key) if key in commands else None
+            inner = None
+            if isinstance(command, click.Group):
+                inner = command.get_command(context, key)
             if inner is None:
                 raise click.UsageError(f"{where}no command {key!r}.{did_you_mean(key, commands)}")
             _check(value, inner, context, [*above, key])
@@ -153,9 +166,7 @@ def _option_names(command: click.Command, context: click.Context) -> list[str]:
     return [name for name in map(long_name, options) if name not in NOT_SETTABLE]
 
 
-def _defaults(
-    context: click.Context, table: Mapping[str, Any], *, trusted: bool
-) -> dict[str, Any]:
+def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
     """Return the values for a command's parameters; those of its own table go first."""
     found: dict[str, Any] = {}
     for word in ["", *_command_words(context)]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 FATAL = 1
@@ -31,37 +29,25 @@ MEANINGS = {
 }
 
 
-class _FailOn(click.ParamType):
-    """never, any, all, or a share of the rows."""
+_FAIL_ON = f"{__name__}.fail_on"
 
-    name = "never|any|all|SHARE"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | float:
-        if value in ("never", "any", "all"):
-            return str(value)
+def _remember(context: click.Context, _option: click.Parameter, value: str) -> None:
+    if value not in ("never", "any", "all"):
         try:
             share = float(value)
         except ValueError:
             share = -1.0
         if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not never, any, all or a share from 0 to 1", param, ctx)
-        return share
-
-
-_KEY = f"{__name__}.fail_on"
-
-
-def _remember(context: click.Context, _option: click.Parameter, value: str | float) -> None:
-    context.meta[_KEY] = value
+            raise click.BadParameter(f"{value!r} is not never, any, all or a share from 0 to 1.")
+    context.meta[_FAIL_ON] = value
 
 
 fail_on_option = click.option(
-    "--fail-on", type=_FailOn(), default="any", show_default=True, expose_value=False,
-    callback=_remember, metavar="never|any|all|SHARE",
-    help="Exit with code 3 if any photo or face has no result, if all have none, if more than "
-    "this share (0..1) has none, or never.",
+    "--fail-on", default="any", show_default=True, expose_value=False, callback=_remember,
+    metavar="never|any|all|SHARE",
+    help="Exit with code 3 if any photo or face has no result, if all have none, or if more than "
+    "this share (0..1) has none.",
 )  # fmt: skip
 
 
@@ -73,11 +59,11 @@ def code_for(failed: int, total: int) -> int:
         total: number of results there should be.
     """
     context = click.get_current_context(silent=True)
-    fail_on = context.meta.get(_KEY, "any") if context else "any"
+    fail_on = context.meta.get(_FAIL_ON, "any") if context else "any"
     return SOME_FAILED if _is_failure(failed, total, fail_on) else 0
 
 
-def _is_failure(failed: int, total: int, fail_on: str | float) -> bool:
+def _is_failure(failed: int, total: int, fail_on: str) -> bool:
     if fail_on == "never" or not failed:
         return False
     if fail_on == "all":

@@ -9,10 +9,12 @@ import click
 
 from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.config import is_typed
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("filter")
+@click.command("filter", cls=Command, example="filter run --keep-top 80% --mode copy --to kept")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--to",
@@ -155,7 +157,8 @@ def _only_dry_run_with_undo(run: Path | None) -> None:
         parameter.opts[0]
         for parameter in click.get_current_context().command.params
         if parameter.name not in ("run", "undo", "dry_run")
-        and options.is_given(str(parameter.name))
+        and parameter.expose_value
+        and is_typed(str(parameter.name))
     ]
     if run is not None or given:
         raise SettingsError(

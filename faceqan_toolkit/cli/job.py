@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.cli import SOME_FAILED
+from faceqan_toolkit.cli.exit_codes import NO_PHOTOS, code_for
 from faceqan_toolkit.cli.options import assumed_text, make_settings
 from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.show import print_summary
@@ -38,11 +38,6 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import counted
 
-NO_PHOTOS = (
-    "Note: no photos were found. In folders, files are taken by their extensions (.jpg, .png, "
-    ".heic and so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
-)
-
 
 def run_job(
     task: str,
@@ -59,7 +54,7 @@ def run_job(
     calibration: Path | None = None,
     **chosen: Any,
 ) -> None:
-    """Process photos into a run folder and exit with 0, or 3 if some have no result.
+    """Process photos into a run folder and exit; see `finish`.
 
     Args:
         task: one of `settings.TASKS`.
@@ -71,9 +66,10 @@ def run_job(
     Raises:
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
+    photos = Counted(stream_photos(inputs, options=ArchiveOptions(every, image_column)))
     counts, files = make_run(
         make_settings(task, **chosen),
-        stream_photos(inputs, options=ArchiveOptions(every, image_column)),
+        photos,
         output,
         formats,
         retry_failed=retry_failed,
@@ -82,7 +78,23 @@ def run_job(
         redact=redact,
         calibration=calibration,
     )
-    finish(output, counts, files)
+    finish(output, counts, files, photos=photos.number)
+
+
+class Counted:
+    """Photos, and how many of them there were.
+
+    Attributes:
+        number: of photos so far.
+    """
+
+    def __init__(self, photos: Iterable[PhotoSource]) -> None:
+        self._photos, self.number = photos, 0
+
+    def __iter__(self) -> Iterator[PhotoSource]:
+        for photo in self._photos:
+            self.number += 1
+            yield photo
 
 
 def make_run(
@@ -130,8 +142,6 @@ def make_run(
         todo.compare(run, identify, retry_failed=retry_failed)
         number = len(todo)
         click.echo(_plan(todo.asked, todo.asked - number), err=True)
-        if not todo.asked and shard is None:
-            click.echo(NO_PHOTOS, err=True)
         told = landmarks and landmarks.common_mistake()
         if landmarks and told:
             click.echo(f"Warning: {told.describe(landmarks.path)}", err=True)
@@ -209,11 +219,22 @@ def write_page(folder: Path, *, fetch: bool = False, redact: bool = False) -> Pa
     return write_report(run, file, fetch=fetch, pictures=not redact).file
 
 
-def finish(folder: Path, counts: Mapping[str, int], files: Sequence[Path]) -> None:
-    """Tell what there is now, and exit with 3 if something has no result."""
-    print_summary(read_run(folder), counts, files)
-    if set(counts) - {"ok"}:
-        raise click.exceptions.Exit(SOME_FAILED)
+def finish(
+    folder: Path, counts: Mapping[str, int], files: Sequence[Path], *, photos: int | None = None
+) -> None:
+    """Print a summary and exit with the code that follows from it.
+
+    Args:
+        folder: of the run.
+        counts: number of its rows by status.
+        files: that were written.
+        photos: number of photos that were found; None if none were looked for.
+    """
+    total = sum(counts.values())
+    code = NO_PHOTOS if photos == 0 else code_for(total - counts.get("ok", 0), total)
+    print_summary(read_run(folder), counts, files, code)
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 def _check_device(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from faceqan_toolkit.cli.reporter import reporter
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.types import Record
 from faceqan_toolkit.wording import counted
 
@@ -39,7 +39,7 @@ class Progress:
     def __init__(self, total: int, unit: str = "photo") -> None:
         self.total, self.done, self.failed = total, 0, 0
         self._unit = unit
-        console = Console(stderr=True, quiet=not reporter().shows_tables)
+        console = Console(stderr=True, quiet=not Reporter().shows_tables)
         self._started = self._logged = time.monotonic()
         self._task: TaskID | None = None
         self._bar = Bar(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import fetch_option, group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("report")
+@click.command("report", cls=Command, example="report run --redact -o public.html")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
@@ -19,29 +20,30 @@ from faceqan_toolkit.wording import counted
 if TYPE_CHECKING:
     from faceqan_toolkit.cli.progress import Progress
 
-URGENT = ("warned", "error", "interrupted")
+URGENT = ("warned", "error", "interrupted", "exit")
 """Events that `--quiet` shows."""
 
-_REPORTER = f"{__name__}.reporter"
 _SWITCHES = f"{__name__}.switches"
 
 
 class Reporter:
-    """Take events and print them on standard error.
+    """Take events and print them on standard error, as the running command's options say.
 
     An event is a dataclass. Text shows those that have a method here, such as `_show_note`, and
-    the others with `verbose` only; JSON has all of them.
+    the others with `--verbose` only; JSON has all of them.
 
-    Args:
+    Attributes:
         quiet: print errors and warnings only.
         verbose: print all events.
         as_json: print a JSON object a line: "event" is the event's name, the rest its fields.
     """
 
-    def __init__(
-        self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False
-    ) -> None:
-        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+    def __init__(self) -> None:
+        context = click.get_current_context(silent=True)
+        switches = context.meta.get(_SWITCHES, {}) if context else {}
+        self.quiet: bool = switches.get("quiet", False)
+        self.verbose: bool = switches.get("verbose", False)
+        self.as_json: bool = switches.get("log_format") == "json"
         self._progress: Progress | None = None
 
     @property
@@ -80,13 +82,27 @@ class Reporter:
         """Print a line about a likely mistake; the work goes on."""
         self.emit("warned", text=text)
 
+    def exit_code(self, code: int, text: str) -> None:
+        """Print the exit code of a command that has ended, and the reason."""
+        self.emit("exit", code=code, text=text)
+
     def _print(self, text: str, colour: str | None = None) -> None:
         """Print a line above the progress bar, if there is one."""
-        text = printable(text)
+        text = "\n".join(map(printable, text.split("\n")))
         if self._progress is not None:
             self._progress.print(text, colour)
-        else:
+        elif colour and not os.environ.get("NO_COLOR"):
             click.secho(text, err=True, fg=colour)
+        else:
+            click.echo(text, err=True)
+
+    def _show_options(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        if self.verbose:
+            told = (
+                f"--{name} {_shown(value)}{f' (from {origins[name]})' if origins[name] else ''}"
+                for name, value in values.items()
+            )
+            self._print(f"Options: {', '.join(told)}")
 
     def _show_message(self, text: str) -> None:
         self._print(text)
@@ -97,9 +113,15 @@ class Reporter:
     def _show_warned(self, text: str) -> None:
         self._print(f"Warning: {text}", "yellow")
 
+    def _show_exit(self, code: int, text: str) -> None:
+        self._print(f"Exit code {code}: {text}", "yellow")
+
     def _show_planned(self, photos: int, known: int) -> None:
         done = f", {known:,} of them done before" if known else ""
         self._print(counted(photos, "photo") + done)
+
+    def _show_summary(self, **_values: Any) -> None:
+        """Show nothing: text has the summary's lines."""
 
     def _show_started(self, total: int, unit: str = "photo") -> None:
         from faceqan_toolkit.cli.progress import Progress
@@ -121,10 +143,9 @@ class Reporter:
             self._progress = None
 
     def _show_interrupted(self, done: int, total: int, folder: Path) -> None:
-        self._print("")
         self._print(
-            f"Interrupted. {done:,} of {total:,} photos are recorded in {folder}; the same command "
-            "goes on from there."
+            f"\nInterrupted. {done:,} of {total:,} photos are recorded in {folder}; the same "
+            "command goes on from there."
         )
 
 
@@ -151,38 +172,26 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def reporter() -> Reporter:
-    """Return the reporter of the running command; one for text outside of a command."""
-    context = click.get_current_context(silent=True)
-    return Reporter() if context is None else context.meta.setdefault(_REPORTER, Reporter())
-
-
-def start_reporter(context: click.Context) -> Reporter:
-    """Make the reporter that a command's options ask for.
+def choose(context: click.Context) -> None:
+    """Settle what the reporters of a command print.
 
     Raises:
         UsageError: both `--quiet` and `--verbose` were given.
     """
-    switches = context.meta.get(_SWITCHES, {})
-    quiet, verbose = switches.get("quiet", False), switches.get("verbose", False)
-    if quiet and verbose:
-        sources = [context.get_parameter_source(name) for name in ("quiet", "verbose")]
-        if sources[0] is sources[1]:
+    switches = context.meta[_SWITCHES]
+    if switches["quiet"] and switches["verbose"]:
+        sources = {name: context.get_parameter_source(name) for name in ("quiet", "verbose")}
+        if sources["quiet"] is sources["verbose"]:
             raise click.UsageError("--quiet and --verbose contradict each other")
         # the command line overrules the environment, which overrules the configuration file
-        quiet, verbose = (source is min(sources, key=_STRENGTH.index) for source in sources)
-    as_json = switches.get("log_format") == "json"
-    made = Reporter(quiet=quiet, verbose=verbose, as_json=as_json)
-    context.meta[_REPORTER] = made
-    return made
+        given = [name for source in _PRECEDENCE for name in sources if sources[name] is source]
+        switches[given[-1]] = False
 
 
-_STRENGTH = [
-    ParameterSource.PROMPT,
+_PRECEDENCE = [
     ParameterSource.COMMANDLINE,
     ParameterSource.ENVIRONMENT,
     ParameterSource.DEFAULT_MAP,
-    ParameterSource.DEFAULT,
 ]
 
 
@@ -190,7 +199,7 @@ def _remember(context: click.Context, option: click.Parameter, value: Any) -> No
     context.meta.setdefault(_SWITCHES, {})[option.name] = value
 
 
-def reporter_options() -> list[click.Option]:
+def options() -> list[click.Option]:
     """Return the options that choose what the reporter prints."""
     shared: dict[str, Any] = {"expose_value": False, "callback": _remember}
     return [

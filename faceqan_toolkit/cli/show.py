@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from faceqan_toolkit.cli.exit_codes import SOME_FAILED
-from faceqan_toolkit.cli.reporter import reporter
+from faceqan_toolkit.cli.exit_codes import NO_PHOTOS, SOME_FAILED
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.tables import Cell, Column, print_rows, print_table
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale
@@ -28,7 +28,7 @@ ENDS = 5
 PRINTED = 1000
 """Rows that are laid out as one table."""
 
-PATH = Column("path [face]", least=20, is_path=True)
+PATH = Column("path [face]", least=26, is_path=True)
 
 
 def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None:
@@ -56,7 +56,7 @@ def print_summary(
         files: written results.
         code: exit code of the command.
     """
-    tell = reporter()
+    tell = Reporter()
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
@@ -95,18 +95,32 @@ def print_summary(
     tell.emit("summary", folder=run.folder, counts=counts, files=files, exit_code=code)
     if failed:
         what = ", ".join(f"{number:,} {status}" for status, number in failed.items())
-        before = "Exit code 3: the" if code == SOME_FAILED else "The"
-        tell.warn(
-            f"{before} run is complete, but some photos or faces have no result ({what}); "
-            "columns status and reason say why."
+        text = (
+            f"the run is complete, but some photos or faces have no result ({what}); columns "
+            "status and reason say why."
         )
+        if code == SOME_FAILED:
+            tell.exit_code(code, text)
+        else:
+            tell.note(text)
+    if code == NO_PHOTOS:
+        explain_no_photos()
+
+
+def explain_no_photos() -> None:
+    """Say that no photos were found, and which files are photos."""
+    Reporter().exit_code(
+        NO_PHOTOS,
+        "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic "
+        "and so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read.",
+    )
 
 
 def warn_of_one_quality(ranking: Ranking) -> None:
     """Warn of a ranking that says nothing because all faces have the same score."""
     quality = ranking.only_quality()
     if quality is not None:
-        reporter().warn(
+        Reporter().warn(
             f"all faces have the same quality, {quality:.6g}; the ranking says nothing. "
             "Take another method or model."
         )
@@ -114,18 +128,17 @@ def warn_of_one_quality(ranking: Ranking) -> None:
 
 def print_calibration(calibration: Calibration) -> None:
     """Print what thresholds do to people that did not choose them, on standard error."""
-    console = make_console(stderr=True)
+    tell = Reporter()
     counts = calibration.counts
-    console.print(
+    tell.message(
         f"{counts['choosing_people']:,} people ({counts['choosing_faces']:,} faces) choose; all "
         f"figures are of the other {counts['other_people']:,} ({counts['other_faces']:,} faces); "
         "intervals of 95 %"
     )
     for item in calibration.thresholds:
-        console.print(_calibrated(item, calibration.scale), markup=False)
-    console.print(
-        f"Scale {calibration.scale.id}: quality {calibration.scale.midpoint:.4f} becomes 50",
-        markup=False,
+        tell.message(_calibrated(item, calibration.scale))
+    tell.message(
+        f"Scale {calibration.scale.id}: quality {calibration.scale.midpoint:.4f} becomes 50"
     )
 
 
@@ -200,15 +213,6 @@ def _cells(
         rank_width: smallest width of ranks.
     """
     columns = _columns(ranking)
-    named = {
-        "rank": lambda row: str(row["rank"] or "").rjust(rank_width),
-        "quality": lambda row: _number(row["quality"], 4),
-        "of 100": lambda row: _number(row["quality_100"], 0),
-        "percentile": lambda row: _number(row["percentile"], 1),
-        "preset": lambda row: row["preset"],
-        "face px": lambda row: _number(row["face_px"], 0),
-        "confidence": lambda row: _number(row["confidence"], 3),
-    }
     cells = []
     for row in rows:
         if ranking.scored and row["rank"] and previous and row["rank"] > previous + 1:
@@ -216,8 +220,21 @@ def _cells(
         previous = row.get("rank") or previous
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
         remark = "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-        texts = [Cell(named[column.name](row)) for column in columns[:-1]]
-        cells.append([*texts, Cell(printable(name), printable(remark))])
+        texts = {"face px": _number(row["face_px"], 0), "confidence": _number(row["confidence"], 3)}
+        if ranking.scored:
+            texts |= {
+                "rank": str(row["rank"] or "").rjust(rank_width),
+                "quality": _number(row["quality"], 4),
+                "of 100": _number(row["quality_100"], 0),
+                "percentile": _number(row["percentile"], 1),
+                "preset": row["preset"] or "",
+            }
+        cells.append(
+            [
+                *(Cell(texts[column.name]) for column in columns[:-1]),
+                Cell(printable(name), printable(remark)),
+            ]
+        )
     return cells
 
 
@@ -265,8 +282,8 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
             *(_number(row[f"percentile_{run}"], 1) for run in "ab"),
             *(_number(row[f"quality_{run}"], 4) for run in "ab"),
         ]
-        name = Cell(printable(f"{row['path']} [{row['face']}]"), printable(remark))
-        rows.append([*map(Cell, numbers), name])
+        path = Cell(printable(f"{row['path']} [{row['face']}]"), printable(remark))
+        rows.append([*map(Cell, numbers), path])
     print_table(console, columns, rows)
 
 
@@ -293,16 +310,16 @@ def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None
     rows = []
     for item in summaries:
         values = (item.mean, item.q05, item.q25, item.median, item.q75, item.q95)
-        cells = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
+        texts = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
         if below is not None:
-            cells += [
+            texts += [
                 _percent(item.share),
                 _interval(item.share_low, item.share_high),
                 _percent(item.difference, sign="+"),
                 _interval(item.difference_low, item.difference_high, sign="+"),
             ]
         group = "(none)" if item.group is None else printable(item.group)
-        rows.append([Cell(group), *map(Cell, cells)])
+        rows.append([Cell(group), *map(Cell, texts)])
     print_table(make_console(stderr=False), columns, rows)
 
 

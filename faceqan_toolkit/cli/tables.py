@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from faceqan_toolkit.cli.reporter import reporter
+from faceqan_toolkit.cli.reporter import Reporter
 
 GAP = 2
 """Spaces between columns."""
@@ -82,15 +82,17 @@ class Layout:
         self._columns = columns
         above = above or {}
         wanted = {
-            index: max([cell_len(column.name), above.get(index, 0), *(r[index].width for r in rows)])
+            index: max(
+                [cell_len(column.name), above.get(index, 0), *(r[index].width for r in rows)]
+            )
             for index, column in enumerate(columns)
         }
         least = {
             index: wanted[index] if column.least is None else min(wanted[index], column.least)
             for index, column in enumerate(columns)
         }
-        self.widths = wanted
-        if width is not None and _line_length(wanted) > width:
+        self.widths, self._narrow = wanted, width is not None and _line_length(wanted) > width
+        if width is not None and self._narrow:
             self.widths = _narrowed(columns, wanted, least, width)
         self.dropped = [
             column.name for index, column in enumerate(columns) if index not in self.widths
@@ -101,7 +103,11 @@ class Layout:
         return self.lines([Cell(column.name) for column in self._columns])
 
     def lines(self, row: Sequence[Cell]) -> list[str]:
-        """Return the lines of a row."""
+        """Return the lines of a row; a remark alone may take the place of empty cells."""
+        if self._narrow and row[-1].remark and not any(cell.text.strip() for cell in row[:-1]):
+            indent = next(iter(self.widths.values())) + GAP
+            room = _line_length(self.widths) - indent
+            return [" " * indent + line for line in _lines(row[-1], room, is_path=True)]
         columns = [
             _lines(row[index], width, is_path=self._columns[index].is_path)
             for index, width in self.widths.items()
@@ -198,5 +204,5 @@ def print_rows(
         console.print(Text("\n".join(line for row in rows for line in layout.lines(row))))
     if above is None and layout.dropped:
         names = ", ".join(dict.fromkeys(layout.dropped))
-        reporter().message(f"Columns left out to fit the terminal: {names}")
+        Reporter().message(f"Columns left out to fit the terminal: {names}")
     return layout.widths
