@@ -116,6 +116,7 @@ def add(
 
     NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
     """
+    from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
     from faceqan_toolkit.models import adding, installed
     from faceqan_toolkit.settings import ModelOptions
@@ -125,11 +126,12 @@ def add(
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
     model, embedder = adding.add(name, file, folder, given, licence)
+    tell = Reporter()
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
-        click.echo(f"Note: {note}", err=True)
+        tell.note(note)
     if embedder.assumed:
-        click.echo(options.assumed_text(embedder.assumed), err=True)
+        tell.message(options.assumed_text(embedder.assumed))
     click.echo(f"weights  {model.path}")
     click.echo(f"sha256   {model.sha256}")
     click.echo(f"licence  {model.entry.licence}; commercial use: {model.entry.commercial}")

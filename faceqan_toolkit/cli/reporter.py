@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -36,6 +37,8 @@ class Reporter:
         quiet: print errors and warnings only.
         verbose: print all events.
         as_json: print a JSON object a line: "event" is the event's name, the rest its fields.
+        files: results that events named so far.
+        no_photos: whether an event said that there are no photos.
     """
 
     def __init__(self) -> None:
@@ -44,6 +47,8 @@ class Reporter:
         self.quiet: bool = switches.get("quiet", False)
         self.verbose: bool = switches.get("verbose", False)
         self.as_json: bool = switches.get("log_format") == "json"
+        self.files: list[Path] = []
+        self.no_photos = False
         self._progress: Progress | None = None
 
     @property
@@ -53,11 +58,15 @@ class Reporter:
 
     def __call__(self, event: Any) -> None:
         """Print an event of the library."""
+        name = re.sub(r"(?<=.)(?=[A-Z])", "_", type(event).__name__).lower()
         values = {field.name: getattr(event, field.name) for field in fields(event)}
-        self.emit(type(event).__name__.lower(), **values)
+        if name == "wrote":
+            self.files.append(event.file)
+        self.no_photos = self.no_photos or name == "no_photos"
+        self.emit(name, **values)
 
     def emit(self, name: str, **values: Any) -> None:
-        """Print an event, given its name in lower case and its fields."""
+        """Print an event, given its name as `no_photos` for a class NoPhotos, and its fields."""
         if self.quiet and name not in URGENT:
             return
         if self.as_json:
@@ -82,9 +91,18 @@ class Reporter:
         """Print a line about a likely mistake; the work goes on."""
         self.emit("warned", text=text)
 
-    def exit_code(self, code: int, text: str) -> None:
-        """Print the exit code of a command that has ended, and the reason."""
+    def error(self, text: str) -> None:
+        """Print a line about something that failed."""
+        self.emit("error", text=text)
+
+    def exit(self, code: int, text: str) -> NoReturn:
+        """Print the exit code and its reason, and end the command.
+
+        Raises:
+            Exit: always.
+        """
         self.emit("exit", code=code, text=text)
+        raise click.exceptions.Exit(code)
 
     def _print(self, text: str, colour: str | None = None) -> None:
         """Print a line above the progress bar, if there is one."""
@@ -113,6 +131,9 @@ class Reporter:
     def _show_warned(self, text: str) -> None:
         self._print(f"Warning: {text}", "yellow")
 
+    def _show_error(self, text: str) -> None:
+        self._print(f"Error: {text}", "red")
+
     def _show_exit(self, code: int, text: str) -> None:
         self._print(f"Exit code {code}: {text}", "yellow")
 
@@ -120,8 +141,14 @@ class Reporter:
         done = f", {known:,} of them done before" if known else ""
         self._print(counted(photos, "photo") + done)
 
+    def _show_wrote(self, file: Path) -> None:
+        """Show nothing: a summary names the files."""
+
+    def _show_no_photos(self, text: str) -> None:
+        """Show nothing: the exit code is explained."""
+
     def _show_summary(self, **_values: Any) -> None:
-        """Show nothing: text has the summary's lines."""
+        """Show nothing: the summary's lines are messages."""
 
     def _show_started(self, total: int, unit: str = "photo") -> None:
         from faceqan_toolkit.cli.progress import Progress
@@ -129,9 +156,11 @@ class Reporter:
         self._progress = Progress(total, unit)
         self._progress.__enter__()
 
-    def _show_loaded(self) -> None:
+    def _show_loaded(self, workers: int = 0) -> None:
         if self._progress is not None:
             self._progress.loaded()
+        if self.verbose and workers:
+            self._print(f"Loaded: {counted(workers, 'worker')}")
 
     def _show_advanced(self, number: int, records: Sequence[Any] = ()) -> None:
         if self._progress is not None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from faceqan_toolkit.cli.exit_codes import NO_PHOTOS, SOME_FAILED
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.tables import Cell, Column, print_rows, print_table
 from faceqan_toolkit.paths import printable
@@ -45,17 +44,8 @@ def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None
         previous = (block and block[-1].get("rank")) or previous
 
 
-def print_summary(
-    run: RunInfo, counts: Mapping[str, int], files: Sequence[Path], code: int = 0
-) -> None:
-    """Print the best and worst, the counts and where the files are, on standard error.
-
-    Args:
-        run: the run.
-        counts: number of its rows by status.
-        files: written results.
-        code: exit code of the command.
-    """
+def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
+    """Print the best and worst, the counts and where the files are, on standard error."""
     tell = Reporter()
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
@@ -92,28 +82,7 @@ def print_summary(
     crops = run.folder / "crops"
     if crops.is_dir():
         tell.message(f"Crops:   {crops}")
-    tell.emit("summary", folder=run.folder, counts=counts, files=files, exit_code=code)
-    if failed:
-        what = ", ".join(f"{number:,} {status}" for status, number in failed.items())
-        text = (
-            f"the run is complete, but some photos or faces have no result ({what}); columns "
-            "status and reason say why."
-        )
-        if code == SOME_FAILED:
-            tell.exit_code(code, text)
-        else:
-            tell.note(text)
-    if code == NO_PHOTOS:
-        explain_no_photos()
-
-
-def explain_no_photos() -> None:
-    """Say that no photos were found, and which files are photos."""
-    Reporter().exit_code(
-        NO_PHOTOS,
-        "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic "
-        "and so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read.",
-    )
+    tell.emit("summary", folder=run.folder, counts=counts, files=files)
 
 
 def warn_of_one_quality(ranking: Ranking) -> None:
