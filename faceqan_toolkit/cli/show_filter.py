@@ -46,10 +46,8 @@ def show(outcomes: Iterable[Outcome], tell: Print, *, what: str, dry: bool) -> N
         _print_row(COLUMNS)
     try:
         # no spinner between lines of data
-        no_spinner = tell is not print_nothing or not (
-            reporter.shows_tables and console.is_terminal
-        )
-        with nullcontext() if no_spinner else console.status("") as status:
+        spins = tell is print_nothing and console.is_terminal and reporter.shows_tables
+        with console.status("") if spins else nullcontext() as status:
             for outcome in outcomes:
                 entry = outcome.entry
                 decision = entry.decision
