@@ -26,9 +26,9 @@ from faceqan_toolkit.results.calibration import read_calibration
 from faceqan_toolkit.results.filtering import Rules, decide, people_of
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.results.manifest import COLUMNS, Manifest
-from faceqan_toolkit.results.placing import THERE
-from faceqan_toolkit.results.sinks.export import SHARD_SIZE, Export
-from faceqan_toolkit.results.transfer import Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.results.copying import THERE
+from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
+from faceqan_toolkit.results.actions import Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted
 

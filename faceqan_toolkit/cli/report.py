@@ -51,7 +51,7 @@ def command(
     from faceqan_toolkit.cli.given_run import given_run
     from faceqan_toolkit.files import check_replaceable
     from faceqan_toolkit.report.page import write_report
-    from faceqan_toolkit.results.grouping import Grouping
+    from faceqan_toolkit.results.groups import Grouping
 
     if group_by is None and groups is not None:
         raise SettingsError("--groups goes with --group-by")

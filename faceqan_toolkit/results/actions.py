@@ -19,7 +19,7 @@ from faceqan_toolkit.photos.names import extension
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.results.filtering import Decision
 from faceqan_toolkit.results.manifest import Entry, Manifest
-from faceqan_toolkit.results.placing import (
+from faceqan_toolkit.results.copying import (
     OCCUPIED,
     PENDING,
     THERE,
