@@ -159,8 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.set_writers import RecordWriter
-    from faceqan_toolkit.results.set_writers import Sample
+    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -234,11 +233,11 @@ def calibration_file() -> bytes:
 
 
 def run_file() -> bytes:
-    from faceqan_toolkit.runs.folder import Run
+    from faceqan_toolkit.runs.folder import RunWriter
     from faceqan_toolkit.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        with Run(Path(folder) / "run", Settings(), "0" * 64) as run:
+        with RunWriter(Path(folder) / "run", Settings(), "0" * 64) as run:
             run.write_info({"ok": 1}, {"photos": 1, "seconds": 2.0})
         return (Path(folder) / "run" / "run.json").read_bytes()
 
@@ -439,8 +438,8 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
-    from faceqan_toolkit.results.manifest import Manifest
     from faceqan_toolkit.results.actions import put_back
+    from faceqan_toolkit.results.manifest import Manifest
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")

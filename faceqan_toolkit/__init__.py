@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.api import Run, align, detect, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
     from faceqan_toolkit.models.preprocessing import Preprocessing
@@ -31,12 +32,24 @@ __all__ = [
     "Pipeline",
     "Preprocessing",
     "Record",
+    "Run",
     "Score",
     "Settings",
     "__version__",
+    "align",
+    "detect",
+    "merge",
+    "open_run",
+    "run",
 ]
 
 _HOMES = {
+    "Run": "api",
+    "align": "api",
+    "detect": "api",
+    "merge": "api",
+    "open_run": "api",
+    "run": "api",
     "AlignedCrop": "types",
     "BackboneEmbedder": "models.base",
     "Embedder": "models.base",

@@ -78,6 +78,17 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Wrote:
+    """A result is written.
+
+    Attributes:
+        file: the result.
+    """
+
+    file: Path
+
+
+@dataclass(frozen=True)
 class Ended:
     """The work that `Started` began is over.
 
@@ -103,7 +114,7 @@ class Interrupted:
 
 
 Event: TypeAlias = (
-    Message | Note | Warned | Planned | Started | Loaded | Advanced | Ended | Interrupted
+    Message | Note | Warned | Planned | Started | Loaded | Advanced | Wrote | Ended | Interrupted
 )
 Listener: TypeAlias = Callable[[Event], object]
 """Takes events, in the thread that called the library."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,35 +24,24 @@ from faceqan_toolkit.events import (
     Note,
     Planned,
     Warned,
+    Wrote,
     counting,
     silent,
 )
 from faceqan_toolkit.geometry import MISTAKES, Mistake
 from faceqan_toolkit.models.zoo import find_model, head_of
 from faceqan_toolkit.paths import printable
+from faceqan_toolkit.photos.find import NO_PHOTOS
 from faceqan_toolkit.photos.locate import is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a job leaves in its run folder.
-
-    Attributes:
-        counts: number of rows by status: faces for "ok", photos for most others.
-        files: that were written: rankings and the report.
-    """
-
-    counts: Mapping[str, int]
-    files: tuple[Path, ...]
 
 
 def process_photos(
@@ -67,7 +56,7 @@ def process_photos(
     redact: bool = False,
     calibration: Path | None = None,
     tell: Listener = silent,
-) -> Results:
+) -> None:
     """Process the photos that a run folder lacks, then write its results.
 
     Args:
@@ -91,7 +80,10 @@ def process_photos(
     weights, model = _describe_model(settings, tell)
     calibrated = _calibration(calibration, settings, weights)
     found = _Found(photos, shard)
-    with Todo(output, found) as todo, Run(output, settings, weights, model, shard=shard) as run:
+    with (
+        Todo(output, found) as todo,
+        RunWriter(output, settings, weights, model, shard=shard) as run,
+    ):
         for line in run.repaired:
             tell(Warned(line))
         changed = calibrated is not None and run.use_calibration(
@@ -101,6 +93,8 @@ def process_photos(
         identify = landmarks.identify if landmarks else lambda _: ""
         todo.compare(run, identify, retry_failed=retry_failed)
         tell(Planned(todo.asked, todo.asked - len(todo)))
+        if not todo.asked and shard is None:
+            tell(Note(NO_PHOTOS))
         told = landmarks and landmarks.common_mistake()
         if landmarks and told:
             tell(Warned(told.describe(landmarks.path)))
@@ -109,7 +103,7 @@ def process_photos(
         run.flush()
         run.compact()
         ranking = Ranking(run.info)
-        counts, files = write_results(ranking, formats)
+        counts = write_results(ranking, formats, tell)
         if done:
             call = {
                 "started": started.isoformat(timespec="seconds"),
@@ -125,8 +119,7 @@ def process_photos(
         if landmarks and not told and (mistake := _common_mistake(ranking, counts)):
             tell(Warned(mistake.describe(landmarks.path)))
         if report:
-            files.append(write_page(output, fetch=found.elsewhere, redact=redact, tell=tell))
-    return Results(counts, tuple(files))
+            write_page(output, fetch=found.elsewhere, redact=redact, tell=tell)
 
 
 class _Found:
@@ -151,12 +144,13 @@ class _Found:
                 yield photo
 
 
-def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, int], list[Path]]:
-    """Write a run's ranking in some formats; return counts of rows by status, and the files."""
-    files = [ranking.run.folder / f"{ranking.name}.{file_format}" for file_format in formats]
-    for file, file_format in zip(files, formats, strict=True):
+def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> dict[str, int]:
+    """Write a run's ranking in some formats; return the number of rows by status."""
+    for file_format in formats:
+        file = ranking.run.folder / f"{ranking.name}.{file_format}"
         ranking.export(file, file_format)
-    return ranking.counts(), files
+        tell(Wrote(file))
+    return ranking.counts()
 
 
 def check_redact(*, report: bool, redact: bool) -> None:
@@ -167,11 +161,12 @@ def check_redact(*, report: bool, redact: bool) -> None:
 
 def write_page(
     folder: Path, *, fetch: bool = False, redact: bool = False, tell: Listener = silent
-) -> Path:
+) -> None:
     """Write `report.html` of a run folder; see `write_report`."""
     tell(Message("Writing the report"))
     file = folder / "report.html"
-    return write_report(read_run(folder), file, fetch=fetch, pictures=not redact).file
+    write_report(read_run(folder), file, fetch=fetch, pictures=not redact)
+    tell(Wrote(file))
 
 
 def _check_device(settings: Settings) -> None:
@@ -276,7 +271,7 @@ def _one_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _process(run: Run, todo: Todo, tell: Listener) -> dict[str, Any]:
+def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
     """Run the engine over the photos to do, recording as it goes; return its own figures."""
     if not len(todo):
         return {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
+from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, cutting
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.quality.norm import EmbeddingNorm
@@ -246,7 +246,7 @@ class TestReducedJPEGs:
 
     def test_small_faces_are_cut_from_the_full_photo(self, folder: Path, monkeypatch) -> None:
         _, (large, small) = self.crops(folder, "photo.jpg")
-        monkeypatch.setattr(alignment, "detail_survives", lambda *_: False)
+        monkeypatch.setattr(cutting, "detail_survives", lambda *_: False)
         _, (large_in_full, small_in_full) = self.crops(folder, "photo.jpg")
         assert np.array_equal(small, small_in_full)
         assert not np.array_equal(large, large_in_full)

@@ -21,6 +21,6 @@ def command(photos: tuple[str, ...], **chosen: Any) -> None:
 
     PHOTOS as for align-and-score.
     """
-    from faceqan_toolkit.cli.job import run_job
+    from faceqan_toolkit.cli.run_job import run_job
 
     run_job("align", photos, **chosen)

@@ -28,6 +28,6 @@ def command(photos: tuple[str, ...], **chosen: Any) -> None:
 
     The same command again goes on where it stopped and takes in new photos.
     """
-    from faceqan_toolkit.cli.job import run_job
+    from faceqan_toolkit.cli.run_job import run_job
 
     run_job("align-and-score", photos, **chosen)

@@ -18,6 +18,6 @@ def command(photos: tuple[str, ...], **chosen: Any) -> None:
 
     That file is one `align-and-score --landmarks` reads. PHOTOS as for align-and-score.
     """
-    from faceqan_toolkit.cli.job import run_job
+    from faceqan_toolkit.cli.run_job import run_job
 
     run_job("detect", photos, **chosen)

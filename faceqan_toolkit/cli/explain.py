@@ -105,9 +105,8 @@ def _explain_photos(
     photos: tuple[str, ...], archives: ArchiveOptions, output: Path, settings: Any
 ) -> None:
     from faceqan_toolkit.cli import SOME_FAILED
-    from faceqan_toolkit.cli.job import NO_PHOTOS
     from faceqan_toolkit.explain.explanation import Explainer, write_explanation
-    from faceqan_toolkit.photos.find import find_photos
+    from faceqan_toolkit.photos.find import NO_PHOTOS, find_photos
 
     explainer = Explainer(settings)
     found = failed = 0
@@ -121,7 +120,7 @@ def _explain_photos(
                 record = explanation.record
                 click.echo(f"{record.path}: {record.status}: {record.reason}", err=True)
     if not found:
-        click.echo(NO_PHOTOS, err=True)
+        click.echo(f"Note: {NO_PHOTOS}", err=True)
     if failed:
         click.echo(f"Exit code 3: {failed} without a score; their JSON files say why.", err=True)
         raise click.exceptions.Exit(SOME_FAILED)

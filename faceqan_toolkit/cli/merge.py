@@ -26,6 +26,12 @@ def command(
     Of a photo that several have, the run named last counts, if it has no failure there. The same
     command again goes on after an interruption, and takes in what the runs have got since.
     """
-    from faceqan_toolkit.cli.merge_job import merge_runs
+    from faceqan_toolkit import api
+    from faceqan_toolkit.cli.reporter import Reporter
+    from faceqan_toolkit.cli.run_job import finish
 
-    merge_runs(runs, output, formats, report=report, redact=redact)
+    reporter = Reporter()
+    merged = api.merge(
+        runs, output, formats=formats, report=report, redact=redact, progress=reporter
+    )
+    finish(merged, reporter.files)

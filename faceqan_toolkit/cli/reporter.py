@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from faceqan_toolkit.cli.progress import Progress
@@ -16,14 +18,20 @@ from faceqan_toolkit.events import (
     Planned,
     Started,
     Warned,
+    Wrote,
 )
 from faceqan_toolkit.wording import counted
 
 
 class Reporter:
-    """Shows events: lines, and a bar while things are being done."""
+    """Shows events: lines, and a bar while things are being done.
+
+    Attributes:
+        files: that were written so far.
+    """
 
     def __init__(self) -> None:
+        self.files: list[Path] = []
         self._progress: Progress | None = None
 
     def __call__(self, event: Event) -> None:
@@ -38,6 +46,8 @@ class Reporter:
         elif isinstance(event, Ended) and self._progress:
             self._progress.__exit__(None if event.complete else RuntimeError)
             self._progress = None
+        elif isinstance(event, Wrote):
+            self.files.append(event.file)
         elif text := _text(event):
             click.echo(text, err=True)
 

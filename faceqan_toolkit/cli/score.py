@@ -25,6 +25,6 @@ def command(crops: tuple[str, ...], **chosen: Any) -> None:
     CROPS are given as PHOTOS are to align-and-score. Pictures of another size are resized, which
     aligns nothing: a warning says how many were.
     """
-    from faceqan_toolkit.cli.job import run_job
+    from faceqan_toolkit.cli.run_job import run_job
 
     run_job("score", crops, **chosen)

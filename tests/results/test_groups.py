@@ -20,11 +20,12 @@ from faceqan_toolkit.results.groups import (
     COLUMNS,
     Grouping,
     GroupSummary,
+    difference,
     export,
     members,
     summarise,
+    wilson,
 )
-from faceqan_toolkit.results.groups import difference, wilson
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
