@@ -16,7 +16,7 @@ from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.results.placing import THERE
+from faceqan_toolkit.results.copying import THERE
 from faceqan_toolkit.wording import reason_of
 
 

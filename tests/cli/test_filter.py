@@ -377,7 +377,7 @@ def many(tmp_path: Path, number: int) -> dict[str, bytes]:
 
 def stopped(tmp_path: Path, number: int, *arguments: str) -> subprocess.Popen[str]:
     """Return a command that has placed so many photos and stopped there."""
-    program = pausing(tmp_path, "results.transfer:place", number)
+    program = pausing(tmp_path, "results.actions:place", number)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
          *arguments],

@@ -12,8 +12,7 @@ import pytest
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.report import groups, page
 from faceqan_toolkit.report.page import write_report
-from faceqan_toolkit.results.grouping import Grouping, GroupSummary, summarise
-from faceqan_toolkit.results.intervals import difference, wilson
+from faceqan_toolkit.results.groups import Grouping, GroupSummary, difference, summarise, wilson
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs.folder import RunInfo
 from tests.conftest import CommandLine

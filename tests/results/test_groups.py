@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.results.grouping import (
+from faceqan_toolkit.results.groups import (
     COLUMNS,
     Grouping,
     GroupSummary,
+    difference,
     export,
     members,
     summarise,
+    wilson,
 )
-from faceqan_toolkit.results.intervals import difference, wilson
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

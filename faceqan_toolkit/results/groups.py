@@ -15,7 +15,7 @@ import pyarrow as pa
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_plain
-from faceqan_toolkit.results.intervals import difference, wilson
+from faceqan_toolkit.results.groups import difference, wilson
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.database import connect, copy_rows, exporting, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
