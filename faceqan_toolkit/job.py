@@ -29,7 +29,8 @@ from faceqan_toolkit.events import (
     silent,
 )
 from faceqan_toolkit.geometry import MISTAKES, Mistake
-from faceqan_toolkit.models.zoo import find_model, head_of
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.photos.find import NO_PHOTOS
 from faceqan_toolkit.photos.locate import is_elsewhere

@@ -22,8 +22,8 @@ def list_models() -> None:
 
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.errors import WeightsError
-    from faceqan_toolkit.models import factories, installed
-    from faceqan_toolkit.models.registry import entries
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import entries, offered
 
     added = set(installed.names())
     rows: list[tuple[str, str, str, str, str]] = []
@@ -42,7 +42,7 @@ def list_models() -> None:
             continue
         if found is not None:
             rows.append((name, "added", found.entry.title, "", found.entry.commercial))
-    for name, factory in factories.offered().items():
+    for name, factory in offered().items():
         rows.append((name, "offered", factory, "", "unclear"))
     for row in rows:
         table.add_row(*map(Text, row))  # a file's own text is no markup
@@ -54,14 +54,13 @@ def list_models() -> None:
 def show(name: str) -> None:
     """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import factories, installed
-    from faceqan_toolkit.models.registry import entries
-    from faceqan_toolkit.models.zoo import HEADS
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import HEADS, entries, offered
 
     found = installed.find(name)
     entry = found.entry if found else entries().get(name)
-    if entry is None and name in (offered := factories.offered()):
-        click.echo(f"{name}: offered by an installed package, made by {offered[name]}")
+    if entry is None and name in (others := offered()):
+        click.echo(f"{name}: offered by an installed package, made by {others[name]}")
         return
     if entry is None:
         raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
@@ -114,14 +113,14 @@ def add(
     NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
     """
     from faceqan_toolkit.errors import SettingsError
-    from faceqan_toolkit.models import adding, installed
+    from faceqan_toolkit.models import installed
     from faceqan_toolkit.settings import ModelOptions
 
     folder = installed.checkout_folder() if here else installed.user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
-    model, embedder = adding.add(name, file, folder, given, licence)
+    model, embedder = installed.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
         click.echo(f"Note: {note}", err=True)
@@ -138,12 +137,12 @@ def verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
     from faceqan_toolkit.errors import MissingDependency, WeightsError
     from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.zoo import BUILT_IN, load_embedder
+    from faceqan_toolkit.models.load import BUILT_IN, load_model
 
     broken = False
     for name in names or (BUILT_IN, *installed.names()):
         try:
-            load_embedder(name)
+            load_model(name)
             click.echo(f"{name}: verified")
         except (WeightsError, MissingDependency) as error:
             broken = True
@@ -157,7 +156,7 @@ def verify(names: tuple[str, ...]) -> None:
 def remove(name: str) -> None:
     """Delete a model that was added."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import adding, installed
+    from faceqan_toolkit.models import installed
 
     found = installed.find(name)
     if found is None:
@@ -165,5 +164,5 @@ def remove(name: str) -> None:
             f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
             "which were"
         )
-    adding.remove(found)
+    installed.remove(found)
     click.echo(f"removed {found.path}")
