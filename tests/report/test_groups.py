@@ -12,7 +12,13 @@ import pytest
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.report import groups, page
 from faceqan_toolkit.report.page import write_report
-from faceqan_toolkit.results.groups import Grouping, GroupSummary, summarise, wilson
+from faceqan_toolkit.results.groups import (
+    Grouping,
+    GroupSummary,
+    share_difference,
+    summarise,
+    wilson,
+)
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs.folder import RunInfo
 from tests.conftest import CommandLine
