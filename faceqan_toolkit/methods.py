@@ -7,7 +7,7 @@ from collections.abc import Mapping
 METHODS: Mapping[str, tuple[str, ...]] = {
     "faceqan": (
         "preset", "eps", "eps_mode", "steps", "copies", "exponent", "seed", "clamp", "precision",
-        "backend", "refine", "refine_at",
+        "backend",
     ),
     "serfiq": ("seed",),
     "grafiqs": (),

@@ -126,9 +126,6 @@ class Settings:
         engine: one of `ENGINES`: who runs the workers.
         ray_address: of a Ray cluster, for engine "ray"; None means one made for this run on this
             machine.
-        refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
-            measured as "exact" does.
-        refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
         max_pixels: photos with more pixels are not decoded.
         photo_timeout: seconds that decoding a photo and finding its faces may take; 0 sets no
             limit. Worker processes keep it; `Pipeline` by itself does not.
@@ -178,8 +175,6 @@ class Settings:
     workers: int | None = None
     engine: str = "local"
     ray_address: str | None = None
-    refine: float = 0.0
-    refine_at: float | None = None
     keep_crops: bool = True
     hints: bool = True
 
@@ -225,21 +220,14 @@ class Settings:
         self._check_instant()
 
     def _check_instant(self) -> None:
-        """Refuse what "instant" would ignore, and what only "instant" understands."""
+        """Refuse the settings that preset "instant" would ignore."""
         if self.preset == "instant":
             for name in ("eps", "eps_mode", "steps", "exponent", "seed", "clamp", "precision"):
                 own = type(self).__dataclass_fields__[name].default
                 expected = f"{own} for preset instant, which predicts the default scores"
                 _check(getattr(self, name) == own, name, getattr(self, name), expected)
-            if not self.refine:
-                expected = "auto for preset instant without --refine: there is no attack"
-                _check(self.backend == "auto", "backend", self.backend, expected)
-        else:
-            _check(not self.refine, "refine", self.refine, "left out without preset instant")
-        _check(0 <= self.refine <= 1, "refine", self.refine, "a share in [0, 1]")
-        if self.refine_at is not None:
-            _check(math.isfinite(self.refine_at), "refine_at", self.refine_at, "finite")
-            _check(self.refine > 0, "refine_at", self.refine_at, "used with --refine")
+            expected = "auto for preset instant: there is no attack"
+            _check(self.backend == "auto", "backend", self.backend, expected)
 
     def _check_detection(self) -> None:
         """Take what the detector takes where nothing is asked for; refuse what it would ignore."""

@@ -21,13 +21,12 @@ OTHER = {
     "template": "box", "crop_size": 160, "model": "other", "channels": "BGR", "pixel_mean": 0.0,
     "pixel_std": 255.0, "norm_eps": 1e-3, "method": "serfiq", "preset": "fast",
     "eps": 0.002, "eps_mode": "contrast", "steps": 4, "copies": 3, "exponent": 2.0,
-    "seed": 1, "clamp": "valid", "precision": "tf32", "refine": 0.5, "refine_at": 0.4,
+    "seed": 1, "clamp": "valid", "precision": "tf32",
     "max_pixels": 1000, "device": "cpu", "backend": "torch", "workers": 3, "keep_crops": False,
     "hints": False,
     "photo_timeout": 9.0, "engine": "ray", "ray_address": "auto",
 }  # fmt: skip
-NEEDED = {"refine": {"preset": "instant"}, "refine_at": {"preset": "instant", "refine": 0.1},
-          "ray_address": {"engine": "ray"}}  # fmt: skip
+NEEDED = {"ray_address": {"engine": "ray"}}
 """Settings that mean nothing without others."""
 STAGE_OF = {field.name: field.metadata.get("stage") for field in dataclasses.fields(Settings)}
 
@@ -84,21 +83,6 @@ def test_presets_decide_the_copies() -> None:
 def test_instant_refuses_what_it_would_ignore(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"{name.replace('_', '-')} is .*preset instant"):
         Settings(preset="instant", **{name: value})
-
-
-def test_a_backend_is_for_what_is_refined() -> None:
-    assert Settings(preset="instant", refine=0.1, backend="torch").backend == "torch"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"refine": 0.1}, {"preset": "instant", "refine": 1.1}, {"preset": "instant", "refine": -0.1},
-     {"preset": "instant", "refine": float("nan")}, {"preset": "instant", "refine_at": 0.5},
-     {"preset": "instant", "refine": 0.1, "refine_at": float("inf")}],
-)  # fmt: skip
-def test_refine_out_of_place(options) -> None:
-    with pytest.raises(SettingsError, match="refine"):
-        Settings(**options)
 
 
 def test_settings_are_json() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -30,12 +30,12 @@ from faceqan_toolkit.photos.locate import is_elsewhere
 from faceqan_toolkit.photos.video import Every
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
-from faceqan_toolkit.results.ranking import Doubt, Ranking
+from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import Run, read_run
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import PhotoSource, Record
+from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import counted
 
 NO_PHOTOS = (
@@ -114,11 +114,6 @@ def make_run(
         FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    if shard and settings.refine:
-        raise SettingsError(
-            "--refine chooses among all faces of a run: merge the shards first, then give the "
-            "merged run the same command without --shard"
-        )
     check_redact(report=report, redact=redact)
     _check_device(settings)
     weights, model = _model(settings)
@@ -144,8 +139,6 @@ def make_run(
         todo.close()
         run.flush()
         ranking = Ranking(run.info)
-        if settings.refine and (refined := _refine(run, settings, ranking, fetch=found.elsewhere)):
-            done["refined"] = refined
         run.compact()
         counts, files = write_results(ranking, formats)
         if done:
@@ -302,29 +295,6 @@ def _plan(photos: int, known: int) -> str:
     return f"{text}, {known:,} of them done before" if known else text
 
 
-def _refine(run: Run, settings: Settings, ranking: Ranking, *, fetch: bool) -> dict[str, Any]:
-    """Measure the faces whose predicted scores are least certain."""
-    exact = replace(settings, preset="exact", refine=0.0, refine_at=None)
-    in_work: dict[str, Doubt] = {}
-    with ranking.uncertain(settings.refine, settings.refine_at) as doubts:
-
-        def sources() -> Iterator[PhotoSource]:
-            for doubt in doubts:
-                in_work[doubt.records[0].path] = doubt
-                yield doubt.source(fetch=fetch)
-
-        def resolve(measured: list[Record]) -> list[Record]:
-            return in_work.pop(measured[0].path).resolved(measured) if measured else []
-
-        if not len(doubts):
-            return {}
-        faces = doubts.faces
-        click.echo(f"Refining: {counted(faces, 'face')}", err=True)
-        done = _process(run, exact, sources(), len(doubts), resolve)
-    run.flush()
-    return {"faces": faces, **done}
-
-
 @contextmanager
 def _one_interrupt() -> Iterator[None]:
     """Let the first Ctrl-C end the work in good order, and no other one disturb that."""
@@ -349,7 +319,6 @@ def _process(
     settings: Settings,
     todo: Iterable[PhotoSource],
     number: int,
-    resolve: Callable[[list[Record]], list[Record]] = lambda records: records,
 ) -> dict[str, Any]:
     """Run the engine over the photos, recording as it goes; return what it tells of itself.
 
@@ -358,8 +327,6 @@ def _process(
         settings: for the engine.
         todo: the photos.
         number: of photos.
-        resolve: makes of what the engine yields for a photo what is recorded; nothing keeps what
-            the run has.
     """
     if not number:
         return {}
@@ -376,8 +343,7 @@ def _process(
         ):
             progress.loaded()
             for records in found:
-                if resolved := resolve(records):
-                    run.append(resolved)
+                run.append(records)
                 progress.advance(records)
     except KeyboardInterrupt:
         run.flush()

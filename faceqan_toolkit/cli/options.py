@@ -292,14 +292,6 @@ method_options = stack(
         help="exact is the paper's; fast takes 2 copies: nearly the same ranking, 4 times as fast; "
         "instant predicts the score from one pass.",
     ),
-    _option(
-        "--refine", type=float, metavar="SHARE",
-        help="With instant: measure the share of faces, 0..1, whose rank is least certain.",
-    ),
-    _option(
-        "--refine-at", type=float, metavar="Q", show_default="none",
-        help="With --refine: those whose side of quality Q is least certain instead.",
-    ),
     _option("-e", "--eps", type=float, help="Noise and step size; pixels are in 0..1."),
     _option(
         "--eps-mode", type=click.Choice(EPS_MODES),

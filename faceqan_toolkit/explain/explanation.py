@@ -222,9 +222,8 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     preset = "exact" if settings.preset == "instant" else settings.preset
     # where the faces are is in the ledger
     return replace(
-        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
-        refine=0.0, refine_at=None,
-    )  # fmt: skip
+        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset
+    )
 
 
 def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:

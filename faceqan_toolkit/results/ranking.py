@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.rounding import rounded_down_sql
 from faceqan_toolkit.runs.database import (
     connect,
@@ -25,13 +22,7 @@ from faceqan_toolkit.runs.database import (
     iterate_dicts,
 )
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.types import (
-    BOX_COLUMNS,
-    LANDMARK_COLUMNS,
-    MEASURE_COLUMNS,
-    PhotoSource,
-    Record,
-)
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, MEASURE_COLUMNS
 
 PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
@@ -91,23 +82,6 @@ MAIN_FACES = """
     SELECT path, root, crop, sha256, quality FROM ledger WHERE face IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 AND quality IS NOT NULL
 """
-# Predicted scores, those that were measured since included, of the photos as they are; of each
-# how far its rank may be off: the share of the faces within its error.
-PREDICTED = """
-    WITH predicted AS (
-        SELECT path, face, sha256, quality, quality_error FROM ledger_attempts
-        WHERE preset = 'instant' AND quality IS NOT NULL
-        QUALIFY row_number() OVER (PARTITION BY path, face ORDER BY attempt DESC) = 1
-    )
-    SELECT
-        path, face, ledger.preset = 'exact' AS measured, predicted.quality AS prediction,
-        predicted.quality_error AS error,
-        count(*) OVER (
-            ORDER BY predicted.quality
-            RANGE BETWEEN predicted.quality_error PRECEDING AND predicted.quality_error FOLLOWING
-        ) AS within
-    FROM ledger JOIN predicted USING (path, face, sha256) WHERE ledger.quality IS NOT NULL
-"""
 
 
 FEW_PHOTOS = 3
@@ -117,75 +91,6 @@ FEW_PHOTOS = 3
 def differ_by_rounding(low: float, high: float) -> bool:
     """Tell whether the lowest and the highest score are the same but for float32's rounding."""
     return high - low <= 1e-5 * max(abs(low), abs(high))
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A photo with faces whose predicted scores are to be replaced by measured ones.
-
-    Attributes:
-        faces: indices of those faces.
-        records: of all its faces, as they are.
-    """
-
-    faces: frozenset[int]
-    records: tuple[Record, ...]
-
-    def source(self, *, fetch: bool) -> PhotoSource:
-        """Return the photo, of which only those faces are wanted; see `locate_recorded`."""
-        first = self.records[0]
-        found = locate_recorded(first.root, first.path, self.faces, fetch=fetch)
-        return replace(found, attempt=first.attempt + 1)
-
-    def resolved(self, measured: list[Record]) -> list[Record]:
-        """Return all records, measured ones in their places; nothing if one of them is missing.
-
-        Args:
-            measured: of the wanted faces; others, or of a photo that has changed since, are none.
-        """
-        new = {
-            record.face: record
-            for record in measured
-            if record.status == "ok" and record.sha256 == self.records[0].sha256
-        }
-        if set(new) != self.faces:
-            return []
-        attempt = self.records[0].attempt + 1
-        found = [new.get(record.face, record) for record in self.records]
-        return [replace(record, attempt=attempt) for record in found]
-
-
-class Doubts:
-    """The photos with faces that are to be measured, by path; few are in memory at once.
-
-    Args:
-        connection: with the faces as table `chosen`.
-
-    Attributes:
-        faces: how many faces.
-    """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._photos, self.faces = connection.execute(
-            "SELECT count(DISTINCT path), count(*) FROM chosen"
-        ).fetchone() or (0, 0)
-
-    def __len__(self) -> int:
-        return int(self._photos)
-
-    def __iter__(self) -> Iterator[Doubt]:
-        cursor = self._connection.execute(
-            """SELECT ledger.*, chosen.face IS NOT NULL AS wanted
-            FROM ledger LEFT JOIN chosen USING (path, face)
-            WHERE path IN (SELECT path FROM chosen) ORDER BY path, face"""
-        )
-        for _, rows in groupby(iterate_dicts(cursor), key=itemgetter("path")):
-            photo = list(rows)
-            yield Doubt(
-                faces=frozenset(row["face"] for row in photo if row.pop("wanted")),
-                records=tuple(Record(**row) for row in photo),
-            )
 
 
 @dataclass(frozen=True)
@@ -355,27 +260,6 @@ class Ranking:
             cursor = connection.execute(query)
             while rows := cursor.fetchmany(size):
                 yield rows
-
-    @contextmanager
-    def uncertain(self, share: float, at: float | None = None) -> Iterator[Doubts]:
-        """Yield the photos with faces that are to be measured.
-
-        Args:
-            share: of the faces with a predicted score, in [0, 1]: those least certain of their
-                rank; those measured before count.
-            at: a quality; those least certain on which side of it they are.
-        """
-        doubt = "-within" if at is None else f"abs(prediction - {float(at)!r}) / error"
-        with self._connection() as connection:
-            connection.execute(
-                f"""CREATE TEMP TABLE chosen AS
-                SELECT path, face FROM (
-                    SELECT *, row_number() OVER (ORDER BY {doubt}, path, face) AS place,
-                        count(*) OVER () AS total
-                    FROM ({PREDICTED})
-                ) WHERE place <= round({float(share)!r} * total) AND NOT measured"""
-            )
-            yield Doubts(connection)
 
     def export(
         self,

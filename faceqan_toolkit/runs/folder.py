@@ -346,6 +346,12 @@ class Run:
         """Check that the folder was made with the same identity; keep its history."""
         info = read_run(self.folder)
         content = info.content
+        calls = content.get("invocations", [])
+        if content["settings"].get("refine") or any("refined" in call for call in calls):
+            raise RunError(
+                f"{self.folder} was made with --refine, which is no longer supported: it can be "
+                "ranked, filtered and reported, but not continued; use another run folder"
+            )
         before = content.get("identity", {})
         same_task = before.get("task") == self.identity["task"]
         if same_task and before.get("detection") != self.identity.get("detection"):
@@ -365,7 +371,7 @@ class Run:
                 f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
                 f"{_shard_text(self.shard)}; every shard has a run folder of its own"
             )
-        self.invocations = list(content.get("invocations", []))
+        self.invocations = list(calls)
         self.merged = self.merged or content.get("merged")
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale

@@ -271,6 +271,3 @@ def test_shards_on_the_command_line(command_line: CommandLine, tmp_path: Path) -
     again = command_line("align-and-score", *given, "-o", "merged", "--no-report")
     assert "5 photos, 5 of them done before" in again.stderr
     assert json.loads((tmp_path / "s1/run.json").read_text())["shard"] == "1/2"
-    refine = command_line("align-and-score", *given, "-o", "s3", "--shard", "1/2", "--refine", "1")
-    assert refine.returncode == 2
-    assert "merge the shards first" in refine.stderr

@@ -267,7 +267,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     [
         Settings(),
         Settings(preset="fast", landmarks=Path("faces.csv"), detector="mtcnn"),
-        Settings(preset="instant", refine=0.2, refine_at=0.5),
+        Settings(preset="instant"),
         Settings(method="norm", detector="yunet"),
         Settings(method="serfiq", seed=4),
         Settings(task="detect"),
@@ -277,6 +277,26 @@ def test_settings_come_back(tmp_path: Path, settings: Settings) -> None:
     with Run(tmp_path / "run", settings, "weights"):
         pass
     assert read_run(tmp_path / "run").settings == settings
+
+
+@pytest.mark.parametrize("sign", ["settings", "invocations"])
+def test_a_refined_run_of_0_1_is_read_but_not_continued(tmp_path: Path, sign: str) -> None:
+    with Run(tmp_path / "run", Settings(preset="instant"), "weights"):
+        pass
+    file = tmp_path / "run/run.json"
+    content = json.loads(file.read_text())
+    content["settings"] |= {"refine": 0.0, "refine_at": None}
+    file.write_text(json.dumps(content))
+    with Run(tmp_path / "run", Settings(preset="instant"), "weights"):
+        pass  # it was not used
+    if sign == "settings":
+        content["settings"] |= {"refine": 0.2, "refine_at": 0.5}
+    else:
+        content["invocations"] = [{"photos": 3, "refined": {"faces": 1}}]
+    file.write_text(json.dumps(content))
+    assert read_run(tmp_path / "run").settings == Settings(preset="instant")
+    with pytest.raises(RunError, match="made with --refine, which is no longer supported"):
+        Run(tmp_path / "run", Settings(preset="instant"), "weights")
 
 
 def test_settings_of_another_version(tmp_path: Path) -> None:
