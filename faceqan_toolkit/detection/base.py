@@ -19,7 +19,6 @@ from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.detection.choice import accept_faces, best_confidence
 from faceqan_toolkit.detection.mtcnn import FACTOR, MTCNN, best, distinct, halved
 from faceqan_toolkit.detection.yunet import OVERLAP, YuNet
-from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.photos.decode import decode_full
 from faceqan_toolkit.settings import Settings
@@ -59,14 +58,14 @@ class PhotoDetector(ABC):
     change which faces count: not where the largest one is wanted and was found.
 
     Args:
-        settings: the detection fields count.
+        settings: only `settings.detection` matters.
     """
 
     certain: float
     """Confidence above which an upright face is trusted and turned copies are not searched."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = settings.detection
 
     @abstractmethod
     def search(self, pixels: Pixels, scale: float) -> Detections:
@@ -225,7 +224,7 @@ class MTCNNDetector(PhotoDetector):
     for them as they are.
 
     Args:
-        settings: the detection fields count; `one_based` also has the photo's edges treated as
+        settings: only `settings.detection` matters; `one_based` also has the photo's edges treated as
             facenet-pytorch does, see `detection.mtcnn.MTCNN`.
         device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
             an operator there.
@@ -279,7 +278,7 @@ class YuNetDetector(PhotoDetector):
     """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
 
     Args:
-        settings: the detection fields count.
+        settings: only `settings.detection` matters.
 
     Raises:
         WeightsError: its weights are missing or changed.
@@ -307,18 +306,6 @@ class YuNetDetector(PhotoDetector):
         kept = best(boxes, confidences, OVERLAP)
         landmarks = np.concatenate([found.landmarks, points[large]])
         return Detections(boxes[kept], confidences[kept], landmarks[kept])
-
-
-def make_detector(settings: Settings) -> Detector:
-    """Return the detector the settings name.
-
-    Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: its weights are missing or changed.
-    """
-    if settings.detector == "yunet":
-        return YuNetDetector(settings)
-    return MTCNNDetector(settings, resolve_device(settings.device))
 
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:

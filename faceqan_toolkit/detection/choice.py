@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.rounding import down_text, exact_text
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import DetectionSettings
 from faceqan_toolkit.types import Face
 
 
@@ -17,7 +17,7 @@ def best_confidence(faces: Iterable[Face]) -> float:
     return max(map(_confidence, faces), default=0.0)
 
 
-def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
+def accept_faces(found: list[Face], settings: DetectionSettings) -> list[Face]:
     """Return the faces that are confident and large enough, largest first, equals by position.
 
     Raises:
