@@ -1,4 +1,4 @@
-"""Options as fields of frozen dataclasses: each has a default, a type, a range and a line of help."""
+"""Options as fields of frozen dataclasses: default, type, range and a line of help."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from faceqan_toolkit.errors import SettingsError
 _WORDS: Mapping[type, str] = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path",
 }  # fmt: skip
+
+_hints = cache(get_type_hints)
 
 
 def option(
@@ -51,14 +53,13 @@ def check_options(options: Any) -> None:
     """Raise SettingsError if a value of a dataclass of options has a wrong type or range."""
     for item in fields(options):
         if item.metadata:
-            kind = kind_of(type(options), item.name)
+            kind: type = kind_of(type(options), item.name)
             _check_value(item, kind, getattr(options, item.name))
 
 
-@cache
-def kind_of(owner: type, name: str) -> type:
+def kind_of(owner: type[Any], name: str) -> type:
     """Return the type of an option: bool, int, float, str or Path, without None."""
-    hint = get_type_hints(owner)[name]
+    hint = _hints(owner)[name]  # type: ignore[arg-type]  # classes are hashable
     (kind,) = [one for one in get_args(hint) or (hint,) if one is not NoneType]
     return kind  # type: ignore[no-any-return]
 

@@ -7,30 +7,40 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
+from PIL import Image
 
+from faceqan_toolkit.cores import one_thread
 from faceqan_toolkit.errors import (
+    FaceTooSmall,
     MissingDependency,
+    NoFace,
+    NoLandmarks,
     PhotoError,
     RunError,
+    SettingsError,
     TimedOut,
     Unalignable,
     Unscorable,
 )
+from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos.decode import decode, decode_full
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.memory import ImageLike, as_source
 from faceqan_toolkit.photos.prefetch import prefetch
 from faceqan_toolkit.quality.hints import NO_FACE, find_hints
+from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
@@ -98,7 +108,10 @@ class Prepared:
 class Pipeline:
     """The stages of a task, loaded once, for any number of photos.
 
-    Several threads may prepare photos at once; one makes records of them.
+    Several threads may use one pipeline at once: they decode, detect and align side by side, and
+    score one after the other. No process is started, and nothing is written without
+    `crops_folder`. On a CPU it computes with one thread, so scores equal those of `run` to the
+    last bit.
 
     Args:
         settings: what to do.
@@ -124,6 +137,8 @@ class Pipeline:
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
         self._adding = threading.Lock()
+        self._scoring = threading.Lock()
+        self._scale: Scale | None = None
         self.scorer: QualityEstimator | None = None
         self._lengths_tell = True
         self.landmarks: LandmarksFile | None = None
@@ -133,13 +148,14 @@ class Pipeline:
         if "quality" in settings.stages:
             from faceqan_toolkit.models.zoo import load_embedder
 
-            embedder = load_embedder(settings.model, settings.model_options)
+            embedder = load_embedder(settings.model.name, settings.model.options)
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
                 from faceqan_toolkit.models.lengths import have_equal_lengths
                 from faceqan_toolkit.quality.registry import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
+                self._scale = builtin_scale(settings, embedder.sha256)
                 self._lengths_tell = not have_equal_lengths(embedder)
         if "alignment" in settings.stages:
             from faceqan_toolkit.alignment import Template
@@ -151,7 +167,7 @@ class Pipeline:
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection.base import make_detector
+                from faceqan_toolkit.detection.registry import make_detector
 
                 self.detector = make_detector(settings)
                 # plain sampling takes single pixels of the full photo, whatever a crop's size
@@ -170,6 +186,65 @@ class Pipeline:
         for records in self.source_records(find_photos(inputs)):
             yield from records
 
+    def assess(self, image: ImageLike, *, name: str = "image") -> list[Record]:
+        """Return the record of each face in an image, or one record with the reason.
+
+        Args:
+            image: a path, encoded bytes, a Pillow image, or a uint8 RGB array (H, W, 3); see
+                `ImageLike`.
+            name: `path` of the records of an image without a file.
+
+        Raises:
+            SettingsError: what is given is no image. A file that cannot be read is a record.
+        """
+        with one_thread:
+            (records,) = self.records([self.prepare(as_source(image, name))])
+        return records
+
+    def assess_many(
+        self, images: Iterable[ImageLike], *, progress: bool | Listener = False
+    ) -> Generator[list[Record]]:
+        """Yield the records of each image, in order, as `assess` returns them.
+
+        Faces are scored in blocks, which is faster on a GPU, and the next images are prepared
+        meanwhile.
+
+        Args:
+            images: any mixture of what `assess` takes. Images without a file are called
+                "image 0", "image 1", ...
+            progress: True shows a bar on standard error; a function gets `events`.
+
+        Raises:
+            SettingsError: what is given is no sequence of images.
+        """
+        if isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray):
+            raise SettingsError(
+                f"assess_many takes a list of images, not one {type(images).__name__}; "
+                "assess takes one"
+            )
+        tell = listener(progress)
+        sources = (as_source(image, f"image {index}") for index, image in enumerate(images))
+        counted = counting(tell, len(images), "image") if isinstance(images, Sized) else None
+        with counted or nullcontext(), one_thread:
+            for records in self.source_records(sources):
+                tell(Advanced(1, records))
+                yield records
+
+    def detect(self, image: ImageLike) -> list[Face]:
+        """Return all faces that the settings accept, largest first; none is an empty list.
+
+        Raises:
+            PhotoError: the image cannot be read.
+            SettingsError: what is given is no image, or the settings detect nothing.
+        """
+        if self.detector is None:
+            raise SettingsError(f"task {self.settings.task} detects no faces")
+        with one_thread:
+            try:
+                return self.detector.detect(self._decode(as_source(image)))
+            except (NoFace, FaceTooSmall, NoLandmarks):
+                return []
+
     def source_records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         """Yield each photo's records, in order, while the next ones are being prepared."""
         # closed at once, whatever happens: a process that ends with that thread at work aborts
@@ -185,12 +260,7 @@ class Pipeline:
         landmarks_id = self.landmarks.identify(source) if self.landmarks else ""
         state = None
         try:
-            with self._timed("decode"):
-                photo = decode(
-                    source,
-                    max_pixels=self.settings.max_pixels,
-                    at_least=self._decode_at_least,
-                )
+            photo = self._decode(source)
             state = photo.state
             cuts = tuple(self._cut(photo))
         except (PhotoError, MissingDependency) as error:
@@ -201,6 +271,12 @@ class Pipeline:
             failure = Crashed(f"{type(error).__name__}: {error}")
             return Prepared(source, state or _state(source), landmarks_id, failure=failure)
         return Prepared(source, state, landmarks_id, cuts, note=photo.note)
+
+    def _decode(self, source: PhotoSource) -> Photo:
+        with self._timed("decode"):
+            return decode(
+                source, max_pixels=self.settings.max_pixels, at_least=self._decode_at_least
+            )
 
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
@@ -308,7 +384,7 @@ class Pipeline:
         crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
         scores: Iterator[Score | None] = iter([None] * len(crops))
         if self.scorer:
-            with self._timed("score"):
+            with self._scoring, self._timed("score"):
                 scores = iter(self.scorer.score(crops))
         for item in waiting:
             if item.failure:
@@ -327,6 +403,7 @@ class Pipeline:
             if math.isfinite(score.quality):
                 values = {
                     "quality": score.quality,
+                    "quality_100": self._scale.of(score.quality) if self._scale else None,
                     "quality_error": score.quality_error,
                     "similarity_mean": score.similarity_mean,
                     "similarity_std": score.similarity_std,

@@ -147,6 +147,12 @@ class Registry(Mapping[str, Part]):
             check(False, self.kind, name, f"one of {', '.join(self)}")
         return self[name]
 
+    @property
+    def imported(self) -> tuple[Part, ...]:
+        """The parts that are imported: the built-in ones, and others that were used."""
+        self._import_modules()
+        return tuple(self._parts.values())
+
     def __getitem__(self, name: str) -> Part:
         self._import_modules()
         if name not in self._parts:

@@ -35,7 +35,7 @@ EPS_MODES = ("absolute", "contrast")
 TEMPLATES = ("arcface", "box")
 CROP_SIZES = range(16, 1025)
 """Sides of an aligned crop, pixels."""
-ENGINES = ("local", "ray")
+ENGINES = ("local", "inline", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
 PRECISIONS = ("float32", "tf32")
 """Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
@@ -168,7 +168,7 @@ class DetectionSettings(_PartGroup):
         False, "Use facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges.",
         stage="detection",
     )  # fmt: skip
-    landmarks: Path | None = option(
+    landmarks: Path | None = option(  # noqa: RUF009
         None, "Read faces from this file instead of detecting them: path, ten coordinates, "
         "confidence.", metavar="CSV", stage="detection",
     )  # fmt: skip
@@ -367,7 +367,8 @@ class WorkSettings(_Group):
         at_least=1, metavar="auto|N",
     )  # fmt: skip
     engine: str = option(
-        "local", "local: this machine; ray: a Ray cluster (an extra), see docs/scale.md.",
+        "local", "local: processes of this machine; inline: the calling process; ray: a Ray "
+        "cluster (an extra), see docs/scale.md.",
         choices=ENGINES,
     )  # fmt: skip
     ray_address: str | None = option(
@@ -375,7 +376,9 @@ class WorkSettings(_Group):
         metavar="ADDRESS",
     )  # fmt: skip
     keep_crops: bool = option(True, "Keep the aligned crops in RUN/crops.")
-    hints: bool = option(True, "Add hints about possible defects of each face; scores stay.")
+    hints: bool = option(
+        True, "Add hints about possible defects of each face; scores are unchanged."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -451,7 +454,7 @@ class Settings:
             changes[group][item.name] = flat.pop(name)
         groups = {}
         for group, kind in _GROUPS.items():
-            value = kind() if given[group] is None else given[group]
+            value: Any = kind() if given[group] is None else given[group]
             check(isinstance(value, kind), group, repr(value), f"{kind.__name__}(...)")
             groups[group] = value.changed(**changes[group])
         vars(self).update(task=task, **_with_options(groups, flat))
@@ -563,6 +566,11 @@ def setting_field(name: str) -> Field[Any]:
     return _HOMES[name][1]
 
 
+def setting_owner(name: str) -> type[Any]:
+    """Return the class of the group of a setting."""
+    return _GROUPS[_HOMES[name][0]]
+
+
 def setting_names(*stages: str) -> tuple[str, ...]:
     """Return the flat names of all settings, or of those that matter to some stages."""
     return tuple(
@@ -584,7 +592,13 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
         owners = [group for group, part in parts.items() if name in part.fields]
         if not owners:
             known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
-            raise SettingsError(f"there is no setting {name}{suggestion(name, known)}")
+            others = [
+                f" ({part.kind} {part.name} has such an option)"
+                for part in (*DETECTORS.imported, *METHODS.imported)
+                if name in part.fields
+            ]
+            hint = others[0] if others else suggestion(name, known)
+            raise SettingsError(f"there is no setting {name}{hint}")
         if len(owners) > 1:
             raise SettingsError(
                 f"detector {parts['detection'].name} and method {parts['quality'].name} both have "

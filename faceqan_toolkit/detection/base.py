@@ -224,7 +224,7 @@ class MTCNNDetector(PhotoDetector):
     for them as they are.
 
     Args:
-        settings: only `settings.detection` matters; `one_based` also has the photo's edges treated as
+        settings: only `settings.detection` matters; `one_based` also treats the photo's edges as
             facenet-pytorch does, see `detection.mtcnn.MTCNN`.
         device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
             an operator there.

@@ -23,6 +23,7 @@ from faceqan_toolkit.photos.bit_depth import (
     tiff_format,
     to_uint8,
 )
+from faceqan_toolkit.photos.memory import DecodedImage
 from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 from faceqan_toolkit.wording import first_line
@@ -50,6 +51,8 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     Raises:
         PhotoError: it cannot be read; the class says why.
     """
+    if isinstance(source.content, DecodedImage):
+        return _already_decoded(source, source.content, max_pixels)
     try:
         data, found = source.content.read()
     except MemoryError as error:
@@ -65,6 +68,25 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     if decoded.reduction == 1:
         return Photo(source, decoded.pixels, state, note=decoded.note)
     return Photo(source, decoded.pixels, state, decoded.reduction, decoded.full_size, data)
+
+
+def _already_decoded(source: PhotoSource, content: DecodedImage, max_pixels: int) -> Photo:
+    image = content.image
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+    _check_pixels(width, height, max_pixels)
+    try:
+        data, state = content.read()
+    except Exception as error:  # Pillow decodes a file when it is first looked at
+        raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
+    state = replace(state, sha256=hashlib.sha256(data).hexdigest())
+    if not isinstance(image, Image.Image):
+        if 0 in image.shape:
+            raise UnreadablePhoto("it has no pixels")
+        return Photo(source, image, state)
+    image = image.copy()
+    _turn_upright(image)
+    pixels, note = _in_8_bits(image, SampleFormat())
+    return Photo(source, _pixels(pixels, image.info.get("icc_profile")), state, note=note)
 
 
 def decode_full(photo: Photo) -> Photo:
@@ -130,11 +152,17 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     if _has_lost_bits(image, stored):
         image, note = _decode_all_bits(image, data, stored)
     turned = _turn_upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        samples, note = to_uint8(np.asarray(image), stored)
-        image = Image.fromarray(samples)
+    image, scaled = _in_8_bits(image, stored)
     full_size = (height, width) if turned else (width, height)
-    return _Decoded(_pixels(image, profile), reduction, full_size, note)
+    return _Decoded(_pixels(image, profile), reduction, full_size, note or scaled)
+
+
+def _in_8_bits(image: Image.Image, stored: SampleFormat) -> tuple[Image.Image, str]:
+    """Return grey images of more than 8 bits in 8, with a note; others as they are."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image, ""
+    samples, note = to_uint8(np.asarray(image), stored)
+    return Image.fromarray(samples), note
 
 
 def _pixels(image: Image.Image, profile: bytes | None) -> Pixels:

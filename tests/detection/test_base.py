@@ -11,7 +11,8 @@ from facenet_pytorch import MTCNN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.detection.base import make_detector, spans, unrotate
+from faceqan_toolkit.detection.base import spans, unrotate
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.settings import DETECTORS, Settings
