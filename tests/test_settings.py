@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.methods import METHODS
-from faceqan_toolkit.settings import PUBLISHED, TASKS, Settings
+from faceqan_toolkit.registry import METHODS
+from faceqan_toolkit.settings import PUBLISHED, TASKS, Settings, setting_field, setting_names
 
 OTHER = {
     "faces": "all", "detector": "yunet", "min_face": 30, "min_confidence": 0.5, "max_side": 800,
@@ -28,11 +27,11 @@ OTHER = {
 }  # fmt: skip
 NEEDED = {"ray_address": {"engine": "ray"}}
 """Settings that mean nothing without others."""
-STAGE_OF = {field.name: field.metadata.get("stage") for field in dataclasses.fields(Settings)}
+STAGE_OF = {name: setting_field(name).metadata.get("stage") for name in setting_names()}
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", [name for name in STAGE_OF if name != "task"])
+@pytest.mark.parametrize("name", STAGE_OF)
 def test_the_fingerprint_is_what_decides_scores(task: str, name: str) -> None:
     others = {"task": task, **NEEDED.get(name, {})}
     before = Settings(**others).fingerprint("w")
@@ -97,7 +96,7 @@ def test_published_choices_are_settings() -> None:
 
 KNOWN = {
     "task": set(TASKS), "method": set(METHODS), "detector": {"mtcnn", "yunet"},
-    "preset": {"exact", "fast", "instant"}, "engine": {"auto", "local", "ray"},
+    "preset": {"exact", "fast", "instant"}, "engine": {"local", "inline", "ray"},
 }  # fmt: skip
 
 
@@ -110,7 +109,7 @@ def test_any_other_name_is_refused(name: str, value: str) -> None:
 
 
 NUMBERS = {
-    kind: sorted(field.name for field in dataclasses.fields(Settings) if field.type == kind)
+    kind: sorted(name for name in setting_names() if setting_field(name).type == kind)
     for kind in ("int", "float")
 }
 

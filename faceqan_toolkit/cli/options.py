@@ -79,7 +79,9 @@ class _PartOption(click.Option):
     def __init__(self, names: Sequence[str], registry: Registry) -> None:
         self._registry = registry
         text = f"Option of the {registry.kind}; may be repeated."
-        super().__init__(names, multiple=True, metavar="NAME=VALUE", help=text)
+        super().__init__(
+            names, multiple=True, default=(), show_default="none", metavar="NAME=VALUE", help=text
+        )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the help and the options of all parts."""

@@ -1,24 +1,18 @@
-"""Faces of a photo, found by MTCNN or YuNet."""
+"""Common part of face detectors: working resolution, turned photos, tiles, box suppression."""
 
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.detection.choice import accept_faces, best_confidence
-from faceqan_toolkit.detection.mtcnn import FACTOR, MTCNN, best, distinct, halved
-from faceqan_toolkit.detection.yunet import OVERLAP, YuNet
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.photos.decode import decode_full
 from faceqan_toolkit.settings import Settings
@@ -33,9 +27,10 @@ HUGE_SIDE = 6400
 TILE_SIDE = 1600
 """Pixels of a tile's side, at working resolution, unless faces across its edges need more."""
 
-YUNET_SMALL_SIDE, YUNET_LARGE_FACE = 320, 400
-"""Pixels, at working resolution. YuNet misses large faces, so it looks at a small copy too; what
-that shows of other faces is coarser and does not count."""
+OVERLAP = 0.7
+"""Two faces are one if they share more than this part of the smaller box."""
+
+Array = NDArray[np.float32]
 
 
 class Detector(Protocol):
@@ -185,12 +180,12 @@ class PhotoDetector(ABC):
 
     def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
         """Return all faces in a picture, in its pixels, searched with that longer side."""
-        working = _reduced(pixels, side)
+        working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
             Face(
-                box=_in_picture(box, working, pixels).reshape(4),
-                landmarks=_in_picture(points, working, pixels),
+                box=in_picture(box, working, pixels).reshape(4),
+                landmarks=in_picture(points, working, pixels),
                 confidence=float(confidence),
             )
             for box, confidence, points in zip(
@@ -216,99 +211,7 @@ def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, min(length, start + side)) for start in starts]
 
 
-class MTCNNDetector(PhotoDetector):
-    """MTCNN with facenet-pytorch's networks, its traps closed.
-
-    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
-    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
-    for them as they are.
-
-    Args:
-        settings: only `settings.detection` matters; `one_based` also treats the photo's edges as
-            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
-        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
-            an operator there.
-    """
-
-    certain = 0.999
-
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        super().__init__(settings)
-        self.networks = MTCNN("cpu" if device.type == "mps" else device)
-        self._own = threading.local()
-        if self.networks.device.type == "cpu":
-            keep_freed_buffers()
-
-    def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what MTCNN finds."""
-        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
-        finest = float(min(SMALLEST_FACE, self.settings.min_face))
-        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
-        with self._own_stream():
-            found = self.networks.detect(
-                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
-            )
-        offset = np.float32(0 if self.settings.one_based else 1)
-        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
-
-    def _own_stream(self) -> AbstractContextManager[object]:
-        """Have a GPU not queue this thread's work behind that of the thread that scores."""
-        device = self.networks.device
-        if device.type != "cuda":
-            return nullcontext()
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._own.stream)
-
-    def _levels_to_skip(self, finest: float, wanted: float) -> int:
-        """Return how many of the image pyramid's finest levels hold no face that counts.
-
-        Args:
-            finest: face size of the finest level, pixels at working resolution.
-            wanted: smallest face that counts, pixels at working resolution.
-        """
-        skipped = 0
-        # one finer level than seems needed: the best candidate often comes from there
-        while finest / FACTOR ** (skipped + 2) <= wanted:
-            skipped += 1
-        return skipped
-
-
-class YuNetDetector(PhotoDetector):
-    """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
-
-    Args:
-        settings: only `settings.detection` matters.
-
-    Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old.
-    """
-
-    certain = 0.92
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.network = YuNet()
-
-    def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what YuNet finds."""
-        found = self.network.detect(pixels)
-        small = _reduced(pixels, YUNET_SMALL_SIDE)
-        if small is pixels:
-            return found
-        second = self.network.detect(small)
-        boxes = _in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
-        points = _in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
-        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > YUNET_LARGE_FACE
-        boxes = np.concatenate([found.boxes, boxes[large]])
-        confidences = np.concatenate([found.confidences, second.confidences[large]])
-        kept = best(boxes, confidences, OVERLAP)
-        landmarks = np.concatenate([found.landmarks, points[large]])
-        return Detections(boxes[kept], confidences[kept], landmarks[kept])
-
-
-def _reduced(pixels: Pixels, side: int) -> Pixels:
+def reduced(pixels: Pixels, side: int) -> Pixels:
     """Return a picture with that longer side, or itself if it has no more."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
@@ -322,7 +225,7 @@ def _reduced(pixels: Pixels, side: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _in_picture(
+def in_picture(
     points: NDArray[np.float32], reduced: Pixels, picture: Pixels
 ) -> NDArray[np.float64]:
     """Return (N, 2) points of a reduced picture, in pixels of the picture itself."""
@@ -376,3 +279,49 @@ def unrotate(face: Face, width: int, height: int) -> Face:
         confidence=face.confidence,
         rotation=face.rotation,
     )
+
+
+def halved(pixels: Pixels) -> Pixels:
+    """Return a picture of at least 2x2 pixels at half its size, an odd last row left out."""
+    height, width = (side // 2 for side in pixels.shape[:2])
+    # of an even size halving is exact, and quick
+    even = pixels[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
+    """Return which boxes non-maximum suppression keeps, best first.
+
+    Args:
+        boxes: (N, 4) corners.
+        scores: (N,), above 0.
+        overlap: intersection over union from which on only the better one is kept.
+    """
+    corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
+    kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
+    return np.asarray(kept, dtype=np.int64)
+
+
+def distinct(boxes: Array) -> list[int]:
+    """Return boxes, best first, without those that a better one overlaps by most of either.
+
+    Args:
+        boxes: (N, 5) corners and scores.
+    """
+    waiting = np.argsort(-boxes[:, 4], kind="stable")
+    kept = []
+    while waiting.size:
+        best, waiting = int(waiting[0]), waiting[1:]
+        kept.append(best)
+        waiting = waiting[~contained(boxes[waiting], boxes[best])]
+    return kept
+
+
+def contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
+    """Return (N,) whether boxes share more than `OVERLAP` of the smaller of the two with a box."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:4], boxes[:, 2:4])
+    shared = (high - low + 1).clip(0).prod(axis=1)
+    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)

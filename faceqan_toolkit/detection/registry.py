@@ -25,7 +25,7 @@ def make_detector(settings: Settings) -> Detector:
 @register_detector("mtcnn", min_confidence=0.9, max_side=1600, uses=("one_based",))
 def mtcnn(settings: Settings) -> Detector:
     """MTCNN with facenet-pytorch's networks: three small networks over an image pyramid."""
-    from faceqan_toolkit.detection.base import MTCNNDetector
+    from faceqan_toolkit.detection.mtcnn import MTCNNDetector
     from faceqan_toolkit.device import resolve_device
 
     return MTCNNDetector(settings, resolve_device(settings.work.device))
@@ -34,6 +34,6 @@ def mtcnn(settings: Settings) -> Detector:
 @register_detector("yunet", min_confidence=0.7, max_side=960)
 def yunet(settings: Settings) -> Detector:
     """YuNet: one tiny network on the CPU, several times as fast; landmarks are less exact."""
-    from faceqan_toolkit.detection.base import YuNetDetector
+    from faceqan_toolkit.detection.yunet import YuNetDetector
 
     return YuNetDetector(settings)
