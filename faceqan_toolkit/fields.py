@@ -130,16 +130,16 @@ def _check_value(item: Field[Any], kind: type, value: Any) -> None:
 
 
 def _limits(limits: Mapping[str, Any], kind: type) -> Iterator[str]:
-    least, most = limits["at_least"], limits["at_most"]
+    least, most, below = limits["at_least"], limits["at_most"], limits["below"]
+    if limits["above"] is not None:
+        yield f"above {limits['above']}"
     if least is not None and most is not None:
         yield f"{least} to {most}"
     elif least is not None:
         yield f"at least {least}"
     elif most is not None:
         yield f"at most {most}"
-    if limits["above"] is not None:
-        yield f"above {limits['above']}"
-    if limits["below"] is not None:
-        yield f"below {limits['below']}"
+    if below is not None:
+        yield f"below {below}"
     elif kind is float and most is None:
         yield "finite"

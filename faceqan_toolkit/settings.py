@@ -439,7 +439,7 @@ class Settings:
         work: WorkSettings | None = None,
         **flat: Any,
     ) -> None:
-        check(task in TASKS, "task", task, f"one of {', '.join(TASKS)}")
+        check(task in tuple(TASKS), "task", task, f"one of {', '.join(TASKS)}")
         if isinstance(model, (str, Path)):
             model, flat["model"] = None, str(model)
         if isinstance(flat.get("landmarks"), str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from faceqan_toolkit.quality.norm import EmbeddingNorm, MagFace
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.quality.serfiq import SERFIQ
 from faceqan_toolkit.registry import METHODS
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import Settings, setting_field
 from faceqan_toolkit.types import Pixels
 from tests.toys import SIZE, Toy
 
@@ -71,6 +72,29 @@ def test_the_seed_is_serfiqs_too() -> None:
         for seed in (0, 0, 1)
     ]
     assert qualities[0] == qualities[1] != qualities[2]
+
+
+def test_options_of_other_methods_arrive() -> None:
+    chosen = {"passes": 7, "dropout": 0.25, "seed": 2}
+    made = make_estimator(Settings(method="serfiq", device="cpu", **chosen), toy())
+    direct = SERFIQ(toy(), **chosen, device="cpu")
+    crop = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    assert made.score(crop) == direct.score(crop)
+    at = Settings(method="grafiqs", device="cpu", at="block1")
+    assert make_estimator(at, toy()).at == "block1"
+    with pytest.raises(SettingsError, match="at is block4; with toy it must be one of image"):
+        make_estimator(at.replace(at="block4"), toy())
+
+
+@pytest.mark.parametrize("part", METHODS.values(), ids=lambda part: part.name)
+def test_defaults_are_those_of_the_class(part) -> None:
+    known = signature(CLASSES[part.name]).parameters
+    assert {name: item.default for name, item in part.fields.items()} == {
+        name: known[name].default for name in part.fields
+    }
+    assert part.documentation
+    for name in {*part.uses} - {"preset", "copies"}:
+        assert known[name].default == setting_field(name).default
 
 
 @pytest.mark.parametrize(
