@@ -19,13 +19,13 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 
 SMALLEST_FACE = 20
-"""Pixels, at working resolution; looking for smaller ones is slow and finds faces that are none."""
+"""Pixels at working resolution; a search for smaller faces is slow and has many false positives."""
 
 HUGE_SIDE = 6400
-"""Pixels of a photo's longer side above which the small faces in it are looked for in tiles."""
+"""Longer side of a photo, pixels, above which small faces are searched in tiles."""
 
 TILE_SIDE = 1600
-"""Pixels of a tile's side, at working resolution, unless faces across its edges need more."""
+"""Least side of a tile, pixels at working resolution."""
 
 OVERLAP = 0.7
 """Two faces are one if they share more than this part of the smaller box."""
@@ -34,7 +34,7 @@ Array = NDArray[np.float32]
 
 
 class Detector(Protocol):
-    """Anything that finds the faces of a photo."""
+    """Interface of detectors."""
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
@@ -46,11 +46,11 @@ class Detector(Protocol):
 
 
 class PhotoDetector(ABC):
-    """What detectors have in common: working resolution, turned photos, tiles, which faces count.
+    """Base class of detectors: working resolution, turned photos, tiles, filtering of faces.
 
     Photos are reduced to `max_side` before detection. A huge photo is searched a second time, in
-    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, if that can
-    change which faces count: not where the largest one is wanted and was found.
+    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, unless only the
+    largest face is wanted and one was found.
 
     Args:
         settings: only `settings.detection` matters.
@@ -100,17 +100,17 @@ class PhotoDetector(ABC):
             raise NoFace("; ".join([error.reason, *self._advice(photo)])) from None
 
     def _has_tiles(self, photo: Photo) -> bool:
-        """Return whether a photo is to be searched in tiles, too."""
+        """Return whether a photo is also searched in tiles."""
         side = self.settings.max_side
         return bool(side) and max(photo.size) > max(HUGE_SIDE, side * self._reduction)
 
     @property
     def _reduction(self) -> float:
-        """How many times a photo may be reduced without losing faces of `min_face` pixels."""
+        """Largest reduction of a photo that keeps faces of `min_face` pixels."""
         return max(1.0, self.settings.min_face / SMALLEST_FACE)
 
     def _advice(self, photo: Photo) -> Iterator[str]:
-        """Yield what may have hidden a face."""
+        """Yield hints on why no face was found."""
         settings = self.settings
         reduction = max(photo.size) / settings.max_side if settings.max_side else 1
         if reduction > self._reduction and not self._has_tiles(photo):
@@ -122,8 +122,10 @@ class PhotoDetector(ABC):
             yield "if the photo lies on its side, try --rotate"
 
     def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
-        """Return all faces found in a photo, in its pixels: upright, or in the turn that shows the
-        most certain face if `rotate` asks for it and no upright face is beyond doubt.
+        """Return all faces found in a photo, in its pixels.
+
+        With `rotate`, and if no upright face exceeds `certain`, they come from the turn with the
+        most confident face.
         """
         found = self._find_turned(photo, 0, tiled)
         if self.settings.rotate and best_confidence(found) < self.certain:
@@ -132,7 +134,7 @@ class PhotoDetector(ABC):
         return [enlarge(face, photo.reduction) for face in found]
 
     def _find_turned(self, photo: Photo, turns: int, tiled: bool) -> list[Face]:
-        """Return all faces found in a photo turned by 90 degrees so often, in its own pixels."""
+        """Return all faces found in a photo turned by 90 degrees `turns` times, in its pixels."""
         pixels = np.ascontiguousarray(np.rot90(photo.pixels, turns))
         reduction = max(photo.size) / max(pixels.shape[:2])
         search = self._search_tiles if tiled else self._search_whole
@@ -147,15 +149,15 @@ class PhotoDetector(ABC):
 
         Args:
             pixels: (H, W, 3) uint8, RGB.
-            reduction: how many times they are reduced against the photo.
+            reduction: size of the photo over that of `pixels`.
         """
         return self._search(pixels, self.settings.max_side or max(pixels.shape[:2]), reduction)
 
     def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
         """Return the small faces in a picture, searched in tiles that overlap.
 
-        A face that the search of the whole picture may miss is smaller than the overlap, so one
-        tile at least shows it whole; faces that a tile cuts are left to the others.
+        Faces that the search of the whole picture misses are smaller than the overlap, so at least
+        one tile shows each of them whole; faces that a tile's edge cuts are dropped.
 
         Args:
             pixels, reduction: see `_search_whole`.
@@ -179,7 +181,7 @@ class PhotoDetector(ABC):
         return found
 
     def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
-        """Return all faces in a picture, in its pixels, searched with that longer side."""
+        """Return all faces in a picture, in its pixels, searched at a longer side of `side`."""
         working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
@@ -195,12 +197,12 @@ class PhotoDetector(ABC):
 
 
 def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Return the first pixels and the ends of tiles that cover a length.
+    """Return the start and end pixels of tiles that cover a length.
 
     Args:
-        length: to be covered, pixels.
-        side: of a tile at the most, pixels.
-        overlap: pixels that neighbours share at the least, fewer than `side`.
+        length: length to cover, pixels.
+        side: largest side of a tile, pixels.
+        overlap: least overlap of neighbours, pixels, below `side`.
 
     Examples:
         >>> spans(10, 4, 1), spans(3, 4, 1)
@@ -212,7 +214,7 @@ def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def reduced(pixels: Pixels, side: int) -> Pixels:
-    """Return a picture with that longer side, or itself if it has no more."""
+    """Return a picture reduced to a longer side of `side` pixels, or itself if it is smaller."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
@@ -225,12 +227,10 @@ def reduced(pixels: Pixels, side: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def in_picture(
-    points: NDArray[np.float32], reduced: Pixels, picture: Pixels
-) -> NDArray[np.float64]:
-    """Return (N, 2) points of a reduced picture, in pixels of the picture itself."""
+def in_picture(points: NDArray[np.float32], copy: Pixels, picture: Pixels) -> NDArray[np.float64]:
+    """Return (N, 2) points of a picture's reduced copy in pixels of the picture."""
     # the centres of pixels are at whole numbers
-    ratio = np.array(picture.shape[1::-1]) / reduced.shape[1::-1]
+    ratio = np.array(picture.shape[1::-1]) / copy.shape[1::-1]
     moved: NDArray[np.float64] = (
         np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
     ) * ratio - 0.5
@@ -238,13 +238,13 @@ def in_picture(
 
 
 def distinct_faces(faces: list[Face]) -> list[Face]:
-    """Return faces without those that a more confident one overlaps by most of either."""
+    """Return faces without those that overlap a more confident one by more than `OVERLAP`."""
     boxes = np.array([[*face.box, face.confidence] for face in faces], np.float32).reshape(-1, 5)
     return [faces[index] for index in distinct(boxes)]
 
 
 def enlarge(face: Face, reduction: int) -> Face:
-    """Return a face in the photo's pixels that was found in the photo reduced so many times."""
+    """Return a face of a photo reduced `reduction` times, in the photo's own pixels."""
     if reduction == 1:
         return face
     return replace(
@@ -255,7 +255,7 @@ def enlarge(face: Face, reduction: int) -> Face:
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:
-    """Return a face in the photo's pixels that was found in the photo turned by `face.rotation`.
+    """Return a face of a photo turned by `face.rotation`, in the upright photo's pixels.
 
     Args:
         face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
@@ -282,7 +282,7 @@ def unrotate(face: Face, width: int, height: int) -> Face:
 
 
 def halved(pixels: Pixels) -> Pixels:
-    """Return a picture of at least 2x2 pixels at half its size, an odd last row left out."""
+    """Return a picture of at least 2x2 pixels at half its size; odd last rows are dropped."""
     height, width = (side // 2 for side in pixels.shape[:2])
     # of an even size halving is exact, and quick
     even = pixels[: 2 * height, : 2 * width]
@@ -290,12 +290,12 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
-    """Return which boxes non-maximum suppression keeps, best first.
+    """Return the indices of boxes that non-maximum suppression keeps, best first.
 
     Args:
         boxes: (N, 4) corners.
         scores: (N,), above 0.
-        overlap: intersection over union from which on only the better one is kept.
+        overlap: intersection over union above which only the better box is kept.
     """
     corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
     kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
@@ -303,7 +303,7 @@ def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
 
 
 def distinct(boxes: Array) -> list[int]:
-    """Return boxes, best first, without those that a better one overlaps by most of either.
+    """Return the indices of boxes, best first, that overlap no better one by more than `OVERLAP`.
 
     Args:
         boxes: (N, 5) corners and scores.
@@ -318,7 +318,7 @@ def distinct(boxes: Array) -> list[int]:
 
 
 def contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes share more than `OVERLAP` of the smaller of the two with a box."""
+    """Return (N,) whether boxes overlap a box by more than `OVERLAP` of the smaller of the two."""
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[2:4], boxes[:, 2:4])
     shared = (high - low + 1).clip(0).prod(axis=1)

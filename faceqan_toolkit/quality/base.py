@@ -1,4 +1,4 @@
-"""What every quality estimator does alike: crops in blocks of one shape, scores in order."""
+"""Base class of quality estimators: crops in blocks of one shape, scores in order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 GPU_MEMORY_SHARE = 0.5
-"""Of a GPU's free memory, what a block may take by our own count of its feature maps."""
+"""Share of a GPU's free memory that a block's feature maps may take."""
 
 GPU_MOST_COPIES = 4096
-"""Crops a GPU takes at once at the most: it is full long before."""
+"""Most crops of one batch on a GPU; more are no faster."""
 
 
 class QualityEstimator(ABC):
@@ -43,9 +43,9 @@ class QualityEstimator(ABC):
 
     Attributes:
         embedder: the recognition model.
-        device: where it runs.
-        block_faces: crops that are computed at once.
-        backend: what computes, "torch" or another library's name.
+        device: the torch device it runs on.
+        block_faces: crops of one batch.
+        backend: name of the library that computes, such as "torch".
         precision: "float32", or "tf32" on a GPU.
 
     Raises:
@@ -83,10 +83,10 @@ class QualityEstimator(ABC):
         """Return the scores of (N, 3, S, S) float32 crops in [0, 1] on the device."""
 
     def _shrink(self) -> None:
-        """Halve what is computed at once, or give up.
+        """Halve the batch.
 
         Raises:
-            FaceQANError: it cannot be halved.
+            FaceQANError: it is one crop already.
         """
         if self.block_faces == 1:
             raise FaceQANError(
@@ -101,7 +101,7 @@ class QualityEstimator(ABC):
     def _in_blocks(
         self, crops: Sequence[Pixels] | Pixels, compute: Callable[[Tensor], Sequence[Result]]
     ) -> Iterator[Result]:
-        """Yield what is computed of each crop, in blocks of one shape."""
+        """Yield the result of `compute` for each crop, in blocks of one shape."""
         start = 0
         while start < len(crops):
             block = list(crops[start : start + self.block_faces])
@@ -139,15 +139,15 @@ class QualityEstimator(ABC):
 
 
 def usable(norm: float) -> bool:
-    """Tell whether an embedding of that length has a direction."""
+    """Return whether an embedding's length is finite and above 0, so that it has a direction."""
     return math.isfinite(norm) and norm > 0
 
 
 def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
-    """Return how many crops a GPU can take at once for an attack, a power of two.
+    """Return the batch size of an attack on a GPU, a power of two.
 
     Args:
-        free: bytes of its memory.
+        free: bytes of free GPU memory.
         network: frozen; maps (N, 3, S, S) crops to (N, D) embeddings.
         size: S, pixels.
     """
@@ -157,7 +157,7 @@ def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
 
 
 def feature_map_bytes(network: nn.Module, size: int) -> int:
-    """Return what the outputs of a network's layers take for one crop: kept for the gradient."""
+    """Return the bytes of all layers' outputs for one crop, which the gradient needs."""
     total = 0
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -179,7 +179,7 @@ def feature_map_bytes(network: nn.Module, size: int) -> int:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Keep float32 what it says: cuDNN rounds inputs to 10 bits, which is TF32, unless told."""
+    """Disable TF32 on CUDA devices, or enable it for precision "tf32"."""
     if device.type != "cuda":
         yield
         return
@@ -196,5 +196,5 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell torch's several ways to say so: its CPU allocator raises a plain RuntimeError."""
+    """Return whether an error means out of memory; torch's CPU allocator has no type of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
