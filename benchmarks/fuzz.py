@@ -234,11 +234,11 @@ def calibration_file() -> bytes:
 
 
 def run_file() -> bytes:
-    from faceqan_toolkit.runs.folder import Run
+    from faceqan_toolkit.runs.folder import RunWriter
     from faceqan_toolkit.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        with Run(Path(folder) / "run", Settings(), "0" * 64) as run:
+        with RunWriter(Path(folder) / "run", Settings(), "0" * 64) as run:
             run.write_info({"ok": 1}, {"photos": 1, "seconds": 2.0})
         return (Path(folder) / "run" / "run.json").read_bytes()
 
@@ -501,7 +501,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.models.onnx_model import load_onnx
+    from faceqan_toolkit.models.onnx import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,38 +21,30 @@ from faceqan_toolkit.events import (
     Listener,
     Loaded,
     Message,
+    NoPhotos,
     Note,
     Planned,
+    Timed,
     Warned,
+    Wrote,
     counting,
     silent,
 )
 from faceqan_toolkit.geometry import MISTAKES, Mistake
-from faceqan_toolkit.models.zoo import find_model, head_of
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.paths import printable
+from faceqan_toolkit.photos.find import NO_PHOTOS
 from faceqan_toolkit.photos.locate import is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a job leaves in its run folder.
-
-    Attributes:
-        counts: number of rows by status: faces for "ok", photos for most others.
-        files: that were written: rankings and the report.
-    """
-
-    counts: Mapping[str, int]
-    files: tuple[Path, ...]
 
 
 def process_photos(
@@ -67,7 +59,7 @@ def process_photos(
     redact: bool = False,
     calibration: Path | None = None,
     tell: Listener = silent,
-) -> Results:
+) -> None:
     """Process the photos that a run folder lacks, then write its results.
 
     Args:
@@ -91,7 +83,10 @@ def process_photos(
     weights, model = _describe_model(settings, tell)
     calibrated = _calibration(calibration, settings, weights)
     found = _Found(photos, shard)
-    with Todo(output, found) as todo, Run(output, settings, weights, model, shard=shard) as run:
+    with (
+        Todo(output, found) as todo,
+        RunWriter(output, settings, weights, model, shard=shard) as run,
+    ):
         for line in run.repaired:
             tell(Warned(line))
         changed = calibrated is not None and run.use_calibration(
@@ -101,6 +96,8 @@ def process_photos(
         identify = landmarks.identify if landmarks else lambda _: ""
         todo.compare(run, identify, retry_failed=retry_failed)
         tell(Planned(todo.asked, todo.asked - len(todo)))
+        if not found.number:
+            tell(NoPhotos(NO_PHOTOS))
         told = landmarks and landmarks.common_mistake()
         if landmarks and told:
             tell(Warned(told.describe(landmarks.path)))
@@ -109,7 +106,7 @@ def process_photos(
         run.flush()
         run.compact()
         ranking = Ranking(run.info)
-        counts, files = write_results(ranking, formats)
+        counts = write_results(ranking, formats, tell)
         if done:
             call = {
                 "started": started.isoformat(timespec="seconds"),
@@ -125,8 +122,7 @@ def process_photos(
         if landmarks and not told and (mistake := _common_mistake(ranking, counts)):
             tell(Warned(mistake.describe(landmarks.path)))
         if report:
-            files.append(write_page(output, fetch=found.elsewhere, redact=redact, tell=tell))
-    return Results(counts, tuple(files))
+            write_page(output, fetch=found.elsewhere, redact=redact, tell=tell)
 
 
 class _Found:
@@ -137,26 +133,29 @@ class _Found:
         shard: only those that belong to it.
 
     Attributes:
+        number: of photos so far, of all shards.
         elsewhere: one of them was on another machine, so the report may fetch photos.
     """
 
     def __init__(self, photos: Iterable[PhotoSource], shard: Shard | None) -> None:
         self._photos, self._shard = photos, shard
-        self.elsewhere = False
+        self.number, self.elsewhere = 0, False
 
     def __iter__(self) -> Iterator[PhotoSource]:
         for photo in self._photos:
+            self.number += 1
             if self._shard is None or self._shard.has(photo.path):
                 self.elsewhere = self.elsewhere or is_elsewhere(photo.root)
                 yield photo
 
 
-def write_results(ranking: Ranking, formats: Sequence[str]) -> tuple[dict[str, int], list[Path]]:
-    """Write a run's ranking in some formats; return counts of rows by status, and the files."""
-    files = [ranking.run.folder / f"{ranking.name}.{file_format}" for file_format in formats]
-    for file, file_format in zip(files, formats, strict=True):
+def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> dict[str, int]:
+    """Write a run's ranking in some formats; return the number of rows by status."""
+    for file_format in formats:
+        file = ranking.run.folder / f"{ranking.name}.{file_format}"
         ranking.export(file, file_format)
-    return ranking.counts(), files
+        tell(Wrote(file))
+    return ranking.counts()
 
 
 def check_redact(*, report: bool, redact: bool) -> None:
@@ -167,11 +166,12 @@ def check_redact(*, report: bool, redact: bool) -> None:
 
 def write_page(
     folder: Path, *, fetch: bool = False, redact: bool = False, tell: Listener = silent
-) -> Path:
+) -> None:
     """Write `report.html` of a run folder; see `write_report`."""
     tell(Message("Writing the report"))
     file = folder / "report.html"
-    return write_report(read_run(folder), file, fetch=fetch, pictures=not redact).file
+    write_report(read_run(folder), file, fetch=fetch, pictures=not redact)
+    tell(Wrote(file))
 
 
 def _check_device(settings: Settings) -> None:
@@ -276,7 +276,7 @@ def _one_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _process(run: Run, todo: Todo, tell: Listener) -> dict[str, Any]:
+def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
     """Run the engine over the photos to do, recording as it goes; return its own figures."""
     if not len(todo):
         return {}
@@ -292,7 +292,7 @@ def _process(run: Run, todo: Todo, tell: Listener) -> dict[str, Any]:
             counting(tell, len(todo)),
             closing(engine.run(todo, run.settings, run.crops_folder)) as found,
         ):
-            tell(Loaded())
+            tell(Loaded(engine.workers))
             begun = time.monotonic()
             for records in found:
                 run.append(records)
@@ -302,11 +302,13 @@ def _process(run: Run, todo: Todo, tell: Listener) -> dict[str, Any]:
         run.flush()
         tell(Interrupted(done, len(todo), run.folder))
         raise
-    seconds = time.monotonic() - begun
+    # without loading, from the first photo to the last
+    seconds = round(time.monotonic() - begun, 3)
+    stages = {stage: round(spent, 3) for stage, spent in engine.seconds.items()}
+    tell(Timed(seconds, engine.workers, engine.backend, stages))
     return {
         **({"backend": engine.backend} if engine.backend else {}),
         "workers": engine.workers,
-        # without loading, from the first photo to the last
-        "processing_seconds": round(seconds, 3),
-        "seconds_by_stage": {stage: round(spent, 3) for stage, spent in engine.seconds.items()},
+        "processing_seconds": seconds,
+        "seconds_by_stage": stages,
     }

@@ -35,7 +35,7 @@ from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.paths import crop_path, printable
-from faceqan_toolkit.photos.decode import decode, decode_full
+from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.memory import ImageLike, as_source
 from faceqan_toolkit.photos.prefetch import prefetch
@@ -57,6 +57,7 @@ from faceqan_toolkit.types import (
 from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, reason_of
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.cutting import Cutter
     from faceqan_toolkit.detection.base import Detector
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
     from faceqan_toolkit.quality.base import QualityEstimator
@@ -146,17 +147,17 @@ class Pipeline:
         self._decode_at_least = 0
         template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
-            from faceqan_toolkit.models.zoo import load_embedder
+            from faceqan_toolkit.models.load import find_model
 
-            embedder = load_embedder(settings.model.name, settings.model.options)
+            embedder = find_model(settings.model.name, settings.model.options).load()
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
-                from faceqan_toolkit.models.lengths import have_equal_lengths
+                from faceqan_toolkit.models.base import has_equal_lengths
                 from faceqan_toolkit.quality.registry import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
                 self._scale = builtin_scale(settings, embedder.sha256)
-                self._lengths_tell = not have_equal_lengths(embedder)
+                self._lengths_tell = not has_equal_lengths(embedder)
         if "alignment" in settings.stages:
             from faceqan_toolkit.alignment import Template
 
@@ -245,6 +246,25 @@ class Pipeline:
             except (NoFace, FaceTooSmall, NoLandmarks):
                 return []
 
+    def align(self, image: ImageLike, face: Face | None = None) -> AlignedCrop:
+        """Return a face cut out as the recognition model wants it.
+
+        Args:
+            image: see `assess`.
+            face: of `detect`; None takes the one that the settings choose.
+
+        Raises:
+            PhotoError: the image cannot be read, has no such face, or the face cannot be aligned.
+            SettingsError: what is given is no image, or the settings align nothing.
+        """
+        if self.detector is None:
+            raise SettingsError(f"task {self.settings.task} aligns no faces")
+        with one_thread:
+            photo = self._decode(as_source(image))
+            face = face or self._choose(photo)[0][1]
+            check_landmarks(face, photo)
+            return self._cutter(photo).cut(face)
+
     def source_records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         """Yield each photo's records, in order, while the next ones are being prepared."""
         # closed at once, whatever happens: a process that ends with that thread at work aborts
@@ -300,67 +320,57 @@ class Pipeline:
 
     def _cut(self, photo: Photo) -> Iterator[Cut]:
         """Yield the photo's faces, cut out as far as the task goes."""
-        from faceqan_toolkit.detection.choice import select_faces
-
         if self.detector is None:
             yield self._as_crop(photo)
             return
-        with self._timed("detect"):
-            faces = self.detector.detect(photo)
-            chosen = select_faces(
-                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
-            )
-        full: Photo | None = None
-        for index, face in chosen:
+        cutter = self._cutter(photo) if "alignment" in self.settings.stages else None
+        for index, face in self._choose(photo):
             if photo.source.faces is not None and index not in photo.source.faces:
                 continue
-            if mistake := find_mistake(face.landmarks, face.box, photo.size):
-                yield Cut(index, face, failure=Unalignable(mistake.reason))
-                continue
-            if "alignment" not in self.settings.stages:
-                yield Cut(index, face)
-                continue
-            from faceqan_toolkit.alignment import align, detail_survives, is_aligned
-
             try:
-                cut_from = photo
-                # which one a face is cut from does not depend on the photo's other faces
-                if photo.reduction > 1 and not detail_survives(
-                    self.template.transform(face, photo.size), photo.reduction
-                ):
-                    with self._timed("decode"):
-                        cut_from = full = full or decode_full(photo)
-                with self._timed("align"):
-                    crop = align(
-                        cut_from.pixels,
-                        face,
-                        antialias=self.settings.antialias,
-                        template=self.template,
-                        reduction=cut_from.reduction,
-                        photo_size=cut_from.size,
-                    )
-                note = LIKE_A_CROP if is_aligned(face, photo.size) else ""
-                yield Cut(index, face, crop.pixels, note, self._measure_face(cut_from, crop))
+                check_landmarks(face, photo)
+                yield self._cut_face(index, face, cutter) if cutter else Cut(index, face)
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
-    def _measure_face(self, photo: Photo, crop: AlignedCrop) -> Measures | None:
-        """Return the measures of a face, taken where ArcFace's template puts it."""
-        from faceqan_toolkit.alignment import ARCFACE, align
+    def _choose(self, photo: Photo) -> list[tuple[int, Face]]:
+        """Return the faces that the settings choose, with their indices by size.
 
-        if self.template != ARCFACE:
-            crop = align(
-                photo.pixels,
-                crop.face,
-                antialias=self.settings.antialias,
-                reduction=photo.reduction,
-                photo_size=photo.size,
+        Raises:
+            PhotoError: there is none.
+        """
+        from faceqan_toolkit.detection.choice import select_faces
+
+        assert self.detector is not None
+        with self._timed("detect"):
+            faces = self.detector.detect(photo)
+            return select_faces(
+                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
             )
-        return self._measure(crop.pixels, photo, crop)
+
+    def _cutter(self, photo: Photo) -> Cutter:
+        from faceqan_toolkit.cutting import Cutter
+
+        return Cutter(photo, self.template, antialias=self.settings.antialias, timed=self._timed)
+
+    def _cut_face(self, index: int, face: Face, cutter: Cutter) -> Cut:
+        from faceqan_toolkit.alignment import is_aligned
+
+        crop = cutter.cut(face)
+        note = LIKE_A_CROP if is_aligned(face, cutter.photo.size) else ""
+        measures = None
+        if self._measuring:
+            arcface = cutter.arcface(crop)
+            measures = self._measure(arcface.pixels, cutter.source(face), arcface)
+        return Cut(index, face, crop.pixels, note, measures)
+
+    @property
+    def _measuring(self) -> bool:
+        return self.settings.hints and "quality" in self.settings.stages
 
     def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
-        """Return what hints are made of, if they are wanted."""
-        if not self.settings.hints or "quality" not in self.settings.stages:
+        """Return the measures that hints are made of, if they are wanted."""
+        if not self._measuring:
             return None
         from faceqan_toolkit.quality.measures import measure
 
@@ -471,6 +481,12 @@ def _may_be_no_face(photo: Photo, face: Face) -> bool:
         return True
     row = asdict(measure(crop.pixels, photo, crop)) | {"confidence": face.confidence}
     return NO_FACE in find_hints(row)
+
+
+def check_landmarks(face: Face, photo: Photo) -> None:
+    """Raise Unalignable if a face's landmarks are not those of a face in this photo."""
+    if mistake := find_mistake(face.landmarks, face.box, photo.size):
+        raise Unalignable(mistake.reason)
 
 
 def _state(source: PhotoSource) -> FileState | None:

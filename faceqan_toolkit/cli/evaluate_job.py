@@ -24,9 +24,9 @@ from faceqan_toolkit.cli.evaluate_inputs import (
     scores_of,
     tell,
 )
-from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.cli.options import is_given
 from faceqan_toolkit.cli.progress import Progress
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation import assemble as job
@@ -42,7 +42,8 @@ from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.output import write_evaluation
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.job import process_photos
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, setting_names
@@ -198,7 +199,7 @@ class Job:
             self._refuse_other_default(settings, folder)
             wanted = {source.path: source for source in (*self.protocol.sources(), *everything)}
             retry = self.chosen["retry_failed"]
-            make_run(settings, wanted.values(), folder, ["csv"], retry_failed=retry)
+            process_photos(wanted.values(), folder, settings, retry_failed=retry, tell=Reporter())
         else:
             taken = SETTINGS - {"device"}
             recogniser = self.chosen["recogniser"]
@@ -274,15 +275,15 @@ class Job:
         with Progress(number, "crop") as progress:
 
             def load() -> Any:
-                from faceqan_toolkit.quality.norm import EmbeddingNorm
-
                 assert recogniser.found is not None
-                made = EmbeddingNorm(recogniser.found.load(), device=self.chosen["device"])
+                made = recogniser.found.load()
                 progress.loaded()
                 return made
 
             try:
-                return store.complete(load, lambda done: progress.advance([], done))
+                return store.complete(
+                    load, lambda done: progress.advance([], done), device=self.chosen["device"]
+                )
             except KeyboardInterrupt:
                 click.echo("\nInterrupted; the same command goes on from there.", err=True)
                 raise
@@ -310,7 +311,9 @@ class Job:
         settings = self._settings().replace(task="align", template=template, crop_size=size)
         folder = self.output / "crops"
         retry = self.chosen["retry_failed"]
-        make_run(settings, self.protocol.sources(), folder, ["csv"], retry_failed=retry)
+        process_photos(
+            self.protocol.sources(), folder, settings, retry_failed=retry, tell=Reporter()
+        )
         return read_run_faces(folder, self.protocol.paths).match(self.protocol.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:

@@ -23,6 +23,11 @@ from faceqan_toolkit.text_files import has_mark, to_utf8
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import reason_of
 
+NO_PHOTOS = (
+    "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic and "
+    "so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
+)
+
 
 def find_photos(
     inputs: Iterable[str | os.PathLike[str]],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
-    """Return the estimator that scores aligned crops.
+    """Return the estimator of a run's settings.
 
     Args:
         settings: the method, its options and the device.
@@ -115,9 +115,7 @@ def magface(settings: Settings, embedder: Embedder) -> QualityEstimator:
     """
     from faceqan_toolkit.quality.norm import MagFace
 
-    estimator = MagFace(embedder, device=settings.work.device)
-    estimator.check_lengths()
-    return estimator
+    return MagFace(embedder, device=settings.work.device)
 
 
 @register_method("norm", title="embedding norm")
@@ -128,6 +126,4 @@ def norm(settings: Settings, embedder: Embedder) -> QualityEstimator:
     """
     from faceqan_toolkit.quality.norm import EmbeddingNorm
 
-    estimator = EmbeddingNorm(embedder, device=settings.work.device)
-    estimator.check_lengths()
-    return estimator
+    return EmbeddingNorm(embedder, device=settings.work.device)

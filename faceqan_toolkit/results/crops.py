@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.photos.decode import decode, decode_full
+from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.runs.folder import RunInfo
@@ -99,7 +99,8 @@ class RunCrops:
         return photo
 
     def _cut(self, row: Row) -> Pixels:
-        from faceqan_toolkit.alignment import Template, align, detail_survives
+        from faceqan_toolkit.alignment import Template
+        from faceqan_toolkit.cutting import Cutter
 
         landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
         box = np.array([row[column] for column in BOX_COLUMNS], float)
@@ -112,15 +113,4 @@ class RunCrops:
         # the pipeline reads photos in full for plain sampling, and for landmarks from a file
         reduced = antialias and not self.settings.get("landmarks")
         photo = self.photo(row, int(self.settings.get("max_side") or 0) if reduced else 0)
-        if photo.reduction > 1 and not detail_survives(
-            template.transform(face, photo.size), photo.reduction
-        ):
-            photo = decode_full(photo)
-        return align(
-            photo.pixels,
-            face,
-            antialias=antialias,
-            template=template,
-            reduction=photo.reduction,
-            photo_size=photo.size,
-        ).pixels
+        return Cutter(photo, template, antialias=antialias).cut(face).pixels

@@ -17,7 +17,7 @@ from faceqan_toolkit.files import link_or_copy
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.results.placing import place_below
 from faceqan_toolkit.runs.database import FETCHED, attach, copy_rows, fetch_value, open_database
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import JOINED_ROWS, ROW_GROUP, completed
 from faceqan_toolkit.wording import reason_of
 
@@ -42,7 +42,7 @@ def check_alike(runs: Sequence[RunInfo]) -> None:
 
 
 @contextmanager
-def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
+def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[RunWriter]:
     """Yield the merged run, opened for writing, with all records and crops in place.
 
     Of a photo that several runs have, the rows of one of them count: of those without a failure
@@ -71,7 +71,9 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
     merged = {"runs": [str(run.folder) for run in runs], "invocations": len(invocations)}
     weights = str(content["identity"].get("weights_sha256", ""))
     identity = content["identity"]
-    with Run(output, runs[0].settings, weights, model, merged=merged, identity=identity) as target:
+    with RunWriter(
+        output, runs[0].settings, weights, model, merged=merged, identity=identity
+    ) as target:
         target.invocations = invocations
         target.scale = runs[0].scale
         if all(run.content.get("calibration") == content.get("calibration") for run in runs):
@@ -152,7 +154,7 @@ def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo])
 
 
 def _take_records(
-    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: Run
+    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: RunWriter
 ) -> None:
     """Take a run's parts as they are, or its rows without those of lost photos."""
     try:
@@ -178,7 +180,7 @@ def _take_records(
 
 
 def _take_crops(
-    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: Run
+    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: RunWriter
 ) -> None:
     """Take the crops of a run's rows that count, as far as they are there."""
     cursor = database.execute(

@@ -133,7 +133,7 @@ def read_run(folder: Path) -> RunInfo:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
 
-class Run:
+class RunWriter:
     """A run folder opened for writing; use it in a `with` statement.
 
     Args:
@@ -312,7 +312,7 @@ class Run:
         finally:
             self._lock.release()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, *_: object) -> None:

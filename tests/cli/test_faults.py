@@ -167,14 +167,14 @@ def test_photos_from_the_future(command_line: CommandLine, many: Path, tmp_path:
 def test_photos_that_go_while_a_run_is_at_work(many: Path, tmp_path: Path) -> None:
     """A photo that was found and is gone when its turn comes costs one record."""
     code = f"""
-import faceqan_toolkit.cli.job as job
+import faceqan_toolkit.job as job
 from pathlib import Path
-plan = job._plan
+plan = job.Planned
 def removing(*arguments):
     Path({str(many / "04_astronaut.jpg")!r}).unlink()
     Path({str(many / "02_hopper.jpg")!r}).write_bytes(b"changed")
     return plan(*arguments)
-job._plan = removing
+job.Planned = removing
 """
     process = start([MAIN, str(many), "-o", "run", *QUICK], tmp_path, code)
     _, stderr = process.communicate(timeout=HANG)

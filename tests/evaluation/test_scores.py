@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from faceqan_toolkit.errors import FaceQANError, ScoresError
 from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import in_every_encoding
@@ -290,7 +290,7 @@ def run(tmp_path: Path) -> Path:
         [Record("50%25.jpg", "/p", 0, "ok", quality=0.1)],
     ]  # fmt: skip
     folder = tmp_path / "run"
-    with Run(folder, Settings(task="score"), "0" * 64) as opened:
+    with RunWriter(folder, Settings(task="score"), "0" * 64) as opened:
         for photo in records:
             opened.append(photo)
         opened.write_info({})

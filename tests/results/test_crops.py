@@ -12,7 +12,7 @@ import pytest
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, read_rgb
@@ -31,7 +31,7 @@ def photo(tmp_path: Path) -> Path:
 
 def pipeline_run(folder: Path, photo: Path, **options: object) -> tuple[RunCrops, Record]:
     settings = Settings(task="align", device="cpu", **options)  # type: ignore[arg-type]
-    with Run(folder, settings, "") as run:
+    with RunWriter(folder, settings, "") as run:
         (record,) = Pipeline(settings, crops_folder=run.crops_folder).run([photo])
         run.append([record])
         run.write_info({})

@@ -17,13 +17,13 @@ from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS, Record
 
 
 def ranking_of(folder: Path, records: list[Record], task: str = "align-and-score") -> Ranking:
-    with Run(folder, Settings(task=task), "weights") as run:
+    with RunWriter(folder, Settings(task=task), "weights") as run:
         for record in records:
             run.append([record])
     return Ranking(read_run(folder))
@@ -80,7 +80,7 @@ def test_ranks_and_percentiles(tmp_path_factory, qualities: list[float]) -> None
 
 
 def test_failures_come_last_and_ties_by_path_and_face(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(), "w") as run:
+    with RunWriter(tmp_path / "run", Settings(), "w") as run:
         run.append([failed("a.jpg")])
         run.append([scored("c.jpg", 0.5, 1), scored("c.jpg", 0.5, 0)])
         run.append([scored("b.jpg", 0.5)])
@@ -153,7 +153,7 @@ def test_ends(tmp_path: Path) -> None:
 
 def test_pickle_is_the_published_codes(tmp_path: Path) -> None:
     records = [scored("a.jpg", 0.2), scored("b.jpg", 0.7), failed("c.jpg")]
-    with Run(tmp_path / "run", Settings(), "w") as run:
+    with RunWriter(tmp_path / "run", Settings(), "w") as run:
         for record in records:
             run.append([record])
         run.append([scored("d.jpg", 0.3, 0), scored("d.jpg", 0.9, 1)])

@@ -1,4 +1,4 @@
-"""What `calibrate` does: faces of a run, their embeddings, thresholds, a file."""
+"""Calibration: quality thresholds and a scale from a run over labelled people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from faceqan_toolkit import __version__
-from faceqan_toolkit.cli.given_run import given_run
-from faceqan_toolkit.cli.show import print_calibration
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.comparisons import identity_codes
 from faceqan_toolkit.evaluation.datasets.base import PairList
@@ -25,6 +20,7 @@ from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
 from faceqan_toolkit.evaluation.embeddings import read_embeddings
 from faceqan_toolkit.evaluation.matching import match_paths
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.events import Advanced, Listener, Message, counting, silent
 from faceqan_toolkit.files import check_replaceable
 from faceqan_toolkit.results.calibration import (
     Calibration,
@@ -48,14 +44,14 @@ class Access:
     """How the run's crops are embedded.
 
     Attributes:
-        device: where.
-        model: what the user says made the run, see `run_model.model_of`.
+        device: where the model runs.
+        model: "package.module:factory" of a model that is made by code, see `run_model.model_of`.
         fetch: read photos that are on other machines.
     """
 
-    device: str
-    model: str | None
-    fetch: bool
+    device: str = "auto"
+    model: str | None = None
+    fetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,18 +77,33 @@ class Labelled:
 
 
 def calibrate(
-    folder: Path,
+    run: RunInfo,
     output: Path,
     targets: Sequence[tuple[str, float]],
     *,
-    fmr: float,
-    pairs: Path | None,
-    identity: str | None,
-    embeddings: Path | None,
-    seed: int,
-    access: Access,
-) -> None:
-    """Write a calibration file and print its path.
+    fmr: float = 1e-3,
+    pairs: Path | None = None,
+    identity: str | None = None,
+    embeddings: Path | None = None,
+    seed: int = 0,
+    access: Access = Access(),
+    tell: Listener = silent,
+) -> Calibration:
+    """Write a calibration file; return what it says.
+
+    One half of the identities chooses each threshold, the held-out half says what it does.
+
+    Args:
+        run: with scores, of photos whose people are known.
+        output: the file; an existing calibration is replaced.
+        targets: ("fnmr", rate) or ("discard", share), each in (0, 1).
+        fmr: false match rate at which errors are counted.
+        pairs: CSV file of comparisons (a, b, label); None compares all photos with all.
+        identity: what tells people apart, see `IdentityRule.parse`.
+        embeddings: file of embeddings by path; None embeds the run's crops.
+        seed: of the split of identities, and of the intervals.
+        access: how crops are embedded.
+        tell: gets events.
 
     Raises:
         SettingsError: no target, or one outside (0, 1); or `identity` is no rule.
@@ -104,20 +115,20 @@ def calibrate(
     rule = IdentityRule.parse(identity)
     if pairs and identity:
         raise SettingsError("--pairs tells who is who; leave --identity out")
-    run = given_run(folder)
+    folder = run.folder
     check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
     if pairs:
         scored = Ranking(run).main_faces()
-        labelled = _by_pairs(scored, folder, pairs)
+        labelled = _by_pairs(scored, folder, pairs, tell)
     else:
         scored, people = main_faces(run, rule)
-        click.echo(people.text(), err=True)
-        labelled = _by_identity(scored)
+        tell(Message(people.text()))
+        labelled = _by_identity(scored, tell)
     if not labelled.rows:
         raise CalibrationError(_nobody(folder, scored, pairs or rule.table))
     needed = any(kind == "fnmr" for kind, _ in targets)
-    known, vectors = _embedded(run, labelled, embeddings, access, needed)
+    known, vectors = _embedded(run, labelled, embeddings, access, needed, tell)
     quality = np.array([row["quality"] for row in known.rows])
     chosen = split_people(known.identity, seed)
     halves = [
@@ -153,24 +164,28 @@ def calibrate(
         version=__version__,
     ).named()
     write_calibration(calibration, output)
-    print_calibration(calibration)
-    click.echo(output)
+    return calibration
 
 
 def _embedded(
-    run: RunInfo, labelled: Labelled, embeddings: Path | None, access: Access, needed: bool
+    run: RunInfo,
+    labelled: Labelled,
+    embeddings: Path | None,
+    access: Access,
+    needed: bool,
+    tell: Listener,
 ) -> tuple[Labelled, NDArray[np.float32] | None]:
     """Return the photos that have an embedding, and those; all of them if there are none.
 
     Raises:
         CalibrationError: they are of fewer than two people.
     """
-    vectors = _embeddings(run, labelled, embeddings, access, needed)
+    vectors = _embeddings(run, labelled, embeddings, access, needed, tell)
     known = labelled
     if vectors is not None:
         there = np.asarray(np.isfinite(vectors).all(axis=1))
         known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(len(labelled.rows) - len(known.rows), "left out: no embedding")
+        _tell_lost(tell, len(labelled.rows) - len(known.rows), "left out: no embedding")
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
@@ -202,13 +217,14 @@ def _nobody(folder: Path, scored: Rows, file: Path | None) -> str:
     return f"no scored photo of {folder} has an identity; give --identity FILE.csv, or --pairs FILE"
 
 
-def _by_identity(scored: Rows) -> Labelled:
+def _by_identity(scored: Rows, tell: Listener) -> Labelled:
     """Return the photos of which one identity is known."""
     known = [row for row in scored if row["identity"] is not None]
     rows = [row for row in known if not row["shared"]]
     if len(rows) < len(known):
         example = next(row["path"] for row in known if row["shared"])
         _tell_lost(
+            tell,
             len(known) - len(rows),
             "left out: the same photo (sha256) stands under several identities",
             example,
@@ -216,7 +232,7 @@ def _by_identity(scored: Rows) -> Labelled:
     return Labelled(rows, identity_codes([row["identity"] for row in rows]).astype(np.int64))
 
 
-def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
+def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelled:
     """Return the photos that a list of pairs names."""
     protocol = read_pairs(folder, pairs=file)
     protocol.log.raise_errors()
@@ -232,13 +248,13 @@ def _by_pairs(scored: Rows, folder: Path, file: Path) -> Labelled:
         )
     match = match_paths(protocol.paths, [row["path"] for row in scored])
     there = match.index >= 0
-    _tell_lost(int((~there).sum()), f"of {file} left out: no score in the run")
+    _tell_lost(tell, int((~there).sum()), f"of {file} left out: no score in the run")
     rows = [scored[place] for place in match.index[there]]
-    pairs = _without_same_photos(_renumbered(listed, there), rows)
+    pairs = _without_same_photos(_renumbered(listed, there), rows, tell)
     return Labelled(rows, protocol.identities[there], pairs)
 
 
-def _without_same_photos(pairs: PairList, rows: Rows) -> PairList:
+def _without_same_photos(pairs: PairList, rows: Rows, tell: Listener) -> PairList:
     """Return pairs without the non-mated ones of one and the same photo, by sha256."""
     content = identity_codes([row["sha256"] or row["path"] for row in rows])
     same = (content[pairs.first] == content[pairs.second]) & ~pairs.mated
@@ -246,11 +262,8 @@ def _without_same_photos(pairs: PairList, rows: Rows) -> PairList:
         return pairs
     place = int(np.argmax(same))
     one, other = (rows[ends[place]]["path"] for ends in (pairs.first, pairs.second))
-    click.echo(
-        f"{counted(int(same.sum()), 'non-mated pair')} left out: both are the same photo (sha256), "
-        f"e.g. {one} and {other}",
-        err=True,
-    )
+    number = counted(int(same.sum()), "non-mated pair")
+    tell(Message(f"{number} left out: both are the same photo (sha256), e.g. {one} and {other}"))
     return PairList(pairs.first[~same], pairs.second[~same], pairs.mated[~same])
 
 
@@ -262,7 +275,12 @@ def _renumbered(pairs: PairList, kept: NDArray[np.bool_]) -> PairList:
 
 
 def _embeddings(
-    run: RunInfo, labelled: Labelled, file: Path | None, access: Access, needed: bool
+    run: RunInfo,
+    labelled: Labelled,
+    file: Path | None,
+    access: Access,
+    needed: bool,
+    tell: Listener,
 ) -> NDArray[np.float32] | None:
     """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
     if file is not None:
@@ -279,7 +297,8 @@ def _embeddings(
         return None
     crops = (kept_crop(run, row, fetch=access.fetch) for row in labelled.rows)
     vectors = embed_crops(crops, model_of(run, access.model).load(), device=access.device)
-    found = np.array(list(_shown(vectors, len(labelled.rows))))
+    tell(Message(f"Embedding {counted(len(labelled.rows), 'crop')}"))
+    found = np.array(list(_counted(vectors, len(labelled.rows), tell)))
     if np.isnan(found).any(axis=1).all():
         if not needed:
             return None
@@ -287,18 +306,15 @@ def _embeddings(
     return found
 
 
-def _shown(items: Iterable[T], total: int) -> Iterator[T]:
-    """Yield items behind a progress bar, on a terminal; elsewhere a line tells what is done."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        click.echo(f"Embedding {counted(total, 'crop')}", err=True)
-    yield from track(
-        items, "Embedding", total, console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
+def _counted(items: Iterable[T], total: int, tell: Listener) -> Iterator[T]:
+    """Yield items, telling of each."""
+    with counting(tell, total, "crop"):
+        for item in items:
+            yield item
+            tell(Advanced(1))
 
 
-def _tell_lost(number: int, why: str, example: str = "") -> None:
+def _tell_lost(tell: Listener, number: int, why: str, example: str = "") -> None:
     if number:
         more = f", e.g. {example}" if example else ""
-        click.echo(f"{counted(number, 'photo')} {why}{more}", err=True)
+        tell(Message(f"{counted(number, 'photo')} {why}{more}"))
