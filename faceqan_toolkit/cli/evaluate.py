@@ -21,6 +21,7 @@ from faceqan_toolkit.evaluation.options import (
     TEMPLATE_QUALITIES,
     EvaluationOptions,
 )
+from faceqan_toolkit.settings import ModelSettings, QualitySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,7 +100,7 @@ model_options = stack(
         help="Recognition model whose errors are counted.",
     ),
     click.option(
-        "--quality-model", metavar="MODEL", default=options.DEFAULTS["model"], show_default=True,
+        "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
         help="Recognition model that the quality is measured with.",
     ),
     click.option(
@@ -108,7 +109,7 @@ model_options = stack(
     ),
     options.method_options,
     click.option(
-        "--noise-seed", type=int, default=options.DEFAULTS["seed"], show_default=True,
+        "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
         help="Of the attack's noise.",
     ),
     options.attack_options,

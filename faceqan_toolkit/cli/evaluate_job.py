@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -46,10 +46,10 @@ from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings
+from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, setting_names
 from faceqan_toolkit.wording import counted
 
-SETTINGS = {item.name for item in fields(Settings)}
+SETTINGS = {*setting_names(), "detector_option", "method_option"}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
 RESULTS = "scores"
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
@@ -308,7 +308,7 @@ class Job:
                 f"{template} {size}; leave --run out"
             )
         click.echo(f"Cutting faces anew: {recogniser.name} wants {template} {size}", err=True)
-        settings = replace(self._settings(), task="align", template=template, crop_size=size)
+        settings = self._settings().replace(task="align", template=template, crop_size=size)
         folder = self.output / "crops"
         retry = self.chosen["retry_failed"]
         process_photos(
@@ -414,11 +414,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 
 _MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")
-_DETECTION = tuple(
-    item.name
-    for item in fields(Settings)
-    if item.metadata.get("stage") in ("detection", "alignment")
-)
+_DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 
 
 def _non_mated(given: str | None) -> int | Literal["all"] | None:

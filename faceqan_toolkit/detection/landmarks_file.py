@@ -71,7 +71,7 @@ class LandmarksFile:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
-        self.settings = settings
+        self.settings = settings.detection
         try:
             check_plain(path)
             self._table = LandmarksTable(path, self._entries())

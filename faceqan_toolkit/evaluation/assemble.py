@@ -27,6 +27,7 @@ from faceqan_toolkit.evaluation.summary import Evaluation, Method
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.registry import METHODS
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.runs.folder import RunInfo, versions
@@ -35,10 +36,6 @@ from faceqan_toolkit.types import PhotoSource
 FACES_NOT_FOUND = ("missing_file", "unreadable_photo")
 """Errors of a protocol that cost comparisons only, and do not stop an evaluation."""
 
-METHOD_NAMES = {
-    "faceqan": "FaceQAN", "serfiq": "SER-FIQ", "grafiqs": "GraFIQs", "magface": "MagFace",
-    "norm": "embedding norm",
-}  # fmt: skip
 BASELINES = {
     "face size": "face_px", "sharpness": "sharpness", "detector confidence": "confidence",
     "embedding norm": "embedding_norm",
@@ -145,7 +142,9 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     if np.isnan(faces.values["quality"]).all():
         return {}
     settings = faces.run.content["settings"]
-    name = METHOD_NAMES[settings["method"]]
+    name = settings["method"]
+    if method := METHODS.get(name):
+        name = method.title
     if settings["method"] == "faceqan" and settings["preset"] != "exact":
         name += f" {settings['preset']}"
     if settings.get("eps_mode") == "contrast":

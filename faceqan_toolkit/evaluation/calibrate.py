@@ -135,7 +135,7 @@ def calibrate(
         faces_of(quality, known.identity, half, vectors, known.pairs, fmr)
         for half in (chosen, ~chosen)
     ]
-    name = str((run.content.get("model") or {}).get("name") or run.settings.model)
+    name = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
     scale = run.scale or fit_scale(
         re.sub(r"[^A-Za-z0-9]+", "-", name),
         str(parts["weights_sha256"]),

@@ -14,10 +14,10 @@ from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import WorkSettings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
-MAX_PIXELS: int = Settings.max_pixels
+MAX_PIXELS: int = WorkSettings.max_pixels
 """Photos with more are not shown, whatever the run allowed."""
 CROP_PIXELS = 4096**2
 """A crop with more pixels is none."""

@@ -26,14 +26,14 @@ def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
         WeightsError: see `find_model`.
     """
     settings = run.settings
-    model = settings.model
+    model = settings.model.name
     if named is not None and named != model:
         raise RunError(f"{run.folder} was made with --model {model}, not {named}")
     if named is None and is_factory(model) and not is_file(Path(model)):
         raise RunError(
             f"{run.folder} wants to run the code {model}; if you trust it, say so: --model {model}"
         )
-    found = find_model(model, settings.model_options)
+    found = find_model(model, settings.model.options)
     made_with = (run.content.get("model") or {}).get("sha256")
     if made_with and made_with != found.sha256:
         raise RunError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,9 @@ class RunInfo:
         Raises:
             RunError: these are settings of another version.
         """
-        known = {item.name for item in fields(Settings)}
-        stored = {name: value for name, value in self.content["settings"].items() if name in known}
-        if stored.get("landmarks"):
-            stored["landmarks"] = Path(stored["landmarks"])
         try:
-            return Settings(**stored)
-        except (SettingsError, TypeError) as error:
+            return Settings.from_dict(self.content["settings"])
+        except SettingsError as error:
             raise RunError(
                 f"{self.folder / 'run.json'} has settings of another version: {error}; "
                 "use another run folder"
@@ -289,7 +285,7 @@ class RunWriter:
         model = None
         if "quality" in self.settings.stages:
             weights, _, head = self.identity["weights_sha256"].partition("+")
-            model = {"name": self.settings.model, **self.model, "sha256": weights}
+            model = {"name": self.settings.model.name, **self.model, "sha256": weights}
             model |= {"head_sha256": head} if head else {}
         content = {
             "tool": "faceqan-toolkit",

@@ -46,7 +46,7 @@ ANY = {
 
 def identity(**chosen: object) -> dict[str, object]:
     settings = Settings(**chosen)
-    return settings.identity(find_model(settings.model).weights(settings.preset))
+    return settings.identity(find_model(settings.model.name).weights(settings.preset))
 
 
 def calibration(**chosen: object) -> Calibration:
