@@ -500,7 +500,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.models.onnx_model import load_onnx
+    from faceqan_toolkit.models.onnx import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 

@@ -211,7 +211,8 @@ def check_weights() -> Iterator[Finding]:
     from faceqan_toolkit.detection.yunet import SHA256, WEIGHTS
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.zoo import BUILT_IN, HEADS, find_model
+    from faceqan_toolkit.models.load import BUILT_IN, find_model
+    from faceqan_toolkit.models.registry import HEADS
     from faceqan_toolkit.weights import read_weights
 
     def state(label: str, what: str, load: Callable[..., str], *arguments: str) -> Finding:

@@ -147,17 +147,17 @@ class Pipeline:
         self._decode_at_least = 0
         template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
-            from faceqan_toolkit.models.zoo import load_embedder
+            from faceqan_toolkit.models.load import find_model
 
-            embedder = load_embedder(settings.model, settings.model_options)
+            embedder = find_model(settings.model, settings.model_options).load()
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
-                from faceqan_toolkit.models.lengths import have_equal_lengths
+                from faceqan_toolkit.models.base import has_equal_lengths
                 from faceqan_toolkit.quality.registry import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
                 self._scale = builtin_scale(settings, embedder.sha256)
-                self._lengths_tell = not have_equal_lengths(embedder)
+                self._lengths_tell = not has_equal_lengths(embedder)
         if "alignment" in settings.stages:
             from faceqan_toolkit.alignment import Template
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

@@ -12,8 +12,8 @@ from PIL import Image
 
 from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, cutting
 from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
 from faceqan_toolkit.wording import LIKE_A_CROP
 from tests.conftest import DATA, SAMPLES, read_rgb
@@ -241,7 +241,7 @@ class TestReducedJPEGs:
         # a landmarks file looks at no picture, so it has the photo decoded in full
         _, (in_full,) = self.crops(folder, "photo.jpg", landmarks=table)
         assert not np.array_equal(crop, in_full)
-        one, other = EmbeddingNorm(device="cpu").embed([crop, in_full])
+        one, other = load_model("sface").embed([crop, in_full], device="cpu")
         assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
     def test_small_faces_are_cut_from_the_full_photo(self, folder: Path, monkeypatch) -> None:

@@ -43,7 +43,7 @@ from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
 from faceqan_toolkit.files import lock
 from faceqan_toolkit.job import process_photos
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings
@@ -275,15 +275,15 @@ class Job:
         with Progress(number, "crop") as progress:
 
             def load() -> Any:
-                from faceqan_toolkit.quality.norm import EmbeddingNorm
-
                 assert recogniser.found is not None
-                made = EmbeddingNorm(recogniser.found.load(), device=self.chosen["device"])
+                made = recogniser.found.load()
                 progress.loaded()
                 return made
 
             try:
-                return store.complete(load, lambda done: progress.advance([], done))
+                return store.complete(
+                    load, lambda done: progress.advance([], done), device=self.chosen["device"]
+                )
             except KeyboardInterrupt:
                 click.echo("\nInterrupted; the same command goes on from there.", err=True)
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.settings import Settings
 
 WORKER_BYTES = 1_300_000_000

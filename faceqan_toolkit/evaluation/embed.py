@@ -34,18 +34,18 @@ def embed_crops(
         SettingsError: a device this machine does not have.
     """
     from faceqan_toolkit.alignment import resize_crop
-    from faceqan_toolkit.quality.norm import EmbeddingNorm
+    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.models.blocks import forward_block
 
-    model = EmbeddingNorm(embedder, device=device)
     size = embedder.input_size
-    (blank,) = model.embed(np.zeros((1, size, size, 3), np.uint8))
-    remaining = iter(crops)
-    while block := list(islice(remaining, model.block_faces)):
-        vectors = np.full((len(block), len(blank)), np.nan, np.float32)
+    width = embedder.embed([], device=device).shape[1]
+    remaining, chunk = iter(crops), forward_block(resolve_device(device))
+    while block := list(islice(remaining, chunk)):
+        vectors = np.full((len(block), width), np.nan, np.float32)
         there = [crop is not None for crop in block]
         if any(there):
             found = [resize_crop(crop, size) for crop in block if crop is not None]
-            vectors[there] = model.embed(found)
+            vectors[there] = embedder.embed(found, device=device)
         vectors[~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))] = np.nan
         yield from vectors
 

@@ -24,7 +24,7 @@ from faceqan_toolkit.files import parse_json, writing
 from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.quality.norm import EmbeddingNorm
+    from faceqan_toolkit.models.base import Embedder
 
 METADATA = b"faceqan-toolkit"
 ROWS = 8192
@@ -88,29 +88,34 @@ class EmbeddingStore:
 
     def complete(
         self,
-        load: Callable[[], EmbeddingNorm],
+        load: Callable[[], Embedder],
         advance: Callable[[int], None] = lambda number: None,
+        *,
+        device: str = "auto",
     ) -> Vectors:
         """Compute what is pending, saving as it goes, and return all vectors.
 
         Args:
-            load: returns what embeds; not called if nothing is pending.
+            load: returns the recognition model; not called if nothing is pending.
             advance: is told of every few crops that are done.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
         Raises:
-            WeightsError, SettingsError: see `EmbeddingNorm`.
+            WeightsError, SettingsError: see `load` and `Embedder.embed`.
             RunError: a crop or the file.
         """
         if not self.pending:
             return self.vectors
-        recogniser = load()
+        from faceqan_toolkit.device import resolve_device
+        from faceqan_toolkit.models.blocks import forward_block
+
+        recogniser, step = load(), 4 * forward_block(resolve_device(device))
         saved = time.monotonic()
         wait = SAVE_SECONDS
-        step = 4 * recogniser.block_faces
         try:
             while self.pending:
                 chosen, rest = self.pending[:step], self.pending[step:]
-                self._embed(recogniser, chosen)
+                self._embed(recogniser, chosen, device)
                 self.pending = rest
                 advance(len(chosen))
                 if time.monotonic() - saved > wait:
@@ -122,7 +127,7 @@ class EmbeddingStore:
             self._save()
         return self.vectors
 
-    def _embed(self, recogniser: EmbeddingNorm, chosen: Sequence[int]) -> None:
+    def _embed(self, recogniser: Embedder, chosen: Sequence[int], device: str) -> None:
         from faceqan_toolkit.alignment import resize_crop
         from faceqan_toolkit.photos.decode import decode_bytes
 
@@ -136,10 +141,10 @@ class EmbeddingStore:
                 self._none[index] = True
                 continue
             places.append(index)
-            crops.append(resize_crop(pixels, recogniser.embedder.input_size))
+            crops.append(resize_crop(pixels, recogniser.input_size))
         if not crops:
             return
-        found = recogniser.embed(crops, flip=self.source.flip)
+        found = recogniser.embed(crops, flip=self.source.flip, device=device)
         usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
         found[~usable] = np.nan
         self._allocate(found.shape[1])

@@ -1,4 +1,4 @@
-"""From a method's name to the estimator that computes it; torch is imported when one is made."""
+"""Quality estimators by method name; torch is imported when one is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
-    """Return what scores aligned crops.
+    """Return the estimator of a run's settings.
 
     Args:
         settings: the method, its options and the device.
@@ -35,9 +35,7 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
     if method in ("magface", "norm"):
         from faceqan_toolkit.quality.norm import EmbeddingNorm, MagFace
 
-        made = (MagFace if method == "magface" else EmbeddingNorm)(embedder, device=device)
-        made.check_lengths()
-        return made
+        return (MagFace if method == "magface" else EmbeddingNorm)(embedder, device=device)
     if settings.preset == "instant":
         from faceqan_toolkit.quality.instant import InstantFaceQAN
 

@@ -168,7 +168,8 @@ def _take_records(
         copy_rows(
             database,
             f"""SELECT * FROM run_{number}_attempts AS rows
-            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path""",
+            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path
+            ORDER BY path, attempt, face""",  # a join of several threads keeps no order
             kept,
             "parquet",
         )

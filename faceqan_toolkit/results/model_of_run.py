@@ -6,8 +6,8 @@ from pathlib import Path
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.models.factories import is_factory
-from faceqan_toolkit.models.zoo import FoundModel, find_model
+from faceqan_toolkit.models.load import FoundModel, find_model
+from faceqan_toolkit.models.registry import is_factory
 from faceqan_toolkit.runs.folder import RunInfo
 
 

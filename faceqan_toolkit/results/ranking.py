@@ -249,7 +249,7 @@ class Ranking:
 
     def export(
         self,
-        target: Path,
+        target: Path | str,
         file_format: str,
         *,
         top: int | None = None,
@@ -268,7 +268,7 @@ class Ranking:
         Raises:
             RunError: the file cannot be written.
         """
-        with exporting(target) as temporary:
+        with exporting(Path(target)) as temporary:
             if file_format == "pickle":
                 qualities = self._qualities(top, bottom)
                 temporary.write_bytes(pickle.dumps(qualities))

@@ -191,13 +191,17 @@ def calibrated_quality(
 
 
 def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
-    """Put back the files that a manifest moved; yield each result.
+    """Put back the files that a manifest moved; return an iterator over the results.
 
     Raises:
         RunError: the manifest is unusable.
     """
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")
+    return _undo(path, dry, tell)
+
+
+def _undo(path: Path, dry: bool, tell: Listener) -> Iterator[Outcome]:
     with Manifest(absolute(path), dry=dry) as manifest:
         left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
         if left:

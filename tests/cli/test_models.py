@@ -13,7 +13,7 @@ from tests.cli.test_align_and_score import read_csv
 from tests.conftest import SAMPLES, CommandLine
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
-from tests.models.test_zoo import MODULE
+from tests.models.test_load import MODULE
 
 QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 PHOTO = SAMPLES / "astronaut.jpg"
@@ -102,7 +102,7 @@ def test_a_checkpoint_by_its_path(
         (("--model", "nothing.pth"), 1, "nothing.pth: No such file"),
         (("--model", "arcface"), 1, "did you mean"),
         (("--model", "cosface_r100_glint360k"), 1, "models add cosface_r100_glint360k FILE"),
-        (("--model", "sface", "--channels", "BGR"), 2, "what it wants is known"),
+        (("--model", "sface", "--channels", "BGR"), 2, "its preprocessing is known"),
         (("--model", str(PHOTO)), 1, "no checkpoint"),
         (("--model", "nowhere:make"), 1, "ModuleNotFoundError"),
     ],

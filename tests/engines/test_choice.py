@@ -13,7 +13,7 @@ from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.job import process_photos
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES

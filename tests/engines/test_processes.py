@@ -21,7 +21,7 @@ from faceqan_toolkit.engines import processes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Pixels
 from tests.conftest import DATA
@@ -19,7 +19,7 @@ from tests.ledgers import face, write_run
 
 
 def test_they_are_the_network_s_own(crop: Pixels) -> None:
-    network = load_embedder("sface")
+    network = load_model("sface")
     large = cv2.resize(crop, (160, 180))
     found = list(embed_crops([crop, None, large, crop[:, ::-1]], network, device="cpu"))
     assert [vector.shape for vector in found] == [(128,)] * 4
@@ -28,7 +28,7 @@ def test_they_are_the_network_s_own(crop: Pixels) -> None:
     for vector, pixels in ((found[0], crop), (found[2], resized), (found[3], crop[:, ::-1])):
         faces = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
-            expected = load_embedder("sface")(faces)[0].numpy()
+            expected = load_model("sface")(faces)[0].numpy()
         assert vector == pytest.approx(expected, rel=1e-3, abs=1e-3)
     # more than are computed at once, and gaps among them
     mixed = [crop, None, None, None, None, crop, crop[:, ::-1], None, crop, None, crop[:, ::-1]]
@@ -51,7 +51,7 @@ def test_crops_of_a_run(tmp_path: Path, crop: Pixels) -> None:
     run = write_run(tmp_path / "run", records)
     (tmp_path / "run/crops/a").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "run/crops/a/1.jpg.0.png"), crop[..., ::-1])
-    found = [kept_crop(run, record.as_dict()) for record in records]
+    found = [kept_crop(run, record.to_dict()) for record in records]
     assert np.array_equal(found[0], crop)
     assert found[1:] == [None, None]
 
@@ -61,6 +61,6 @@ def test_crops_that_were_scored_as_such(tmp_path: Path) -> None:
     record = face(tmp_path, "a/1.png", 0.5)
     (tmp_path / "a/1.png").write_bytes(content)
     run = write_run(tmp_path / "run", [record], Settings(task="score"))
-    assert kept_crop(run, record.as_dict()) is None  # changed since
-    row = record.as_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
+    assert kept_crop(run, record.to_dict()) is None  # changed since
+    row = record.to_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
     assert kept_crop(run, row).shape == (112, 112, 3)

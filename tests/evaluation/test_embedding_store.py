@@ -13,7 +13,6 @@ import torch
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
 from faceqan_toolkit.evaluation.embeddings import read_embeddings
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from tests.conftest import read_rgb
 from tests.toys import SIZE, Toy
 
@@ -21,21 +20,21 @@ SOURCE = Source("toy", "a" * 64)
 NUMBER = 37
 
 
-class Counting(EmbeddingNorm):
+class Counting(Toy):
     """Counts what it embeds, and may be stopped."""
 
     made, stop_after = 0, 10**9
 
-    def embed(self, crops, *, flip=False):
+    def embed(self, crops, *, flip=False, device="auto"):
         if self.made >= self.stop_after:
             raise KeyboardInterrupt
         self.made += len(crops)
-        return super().embed(crops, flip=flip)
+        return super().embed(crops, flip=flip, device=device)
 
 
 @pytest.fixture
 def recogniser() -> Counting:
-    return Counting(Toy(), device="cpu")
+    return Counting()
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_equals_the_plain_network(tmp_path: Path, crops, recogniser, flip: bool)
     source = dataclasses.replace(SOURCE, flip=flip)
     told: list[int] = []
     store = EmbeddingStore(tmp_path / "e.parquet", source, PATHS, crops)
-    vectors = store.complete(lambda: recogniser, told.append)
+    vectors = store.complete(lambda: recogniser, told.append, device="cpu")
     assert sum(told) == NUMBER
     assert np.isnan(vectors[NUMBER]).all()
     for crop, vector in zip(crops[:-1], vectors, strict=False):
@@ -76,18 +75,20 @@ def test_equals_the_plain_network(tmp_path: Path, crops, recogniser, flip: bool)
 
 def test_only_what_is_needed(tmp_path: Path, crops, recogniser) -> None:
     file = tmp_path / "e.parquet"
-    before = EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser).copy()
+    before = (
+        EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser, device="cpu").copy()
+    )
 
-    def never() -> EmbeddingNorm:
+    def never() -> Counting:
         raise AssertionError("loaded for nothing")
 
-    again = EmbeddingStore(file, SOURCE, PATHS, crops).complete(never)
+    again = EmbeddingStore(file, SOURCE, PATHS, crops).complete(never, device="cpu")
     assert np.array_equal(again, before, equal_nan=True)
     # other content, another order, more samples
     cv2.imwrite(str(crops[3]), np.zeros((SIZE, SIZE, 3), np.uint8))
     store = EmbeddingStore(file, SOURCE, ["new.jpg", *PATHS[::-1]], [crops[0], *crops[::-1]])
     assert store.pending == [0, 1 + NUMBER - 3]
-    after = store.complete(lambda: recogniser)
+    after = store.complete(lambda: recogniser, device="cpu")
     assert np.array_equal(np.delete(after[1:][::-1], 3, 0), np.delete(before, 3, 0), equal_nan=True)
     assert not np.array_equal(after[1:][::-1][3], before[3])
     assert np.allclose(after[0], before[0])
@@ -99,11 +100,11 @@ def test_an_interruption_loses_nothing(tmp_path: Path, crops, recogniser) -> Non
     file = tmp_path / "e.parquet"
     recogniser.stop_after = 16
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser)
+        EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser, device="cpu")
     store = EmbeddingStore(file, SOURCE, PATHS, crops)
     assert len(store.pending) == NUMBER - recogniser.made
     recogniser.stop_after = 10**9
-    vectors = store.complete(lambda: recogniser)
+    vectors = store.complete(lambda: recogniser, device="cpu")
     assert recogniser.made == NUMBER
     assert np.allclose(vectors[NUMBER - 1], plain(crops[NUMBER - 1]), atol=1e-4)
 
@@ -111,7 +112,7 @@ def test_an_interruption_loses_nothing(tmp_path: Path, crops, recogniser) -> Non
 def test_what_has_no_embedding(tmp_path: Path, crops, recogniser) -> None:
     file = tmp_path / "e.parquet"
     crops[5].write_bytes(b"no picture")
-    vectors = EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser)
+    vectors = EmbeddingStore(file, SOURCE, PATHS, crops).complete(lambda: recogniser, device="cpu")
     assert np.flatnonzero(np.isnan(vectors[:, 0])).tolist() == [5, NUMBER]
     assert EmbeddingStore(file, SOURCE, PATHS, crops).pending == []
     crops[7].unlink()
@@ -129,5 +130,7 @@ def test_saving_now_and_then(tmp_path: Path, crops, recogniser, monkeypatch) -> 
         file = tmp_path / "e.parquet"
         seen.append(len(read_embeddings(file).paths) if file.exists() else 0)
 
-    EmbeddingStore(tmp_path / "e.parquet", SOURCE, PATHS, crops).complete(lambda: recogniser, look)
+    EmbeddingStore(tmp_path / "e.parquet", SOURCE, PATHS, crops).complete(
+        lambda: recogniser, look, device="cpu"
+    )
     assert seen == [0, 16, 32]

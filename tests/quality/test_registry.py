@@ -14,7 +14,7 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.methods import METHODS
 from faceqan_toolkit.models.architectures import build, official
 from faceqan_toolkit.models.base import Embedder
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.quality.base import QualityEstimator
 from faceqan_toolkit.quality.faceqan import FaceQAN
 from faceqan_toolkit.quality.grafiqs import GraFIQs
@@ -49,7 +49,7 @@ def test_every_method_has_its_estimator(method: str) -> None:
 
 
 def test_presets_arrive() -> None:
-    scorer = make_estimator(Settings(device="cpu", preset="instant"), load_embedder("sface"))
+    scorer = make_estimator(Settings(device="cpu", preset="instant"), load_model("sface"))
     assert type(scorer) is InstantFaceQAN
 
 
@@ -128,13 +128,13 @@ def test_a_score_does_not_depend_on_company(
 
 @pytest.mark.parametrize("method", [name for name in OTHERS if name != "magface"])
 def test_nor_on_company_with_the_built_in_model(method: str, crop: Pixels) -> None:
-    scorer = make_estimator(Settings(method=method, device="cpu"), load_embedder("sface"))
+    scorer = make_estimator(Settings(method=method, device="cpu"), load_model("sface"))
     crops = [crop, *(np.roll(crop, 9 * n, axis=1) for n in range(1, 5))]
     alone = [scorer.score([one])[0] for one in crops]
     assert scorer.score(crops) == alone
     assert scorer.score(crops[::-1])[::-1] == alone
     assert len({score.quality for score in alone}) == 5
-    again = make_estimator(Settings(method=method, device="cpu"), load_embedder("sface"))
+    again = make_estimator(Settings(method=method, device="cpu"), load_model("sface"))
     assert again.score(crops) == alone
     # blocks of another shape may be added up in another order
     again.block_faces = 3

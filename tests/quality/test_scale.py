@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunWriter, read_run

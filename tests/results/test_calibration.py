@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import (
     MUST_MATCH,

@@ -18,11 +18,10 @@ from faceqan_toolkit.errors import (
     UnknownModel,
     WeightsError,
 )
-from faceqan_toolkit.models import factories, zoo
-from faceqan_toolkit.models.architectures import build_backbone, official
-from faceqan_toolkit.models.files import architecture_of
+from faceqan_toolkit.models import load, registry
+from faceqan_toolkit.models.architectures import architecture_of, build_backbone, official
+from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.models.registry import entries
-from faceqan_toolkit.models.zoo import find_model, load_embedder
 from faceqan_toolkit.settings import ModelOptions, is_model_name
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
@@ -61,7 +60,7 @@ NAMED = {
     st.one_of(st.text(), st.sampled_from(sorted(NAMED)), st.sampled_from(["a" * 5000, "./a\0b"]))
 )
 def test_any_text_is_a_model_or_an_error(model: str) -> None:
-    if factories.is_factory(model):  # that would be code, and run
+    if registry.is_factory(model):  # that would be code, and run
         return
     try:
         found = find_model(model)
@@ -148,24 +147,23 @@ def test_a_file_goes_by_its_content(file: Path, crops: Tensor) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ModelOptions(channels="BGR"), ModelOptions(mean=0.0), ModelOptions(std=255.0),
-        ModelOptions(eps=1e-2),
+        {"channels": "BGR"}, {"pixel_mean": 0.0}, {"pixel_std": 255.0}, {"norm_eps": 1e-2},
     ],
 )  # fmt: skip
 def test_every_option_changes_the_embeddings(
-    file: Path, crops: Tensor, options: ModelOptions
+    file: Path, crops: Tensor, options: dict[str, object]
 ) -> None:
-    plain, other = load_embedder(str(file)), load_embedder(str(file), options)
+    plain, other = load_model(str(file)), load_model(str(file), **options)
     assert (plain(crops) - other(crops)).norm() > 1e-3 * plain(crops).norm()
     assert len(other.assumed) == 3
 
 
 def test_options_do_what_they_say(file: Path, crops: Tensor) -> None:
-    plain = load_embedder(str(file))
-    swapped = load_embedder(str(file), ModelOptions(channels="BGR"))
+    plain = load_model(str(file))
+    swapped = load_model(str(file), channels="BGR")
     torch.testing.assert_close(swapped(crops), plain(crops.flip(1)))
     # (x - 0) / 255 on x is (y - 127.5) / 127.5 on y = (x + 1) / 2 in [0, 1] units
-    shifted = load_embedder(str(file), ModelOptions(mean=0.0, std=255.0))
+    shifted = load_model(str(file), pixel_mean=0.0, pixel_std=255.0)
     torch.testing.assert_close(shifted(crops), plain((crops + 1) / 2), rtol=1e-4, atol=1e-4)
 
 
@@ -179,7 +177,7 @@ def test_files_that_are_not_there_or_change(file: Path) -> None:
     with pytest.raises(ChecksumMismatch, match="has changed"):
         found.load()
     with pytest.raises(WeightsError, match=r"anything\.bin: no checkpoint"):
-        load_embedder(str(file))
+        load_model(str(file))
 
 
 def test_options_only_where_something_is_unknown() -> None:
@@ -275,11 +273,11 @@ def test_factories_that_cannot_be_used(module: str, name: str, message: str) -> 
 
 def test_models_that_packages_offer(module: str, monkeypatch) -> None:
     offered = {"theirs": f"{module}:make", "sface": f"{module}:make"}
-    monkeypatch.setattr(factories, "offered", lambda: offered)
+    monkeypatch.setattr(load, "offered", lambda: offered)
     assert find_model("theirs").load().name == "theirs"
     assert find_model("sface").entry is entries()["sface"]
 
 
 def test_only_the_built_in_model_has_a_head() -> None:
     with pytest.raises(SettingsError, match="cosface_r100_glint360k has none"):
-        zoo.head_of("cosface_r100_glint360k")
+        registry.head_of("cosface_r100_glint360k")

@@ -18,11 +18,11 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.models import adding, installed
-from faceqan_toolkit.models.adding import add, remove
+from faceqan_toolkit.models import installed
 from faceqan_toolkit.models.architectures import build_backbone, official
+from faceqan_toolkit.models.installed import add, remove
+from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.models.registry import entries
-from faceqan_toolkit.models.zoo import find_model, load_embedder
 from faceqan_toolkit.settings import ModelOptions
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import magface, named, saved
@@ -61,7 +61,7 @@ def test_a_model_of_ones_own(file: Path, folder: Path, state: dict[str, torch.Te
     found = installed.find("mine")
     assert found == model
     assert installed.names() == ["mine"]
-    loaded = load_embedder("mine")
+    loaded = load_model("mine")
     assert (loaded.name, loaded.sha256, loaded.assumed) == ("mine", model.identity, ())
     crops = torch.rand(1, 3, 112, 112)
     torch.testing.assert_close(loaded(crops), embedder(crops))
@@ -95,10 +95,10 @@ def test_tampering_is_found_at_every_load(file: Path, folder: Path) -> None:
     content[-1] ^= 1
     model.path.write_bytes(content)
     with pytest.raises(ChecksumMismatch, match="has changed"):
-        load_embedder("mine")
+        load_model("mine")
     model.path.unlink()
     with pytest.raises(MissingWeights, match="No such file"):
-        load_embedder("mine")
+        load_model("mine")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_damaged_card(file: Path, folder: Path, card: str) -> None:
     model, _ = add("mine", file, folder, PLAIN)
     model.card.write_text(card, encoding="latin-1")
     with pytest.raises(DamagedWeights, match="add the model again"):
-        load_embedder("mine")
+        load_model("mine")
 
 
 def test_a_card_cannot_point_elsewhere(file: Path, folder: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_card_cannot_point_elsewhere(file: Path, folder: Path, tmp_path: Path)
     card["weights"] = f"../{file.name}"
     model.card.write_text(json.dumps(card))
     with pytest.raises(MissingWeights):
-        load_embedder("mine")
+        load_model("mine")
 
 
 @pytest.mark.parametrize("name", ["sface", "a.b", "../x", "", "a/b", "-x"])
@@ -151,7 +151,7 @@ def test_registered_models(name: str, tmp_path: Path, folder: Path) -> None:
     # MagFace's tensors are those of any IResNet: without its wrapping the entry says what it is
     file.write_bytes(saved(filled))
     _, embedder = add(name, file, folder, PLAIN)
-    loaded = load_embedder(name)
+    loaded = load_model(name)
     crops = torch.rand(1, 3, entry.input_size, entry.input_size)
     torch.testing.assert_close(loaded(crops), embedder(crops))
     assert loaded.preprocessing == architecture.preprocessing
@@ -172,7 +172,7 @@ def test_what_was_told_of_a_model_is_part_of_it(file: Path, folder: Path) -> Non
     other, _ = add("two", file, folder, ModelOptions(channels="BGR"))
     assert plain.sha256 == other.sha256
     assert plain.identity != other.identity
-    assert find_model("one").sha256 == load_embedder("one").sha256 == plain.identity
+    assert find_model("one").sha256 == load_model("one").sha256 == plain.identity
     with pytest.raises(SettingsError, match="added before"):
         add("one", file, folder, ModelOptions(channels="BGR"))
 
@@ -187,7 +187,6 @@ def test_names_never_lead_elsewhere(file: Path, folder: Path) -> None:
 
 def test_errors_are_ours() -> None:
     assert issubclass(WeightsError, FaceQANError)
-    assert adding.add is add
 
 
 def test_a_safetensors_file_that_begins_like_onnx(

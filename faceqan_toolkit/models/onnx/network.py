@@ -1,23 +1,28 @@
-"""The steps from an ONNX file to a network: read, rewrite, convert, check."""
+"""From an ONNX file's content to a network: read, rewrite, convert, check."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor
 
 from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
-from faceqan_toolkit.models.base import BackboneEmbedder
-from faceqan_toolkit.models.checkpoints import check_embeddings
-from faceqan_toolkit.models.lengths import have_equal_lengths
-from faceqan_toolkit.models.onnx_convert import to_torch
-from faceqan_toolkit.models.onnx_lengths import find_undivided
-from faceqan_toolkit.models.onnx_rewrites import (
+from faceqan_toolkit.models.base import (
+    EQUAL,
+    BackboneEmbedder,
+    check_embeddings,
+    has_equal_lengths,
+    noise_crops,
+)
+from faceqan_toolkit.models.onnx.convert import to_torch
+from faceqan_toolkit.models.onnx.rewrites import (
     affine_head,
     fill_bounds,
     fold_constants,
@@ -35,8 +40,8 @@ from faceqan_toolkit.models.onnx_rewrites import (
     use_float32,
     with_outputs,
 )
-from faceqan_toolkit.models.onnx_session import Session
-from faceqan_toolkit.models.onnx_source import (
+from faceqan_toolkit.models.onnx.session import Session
+from faceqan_toolkit.models.onnx.source import (
     USUAL_SIZE,
     GraphInput,
     check_weights,
@@ -47,46 +52,44 @@ from faceqan_toolkit.models.onnx_source import (
 from faceqan_toolkit.models.preprocessing import Preprocessing
 
 TOLERANCE = 1e-4
-"""Longest difference between our embedding and onnxruntime's, relative to its length."""
+"""Largest difference between our embedding and onnxruntime's, relative to its length."""
 
 LEAST_LIKENESS = 0.5
-"""Least cosine between embeddings with and without the rounding of activations. SFace in QDQ has
-0.95 on noise, far from what it was calibrated with; a mistake has about 0."""
+"""Least cosine between embeddings with and without rounded activations. SFace in QDQ has 0.95 on
+noise, which is far from its calibration data; a wrong conversion has about 0."""
 
 STEP = 1e-8
-"""Of the finite difference, in [0, 1] units of a crop, in double precision. With 1e-6 so many units
-bend between the two points that SFace's difference is off by a percent."""
+"""Step of the finite difference, in [0, 1] units of a crop, in double precision. Within 1e-6 so
+many units change sign that SFace's difference is off by a percent."""
 
 GRADIENT_TOLERANCE = 1e-3
-"""Largest difference between a slope by the gradient and one by a finite difference, relative to
-the gradient's length."""
+"""Largest difference between the slope by the gradient and by a finite difference, relative to the
+gradient's length."""
 
+NEAR = 8
+"""Most nodes between the embedding before its normalisation and the output."""
 
-NO_GRADIENT = "no gradient reaches the crop: something in it rounds or compares"
+NO_GRADIENT = "no gradient reaches the crop: an operator rounds or compares"
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A network from an ONNX file and what is known of it.
+    """A network from an ONNX file.
 
     Attributes:
-        embedder: on the CPU in evaluation mode, float32, no weight asking for gradients.
+        embedder: the network, on the CPU, in evaluation mode, float32, without weight gradients.
         embedding_size: D.
-        title: one line for people.
-        assumed: what of the preprocessing the file does not tell and nobody said: of "channels",
-            "mean", "std", "input_size" and "template".
-        notes: what else was decided, a line each, for people.
+        assumed: which of "channels", "mean", "std", "input_size" and "template" are guesses,
+            because neither the file nor the caller told them.
     """
 
     embedder: BackboneEmbedder
     embedding_size: int
-    title: str
     assumed: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxModel:
-    """Return the network in an ONNX file; see `onnx_model.load_onnx`."""
+    """Return the network in an ONNX file's content, see `load_onnx`."""
     model = read_model(content)
     title = f"ONNX file ({model.producer_name})" if model.producer_name else "ONNX file"
     use_float32(model)
@@ -96,14 +99,14 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     check_weights(model)
     entry = find_input(model, preprocessing.input_size if preprocessing else None)
     original = Session(model)
-    crops = _crops(entry.size).numpy()
+    crops = noise_crops(entry.size).numpy()
     outputs = original.run_crops(crops, entry)
     output = find_output(outputs)
     notes = [f"its output {name} is not used" for name in outputs if name != output]
-    if undivided := find_undivided(model, entry, crops, outputs, output):
-        output, length = undivided
+    if unnormalised := find_unnormalised(model, entry, crops, outputs, output):
+        output, length = unnormalised
         notes.remove(f"its output {length} is not used")
-        notes.append(f"its embeddings are taken with their length, which its output {length} gives")
+        notes.append(f"its output {length} is the length of the embedding before normalisation")
         model = with_outputs(model, [output])
         original = Session(model)
 
@@ -114,7 +117,7 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     first = replace(entry, name=model.graph.input[0].name, channels_last=False)
     unrounded = None
     if pass_activations(model):
-        notes.append("the rounding of its activations is left out, for it has no gradient")
+        notes.append("its activations are not rounded, since rounding has no gradient")
         unrounded = Session(model)
     skip_idle(model)
     shapes = _shapes(model, first)
@@ -124,9 +127,10 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
 
     chosen, assumed = _choose_preprocessing(model, entry, preprocessing)
     embedder = BackboneEmbedder(to_torch(model), chosen)
-    embedder.name, embedder.sha256 = "onnx", hashlib.sha256(content).hexdigest()
+    embedder.name, embedder.family = "onnx", "onnx"
+    embedder.sha256 = hashlib.sha256(content).hexdigest()
     embedder.eval().requires_grad_(False)
-    pictures = embedder.normalise(_crops(entry.size)).numpy()
+    pictures = embedder.normalise(noise_crops(entry.size)).numpy()
     expected = original.run_crops(pictures, entry, [output])[output]
     if unrounded is not None:
         rounded = expected
@@ -136,18 +140,69 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     check_embeddings(embedder, size)
     _compare(embedder, torch.from_numpy(expected))
     _check_gradient(embedder)
-    if have_equal_lengths(embedder):
+    if has_equal_lengths(embedder):
         notes.append("its embeddings all have the same length, so embedding_norm stays empty")
-    return OnnxModel(embedder, size, f"{title}, {size}-d", assumed, tuple(notes))
+    embedder.title, embedder.notes = f"{title}, {size}-d", tuple(notes)
+    return OnnxModel(embedder, size, assumed)
 
 
-def _crops(size: int) -> Tensor:
-    """Return two crops of noise, (2, 3, S, S) in [0, 1]."""
-    return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+def find_unnormalised(
+    model: ModelProto,
+    entry: GraphInput,
+    crops: NDArray[np.float32],
+    outputs: Mapping[str, NDArray[np.float32]],
+    output: str,
+) -> tuple[str, str] | None:
+    """Return the embedding before its normalisation, if another output gives its length.
+
+    AdaFace's official network is such a graph. A value is accepted only if its lengths are the
+    other output, and dividing by them gives the embeddings.
+
+    Args:
+        model: the graph as it was read.
+        entry: its input.
+        crops: two unlike crops, in the range the graph expects.
+        outputs: all outputs for these crops.
+        output: name of the embeddings, (2, D).
+
+    Returns:
+        Names of the value and of the output with its length; None if there are none.
+    """
+    embeddings = outputs[output]
+    lengths = {
+        name: value.reshape(len(embeddings), 1)
+        for name, value in outputs.items()
+        if value.size == len(embeddings) and value.dtype.kind == "f"
+    }
+    if not lengths or not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=EQUAL):
+        return None
+    names = _values_before(model, output)
+    values = Session(with_outputs(model, names)).run_crops(crops, entry, names) if names else {}
+    for name, value in values.items():
+        if value.shape != embeddings.shape:
+            continue
+        found = np.linalg.norm(value, axis=1, keepdims=True)
+        for length, given in lengths.items():
+            if np.allclose(found, given, rtol=EQUAL, atol=0) and np.allclose(
+                value / given, embeddings, atol=EQUAL
+            ):
+                return name, length
+    return None
+
+
+def _values_before(model: ModelProto, output: str) -> list[str]:
+    """Return the values at most `NEAR` nodes before an output, the nearest first."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    last = [output]
+    for _ in range(NEAR):
+        last = [name for value in last if value in makers for name in makers[value].input]
+        found |= dict.fromkeys(name for name in last if name in makers)
+    return list(found)
 
 
 def _shapes(model: ModelProto, entry: GraphInput) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the values that rewriting asks for."""
+    """Return the shapes that `pad_explicitly` and `free_batch` need."""
     picture = np.zeros((entry.batch, 3, entry.size, entry.size), np.float32)
     shapes: dict[str, tuple[int, ...]] = {entry.name: picture.shape}
     names = [name for name in shapes_needed(model) if name != entry.name]
@@ -160,7 +215,7 @@ def _shapes(model: ModelProto, entry: GraphInput) -> dict[str, tuple[int, ...]]:
 def _choose_preprocessing(
     model: ModelProto, entry: GraphInput, given: Preprocessing | None
 ) -> tuple[Preprocessing, tuple[str, ...]]:
-    """Return what the graph has to be given, and what of that is a guess."""
+    """Return the preprocessing, and the names of its guessed fields."""
     if given is not None:
         if given.input_size != entry.size:
             raise WrongArchitecture(
@@ -185,10 +240,10 @@ def _choose_preprocessing(
 
 
 def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
-    """Return the highest value of a pixel, 255 or 1, for a graph that scales pixels itself.
+    """Return the highest pixel value, 255 or 1, that a graph expects if it scales pixels itself.
 
-    The pixel value it maps to zero tells: it lies about the middle of the range, or at its lower
-    end.
+    It follows from the pixel value that the graph maps to zero, which is near the middle of the
+    range or at its lower end.
     """
     head = affine_head(model)
     if head == model.graph.input[0].name:
@@ -208,9 +263,9 @@ def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
 
 
 def _compare(embedder: BackboneEmbedder, expected: Tensor) -> None:
-    """Make sure that a batch gives what onnxruntime computes for each crop alone."""
+    """Check that a batch gives the embeddings that onnxruntime computes for each crop alone."""
     with torch.no_grad():
-        found = embedder(_crops(embedder.input_size))
+        found = embedder(noise_crops(embedder.input_size))
     difference = ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
     if not difference <= TOLERANCE:
         raise UnsupportedGraph(
@@ -219,19 +274,19 @@ def _compare(embedder: BackboneEmbedder, expected: Tensor) -> None:
 
 
 def _compare_rounded(expected: Tensor, rounded: Tensor) -> None:
-    """Make sure that leaving the rounding out changed little."""
+    """Check that embeddings with and without rounded activations are similar."""
     likeness = F.cosine_similarity(expected, rounded, dim=1).min().item()
     if not likeness >= LEAST_LIKENESS:
         raise UnsupportedGraph(
-            "it does not work without the rounding of its activations: its embeddings with and "
-            f"without have a cosine of {likeness:.2f}"
+            "it does not work without the rounding of its activations: embeddings with and without "
+            f"have a cosine of {likeness:.2f}"
         )
 
 
 def _check_gradient(embedder: BackboneEmbedder) -> None:
-    """Compare the slope along a random direction with a finite difference."""
+    """Compare the gradient's slope along a random direction with a finite difference."""
     generator = torch.Generator().manual_seed(1)
-    crop = _crops(embedder.input_size)[:1].double().requires_grad_()
+    crop = noise_crops(embedder.input_size)[:1].double().requires_grad_()
     direction = torch.randn(crop.shape, generator=generator, dtype=torch.double)
     embedder.double()
     try:
@@ -250,5 +305,5 @@ def _check_gradient(embedder: BackboneEmbedder) -> None:
     expected = ((ahead - behind) * weights).sum() / (2 * STEP)
     if not abs(found - expected) <= GRADIENT_TOLERANCE * gradient.norm():
         raise UnsupportedGraph(
-            f"its gradient is wrong: a slope of {found:.4g} in place of {expected:.4g}"
+            f"its gradient is wrong: the slope is {found:.4g}, a finite difference {expected:.4g}"
         )

@@ -1,4 +1,4 @@
-"""ONNX graphs computed by onnxruntime, which here says what is right."""
+"""ONNX graphs run by onnxruntime, the reference for conversions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from faceqan_toolkit.errors import UnsupportedGraph
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from faceqan_toolkit.models.onnx_source import GraphInput
+    from faceqan_toolkit.models.onnx.source import GraphInput
 
 FATAL = 4
+"""onnxruntime's log severity for fatal errors only."""
 
 
 class Session:
-    """A graph ready to be computed on the CPU, operator by operator as it is written.
+    """A graph on the CPU, run without any graph optimisation.
 
     Raises:
         UnsupportedGraph: onnxruntime cannot read it.
@@ -37,15 +38,15 @@ class Session:
                 model.SerializeToString(),
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # it would print the error and try the same again
+                enable_fallback=0,  # the fallback would print the error and retry
             )
-        except Exception as error:  # its errors have no common base
-            raise UnsupportedGraph(f"onnxruntime cannot read it: {first_line(error)}") from error
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise UnsupportedGraph(f"onnxruntime cannot read it: {error_text(error)}") from error
 
     def run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str] = ()
     ) -> dict[str, NDArray[Any]]:
-        """Return the named outputs, or all of them.
+        """Return outputs by name: the named ones, or all.
 
         Raises:
             UnsupportedGraph: onnxruntime fails.
@@ -54,21 +55,21 @@ class Session:
         try:
             values = self._session.run(list(names), dict(feeds))
         except Exception as error:
-            raise UnsupportedGraph(f"onnxruntime cannot run it: {first_line(error)}") from error
+            raise UnsupportedGraph(f"onnxruntime cannot run it: {error_text(error)}") from error
         return dict(zip(names, values, strict=True))
 
     def run_crops(
         self, crops: NDArray[np.float32], entry: GraphInput, names: Sequence[str] = ()
     ) -> dict[str, NDArray[Any]]:
-        """Return what each crop alone gives; a graph for batches gets copies of it.
+        """Return the outputs for each crop alone, repeated to the graph's batch size.
 
         Args:
-            crops: (N, 3, S, S), in the range the graph expects.
+            crops: (N, 3, S, S), in the range that the graph expects.
             entry: the graph's input.
-            names: of outputs; all if empty.
+            names: names of outputs; empty means all.
 
         Returns:
-            Each output's first row for every crop: (N, ...).
+            The first row of each output for every crop: (N, ...).
         """
         found: dict[str, list[NDArray[Any]]] = {}
         for crop in crops:
@@ -80,7 +81,7 @@ class Session:
         return {name: np.concatenate(rows) for name, rows in found.items()}
 
 
-def first_line(error: Exception) -> str:
-    """Return what an error says, short."""
+def error_text(error: Exception) -> str:
+    """Return an error's type and the first line of its message, shortened."""
     line = str(error).strip().partition("\n")[0][:200]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceqan_toolkit.models.freeze import freeze
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.models.openvino_model import UnsupportedOperation
-from faceqan_toolkit.models.zoo import load_embedder
 from faceqan_toolkit.quality.attack import autograd_step
-from faceqan_toolkit.quality.openvino_step import OpenVINOStep
+from faceqan_toolkit.quality.backends import OpenVINOStep
 from tests.conftest import HANG, needs_openvino
 from tests.models.test_freeze import Residual
 
@@ -67,7 +67,7 @@ def inputs(number: int, size: int, embedding: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     ("network", "size", "embedding"),
-    [(seeded(Residual), 16, 5), (seeded(Everything), 18, 6), (load_embedder("sface"), 112, 128)],
+    [(seeded(Residual), 16, 5), (seeded(Everything), 18, 6), (load_model("sface"), 112, 128)],
     ids=["residual", "everything", "sface"],
 )
 def test_the_same_as_autograd_in_double(network: nn.Module, size: int, embedding: int) -> None:
@@ -105,7 +105,7 @@ def test_finite_differences_in_double() -> None:
 
 
 def test_neither_threads_nor_company_change_a_bit() -> None:
-    network = freeze(load_embedder("sface"))
+    network = freeze(load_model("sface"))
     crops, targets = inputs(5, 112, 128)
     first = OpenVINOStep(network, 112, threads=1)(crops, targets)
     step = OpenVINOStep(network, 112, threads=3)
@@ -176,7 +176,7 @@ def note(event, arguments):
     if event.startswith("socket."):
         seen.append(event)
 sys.addaudithook(note)
-from faceqan_toolkit.quality.openvino_step import import_openvino
+from faceqan_toolkit.quality.backends import import_openvino
 from faceqan_toolkit.quality.faceqan import FaceQAN
 assert FaceQAN(device="cpu", backend="openvino").backend == "openvino"
 import_openvino()
@@ -193,7 +193,7 @@ print(json.dumps([seen, [name for name in sys.modules if name.startswith("openvi
 
 
 def test_telemetry_stays_importable_for_others(monkeypatch) -> None:
-    from faceqan_toolkit.quality.openvino_step import import_openvino
+    from faceqan_toolkit.quality.backends import import_openvino
 
     monkeypatch.setitem(sys.modules, "openvino_telemetry", json)
     import_openvino()

@@ -1,4 +1,4 @@
-"""A rewritten ONNX graph as a torch module made of torch's own layers, by onnx2torch."""
+"""Convert a rewritten ONNX graph to torch's own layers, by onnx2torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx2torch.onnx_graph import OnnxGraph
 from torch import Tensor, fx, nn
 
 from faceqan_toolkit.errors import UnsupportedGraph
-from faceqan_toolkit.models.onnx_source import tallied
+from faceqan_toolkit.models.onnx.source import tallied
 
 OPERATORS = {
     "Add": operator.add,
@@ -24,17 +24,21 @@ OPERATORS = {
 }
 
 FLAT = ("Round", "Floor", "Ceil", "Sign", "QuantizeLinear")
-"""Constant but for jumps: no step of an attack would get through."""
+"""Piecewise constant operators: their gradient is zero."""
 
 
 def to_torch(model: ModelProto) -> fx.GraphModule:
-    """Return the torch module that a rewritten graph becomes."""
+    """Return a rewritten graph as a torch module.
+
+    Raises:
+        UnsupportedGraph: an operator has no gradient, or no counterpart in torch.
+    """
     flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
     if flat:
         raise UnsupportedGraph(f"has operators without a gradient: {tallied(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
-    except Exception as error:  # of any kind, from the operator's converter
+    except Exception as error:  # converters raise anything
         culprits = _unconvertible(model)
         raise UnsupportedGraph(
             f"has operators that cannot be converted: {'; '.join(culprits) or error}"
@@ -44,7 +48,7 @@ def to_torch(model: ModelProto) -> fx.GraphModule:
 
 
 def _unconvertible(model: ModelProto) -> list[str]:
-    """Return what onnx2torch says of each kind of operator it cannot convert."""
+    """Return each operator that onnx2torch cannot convert, with its reason."""
     graph = OnnxGraph(onnx.shape_inference.infer_shapes(model).graph)
     found: dict[str, str] = {}
     for node in graph.nodes.values():
@@ -56,14 +60,14 @@ def _unconvertible(model: ModelProto) -> list[str]:
             continue
         try:
             convert(node, graph)
-        except Exception as error:  # noqa: BLE001 - converters raise anything
+        except Exception as error:  # noqa: BLE001 - as above
             found.setdefault(kind, f"{kind} ({error})")
     return list(found.values())
 
 
 def _use_torch_modules(converted: fx.GraphModule) -> None:
-    """Put torch's own layers and operators where onnx2torch has wrappers, so that `freeze` and
-    the backends know what they see."""
+    """Replace onnx2torch's wrappers by torch's layers and operators, which `freeze` and the
+    backends know."""
     graph = converted.graph
     source = next(iter(graph.nodes))
     for node in list(graph.nodes):
@@ -72,13 +76,13 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
         kind = str(node.target).partition("_")[0]
         layer = converted.get_submodule(str(node.target))
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.eps = float(str(np.float32(layer.eps)))  # 0.001 was meant, not the next float32
+            layer.eps = float(str(np.float32(layer.eps)))  # 0.001, not its nearest float32
         elif kind in OPERATORS:
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_function(OPERATORS[kind], node.args))
             graph.erase_node(node)
         elif kind == "Cast" and layer.torch_dtype == torch.float32:
-            # in double precision to double
+            # the type of the input, which is double in the gradient check
             with graph.inserting_before(node):
                 cast = graph.call_method("type_as", (node.args[0], source))
             node.replace_all_uses_with(cast)
@@ -94,11 +98,11 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
 
 
 def _layer(kind: str, constant: Tensor) -> nn.Module | None:
-    """Return the layer that an operator with a constant is."""
+    """Return the layer for an operator with a constant; None if there is none."""
     if kind == "PRelu":
         channels = constant.shape[-3] if constant.ndim >= 3 else constant.numel()
         if constant.numel() != channels:
-            return None  # slopes of their own for pixels
+            return None  # slopes per pixel
         prelu = nn.PReLU(channels)
         prelu.weight = nn.Parameter(constant.flatten(), requires_grad=False)
         return prelu

@@ -1,9 +1,9 @@
-"""ONNX files as they come: read, refused if they are no plain float network, described."""
+"""Read ONNX files, refuse those that are no plain float network, find their input and output."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +18,26 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.onnx_data import external_tensors, location_of
-from faceqan_toolkit.models.onnx_rewrites import quantises
+from faceqan_toolkit.models.onnx.rewrites import quantises
 from faceqan_toolkit.paths import path_text
 
 USUAL_SIZE = 112
-"""Taken for a graph that says nothing about the size of its input."""
+"""Side of the input of a graph that accepts any size, pixels."""
 
 NAMED = 5
-"""Things of a kind that a message names."""
+"""Names of a kind in a message at most."""
 
 
 @dataclass(frozen=True)
 class GraphInput:
-    """The graph's input.
+    """The input of a graph.
 
     Attributes:
-        name: of the value.
-        batch: pictures it takes at once; 1 if it takes any number.
-        size: of a picture, pixels.
-        channels_last: (N, S, S, 3) in place of (N, 3, S, S).
-        sized: the graph says the size.
+        name: name of the value.
+        batch: fixed batch size; 1 if the graph takes any.
+        size: side of an image, pixels.
+        channels_last: (N, S, S, 3) instead of (N, 3, S, S).
+        sized: whether the graph tells the size.
     """
 
     name: str
@@ -49,13 +48,13 @@ class GraphInput:
 
 
 def read_model(content: bytes) -> ModelProto:
-    """Return the model in an ONNX file's content, its functions written out.
+    """Return the model in an ONNX file's content, with its functions inlined.
 
     Raises:
-        DamagedWeights: empty, no ONNX file or cut off.
+        DamagedWeights: empty, not an ONNX file, or cut off.
         MissingWeights: its weights are in other files.
-        UnsupportedGraph: it has operators that are not ONNX's own, that compute with integers or
-            that hold other graphs.
+        UnsupportedGraph: it has operators of other domains than ONNX's, on integers, or with
+            subgraphs.
     """
     if not content:
         raise DamagedWeights("the file is empty")
@@ -66,7 +65,11 @@ def read_model(content: bytes) -> ModelProto:
         raise DamagedWeights("no ONNX file, or one that is damaged or cut off") from error
     if not model.graph.node or not model.opset_import:
         raise DamagedWeights("no ONNX file, or one without a graph")
-    _check_external(model)
+    for tensor in external_tensors(model):
+        raise MissingWeights(
+            f"its weights are in another file ({path_text(location_of(tensor))}); save it as one: "
+            "onnx.save(onnx.load(path), new_path)"
+        )
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     for part in (*model.graph.node, *model.opset_import):
@@ -78,7 +81,7 @@ def read_model(content: bytes) -> ModelProto:
 
 
 def check_weights(model: ModelProto) -> None:
-    """Make sure that all weights are numbers.
+    """Check that all weights are finite.
 
     Raises:
         DamagedWeights: NaN or infinite weights.
@@ -94,11 +97,11 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
     """Return the graph's input.
 
     Args:
-        model: without inputs that nothing uses.
-        size: of a picture, pixels, for a graph that takes any; None takes the usual one.
+        model: without unused inputs.
+        size: side of an image, pixels, for a graph that accepts any; None means `USUAL_SIZE`.
 
     Raises:
-        WrongArchitecture: it is no batch of square pictures in colour, or there are several.
+        WrongArchitecture: not a batch of square colour images, or several inputs.
     """
     inputs = model.graph.input
     if len(inputs) != 1:
@@ -119,14 +122,14 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
     return GraphInput(inputs[0].name, max(1, batch), chosen, last, any(picture[1:]))
 
 
-def find_output(outputs: dict[str, NDArray[Any]]) -> str:
-    """Return the name of the output that is the embedding.
+def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
+    """Return the name of the output with the embeddings.
 
     Args:
-        outputs: what the graph computes for two crops.
+        outputs: all outputs for two crops.
 
     Raises:
-        WrongArchitecture: none or several of them are embeddings, (2, D).
+        WrongArchitecture: none or several of them have the shape (2, D).
     """
     fitting = [name for name, value in outputs.items() if value.ndim == 2 and value.shape[1] > 1]
     if len(fitting) == 1:
@@ -136,15 +139,6 @@ def find_output(outputs: dict[str, NDArray[Any]]) -> str:
         for name, value in list(outputs.items())[:NAMED]
     )
     raise WrongArchitecture(f"gives {told}; expected one output that is embeddings, (N, D)")
-
-
-def _check_external(model: ModelProto) -> None:
-    for tensor in external_tensors(model):
-        file = path_text(location_of(tensor))
-        raise MissingWeights(
-            f"its weights are in another file ({file}); save it as one: "
-            "onnx.save(onnx.load(path), new_path)"
-        )
 
 
 def _check_operators(model: ModelProto) -> None:
@@ -172,7 +166,80 @@ def _on_integers(node: NodeProto) -> bool:
 
 
 def tallied(names: Sequence[str]) -> str:
-    """Return names and how often they occur, the most frequent first, for people."""
+    """Return a list of names with counts, the most frequent first, such as "Conv x 2, Relu x 1"."""
     counts = Counter(names).most_common()
     more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
     return ", ".join(f"{name} x {number}" for name, number in counts[:NAMED]) + more
+
+
+# external data: weights in files beside the graph
+
+
+def external_names(content: bytes) -> list[str]:
+    """Return the names of the files with a graph's weights; empty for a damaged graph."""
+    try:
+        model = ModelProto.FromString(content)
+    except Exception:  # noqa: BLE001 - protobuf's DecodeError, which moved between its releases
+        return []
+    return sorted({location_of(tensor) for tensor in external_tensors(model)})
+
+
+def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes:
+    """Return a graph with its external data in the tensors themselves.
+
+    Args:
+        content: content of the ONNX file.
+        data: contents of its external files by name.
+        largest: most bytes of the result.
+
+    Raises:
+        DamagedWeights: a tensor does not lie within its file.
+        UnsupportedGraph: more than `largest` bytes.
+    """
+    model = ModelProto.FromString(content)
+    size = len(content)
+    for tensor in external_tensors(model):
+        fields = _fields(tensor)
+        name = location_of(tensor)
+        try:
+            start = int(fields.get("offset", "0"))
+            length = int(fields.get("length", str(len(data[name]) - start)))
+        except ValueError:
+            start = length = -1
+        if not 0 <= start <= start + length <= len(data[name]):
+            raise DamagedWeights(
+                f"{path_text(_text(tensor.name))} does not lie within {path_text(name)}: that "
+                "file is cut off, or another model's"
+            )
+        size += length
+        if size > largest:
+            raise UnsupportedGraph("its weights have more than 2 GiB")
+        tensor.raw_data = data[name][start : start + length]
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+    return bytes(model.SerializeToString())
+
+
+def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Yield the tensors of a model whose values are in other files."""
+    graph = model.graph
+    nodes = [*graph.node, *(node for function in model.functions for node in function.node)]
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    held = (tensor for entry in attributes for tensor in (entry.t, *entry.tensors))
+    for tensor in (*graph.initializer, *held):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            yield tensor
+
+
+def location_of(tensor: TensorProto) -> str:
+    """Return the name of the file with a tensor's values."""
+    return _fields(tensor).get("location", "")
+
+
+def _fields(tensor: TensorProto) -> dict[str, str]:
+    return {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+
+
+def _text(value: str | bytes) -> str:
+    """Return a protobuf string as text; protobuf gives bytes if it is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")

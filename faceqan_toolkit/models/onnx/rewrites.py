@@ -1,6 +1,6 @@
-"""ONNX graphs made such that onnx2torch can read them, without changing what they compute.
+"""Rewrite ONNX graphs into equivalent ones that onnx2torch can convert.
 
-Models are changed in place. Every function expects what those before it in the file leave behind.
+Models are changed in place. `network.read_network` shows the order of the calls.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 Array = NDArray[Any]
 Run = Callable[[ModelProto, Sequence[str]], dict[str, Array]]
-"""Computes the named values of a model."""
+"""Returns the named values of a model."""
 
 OPSET = 17
-"""onnx2torch has a converter for each version of an operator up to here, for none above."""
+"""The latest opset that onnx2torch can convert."""
 
 WIDE_OR_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 SMALL = 1024
-"""Numbers in a constant that may be a parameter of an operator; there are more in weights."""
+"""Most elements of a constant that may be a parameter of an operator; weights have more."""
 
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 PADDING = ("Conv", "MaxPool", "AveragePool")
@@ -33,25 +33,25 @@ REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
     "ReduceMin", "ReduceProd", "ReduceSumSquare",
 )  # fmt: skip
-"""Of opset 18 and later they take their axes as an input."""
+"""Operators whose axes are an input since opset 18."""
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
 
 
-# what any reader of the graph needs
+# valid graphs
 
 
 def prune_inputs(model: ModelProto) -> None:
-    """Leave of the graph's inputs those that are used and not filled by initialisers."""
+    """Remove the graph's inputs that are unused, or have an initialiser."""
     used = {name for node in model.graph.node for name in node.input}
     filled = {tensor.name for tensor in model.graph.initializer}
     _keep(model.graph.input, lambda entry: entry.name in used - filled)
-    # older graphs could not have initialisers that are no inputs
+    # before version 4 every initialiser had to be an input
     model.ir_version = max(model.ir_version, 4)
 
 
 def use_float32(model: ModelProto) -> None:
-    """Turn numbers of half and of double precision into float32."""
+    """Convert half and double precision to float32."""
     graph = model.graph
     for tensor in graph.initializer:
         _to_float32(tensor)
@@ -74,10 +74,10 @@ def _to_float32(tensor: TensorProto) -> None:
 
 
 def mend_mxnet(model: ModelProto) -> None:
-    """Mend what MXNet's exporter writes and no reader accepts.
+    """Correct two mistakes of MXNet's exporter.
 
-    Batch norms that claim to be one over pixels, and slopes of PReLU that lie along the width
-    instead of the channels.
+    Batch norms have the attribute `spatial=0`, and PReLU's slopes lie along the width instead of
+    the channels.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -90,26 +90,27 @@ def mend_mxnet(model: ModelProto) -> None:
             _drop_attributes(node, "spatial")
         elif node.op_type == "PRelu" and parameter.dims[0] > 1:
             flat.append((node, parameter))
-    shapes = _inferred_shapes(model) if flat else {}
+    types = _inferred(model) if flat else {}
     for node, slopes in flat:
-        shape = shapes.get(node.input[0], [])
+        known = types.get(node.input[0])
+        shape = [dimension.dim_value for dimension in known.shape.dim] if known else []
         if len(shape) != 4 or list(slopes.dims) != [shape[1]]:
             continue
-        # before opset 7 that was what a list of slopes meant
+        # before opset 7 a list of slopes was one per channel
         if shape[1] != shape[3] or _version(model) < 7:
             slopes.dims.extend([1, 1])
 
 
 def renew_ancient(model: ModelProto) -> ModelProto:
-    """Return the model in words that onnxruntime knows."""
+    """Upgrade opsets below 7, which onnxruntime does not know."""
     return to_opset(model) if _version(model) < 7 else model
 
 
-# from many kinds of graph to few
+# fewer kinds of graphs
 
 
 def fold_constants(model: ModelProto, run: Run) -> None:
-    """Compute what does not depend on the graph's input, dequantised weights included."""
+    """Replace values that do not depend on the graph's input by constants."""
     graph = model.graph
     constant = {tensor.name for tensor in graph.initializer}
     folded = []
@@ -139,13 +140,13 @@ def fold_constants(model: ModelProto, run: Run) -> None:
 
 
 def to_opset(model: ModelProto) -> ModelProto:
-    """Return the model in the words of `OPSET`."""
+    """Return the model in `OPSET`."""
     version = _version(model)
     if version < OPSET:
-        model = _convert_version(model)  # which asks for the other domains' versions, too
+        model = _convert_version(model)  # needs the imports of other domains, too
     _keep(model.opset_import, lambda entry: entry.domain == "")
     if version > OPSET:
-        # onnx's own converter knows no way back for many operators; few changed their form
+        # onnx's converter cannot downgrade many operators; few of them changed
         _use_old_forms(model)
         model.opset_import[0].version = OPSET
     model.ir_version = 8
@@ -153,7 +154,7 @@ def to_opset(model: ModelProto) -> ModelProto:
 
 
 def _convert_version(model: ModelProto) -> ModelProto:
-    """Return the model in `OPSET`; weights, which the converter would copy over and over, stay."""
+    """Return the model in `OPSET`; weights are kept from the converter, which copies often."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer if np.prod(tensor.dims) > SMALL}
     shell = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -186,7 +187,7 @@ def _use_old_forms(model: ModelProto) -> None:
 
 
 def fill_bounds(model: ModelProto) -> None:
-    """Give operators that leave a bound out the widest one."""
+    """Fill in the omitted lower bound of Clip; remove trailing empty inputs."""
     graph = model.graph
     for node in graph.node:
         while node.input and not node.input[-1]:
@@ -198,9 +199,9 @@ def fill_bounds(model: ModelProto) -> None:
 
 
 def pass_activations(model: ModelProto) -> bool:
-    """Leave the rounding of activations out, which has no gradient; tell whether there was any.
+    """Replace the quantisation of activations by clipping; return whether there was any.
 
-    What remains of a quantisation is its range: often it is the network's own ReLU.
+    Rounding has no gradient. Clipping to the quantised range stays: it often is the network's ReLU.
     """
     graph, found = model.graph, False
     constants = _constants(graph)
@@ -231,7 +232,7 @@ def pass_activations(model: ModelProto) -> bool:
 
 
 def quantises(node: NodeProto) -> bool:
-    """Tell whether a node rounds or undoes rounding; onnxruntime has such operators of its own."""
+    """Return whether a node is (De)QuantizeLinear, of ONNX's or onnxruntime's domain."""
     return node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain in (
         "", "com.microsoft",
     )  # fmt: skip
@@ -245,7 +246,7 @@ def _same(names: Sequence[str], others: Sequence[str], constants: Mapping[str, A
 
 
 def _quantised_range(parameters: Sequence[Array | None]) -> tuple[float, float] | None:
-    """Return the lowest and the highest value that a scale and a zero point can express."""
+    """Return the lowest and highest value of a scale and zero point; None if not scalars."""
     if any(values is None or values.size != 1 for values in parameters):
         return None
     scale, zero = [*parameters, np.uint8(0)][:2]
@@ -257,18 +258,19 @@ def _quantised_range(parameters: Sequence[Array | None]) -> tuple[float, float] 
 
 
 def skip_idle(model: ModelProto) -> None:
-    """Remove what does nothing: dropouts, identities, casts from float to float, expansions that
-    broadcasting does anyway, and transpositions that undo one another."""
+    """Remove nodes without effect: dropouts, identities, casts from float to float, expansions that
+    broadcasting makes superfluous, and pairs of inverse transpositions."""
     graph = model.graph
     idle = []
-    types = _inferred_types(model)
+    types = _inferred(model) if any(node.op_type == "Cast" for node in graph.node) else {}
     users, makers = _users(graph), {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         if node.op_type in ("Dropout", "Identity"):
             idle.append(node)
         elif node.op_type == "Cast":
             (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-            if to == TensorProto.FLOAT == types.get(node.input[0]):
+            source = types.get(node.input[0])
+            if source and to == TensorProto.FLOAT == source.elem_type:
                 idle.append(node)
         elif node.op_type == "Expand" and all(
             user.op_type in AFFINE for user in users.get(node.output[0], [node])
@@ -292,11 +294,11 @@ def _order(transpose: NodeProto) -> list[int]:
     return orders[0] if orders else [-1]
 
 
-# what is told by shapes
+# rewrites that need shapes
 
 
 def shapes_needed(model: ModelProto) -> list[str]:
-    """Return the values whose shapes `free_batch` and `pad_explicitly` ask for."""
+    """Return the values whose shapes `pad_explicitly` and `free_batch` need."""
     return sorted(
         {
             name
@@ -308,11 +310,11 @@ def shapes_needed(model: ModelProto) -> list[str]:
 
 
 def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: int) -> None:
-    """Make every reshaping of a batch one of its rows, however many there are.
+    """Make every reshaping independent of the batch size.
 
     Args:
         model: in `OPSET`.
-        shapes: of the values `shapes_needed` names, for a batch of `batch`.
+        shapes: shapes of the values of `shapes_needed`, for a batch of `batch`.
         batch: a batch size that the graph accepts.
     """
     graph = model.graph
@@ -322,7 +324,7 @@ def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
             continue
         before, after = shapes[node.input[0]], shapes[node.output[0]]
         if not before or not after or before[0] != batch or after[0] != batch:
-            continue  # no batch of rows goes in or comes out
+            continue  # the first axis is not the batch
         if before == after:
             idle.append(node)
         elif len(after) == 2:
@@ -337,7 +339,7 @@ def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
 
 
 def pad_explicitly(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Write out the padding of layers that say "same"."""
+    """Replace the padding "same" by explicit pads."""
     constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type not in PADDING or not _pads_itself(node):
@@ -376,7 +378,7 @@ def set_ends(model: ModelProto, output: str, size: int, channels_last: bool) -> 
 
 
 def with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Return a copy that gives out the named values."""
+    """Return a copy of the model whose outputs are the named values."""
     copied = ModelProto()
     copied.CopyFrom(model)
     del copied.graph.output[:]
@@ -391,7 +393,7 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def affine_head(model: ModelProto) -> str:
-    """Return the value up to which the graph does nothing but scale, shift and bound its input."""
+    """Return the last value before which the graph only scales, shifts and clips its input."""
     graph = model.graph
     constants, users = _constants(graph), _users(graph)
     value: str = graph.input[0].name
@@ -405,11 +407,11 @@ def affine_head(model: ModelProto) -> str:
     return value
 
 
-# graphs as data
+# tools
 
 
 def skip(model: ModelProto, idle: Iterable[NodeProto]) -> None:
-    """Remove nodes whose first output is their first input; one that ends the graph stays."""
+    """Remove nodes that pass their first input on; a node that makes a graph's output stays."""
     graph = model.graph
     ends = {entry.name for entry in graph.output}
     source = {node.output[0]: node.input[0] for node in idle if node.output[0] not in ends}
@@ -422,12 +424,12 @@ def skip(model: ModelProto, idle: Iterable[NodeProto]) -> None:
 
 
 def _drop_unused(graph: GraphProto) -> None:
-    """Remove nodes and initialisers that nothing asks for."""
+    """Remove unused nodes and initialisers."""
     wanted = {entry.name for entry in graph.output}
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             wanted.update(node.input)
-            # masks of dropouts, statistics of batch norms
+            # unused outputs: masks of dropouts, statistics of batch norms
             while len(node.output) > 1 and node.output[-1] not in wanted:
                 del node.output[-1]
     _keep(graph.node, lambda node: bool(wanted.intersection(node.output)))
@@ -435,7 +437,7 @@ def _drop_unused(graph: GraphProto) -> None:
 
 
 def _keep(field: Any, wanted: Callable[[Any], bool]) -> None:
-    """Remove what is not wanted from a repeated field; the rest is not copied."""
+    """Remove unwanted items of a repeated field in place, without copying the others."""
     for index in reversed(range(len(field))):
         if not wanted(field[index]):
             del field[index]
@@ -449,22 +451,12 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
-def _inferred_types(model: ModelProto) -> dict[str, int]:
-    if not any(node.op_type == "Cast" for node in model.graph.node):
-        return {}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    return {
-        entry.name: entry.type.tensor_type.elem_type
-        for entry in (*inferred.value_info, *inferred.input, *inferred.output)
-    }
-
-
 def _version(model: ModelProto) -> int:
     return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
 
 def _reshapes(node: NodeProto) -> bool:
-    """Tell whether a node gives values another shape, other than by row."""
+    """Return whether a node changes shapes other than by flattening each row."""
     by_row = node.op_type == "Flatten" and _attributes(node).get("axis", 1) == 1
     return node.op_type in RESHAPING and not by_row
 
@@ -474,7 +466,7 @@ def _pads_itself(node: NodeProto) -> bool:
 
 
 def _constants(graph: GraphProto) -> dict[str, Array]:
-    """Return the graph's small constants: parameters of operators, not weights."""
+    """Return constants of at most `SMALL` elements: parameters of operators, not weights."""
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
@@ -490,9 +482,10 @@ def _users(graph: GraphProto) -> dict[str, list[NodeProto]]:
     return users
 
 
-def _inferred_shapes(model: ModelProto) -> dict[str, list[int]]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+def _inferred(model: ModelProto) -> dict[str, Any]:
+    """Return the types, with shapes, of all values that shape inference knows."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
     return {
-        entry.name: [dimension.dim_value for dimension in entry.type.tensor_type.shape.dim]
-        for entry in (*inferred.value_info, *inferred.input, *inferred.output)
+        entry.name: entry.type.tensor_type
+        for entry in (*graph.value_info, *graph.input, *graph.output)
     }

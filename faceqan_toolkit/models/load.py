@@ -1,8 +1,11 @@
-"""From what `--model` says to a network; torch is imported when one is loaded."""
+"""Load a recognition model by name, weights file or factory; torch is imported on loading."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +18,12 @@ from faceqan_toolkit.errors import (
     MissingWeights,
     SettingsError,
     UnknownModel,
+    WeightsError,
     WrongArchitecture,
 )
 from faceqan_toolkit.files import is_file, is_folder
-from faceqan_toolkit.models import factories, installed
-from faceqan_toolkit.models.registry import Entry, entries
+from faceqan_toolkit.models import installed
+from faceqan_toolkit.models.registry import Entry, entries, head_of, is_factory, offered
 from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.weights import read_weights, weights_path
@@ -31,40 +35,41 @@ if TYPE_CHECKING:
 BUILT_IN = "sface"
 
 
-@dataclass(frozen=True)
-class HeadInfo:
-    """A head that predicts scores from a model's own features, for `--preset instant`.
+def load_model(
+    model: str = BUILT_IN,
+    *,
+    channels: str | None = None,
+    pixel_mean: float | None = None,
+    pixel_std: float | None = None,
+    norm_eps: float | None = None,
+) -> Embedder:
+    """Return a recognition model on the CPU, in evaluation mode, without weight gradients.
 
-    Attributes:
-        weights: the file's name.
-        sha256: of that file, hexadecimal.
-        notice: what its users must be told.
+    Args:
+        model: a name (`faceqan-toolkit models list` shows them), the path of a weights file, or
+            "package.module:factory". A name has neither dot nor slash.
+        channels: for a weights file, the order of the colour channels, "RGB" or "BGR".
+        pixel_mean, pixel_std: for a weights file, the normalisation of pixels in 0..255.
+        norm_eps: for a checkpoint, the batch-norm epsilon.
+
+    Raises:
+        WeightsError: unknown model, or weights that are missing, changed, damaged or do not fit.
+        SettingsError: an option for a model whose preprocessing is known, or out of its range.
+        MissingDependency: an ONNX file, and the extra `onnx` is not installed.
     """
-
-    weights: str
-    sha256: str
-    notice: str
-
-
-HEADS = {
-    "sface": HeadInfo(
-        weights="sface_instant.safetensors",
-        sha256="d5e4e082f13c483e4b4933f1b17e951e7a6e8462545684c4498c69e9acffdf80",
-        notice="its head was learned from photos published for research, and is for research use",
-    )
-}
+    return find_model(model, ModelOptions(channels, pixel_mean, pixel_std, norm_eps)).load()
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A recognition model that is known to be there, and how to load it.
+    """A recognition model whose weights exist, not loaded yet.
 
     Attributes:
-        name: what records say.
-        sha256: of its weights, and of what was told of them when they were added, hexadecimal.
-        size: of its weights, bytes.
-        load: returns the network on the CPU, in evaluation mode, no weight asking for gradients.
-        entry: what is known of it; None for a file or a factory.
+        name: name in records.
+        sha256: sha256 of the weights; for an added model, of its preprocessing too. Hexadecimal.
+        size: size of the weights, bytes.
+        load: returns the network on the CPU, in evaluation mode, without weight gradients.
+        entry: its description; None for a file or a factory.
     """
 
     name: str
@@ -74,7 +79,7 @@ class FoundModel:
     entry: Entry | None = None
 
     def weights(self, preset: str) -> str:
-        """Return the sha256 of what its scores come from, the head's after a plus.
+        """Return the sha256 of all weights its scores depend on: "model", or "model+head".
 
         Raises:
             SettingsError: preset "instant", and the model has no head.
@@ -83,24 +88,24 @@ class FoundModel:
 
 
 def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
-    """Return the model that a name, a weights file's path or "package.module:factory" means.
+    """Return a model without loading it.
 
     Args:
-        model: a name has neither dot nor slash.
-        options: for a file, what its tensors do not tell.
+        model: a name, a weights file's path or "package.module:factory", see `load_model`.
+        options: for a weights file, the preprocessing that its tensors do not tell.
 
     Raises:
-        UnknownModel: no model goes by that name.
-        MissingWeights: its weights, or the file, are not there.
-        WeightsError: a factory that cannot be used.
+        UnknownModel: no model has that name.
+        MissingWeights: the weights do not exist.
+        WeightsError: the factory cannot be used.
         SettingsError: options for a model whose preprocessing is known.
     """
     if not is_model_name(model):
-        if is_file(Path(model)) or not factories.is_factory(model):
+        if is_file(Path(model)) or not is_factory(model):
             return _from_file(Path(model), options)
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
-    _refuse(options, model, "what it wants is known")
+    _refuse(options, model, "its preprocessing is known")
     if model == BUILT_IN:
         entry = entries()[model]
         size = weights_path(entry.file).stat().st_size
@@ -115,9 +120,9 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
             f"{model} is known, but its weights are not here. Get {entry.file} from "
             f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
         )
-    if model in (offered := factories.offered()):
-        return _from_factory(model, offered[model])
-    known = [*entries(), *installed.names(), *offered]
+    if model in (others := offered()):
+        return _from_factory(model, others[model])
+    known = [*entries(), *installed.names(), *others]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     file = (
@@ -128,33 +133,6 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     raise UnknownModel(
         f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, {file}"
     )
-
-
-def load_embedder(model: str, options: ModelOptions = AS_TRAINED) -> Embedder:
-    """Return a model on the CPU, in evaluation mode, no weight asking for gradients.
-
-    Args:
-        model, options: see `find_model`.
-
-    Raises:
-        WeightsError: unknown model, missing or changed weights, weights that do not fit.
-        SettingsError: see `find_model`.
-    """
-    return find_model(model, options).load()
-
-
-def head_of(name: str) -> HeadInfo:
-    """Return a model's head for `--preset instant`.
-
-    Raises:
-        SettingsError: it has no head.
-    """
-    if name not in HEADS:
-        raise SettingsError(
-            f"--preset instant needs a model with a head of its own ({', '.join(HEADS)}), "
-            f"{name} has none; use --preset fast"
-        )
-    return HEADS[name]
 
 
 def _refuse(options: ModelOptions, model: str, why: str) -> None:
@@ -184,7 +162,7 @@ def _load_sface() -> Embedder:
 
 
 def _load_installed(found: installed.Installed) -> Embedder:
-    from faceqan_toolkit.models.files import load_weights
+    from faceqan_toolkit.models.checkpoints import load_weights
 
     embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder
     embedder.name, embedder.title = found.entry.name, found.entry.title
@@ -197,11 +175,11 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise MissingWeights(f"--model {path}: not a file")
         size, sha256 = identify_weights(path)
-    # two files of one name are two models
+    # files of the same name are different models if their content differs
     name = f"{path.name}@{sha256[:8]}"
 
     def load() -> Embedder:
-        from faceqan_toolkit.models.files import load_weights
+        from faceqan_toolkit.models.checkpoints import load_weights
 
         with _readable(path):
             content, found = read_weights_file(path)
@@ -226,12 +204,68 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _from_factory(name: str, factory: str) -> FoundModel:
-    embedder = factories.build(factory)
-    # every process makes its own
-    if factories.build(factory).sha256 != embedder.sha256:
+    embedder = build(factory)
+    # every worker process calls the factory again
+    if build(factory).sha256 != embedder.sha256:
         raise WrongArchitecture(
             f"--model {factory} makes another model at every call; load weights, or set the seed"
         )
     embedder.name = re.sub(r"\s", "", name)
     size = sum(tensor.nbytes for tensor in embedder.state_dict().values())
     return FoundModel(embedder.name, embedder.sha256, size, lambda: embedder)
+
+
+def build(factory: str) -> Embedder:
+    """Return the model that a factory makes, checked.
+
+    Args:
+        factory: "package.module:factory"; modules of the current folder can be imported too.
+
+    Raises:
+        WeightsError: it cannot be imported, fails, or does not return a usable `Embedder`.
+    """
+    from faceqan_toolkit.models.base import Embedder, check_embeddings, embedding_size
+
+    module, _, name = factory.partition(":")
+    try:
+        with _current_folder():
+            embedder = getattr(importlib.import_module(module), name)()
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        raise WeightsError(
+            f"--model {factory} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(embedder, Embedder):
+        raise WrongArchitecture(
+            f"--model {factory} returned a {type(embedder).__name__}; it must return a "
+            "faceqan_toolkit.Embedder, such as BackboneEmbedder(network, Preprocessing(...))"
+        )
+    embedder = embedder.cpu().float().eval().requires_grad_(False)
+    try:
+        check_embeddings(embedder, embedding_size(embedder))
+    except Exception as error:  # and so may its forward pass
+        raise WrongArchitecture(f"--model {factory}: {error}") from error
+    embedder.sha256 = _digest(embedder)
+    embedder.title = embedder.title or f"made by {factory}"
+    return embedder
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Append the current folder to `sys.path`."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _digest(embedder: Embedder) -> str:
+    """Return the sha256 of a model's tensors and preprocessing."""
+    digest = hashlib.sha256()
+    crop = f"{embedder.input_size} {embedder.template} {getattr(embedder, 'preprocessing', '')}"
+    digest.update(crop.encode())
+    for name, tensor in embedder.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
