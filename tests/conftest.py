@@ -124,7 +124,9 @@ def run_here(
 
     def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
         here = settings.engine == "local" and settings.workers in (None, 1)
-        return real(replace(settings, engine="inline") if here else settings, photos, weights_sha256)
+        return real(
+            replace(settings, engine="inline") if here else settings, photos, weights_sha256
+        )
 
     real = choice.make_engine
     given = list(map(str, arguments))

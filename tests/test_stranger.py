@@ -321,7 +321,7 @@ class TestCode:
         change(read_run(run), lambda content: content["settings"].update(model=name))
         done = run_cli("explain", "run", "-o", "why")
         assert done.exit_code == 1
-        assert "wants to run the code" in done.output
+        assert "was made with the code" in done.output
 
 
 def rows(run: RunInfo):
