@@ -10,7 +10,7 @@ from rich.text import Text
 
 from faceqan_toolkit.cli.show import make_console
 from faceqan_toolkit.evaluation.agreement import Agreement
-from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import between, number
 
 
