@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.errors import FaceQANError, PhotoError, RunError, SettingsError
-from faceqan_toolkit.evaluation.assemble import crop_files
-from faceqan_toolkit.evaluation.run_faces import read_run_faces
+from faceqan_toolkit.evaluation.run_faces import crop_files, read_run_faces
 from faceqan_toolkit.files import is_inside, replacing
 from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline

@@ -11,7 +11,7 @@ import click
 
 from faceqan_toolkit.cli.options import is_given
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores
 from faceqan_toolkit.files import is_file
 from faceqan_toolkit.models.load import FoundModel
 from faceqan_toolkit.settings import is_model_name

@@ -28,19 +28,35 @@ from faceqan_toolkit.cli.progress import Progress
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
-from faceqan_toolkit.evaluation import assemble as job
-from faceqan_toolkit.evaluation.compare import compared
-from faceqan_toolkit.evaluation.datasets.base import Protocol
+from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
-from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore, Source, stored_source
-from faceqan_toolkit.evaluation.embeddings import Vectors, read_embeddings
-from faceqan_toolkit.evaluation.legacy import write_legacy_pickle
-from faceqan_toolkit.evaluation.matching import told_paths
+from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
+from faceqan_toolkit.evaluation.datasets.registry import find_dataset, read_dataset
+from faceqan_toolkit.evaluation.datasets.validation import validate
+from faceqan_toolkit.evaluation.embeddings import (
+    EmbeddingCache,
+    EmbeddingSource,
+    Vectors,
+    read_embeddings,
+    stored_source,
+)
+from faceqan_toolkit.evaluation.evaluator import compared_vectors, evaluate_dataset
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.output import write_evaluation
-from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
-from faceqan_toolkit.evaluation.summary import Method
+from faceqan_toolkit.evaluation.path_matching import told_paths
+from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
+from faceqan_toolkit.evaluation.run_faces import (
+    RunFaces,
+    baselines,
+    crop_files,
+    face_policy,
+    is_constant,
+    model_note,
+    other_faces,
+    own_method,
+    read_run_faces,
+)
+from faceqan_toolkit.evaluation.score_files import write_published_pickle
 from faceqan_toolkit.files import lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import find_model
@@ -64,7 +80,7 @@ class Job:
     root: Path
     chosen: Mapping[str, Any]
     options: EvaluationOptions
-    protocol: Protocol
+    dataset: Dataset
     output: Path
     files: dict[str, Path] = field(default_factory=dict)
     matched: dict[str, str] = field(default_factory=dict)
@@ -77,39 +93,39 @@ class Job:
         methods: dict[str, Method] = {}
         if faces is not None:
             counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
-            click.echo(f"Photos of the protocol: {counts}", err=True)
-            methods |= job.own_method(faces, recogniser.sha256)
+            click.echo(f"Photos of the data set: {counts}", err=True)
+            methods |= own_method(faces, recogniser.sha256)
         # first, for lists of scores take more memory to read than to keep; embeddings stay
         self._add_scores(methods, recogniser)
-        weights = self.protocol.confidences if chosen.get("detector_weights") else None
+        weights = self.dataset.confidences if chosen.get("detector_weights") else None
         for name, method in methods.items():
-            if job.is_constant(method.quality):
+            if is_constant(method.quality):
                 click.echo(
                     f"Warning: {name} gives all faces the same quality; its curve is meaningless",
                     err=True,
                 )
         # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
-        vectors = compared(self.protocol, self._vectors(recogniser, faces), weights)
+        vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
         if faces is not None:
-            simple, left_out = job.baselines(faces, methods, recogniser.sha256)
+            simple, left_out = baselines(faces, methods, recogniser.sha256)
             methods |= simple
             for line in left_out:
                 click.echo(line, err=True)
         click.echo("Comparing", err=True)
-        evaluation = job.evaluate_protocol(
-            self.protocol,
+        evaluation = evaluate_dataset(
+            self.dataset,
             vectors,
             methods,
-            dataset=chosen["name"] or self._dataset(),
+            name=chosen["name"] or self._name(),
             recogniser=recogniser.name + (" + flip" if chosen["flip"] else ""),
             options=self.options,
         )
         if weights is not None:
             click.echo("Templates: photos weighted by the detector's confidence", err=True)
-        made = job.made_by(sys.argv[1:], self.files)
+        made = made_by(sys.argv[1:], self.files)
         made |= self.matched
-        if self.protocol.people:
-            made["people"] = self.protocol.people
+        if self.dataset.people:
+            made["people"] = self.dataset.people
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
@@ -121,9 +137,9 @@ class Job:
         failed = evaluation.excluded + evaluation.non_mated_missing
         return not failed and not any(one.missing for one in evaluation.methods)
 
-    def _dataset(self) -> str:
-        generic = self.name in ("pairs", "folders")
-        return self.root.absolute().name if generic else self.protocol.name
+    def _name(self) -> str:
+        own = find_dataset(self.name).own
+        return self.root.absolute().name if own else self.dataset.name
 
     def _recogniser(self) -> Recogniser:
         chosen = self.chosen
@@ -160,10 +176,10 @@ class Job:
         """Return what the run is made with."""
         chosen = dict(self.chosen)
         aligned = chosen.get("aligned")
-        if self.name == "bin":
+        if find_dataset(self.name).aligned:
             aligned = True
         elif aligned is None and "aligned" in chosen:
-            aligned = ALIGNED_FOLDER in (self.protocol.photos, self.protocol.root.name)
+            aligned = ALIGNED_FOLDER in (self.dataset.photos, self.dataset.root.name)
             if aligned:
                 click.echo(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected", err=True)
         if aligned:
@@ -176,10 +192,10 @@ class Job:
             and is_weights_file(chosen["recogniser"])
         ):
             given |= dict.fromkeys(_MODEL_OPTIONS)
-        if self.name == "ijbc":
+        if self.dataset.landmarks is not None:
             self.output.mkdir(parents=True, exist_ok=True)
             landmarks = self.output / "landmarks.csv"
-            write_landmarks(self.protocol, landmarks)
+            write_landmarks(self.dataset, landmarks)
             # whoever made the lists chose the faces
             given |= {"landmarks": landmarks, "min_face": 1, "min_confidence": 0.0}
         return options.make_settings(
@@ -189,15 +205,15 @@ class Job:
         )
 
     def _faces(self) -> RunFaces:
-        """Return the protocol's faces, from a run that is there or is made now."""
+        """Return the data set's faces, from a run that is there or is made now."""
         folder: Path | None = self.chosen["run"]
         pickle = self.chosen.get("legacy_pickle")
-        everything = job.all_photos(self.protocol) if pickle else []
+        everything = self.dataset.all_photos() if pickle else []
         if folder is None:
             settings = self._settings()
             folder = self.output / RESULTS
             self._refuse_other_default(settings, folder)
-            wanted = {source.path: source for source in (*self.protocol.sources(), *everything)}
+            wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
             retry = self.chosen["retry_failed"]
             process_photos(wanted.values(), folder, settings, retry_failed=retry, tell=Reporter())
         else:
@@ -208,12 +224,12 @@ class Job:
             refuse((*taken, *SCORING), "--run has its scores")
             self._warn_of_other_faces(read_run(folder))
         paths = [source.path for source in everything]
-        found = read_run_faces(folder, (*self.protocol.paths, *paths))
+        found = read_run_faces(folder, (*self.dataset.paths, *paths))
         if pickle:
             values = found.match(paths)[0].values["quality"].tolist()
-            write_legacy_pickle(pickle, self.root, dict(zip(paths, values, strict=True)))
+            write_published_pickle(pickle, self.root, dict(zip(paths, values, strict=True)))
             click.echo(f"Written: {pickle}", err=True)
-        faces, match = found.match(self.protocol.paths)
+        faces, match = found.match(self.dataset.paths)
         if self.chosen["run"] is not None:
             more = [f"{found.others:,} more are not in the data set"] if found.others else []
             tell(str(folder), match.lines() + more)
@@ -232,7 +248,7 @@ class Job:
         run = read_run(folder)
         if run.content["identity"].get("detection") != DETECTION_VERSION:
             return  # no choice of faces lets this version go on with it
-        before = job.face_policy(run)
+        before = face_policy(run)
         if settings.task != "score" and before not in (None, settings.faces):
             raise RunError(
                 f"{folder} was made with --faces {before}, and {self.name} takes --faces "
@@ -241,15 +257,15 @@ class Job:
             )
 
     def _warn_of_other_faces(self, run: RunInfo) -> None:
-        policy = self.chosen.get("faces", self.protocol.faces)
-        if warning := job.other_faces(run, self.protocol, policy):
+        policy = self.chosen.get("faces", self.dataset.faces)
+        if warning := other_faces(run, self.dataset, policy):
             click.echo(warning, err=True)
 
     def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
         """Return the samples' embeddings, (N, D), NaN for none."""
         if recogniser.embeddings is not None:
             table = read_embeddings(recogniser.embeddings)
-            vectors, match = table.match(self.protocol.paths)
+            vectors, match = table.match(self.dataset.paths)
             lines = match.lines()
             lines += told_paths(
                 ("several times in it with equal values", table.duplicates),
@@ -262,11 +278,11 @@ class Job:
             return vectors
         assert faces is not None
         faces = self._cut_for(recogniser, faces)
-        store = EmbeddingStore(
+        store = EmbeddingCache(
             self.output / "embeddings.parquet",
-            Source(recogniser.name, recogniser.sha256, self.chosen["flip"]),
-            self.protocol.paths,
-            job.crop_files(self.protocol, faces),
+            EmbeddingSource(recogniser.name, recogniser.sha256, self.chosen["flip"]),
+            self.dataset.paths,
+            crop_files(self.dataset, faces),
         )
         if not store.pending:
             return store.vectors
@@ -312,15 +328,15 @@ class Job:
         folder = self.output / "crops"
         retry = self.chosen["retry_failed"]
         process_photos(
-            self.protocol.sources(), folder, settings, retry_failed=retry, tell=Reporter()
+            self.dataset.sources(), folder, settings, retry_failed=retry, tell=Reporter()
         )
-        return read_run_faces(folder, self.protocol.paths).match(self.protocol.paths)[0]
+        return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
         """Add the methods whose scores were made elsewhere."""
         for given in self.chosen["scores"]:
             table, file = scores_of(given)
-            values, match = table.match(self.protocol.paths)
+            values, match = table.match(self.dataset.paths)
             lines = match.lines() + table.remarks()
             tell(f"{table.name}, {file}", lines)
             if np.isnan(values).all():
@@ -330,7 +346,7 @@ class Job:
             run = read_run(file) if file.is_dir() else None
             if run:
                 self._warn_of_other_faces(run)
-            note = job.model_note(run, recogniser.sha256) if run else ""
+            note = model_note(run, recogniser.sha256) if run else ""
             methods[table.name] = Method(values, note=note)
             self.files[f"scores of {table.name}"] = file
             self.matched[f"scores of {table.name}"] = lines[0]
@@ -343,7 +359,7 @@ class Job:
             "quality model": str(model.get("name", "")),
             "quality model sha256": str(model.get("sha256", "")),
             "run fingerprint": str(content.get("fingerprint", "")),
-            "faces": job.face_policy(faces.run) or "given",
+            "faces": face_policy(faces.run) or "given",
             "photos": counts,
         }
 
@@ -366,27 +382,28 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
     for file in given:
         if not file.exists():
             raise ScoresError(f"{file}: No such file or directory")
-    protocol = read_protocol(
+    dataset = read_dataset(
         name, root.absolute(), pairs=chosen.get("pairs"),
         non_mated=_non_mated(chosen.get("non_mated")),
-        seed=chosen["seed"] if name == "folders" else 0,
+        seed=chosen["seed"] if name == "folders" else None,
         identity=IdentityRule.parse(chosen["identity"]) if name == "folders" else None,
     )  # fmt: skip
-    if protocol.people:
-        click.echo(protocol.people, err=True)
-    report = job.check(protocol)
-    for line in job.remarks(report):
+    if dataset.people:
+        click.echo(dataset.people, err=True)
+    report = validate(dataset)
+    report.require_usable()
+    for line in report.remarks():
         click.echo(line, err=True)
     click.echo(
-        f"{protocol.name}: {report.counts['samples']:,} photos, {report.counts['mated']:,} mated "
+        f"{dataset.name}: {report.counts['samples']:,} photos, {report.counts['mated']:,} mated "
         f"and {report.counts['non_mated']:,} non-mated comparisons",
         err=True,
     )
     output = chosen["output"]
     with _locked(output):
         if not chosen["scores_only"]:
-            protocol = job.unpacked(protocol, output.absolute() / "photos")
-        made = Job(name, root, chosen, wanted, protocol, output)
+            dataset = unpack(dataset, output.absolute() / "photos")
+        made = Job(name, root, chosen, wanted, dataset, output)
         if chosen.get("pairs"):
             made.files["pairs"] = chosen["pairs"]
         complete = made.run()

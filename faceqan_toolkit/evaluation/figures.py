@@ -1,13 +1,13 @@
-"""Figures for papers: error-versus-discard curves, one or a grid of them, and DET curves.
+"""Figures for papers: error-versus-discard curves, single or as a grid, DET curves, scatter plots.
 
-The same evaluation gives the same bytes.
+Equal evaluations give equal bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,10 @@ import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation.agreement import Agreement
-from faceqan_toolkit.evaluation.comparisons import Floats
-from faceqan_toolkit.evaluation.edc import Curve
+from faceqan_toolkit.evaluation.curves import Curve
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
-from faceqan_toolkit.evaluation.panels import Line, Panel
-from faceqan_toolkit.evaluation.pens import (
-    BLACK,
-    COLOURS,
-    DASHES,
-    GREY,
-    ORACLE,
-    RANDOM,
-    Dashes,
-    pen,
-)
-from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.evaluation.result import Evaluation
+from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import writing
 
 if TYPE_CHECKING:
@@ -37,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HANDLE_LENGTH = 4.5
-"""Of the lines in legends, in letters: the longest dashes fit."""
+"""Length of the lines in legends, in font sizes; fits the longest dashes."""
 SPREAD = "random, 95 % of draws"
 LEGEND_ENTRY, LEGEND_LETTER = 0.75, 0.05
-"""Inches that a line and a letter take in a grid's legend."""
+"""Width in inches of a line and of a letter in a grid's legend."""
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
@@ -51,18 +40,95 @@ STYLE = {
     "svg.fonttype": "path", "savefig.dpi": 200, "figure.dpi": 100,
 }  # fmt: skip
 
+# Colours of Okabe and Ito, which colour-blind people can tell apart. Every method also has its own
+# dashes, for print in grey. Only the oracle is black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BLACK, GREY = "#000000", "#6E6E6E"
+
+Dashes = tuple[float, ...]
+DASHES: tuple[Dashes, ...] = (
+    (), (5, 1.5), (5, 1.5, 1, 1.5), (2.5, 1.2), (9, 2), (5, 1.5, 1, 1.5, 1, 1.5),
+    (2.5, 1.2, 1, 1.2), (9, 2, 2.5, 2), (9, 2, 1, 2), (5, 1.5, 2.5, 1.5), (9, 2, 1, 2, 1, 2),
+    (9, 2, 2.5, 2, 2.5, 2),
+)  # fmt: skip
+"""Lengths of dashes and gaps in line widths; empty for a solid line."""
+
+ORACLE: Dashes = (1, 1.2)
+RANDOM: Dashes = (1, 3)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's curve; the attributes are those of `result.MethodResult`."""
+
+    name: str
+    kind: str
+    note: str
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one data set and recogniser at one FMR target.
+
+    Attributes:
+        dataset: name of the data set.
+        recogniser: name of the recognition model.
+        edc: "fixed" or "recompute".
+        fnmr0: false non-match rate before discarding.
+        lines: curves of all methods and baselines.
+        low: (S,) 2.5 % quantile of random qualities, at the shares of their curve.
+        high: (S,) 97.5 % quantile of random qualities.
+    """
+
+    dataset: str
+    recogniser: str
+    edc: str
+    fnmr0: float
+    lines: tuple[Line, ...]
+    low: Floats
+    high: Floats
+
+    @property
+    def title(self) -> str:
+        """Data set and recogniser."""
+        return f"{self.dataset}, {self.recogniser}"
+
+    @property
+    def random(self) -> Curve:
+        """The mean curve of random qualities."""
+        return next(line.curve for line in self.lines if line.kind == "random")
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, fmr: float) -> Panel:
+        """Return the panel of an evaluation.
+
+        Raises:
+            SettingsError: this FMR was not evaluated.
+        """
+        point = evaluation.point(fmr)
+        lines = (
+            Line(method.name, method.kind, method.note, method.figures[point].curve)
+            for method in evaluation.methods
+        )
+        spread = evaluation.random[point]
+        return cls(
+            evaluation.dataset, evaluation.recogniser, evaluation.options.edc,
+            evaluation.points[point].fnmr0, tuple(lines), spread.low, spread.high,
+        )  # fmt: skip
+
 
 def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figure:
     """Return error-versus-discard curves of all methods of one evaluation.
 
     Args:
-        evaluation: of one data set and recogniser.
+        evaluation: evaluation of one data set and recogniser.
         fmr: one of its FMR targets.
         limit: largest discard share shown.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        SettingsError: that target was not evaluated.
+        SettingsError: this FMR was not evaluated.
     """
     panel = Panel.of(evaluation, fmr)
     with _style() as new_figure:
@@ -78,16 +144,16 @@ def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figur
 
 
 def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Figure:
-    """Return a grid of recognisers (rows) and data sets (columns), as the paper shows them.
+    """Return a grid of curves: a row for each recogniser, a column for each data set.
 
     Args:
-        panels: at most one for each recogniser and data set; places without one stay empty.
-        fmr: the FMR target all of them are of.
+        panels: at most one for each recogniser and data set; missing ones stay empty.
+        fmr: FMR target of all panels.
         limit: largest discard share shown.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        SettingsError: nothing to show, or two of one recogniser and data set.
+        SettingsError: no panel, or two of the same recogniser and data set.
     """
     notes = {line.note for one in panels for line in one.lines if line.note}
     plain = [_without_notes(one) for one in panels] if len(notes) > 1 else panels
@@ -129,7 +195,7 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
 
 
 def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
-    """Return DET curves, both axes logarithmic, the equal error rate marked.
+    """Return DET curves with logarithmic axes and a mark at the equal error rate.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -141,7 +207,7 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
         for index, one in enumerate(evaluations):
             style = _pen(index)
             smallest = (1 / one.non_mated, 1 / one.mated)
-            # both corners of every step; nothing can be said below one error
+            # both corners of every step, down to a rate of one error
             fmr = np.concatenate([[1.0], np.repeat(one.det.fmr, 2)[:-1]])
             fnmr = np.repeat(one.det.fnmr, 2)
             keep = (fmr >= smallest[0]) & (fnmr >= smallest[1])
@@ -160,7 +226,7 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
 
 
 def scatter_figure(agreement: Agreement) -> Figure:
-    """Return two tools' scores of the same photos, one against the other.
+    """Return a scatter plot of two tools' scores of the same photos.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -181,28 +247,28 @@ def scatter_figure(agreement: Agreement) -> Figure:
 
 
 def figure_format(target: Path) -> str:
-    """Return which of `FIGURE_FORMATS` a file's ending names.
+    """Return the format of a figure by the file's suffix, one of `FIGURE_FORMATS`.
 
     Raises:
-        SettingsError: none of them.
+        SettingsError: another suffix.
     """
     kind = target.suffix.lower().lstrip(".")
     if kind not in FIGURE_FORMATS:
         known = ", ".join(FIGURE_FORMATS)
-        raise SettingsError(f"figures are written as {known}, not {target.name}")
+        raise SettingsError(f"{target.name}: the suffix of a figure must be one of {known}")
     return kind
 
 
 def save(figure: Figure, target: Path) -> None:
-    """Write a figure, whole or not at all, without dates.
+    """Write a figure without its date; an error leaves no partial file.
 
     Args:
-        figure: from one of the functions above.
-        target: its suffix is one of `FIGURE_FORMATS`.
+        figure: figure of one of the functions above.
+        target: file with a suffix of `FIGURE_FORMATS`.
 
     Raises:
         SettingsError: another suffix.
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     kind = figure_format(target)
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
@@ -212,7 +278,7 @@ def save(figure: Figure, target: Path) -> None:
 
 @contextmanager
 def _style() -> Iterator[type[Figure]]:
-    """Use our style whatever the user's settings are; yield matplotlib's Figure."""
+    """Apply this module's style instead of the user's; yield matplotlib's Figure."""
     try:
         from matplotlib import style
         from matplotlib.figure import Figure
@@ -224,8 +290,14 @@ def _style() -> Iterator[type[Figure]]:
         yield Figure
 
 
+def pen(index: int) -> tuple[int, int]:
+    """Return the indices of the colour and the dashes of the n-th method; no pair repeats."""
+    turn, dashes = divmod(index, len(DASHES))
+    return (dashes + turn) % len(COLOURS), dashes
+
+
 def _pen(index: int) -> dict[str, Any]:
-    """Return colour and line style of the n-th method, as matplotlib takes them."""
+    """Return the colour and line style of the n-th method as matplotlib's arguments."""
     colour, dashes = pen(index)
     return {"color": COLOURS[colour], "linestyle": _dashed(DASHES[dashes])}
 
@@ -235,7 +307,7 @@ def _dashed(dashes: Dashes) -> Any:
 
 
 def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = None) -> None:
-    """Draw all curves; `names` fixes which method has which pen across panels."""
+    """Draw all curves of a panel; `names` gives the order of the pens, equal across panels."""
     order = list(names or [line.name for line in panel.lines])
     shares = panel.random.discard
     shown = shares <= limit
@@ -262,7 +334,7 @@ def _line_style(line: Line, index: int) -> dict[str, Any]:
 
 
 def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:
-    """Return the points of a polyline that is the curve up to a share."""
+    """Return the points of a curve's polyline up to a discard share."""
     if not curve.staircase:
         return _thinned(curve.discard, curve.fnmr)
     count = int(np.searchsorted(curve.discard, limit, side="right"))
@@ -271,7 +343,7 @@ def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:
 
 
 def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return a polyline without points inside its horizontal and vertical runs."""
+    """Return a polyline without the inner points of horizontal and vertical runs."""
     if len(x) < 3:
         return x, y
     inner = ((x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])) | ((y[1:-1] == y[:-2]) & (y[1:-1] == y[2:]))
@@ -289,17 +361,17 @@ def _label(line: Line) -> str:
 
 
 def _without_notes(panel: Panel) -> Panel:
-    """Return a panel whose legend fits those of other recognisers."""
+    """Return a panel without notes, which differ between recognisers."""
     return replace(panel, lines=tuple(replace(line, note="") for line in panel.lines))
 
 
 def _common_note(panels: Iterable[Panel]) -> str:
-    """Return the one note that the methods of some panels have, in brackets, else nothing."""
+    """Return the note that all methods of some panels share, in brackets; "" if they differ."""
     notes = {line.note for one in panels for line in one.lines if line.note}
     return f" ({notes.pop()})" if len(notes) == 1 else ""
 
 
 def _plain(text: str) -> str:
-    """Return text that matplotlib does not take for mathematics or hide from the legend."""
+    """Return text escaped so that matplotlib shows it as it is, also in the legend."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped

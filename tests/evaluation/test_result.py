@@ -8,7 +8,7 @@ import json
 import pytest
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.tables import areas_csv
 from faceqan_toolkit.evaluation.verification import fold_accuracy
@@ -18,7 +18,7 @@ from tests.evaluation.synthetic import QUICK, run, world
 def test_summary_states_everything() -> None:
     seen = world()
     accuracy = fold_accuracy(seen.similarity, seen.mated, seen.first % 3)
-    result = evaluate(
+    result = evaluate_methods(
         seen.comparisons(), seen.methods(), dataset="Made up", recogniser="none",
         options=EvaluationOptions(**QUICK), accuracy=accuracy,
     )  # fmt: skip

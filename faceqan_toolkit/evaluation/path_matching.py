@@ -1,4 +1,4 @@
-"""Whose score is this? Paths that one tool wrote, matched with those of another."""
+"""Matching of the paths that different tools wrote for the same photos."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS
 
 RULES = ("exact", "end", "end without extension", "folder and name", "name")
-"""How paths are matched, strictest first.
+"""Rules of matching, strictest first.
 
 - exact: the same relative path.
-- end: one of the two is the end of the other, whole folders and names.
-- end without extension: the same, extensions of photos left out; a crop of ours
-  (`a.jpg.0.png`) is the photo's, and so is one of FaceQnet's (`a.jpg_2.jpg`), if it is the only
+- end: one path is the end of the other, in whole folders and names.
+- end without extension: the same without the photos' extensions. A crop of this package
+  (`a.jpg.0.png`) matches its photo, and so does one of FaceQnet (`a.jpg_2.jpg`), if it is the only
   one of the photo.
-- folder and name: the name without extension and the folder it lies in are the same, whatever
-  stands before; not for names of digits alone, which say nothing.
-- name: the name without extension is the same, and on one of the two sides it begins with the name
-  of its folder, as LFW's `ann/ann_0001.jpg` does: CR-FIQA has all of XQLFW's photos in one folder.
+- folder and name: the same name without extension, in a folder of the same name. Not for names of
+  digits only, which are ambiguous.
+- name: the same name without extension, if on one side it begins with the name of its folder, as
+  in LFW's `ann/ann_0001.jpg`. CR-FIQA has all photos of XQLFW in one folder.
 """
 
 Parts = tuple[str, ...]
@@ -33,7 +33,7 @@ _EXTENSION = "|".join(sorted(extension.lstrip(".") for extension in PHOTO_EXTENS
 _CROP = rf"^(.+\.(?:{_EXTENSION}))(?:\.0\.png|_[0-9]+\.(?:{_EXTENSION}))\z"
 _PHOTO = rf"^(.+)\.(?:{_EXTENSION})\z"
 
-# Python spells the end of a text another way than RE2
+# the end of the text is \Z in Python and \z in RE2
 _CROP_NAME, _PHOTO_NAME = (
     re.compile(ending.replace(r"\z", r"\Z"), re.IGNORECASE | re.DOTALL)
     for ending in (_CROP, _PHOTO)
@@ -43,11 +43,11 @@ BARE_NAME_SQL = rf"""
     regexp_replace(regexp_replace(regexp_extract(path, '[^/\\]*\z'),
         '{_CROP}', '\1', 'is'), '{_PHOTO}', '\1', 'is')
 """
-"""`bare_name` of a column `path`, for DuckDB."""
+"""SQL expression for the `bare_name` of a column `path`, for DuckDB."""
 
 
 def told_paths(*kinds: tuple[str, Sequence[str]], examples: int = 3) -> list[str]:
-    """Return a clause with the number of paths and some examples, for each kind that has any."""
+    """Return a clause for each kind that has paths: their number and some examples."""
     told = []
     for what, paths in kinds:
         if paths:
@@ -58,13 +58,13 @@ def told_paths(*kinds: tuple[str, Sequence[str]], examples: int = 3) -> list[str
 
 @dataclass(frozen=True)
 class Match:
-    """Which of the given paths belongs to which of the wanted ones.
+    """Result of matching N wanted paths with given paths.
 
     Attributes:
-        index: (N,) int64, for each wanted path the place among the given ones, or -1.
-        rules: how many were matched by each of `RULES`.
-        missing: wanted paths that no given one fits.
-        ambiguous: wanted paths that several given ones fit, or that share one; not matched.
+        index: (N,) int64 index of the given path for each wanted path, or -1.
+        rules: number of matches by each of `RULES`.
+        missing: wanted paths that match no given path.
+        ambiguous: wanted paths that match several given paths, or share one; not matched.
         unused: given paths that were not matched.
     """
 
@@ -75,7 +75,7 @@ class Match:
     unused: tuple[str, ...]
 
     def lines(self, examples: int = 5) -> list[str]:
-        """Return a summary for people: what matched how, and what did not."""
+        """Return a summary: number of matches by rule, and examples of unmatched paths."""
         matched = ", ".join(f"{count:,} by {rule}" for rule, count in self.rules.items() if count)
         shown = [f"{sum(self.rules.values()):,} of {len(self.index):,} matched ({matched})"]
         if not matched:
@@ -92,7 +92,7 @@ class Match:
 
 
 def bare_name(path: str) -> str:
-    """Return a path's last part without extension; paths whose parts differ never match.
+    """Return a path's name without extension; paths with different names never match.
 
     Examples:
         >>> bare_name("ann/1.jpg"), bare_name("ann/1.jpg.0.png"), bare_name("ann/v1.2")
@@ -102,15 +102,15 @@ def bare_name(path: str) -> str:
 
 
 def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
-    r"""Match paths one to one, by the strictest of `RULES` that fits; never by a guess.
+    r"""Match paths one to one, by the strictest of `RULES` that applies.
 
-    Rules are tried in order, each on what those before left over. Under each a pair counts only
-    if neither of the two could be matched with any other; what could is ambiguous and stays
-    unmatched under the rules that follow.
+    Each rule is applied to the paths that the rules before it left over. A pair is a match only if
+    neither path has another candidate under the rule; otherwise both are ambiguous and stay
+    unmatched.
 
     Args:
-        wanted: each path once; slashes of both kinds.
-        given: the same.
+        wanted: paths without repetitions; forward or backward slashes.
+        given: paths without repetitions; forward or backward slashes.
 
     Examples:
         >>> match = match_paths(["ann/1.jpg", "bob/1.jpg", "eve/1.jpg"],
@@ -151,7 +151,7 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
 def _one_to_one(
     left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
 ) -> tuple[list[tuple[int, int]], set[int], set[int]]:
-    """Return pairs that are each other's only choice; and who on either side has several."""
+    """Return the unambiguous pairs, and the ambiguous paths of either side."""
     only: dict[int, int] = {}
     suitors: Counter[int] = Counter()
     doubtful: set[int] = set()
@@ -189,7 +189,7 @@ def _one_to_one(
 
 
 def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:
-    """Yield the ways to look at both sides, so that equal keys mean a match by the rule."""
+    """Yield key functions for both sides; equal keys mean a match by the rule."""
     if rule == "exact":
         yield (lambda parts: parts), (lambda parts: parts)
     elif rule == "folder and name":
@@ -210,7 +210,7 @@ def _whole(depth: int, shown: Callable[[Parts], Parts]) -> Key:
 
 
 def _tail(depth: int, shown: Callable[[Parts], Parts], drop: int = 0) -> Key:
-    """Return a key for paths at least so deep: their end, `drop` parts shorter than that."""
+    """Return a key for paths of at least `depth` parts: their last `depth - drop` parts."""
     return lambda parts: shown(parts[drop - depth :]) if len(parts) >= depth else None
 
 
@@ -224,7 +224,7 @@ def _name(parts: Parts) -> Parts:
 
 
 def _telling_name(parts: Parts) -> Parts | None:
-    """Return a name that begins with its folder's as a whole word; none of digits alone."""
+    """Return a name that begins with its folder's name as a whole word and has a letter."""
     folder, name = ("", *_bare(parts))[-2:]
     rest = name.removeprefix(folder)
     if rest == name or rest[:1].isalnum() or not any(map(str.isalpha, name)):
@@ -233,7 +233,7 @@ def _telling_name(parts: Parts) -> Parts | None:
 
 
 def _bare(parts: Parts) -> Parts:
-    """Return a path without the extension of a photo."""
+    """Return a path without the extension of a photo or crop."""
     *folders, name = parts or ("",)
     for ending in (_CROP_NAME, _PHOTO_NAME):
         found = ending.match(name)

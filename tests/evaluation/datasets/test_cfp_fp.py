@@ -9,29 +9,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import FaceQANError, ProtocolError
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.errors import DatasetError, FaceQANError
+from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
-from tests.evaluation.datasets.trees import cfp_tree
+from tests.evaluation.datasets.trees import all_pairs, cfp_tree
 
 
 def test_official_layout(tmp_path: Path) -> None:
     expected = cfp_tree(tmp_path)
-    protocol = read_protocol("cfp-fp", tmp_path)
-    found = protocol.comparisons()
+    dataset = read_dataset("cfp-fp", tmp_path)
+    found = all_pairs(dataset)
     assert found.fold is not None
     assert expected == [
-        (protocol.paths[a], protocol.paths[b], bool(mated), fold)
+        (dataset.paths[a], dataset.paths[b], bool(mated), fold)
         for a, b, mated, fold in zip(
             found.first, found.second, found.mated, found.fold.tolist(), strict=True
         )
     ]
-    same = protocol.identities[found.first] == protocol.identities[found.second]
+    same = dataset.identities[found.first] == dataset.identities[found.second]
     assert same.tolist() == found.mated.tolist()
-    report = validate(protocol)
+    report = validate(dataset)
     assert report.ok
     assert report.counts["mated"] == report.counts["non_mated"] == 40
-    assert report.issue_counts["extra_file"] == 12 * 14 - len(protocol.paths)
+    assert report.issue_counts["extra_file"] == 12 * 14 - len(dataset.paths)
     # the official one has 350 pairs a file, 5,000 frontal and 2,000 profile photos
     assert report.issue_counts["official_count"] == 3
 
@@ -58,21 +58,21 @@ def test_what_is_wrong_is_named(tmp_path: Path, file: str, line: int, text: str,
     lines = target.read_text().splitlines()
     lines[line - 1] = text
     target.write_text("\n".join(lines) + "\n")
-    report = validate(read_protocol("cfp-fp", tmp_path, strict=False))
+    report = validate(read_dataset("cfp-fp", tmp_path, strict=False))
     issues = [issue for issue in report.issues if issue.kind == kind]
     assert f"Protocol/{file}" in {issue.file for issue in issues}
     if kind != "row_count":
         assert line in {issue.line for issue in issues}
-    with pytest.raises(ProtocolError, match="Protocol"):
-        read_protocol("cfp-fp", tmp_path)
+    with pytest.raises(DatasetError, match="Protocol"):
+        read_dataset("cfp-fp", tmp_path)
 
 
 def test_missing_lists_and_photos(tmp_path: Path) -> None:
     cfp_tree(tmp_path)
     (tmp_path / "Protocol/Split/FP/07/diff.txt").unlink()
-    protocol = read_protocol("cfp-fp", tmp_path, strict=False)
-    (tmp_path / protocol.paths[0]).unlink()
-    report = validate(protocol)
+    dataset = read_dataset("cfp-fp", tmp_path, strict=False)
+    (tmp_path / dataset.paths[0]).unlink()
+    report = validate(dataset)
     assert report.issue_counts["missing_list"] == 1
     assert report.issue_counts["missing_file"] == 1
     assert "Protocol/Split/FP/07/diff.txt: no such file" in "\n".join(report.lines())
@@ -89,7 +89,7 @@ def test_any_list_is_read_or_refused(text: str, is_split: bool) -> None:
             file = Path(folder) / "Protocol" / f"Pair_list_{name}.txt"
             file.write_text(good if is_split else text, encoding="utf-8")
         (target / "same.txt").write_text(text if is_split else "1,1\n", encoding="utf-8")
-        protocol = read_protocol("cfp-fp", Path(folder), strict=False)
-        assert validate(protocol).issue_counts["missing_list"] == 19
+        dataset = read_dataset("cfp-fp", Path(folder), strict=False)
+        assert validate(dataset).issue_counts["missing_list"] == 19
         with pytest.raises(FaceQANError):
-            read_protocol("cfp-fp", Path(folder))
+            read_dataset("cfp-fp", Path(folder))

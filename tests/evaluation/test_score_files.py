@@ -17,8 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import FaceQANError, ScoresError
-from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.errors import FaceQANError, RunError, ScoresError
+from faceqan_toolkit.evaluation.score_files import (
+    ScoreTable,
+    read_scores,
+    write_published_pickle,
+)
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
@@ -122,11 +126,11 @@ def test_photos_that_ofiq_could_not_read(tmp_path, first_unreadable: bool, time:
 
 def test_ofiq_files_that_are_not_clear(tmp_path: Path) -> None:
     other = "Filename;assessment_time_in_ms;\nbad.jpg;;;0\na.jpg;1;2;3;4;5\n"
-    with pytest.raises(ScoresError, match="line 3: OFIQ could not read its first photo"):
+    with pytest.raises(ScoresError, match="line 3: the header has no measures, because OFIQ"):
         read(tmp_path, other)
-    with pytest.raises(ScoresError, match="line 3: 3 cells, not 5"):
+    with pytest.raises(ScoresError, match="line 3: 3 cells instead of 5"):
         read(tmp_path, OFIQ + "a.jpg;1;2;3;4\nb.jpg;1;2\n")
-    with pytest.raises(ScoresError, match=r"no column 'Sharpness'\. There are: Filename, Unified"):
+    with pytest.raises(ScoresError, match=r"no column 'Sharpness'; found Filename, Unified"):
         read(tmp_path, ofiq(first_unreadable=True, time=True), quality_column="Sharpness")
     assert np.isnan(read(tmp_path, "Filename;\nbad.jpg;;\n").values).all()
 
@@ -153,7 +157,7 @@ def test_faceqnet(tmp_path: Path) -> None:
     values, match = table.match(["Samples_cropped/Picture 11.png", "A_B/A_B_0001.jpg"])
     np.testing.assert_array_equal(values, [0.6432184, 0])
     assert len(match.unused) == 1
-    with pytest.raises(ScoresError, match="is no number"):
+    with pytest.raises(ScoresError, match="is not a number"):
         read(tmp_path, "img;score\na;[0.5 0.25]\n")
 
 
@@ -176,7 +180,7 @@ def test_pyiqa(tmp_path: Path) -> None:
 
 
 def test_columns_of_what_has_none(tmp_path: Path, run: Path) -> None:
-    for content, what in ((pickle.dumps({"a": 1.0}), "a pickle"), (b"a 1\n", "neither columns")):
+    for content, what in ((pickle.dumps({"a": 1.0}), "a pickle"), (b"a 1\n", "neither a header")):
         with pytest.raises(ScoresError, match=what):
             read(tmp_path, content, quality_column="quality")
     with pytest.raises(ScoresError, match="a run folder has no columns; leave 'quality' out"):
@@ -193,19 +197,19 @@ def test_no_score(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,quality\na,0.5\nb,x\n", "line 3: 'x' is no number"),
-        ("path,quality\na,0.5,7\n", "line 2: 3 cells, not 2"),
-        ("path,quality\n,0.5\n", "line 2: the path is missing"),
-        ("path,quality\na,inf\n", "line 2: 'inf' is no number"),
-        ("a 0.5\nb\n", "line 2: not a path, a space and a number"),
-        ("path,quality,score\na,1,2\n", "which column is the quality"),
+        ("path,quality\na,0.5\nb,x\n", "line 3: 'x' is not a number"),
+        ("path,quality\na,0.5,7\n", "line 2: 3 cells instead of 2"),
+        ("path,quality\n,0.5\n", "line 2: no path"),
+        ("path,quality\na,inf\n", "line 2: 'inf' is not a number"),
+        ("a 0.5\nb\n", "line 2: expected a path, a space and a number"),
+        ("path,quality,score\na,1,2\n", "cannot tell the quality column"),
         (
             "who,what\na,1\n",
-            "which column is the path. There are: who, what. Accepted are one column "
-            "named path, image, .* and one named quality, .*; another .* NAME=FILE:COLUMN",
+            "cannot tell the path column; found who, what. Accepted are one column "
+            "named path, image, .* and one named quality, .*; NAME=FILE:COLUMN",
         ),
         ("path,quality\n", "no scores"),
-        ("", "neither columns nor .* tables with a header: one column named path, image"),
+        ("", "neither a header nor .* tables with a header: one column named path, image"),
         ("hello\n", "neither"),
         (b"PK\x03\x04rest", "npz"),
         (b"\x89PNG\r\n\0\0", "it is a PNG picture, not text"),
@@ -350,3 +354,22 @@ def test_any_table_is_read_or_refused(lines: list[list[str]], delimiter: str) ->
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(FaceQANError):
         read(Path(folder), data)
+
+
+def test_a_written_pickle_is_the_published_one(tmp_path: Path) -> None:
+    scores = {"A/A_0001.jpg": 0.25, "B/100%25.jpg": 0.5, "C/none.jpg": math.nan}
+    write_published_pickle(tmp_path / "xqlfw_results.pkl", Path("data") / "xqlfw", scores)
+    # as notebooks do it
+    with (tmp_path / "xqlfw_results.pkl").open("rb") as file:
+        content = pickle.load(file)
+    root = Path("data") / "xqlfw"
+    expected = {str(root / "A" / "A_0001.jpg"): 0.25, str(root / "B" / "100%.jpg"): 0.5}
+    assert content == expected
+    values, match = read_scores(tmp_path / "xqlfw_results.pkl").match(["A/A_0001.jpg"])
+    assert values.tolist() == [0.25]
+    assert match.rules["end"] == 1
+
+
+def test_a_pickle_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot write"):
+        write_published_pickle(tmp_path / "no" / "folder.pkl", tmp_path, {"a": 1.0})

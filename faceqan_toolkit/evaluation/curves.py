@@ -1,13 +1,13 @@
-"""Error-versus-discard curves (EDC; older papers say ERC): errors left when bad faces are dropped.
+"""Error-versus-discard curves (EDC; older papers: ERC) and DET curves.
 
-The comparisons with the lowest quality are discarded first, those of one quality together. The
-curve is the false non-match rate of the others over the share that is discarded:
+An EDC is the false non-match rate (FNMR) of the remaining comparisons over the share of discarded
+ones. The comparisons with the lowest quality are discarded first, those of equal quality together.
 
-- "fixed": one threshold, from all non-mated comparisons; the share is that of mated comparisons;
-  the curve is a staircase, for between two qualities there is nothing to discard.
-- "recompute": threshold from the non-mated comparisons that are left, anew at every share in 0,
-  0.05, ..., 0.95 of all comparisons, mated or not; points are joined by lines. This is how
-  CR-FIQA's script goes about it, save that there the achieved FMR may also exceed the target.
+- "fixed": one threshold, from all non-mated comparisons. The x axis is the share of discarded mated
+  comparisons. The curve is a staircase: between two qualities there is nothing to discard.
+- "recompute": at every share in 0, 0.05, ..., 0.95 of all comparisons, mated or not, the threshold
+  comes from the remaining non-mated comparisons. Lines join the points. This is the method of
+  CR-FIQA's script, where however the achieved FMR may also exceed the target.
 
 Sources: Grother and Tabassi, "Performance of biometric quality measures", TPAMI 2007; ISO/IEC
 29794-1; Schlett et al., "Considerations on the evaluation of biometric quality assessment
@@ -24,34 +24,43 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import Bools, Floats, Ints, allowed, largest
 from faceqan_toolkit.evaluation.options import PAIR_QUALITIES, check_limit, check_target
+from faceqan_toolkit.evaluation.verification import (
+    Bools,
+    Floats,
+    Ints,
+    NonMated,
+    allowed,
+    as_floats,
+    largest,
+)
 
 GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
 """Discard shares of the "recompute" variant."""
 CURVE_SHARES: tuple[float, ...] = tuple(step / 100 for step in range(96))
-"""Where curves are read that are means of many."""
+"""Discard shares at which the mean of random curves is computed."""
 
 
 def pair_quality(
     quality: ArrayLike, first: ArrayLike, second: ArrayLike, how: str = "min"
 ) -> Floats:
-    """Return (P,) qualities of comparisons; NaN where one of the samples has none.
+    """Return (P,) qualities of comparisons; NaN where a sample has none.
 
     Args:
-        quality: (N,) of samples, NaN for none.
+        quality: (N,) qualities of the samples, NaN for none.
         first: (P,) indices of samples.
         second: (P,) indices of samples.
-        how: "min", "mean" or "product" of the two.
+        how: "min", "mean" or "product" of the two qualities.
 
     Raises:
-        EvaluationError: the product of negative qualities, whose order means nothing, is asked
-            for; or a comparison names a sample that has no row.
+        EvaluationError: an index of N or more; or a product of negative qualities, whose order is
+            meaningless.
+        SettingsError: another `how`.
     """
     values = np.asarray(quality, dtype=np.float64)
     one, two = np.asarray(first), np.asarray(second)
     if len(one) and max(one.max(), two.max()) >= len(values):
-        raise EvaluationError(f"a comparison names a sample beyond the {len(values)} qualities")
+        raise EvaluationError(f"a comparison has a sample index beyond the {len(values)} qualities")
     if how == "min":
         return np.asarray(np.minimum(values[one], values[two]))
     if how == "mean":
@@ -65,14 +74,14 @@ def pair_quality(
 
 @dataclass(frozen=True)
 class Curve:
-    """FNMR over the share of comparisons that are discarded.
+    """FNMR over the share of discarded comparisons.
 
     Attributes:
-        discard: (S,) shares in [0, 1), ascending, the first is 0.
-        fnmr: (S,) false non-match rates of the comparisons that are left; the last holds to 1.
-        errors: (S,) false non-matches among them.
-        mated: (S,) mated comparisons that are left.
-        staircase: whether each rate holds up to the next share, or lines join them.
+        discard: (S,) discard shares in [0, 1), ascending from 0.
+        fnmr: (S,) FNMR of the remaining comparisons; the last one holds up to 1.
+        errors: (S,) number of false non-matches among them.
+        mated: (S,) number of remaining mated comparisons.
+        staircase: whether each rate holds up to the next share; otherwise lines join the points.
     """
 
     discard: Floats
@@ -82,7 +91,7 @@ class Curve:
     staircase: bool = True
 
     def at(self, shares: ArrayLike) -> Floats:
-        """Return the FNMR when at most these shares are discarded."""
+        """Return the FNMR at discard shares in [0, 1]."""
         wanted = np.asarray(shares, dtype=np.float64)
         if not self.staircase:
             return np.asarray(np.interp(wanted, self.discard, self.fnmr))
@@ -103,14 +112,14 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
     """Return the curve at a fixed threshold.
 
     Args:
-        errors: (M,) bool, which mated comparisons are rejected.
-        quality: (M,) of the comparisons, no NaN; -inf is discarded first.
+        errors: (M,) bool, whether a mated comparison is rejected.
+        quality: (M,) qualities of the comparisons, no NaN; -inf is discarded first.
 
     Raises:
         EvaluationError: no comparison, shapes differ, or a quality is NaN.
 
     Examples:
-        Four comparisons, the worst two of them errors: 2 of 4, then 1 of 3, then none.
+        Four comparisons; the two with the lowest quality are errors: 2 of 4, 1 of 3, then none.
 
         >>> curve = edc([True, True, False, False], [0.1, 0.2, 0.3, 0.4])
         >>> curve.errors.tolist(), curve.mated.tolist()
@@ -120,7 +129,7 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
         >>> round(curve.area(0.5), 4)  # 1/2 and 1/3, each over a quarter
         0.2083
 
-        What has one quality is discarded together.
+        Comparisons of equal quality are discarded together.
 
         >>> edc([True, False, False], [0.1, 0.1, 0.2]).mated.tolist()
         [3, 1]
@@ -138,7 +147,7 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
 
 
 def groups(quality: Floats) -> tuple[Ints, Ints]:
-    """Return the order of ascending quality and where in it each distinct quality starts."""
+    """Return the indices by ascending quality, and the start of each group of equal qualities."""
     order = np.argsort(quality, kind="stable")
     ordered = quality[order]
     return order, np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -151,18 +160,19 @@ def edc_recomputed(
     fmr_targets: Sequence[float],
     grid: Sequence[float] = GRID,
 ) -> list[Curve]:
-    """Return a curve for every FMR target, with thresholds from what is left at each share.
+    """Return a curve for every FMR target, with the threshold recomputed at each share.
 
     Args:
-        similarity: (P,) no NaN.
+        similarity: (P,) similarities, no NaN.
         mated: (P,) bool.
-        quality: (P,) of the comparisons, no NaN; -inf is discarded first.
-        fmr_targets: each in (0, 1); of the thresholds that keep it, the smallest is taken.
-        grid: ascending shares of all comparisons, from 0. A curve ends early where no mated or
-            no non-mated comparison is left.
+        quality: (P,) qualities of the comparisons, no NaN; -inf is discarded first.
+        fmr_targets: FMR targets in (0, 1); the smallest threshold within the target is taken.
+        grid: ascending discard shares of all comparisons, from 0. A curve ends where no mated or no
+            non-mated comparison remains.
 
     Raises:
-        EvaluationError: shapes differ, a value is NaN, or one kind of comparison is missing.
+        EvaluationError: shapes differ, a value is NaN, or there are only mated or only non-mated
+            comparisons.
     """
     values, same = np.asarray(similarity, dtype=np.float64), np.asarray(mated, dtype=np.bool_)
     scores = np.asarray(quality, dtype=np.float64)
@@ -174,7 +184,7 @@ def edc_recomputed(
         raise EvaluationError("both mated and non-mated comparisons are needed")
     for target in fmr_targets:
         check_target(target)
-    # a quality is dropped only when all comparisons of that quality are
+    # comparisons of equal quality are discarded together, once the share covers all of them
     dropped = np.minimum(
         np.floor(np.asarray(grid) * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
     )
@@ -201,9 +211,9 @@ def edc_recomputed(
 
 
 class _Survivors:
-    """Finds thresholds of the non-mated comparisons that reach a quality.
+    """Thresholds of the non-mated comparisons that remain at a quality.
 
-    Looks through the most similar ones first; nearly always they suffice.
+    The most similar comparisons are searched first; they nearly always suffice.
     """
 
     def __init__(self, similarity: Floats, quality: Floats, largest_target: float) -> None:
@@ -214,7 +224,7 @@ class _Survivors:
         self._top, self._top_quality = similarity[top], quality[top]
 
     def thresholds(self, cut: float, count: int, targets: Sequence[float]) -> list[float]:
-        """Return the smallest threshold for each target among the `count` that reach `cut`."""
+        """Return the smallest threshold for each target, among the `count` of quality >= `cut`."""
         places = [int(allowed(target, count)) for target in targets]
         top = self._top[self._top_quality >= cut]
         if max(places) < len(top):
@@ -224,19 +234,19 @@ class _Survivors:
 
 
 def ideal(errors: int, mated: int) -> Curve:
-    """Return the curve of an oracle that discards the errors first, one by one.
+    """Return the curve of an oracle that discards the errors first, one at a time.
 
-    No quality reaches a lower FNMR at any share. (Schlett et al. draw the line FNMR(0) - share,
-    which no quality reaches either.)
+    It is a lower bound of the FNMR at every share. (Schlett et al. draw the line FNMR(0) - share, a
+    looser bound.)
     """
     steps = np.arange(min(errors, mated - 1) + 1)
     return Curve(steps / mated, (errors - steps) / (mated - steps), errors - steps, mated - steps)
 
 
 def ideal_area(errors: ArrayLike, mated: ArrayLike, limit: float) -> Floats:
-    """Return pAUCs of `ideal` curves in closed form, for arrays of counts (mated at least 1)."""
+    """Return the pAUC of `ideal` curves in closed form, for arrays of counts (mated at least 1)."""
     wrong, total = np.asarray(errors, np.float64), np.asarray(mated, np.float64)
-    # a sum of (errors - d) / (mated - d) over whole steps d, and a part of the next one
+    # the sum of (errors - d) / (mated - d) over full steps d, plus a part of the next step
     whole = np.minimum(np.floor(limit * total), np.minimum(wrong, total - 1))
     sums = whole - (total - wrong) * (digamma(total + 1) - digamma(total - whole + 1))
     reached = whole < wrong
@@ -247,13 +257,13 @@ def ideal_area(errors: ArrayLike, mated: ArrayLike, limit: float) -> Floats:
 
 @dataclass(frozen=True)
 class Area:
-    """Partial area under a curve, from 0 to a share.
+    """Partial area under a curve (pAUC).
 
     Attributes:
-        limit: that share.
-        raw: the area; at most `limit`.
+        limit: discard share at which the area ends.
+        raw: area from 0 to `limit`, in [0, limit].
         normalised: raw / (FNMR(0) * limit), 1 if discarding does not help; None if FNMR(0) is 0.
-        gap: raw less the area of the ideal curve; 0 is perfect.
+        gap: raw minus the area of the ideal curve; 0 is the best.
     """
 
     limit: float
@@ -265,8 +275,7 @@ class Area:
 def area(curve: Curve, limit: float) -> Area:
     """Return the partial area under a curve.
 
-    The ideal curve of the gap is that of the curve's first point: at its threshold, and for a
-    fixed one.
+    The gap is to the ideal curve at the threshold of the curve's first point.
     """
     raw = curve.area(limit)
     start = float(curve.fnmr[0])
@@ -276,14 +285,14 @@ def area(curve: Curve, limit: float) -> Area:
 
 @dataclass(frozen=True)
 class RandomDiscard:
-    """Curves of qualities that are random numbers: what knowing nothing gives.
+    """Curves of random qualities: the baseline of a quality without information.
 
     Attributes:
-        shares: (G,) discard shares of the rates below.
+        shares: (G,) discard shares.
         mean: (G,) mean FNMR over the draws.
-        low: (G,) 2.5 % quantile.
-        high: (G,) 97.5 % quantile.
-        areas: (R, L) raw pAUC of each draw to each limit.
+        low: (G,) 2.5 % quantile of the FNMR.
+        high: (G,) 97.5 % quantile of the FNMR.
+        areas: (R, L) raw pAUC of each draw, up to each limit.
     """
 
     shares: Floats
@@ -304,20 +313,20 @@ def random_discard(
     how: str = "min",
     seed: int = 0,
 ) -> RandomDiscard:
-    """Return what random qualities of the samples give at a fixed threshold.
+    """Return the curves of random qualities at a fixed threshold.
 
-    Samples, not comparisons, get the random numbers: comparisons that share a face fall
-    together, so the spread is the one a quality without information really has.
+    The samples get the random numbers, not the comparisons: comparisons that share a face are
+    discarded together, so the spread is that of a real quality without information.
 
     Args:
-        errors: (M,) which mated comparisons are rejected.
+        errors: (M,) bool, whether a mated comparison is rejected.
         first: (M,) indices of samples.
         second: (M,) indices of samples.
-        limits: of the areas.
-        shares: where the curves are read.
+        limits: L discard shares of the areas.
+        shares: G discard shares of the rates.
         draws: R, number of curves.
         how: see `pair_quality`.
-        seed: of the random numbers.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     samples = int(max(first.max(), second.max())) + 1
@@ -328,3 +337,54 @@ def random_discard(
     low, high = np.quantile(rates, [0.025, 0.975], axis=0)
     areas = np.array([[curve.area(limit) for limit in limits] for curve in curves])
     return RandomDiscard(np.asarray(shares), rates.mean(axis=0), low, high, areas)
+
+
+@dataclass(frozen=True)
+class Det:
+    """Detection error tradeoff: FNMR over FMR. The ROC is 1 - FNMR over FMR.
+
+    The points are the corners of a staircase, one for every distinct mated similarity: the least
+    FMR at each FNMR.
+
+    Attributes:
+        threshold: (D,) thresholds, ascending.
+        fmr: (D,) false match rates, descending.
+        fnmr: (D,) false non-match rates, ascending.
+        eer: equal error rate.
+    """
+
+    threshold: Floats
+    fmr: Floats
+    fnmr: Floats
+    eer: float
+
+
+def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
+    """Return the DET curve.
+
+    Args:
+        similarity: (M,) mated similarities, no NaN.
+        non_mated: non-mated comparisons. The FMR is exact from its `floor` up, and to the
+            precision of its histogram below.
+
+    Raises:
+        EvaluationError: no mated or no non-mated comparison.
+    """
+    values, counts = np.unique(as_floats(similarity, "similarities"), return_counts=True)
+    if not len(values) or np.isnan(values[-1]):
+        raise EvaluationError("a DET curve needs mated similarities, all of them numbers")
+    if not non_mated.total:
+        raise EvaluationError("a DET curve needs non-mated comparisons")
+    # between two mated similarities the FNMR is constant, the FMR falls from `highest` to `lowest`
+    rejects = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+    lowest = np.append(non_mated.count_above(values, equal=True), 0) / non_mated.total
+    highest = np.concatenate([[1.0], non_mated.count_above(values) / non_mated.total])
+    place = int(np.argmax(rejects >= lowest))
+    if place == 0 or rejects[place] <= highest[place]:
+        eer = rejects[place]
+    else:
+        over = max(rejects[place - 1], highest[place])
+        eer = (over + min(rejects[place], lowest[place - 1])) / 2
+    last = max(values[-1], non_mated.similarity[0] if len(non_mated.similarity) else -np.inf)
+    threshold = np.append(np.nextafter(values, -np.inf), last)
+    return Det(threshold, lowest, rejects, float(eer))

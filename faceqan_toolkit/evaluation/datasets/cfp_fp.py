@@ -1,37 +1,42 @@
-"""CFP-FP: frontal against profile faces, from the data set's own Protocol folder."""
+"""CFP-FP: frontal against profile faces."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from faceqan_toolkit.evaluation.datasets.base import (
+    Dataset,
+    IssueLog,
     ListBuilder,
-    Protocol,
     inner_path,
     numbered_lines,
     whole_number,
 )
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
-from faceqan_toolkit.evaluation.options import FACES
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 
 FOLDS = 10
 OFFICIAL_OF_A_KIND = 350
 OFFICIAL_PHOTOS = {"F": 5000, "P": 2000}
 
 
-def read_cfp_fp(root: Path) -> Protocol:
-    """Return the frontal-profile protocol of Celebrities in Frontal-Profile.
-
-    `Protocol/Pair_list_F.txt` and `_P.txt` number the frontal and the profile photos from 1:
-    `1 ../Data/Images/001/frontal/01.jpg`, relative to the folder of the list.
-    `Protocol/Split/FP/01` to `10` have `same.txt` and `diff.txt` with lines `frontal,profile`.
+@register_dataset(
+    "cfp-fp",
+    help="CFP-FP: ROOT holds the folders Protocol and Data.",
+    faces="largest",
+    root="`Protocol` and `Data`",
+    size="7,000 pairs, half mated, 10 folds; 5,000 frontal and 2,000 profile photos",
+    layout="`Protocol/Pair_list_F.txt` and `Pair_list_P.txt` number frontal and profile photos "
+    "from 1 (`1 ../Data/Images/001/frontal/01.jpg`, relative to the list's folder). "
+    "`Protocol/Split/FP/01` to `10` have `same.txt` and `diff.txt` with lines `frontal,profile`.",
+)
+def read_cfp_fp(root: Path) -> Dataset:
+    """Return Celebrities in Frontal-Profile.
 
     Args:
-        root: holds `Protocol` and `Data`.
+        root: folder with `Protocol` and `Data`.
     """
     root, log, builder = Path(root), IssueLog(), ListBuilder()
-    frontal = _photos(root, "F", log)
-    profile = _photos(root, "P", log)
+    photos = {which: _photos(root, which, log) for which in ("F", "P")}
     counts = {}
     for fold in range(FOLDS):
         for name, mated in (("same.txt", True), ("diff.txt", False)):
@@ -46,32 +51,31 @@ def read_cfp_fp(root: Path) -> Protocol:
                 if len(cells) != 2 or not all(cells):
                     log.add("malformed_row", "not 'frontal,profile', both from 1", shown, number)
                     continue
-                photos = frontal.get(cells[0] or 0), profile.get(cells[1] or 0)
-                if photos[0] is None or photos[1] is None:
-                    which, index = ("F", cells[0]) if photos[0] is None else ("P", cells[1])
-                    message = f"photo {index} is not in Pair_list_{which}.txt"
-                    log.add("unknown_sample", message, shown, number)
-                    continue
-                people = [_person(photo) for photo in photos if photo]
-                if (people[0] == people[1]) != mated:
-                    message = f"people {people[0]} and {people[1]} do not belong in {name}"
-                    log.add("contradicting_label", message, shown, number)
-                a, b = (
-                    builder.sample(photo, person)
-                    for photo, person in zip(photos, people, strict=True)
-                    if photo
-                )
-                builder.pair(a, b, mated, number, fold)
+                found = []
+                for index, (which, listed) in zip(cells, photos.items(), strict=True):
+                    if photo := listed.get(index or 0):
+                        found.append((photo, photo.split("/")[-3]))
+                    else:
+                        message = f"photo {index} is not in Pair_list_{which}.txt"
+                        log.add("unknown_sample", message, shown, number)
+                        break
+                else:
+                    (_, one), (_, other) = found
+                    if (one == other) != mated:
+                        message = f"people {one} and {other} do not belong in {name}"
+                        log.add("contradicting_label", message, shown, number)
+                    first, second = (builder.sample(*sample) for sample in found)
+                    builder.pair(first, second, mated, number, fold)
     _check_counts(counts, log)
     pairs = builder.pairs(FOLDS)
-    return Protocol(
+    return Dataset(
         "cfp_fp", root, tuple(builder.samples), builder.identities(pairs), pairs, FOLDS,
-        faces=FACES["cfp-fp"], photos="Data", log=log,
+        photos="Data", log=log,
     )  # fmt: skip
 
 
 def _photos(root: Path, which: str, log: IssueLog) -> dict[int, str]:
-    """Return the numbered photos of a list: paths relative to the root."""
+    """Return the photos of a list by number, as paths relative to the root."""
     shown = f"Protocol/Pair_list_{which}.txt"
     found: dict[int, str] = {}
     lines = numbered_lines(root / shown, shown, log)
@@ -82,17 +86,13 @@ def _photos(root: Path, which: str, log: IssueLog) -> dict[int, str]:
             message = "not 'index path', with a path of person/pose/photo below the data set"
             log.add("malformed_row", message, shown, number)
         elif key in found:
-            log.add("malformed_row", f"photo {key} is there twice", shown, number)
+            log.add("malformed_row", f"photo {key} is listed twice", shown, number)
         else:
             found[key] = inner
     if lines is not None and len(found) != OFFICIAL_PHOTOS[which]:
         message = f"{len(found)} photos; the official list has {OFFICIAL_PHOTOS[which]}"
         log.add("official_count", message, shown)
     return found
-
-
-def _person(path: str) -> str:
-    return path.split("/")[-3]
 
 
 def _check_counts(counts: dict[str, int], log: IssueLog) -> None:

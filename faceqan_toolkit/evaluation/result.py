@@ -1,4 +1,4 @@
-"""What the evaluation of quality methods on one data set is given, and what it finds."""
+"""Types of an evaluation: methods, operating points, curves, areas; and its summary as JSON."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
-from faceqan_toolkit.evaluation.edc import Area, Curve, RandomDiscard
+from faceqan_toolkit.evaluation.curves import Area, Curve, Det, RandomDiscard
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.verification import Accuracy, Det
+from faceqan_toolkit.evaluation.verification import Accuracy
 from faceqan_toolkit.rounding import exact_text, shortest_between
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
-"""Discard shares at which the summary states the FNMR."""
+"""Discard shares of the FNMR in the summary."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Method:
     """Qualities of the samples by one method.
 
     Attributes:
-        quality: (N,) larger is better; NaN for none.
-        kind: "quality", or "simple" for face size, sharpness and the like, drawn thinner.
-        note: a word for the outputs, e.g. "S" for the recogniser's own model, "C" for another.
+        quality: (N,) qualities, higher is better; NaN for none.
+        kind: "quality", or "simple" for face size, sharpness and so on, drawn thinner.
+        note: short note in results, e.g. "S" for the recogniser's own model, "C" for another one.
     """
 
     quality: ArrayLike
@@ -38,18 +38,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Point:
-    """An operating point and what it does before anything is discarded.
+    """An operating point and its error rates before discarding.
 
     Attributes:
-        kind: "fmr" or "fnmr", what the target is.
-        target: that rate.
-        threshold: comparisons with a greater similarity are accepted.
-        fmr: achieved false match rate; of an FNMR target to the histogram's precision where
-            not all non-mated comparisons were kept.
-        false_matches: behind it.
+        kind: kind of the target, "fmr" or "fnmr".
+        target: target rate.
+        threshold: similarity threshold; comparisons with a greater similarity are accepted.
+        fmr: achieved false match rate; below the kept similarities it is estimated.
+        false_matches: number of false matches.
         fnmr0: false non-match rate.
-        errors: false non-matches behind it.
-        warnings: where few errors stand behind a figure.
+        errors: number of false non-matches.
+        warnings: figures that rest on few errors.
     """
 
     kind: str
@@ -72,11 +71,11 @@ class Figures:
     """A method at one operating point.
 
     Attributes:
-        curve: the error-versus-discard curve; for "random" the mean of its draws.
-        areas: one for each limit.
-        intervals: of the raw areas, each or None.
-        normalised_intervals: of the normalised ones.
-        warnings: of this curve.
+        curve: error-versus-discard curve; for "random" the mean of the draws.
+        areas: area up to each limit.
+        intervals: interval of each raw area, or None.
+        normalised_intervals: interval of each normalised area, or None.
+        warnings: warnings about this curve.
     """
 
     curve: Curve
@@ -91,11 +90,11 @@ class MethodResult:
     """A method at all operating points.
 
     Attributes:
-        name: as given; "oracle" and "random" are the baselines.
-        kind: "quality" or "simple", as given; "oracle" and "random" for those.
-        note: as given.
-        missing: mated comparisons for which it has no quality.
-        figures: one for each point.
+        name: name of the method; "oracle" and "random" are baselines.
+        kind: "quality", "simple", "oracle" or "random".
+        note: see `Method`.
+        missing: number of mated comparisons without a quality.
+        figures: figures at each point.
     """
 
     name: str
@@ -107,23 +106,23 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything about one data set and recogniser.
+    """Result of the evaluation of one data set with one recogniser.
 
     Attributes:
-        dataset: name.
+        dataset: name of the data set.
         recogniser: name of the recognition model.
-        options: how it was made.
-        mated: mated comparisons behind the curves.
-        excluded: mated comparisons left out.
-        non_mated: non-mated comparisons behind the thresholds.
-        non_mated_missing: those without a similarity.
-        det: of the recogniser, comparisons without a similarity left out.
-        accuracy: of the recogniser over folds, if the protocol has any.
+        options: options of the evaluation.
+        mated: number of mated comparisons of the curves.
+        excluded: number of mated comparisons left out.
+        non_mated: number of non-mated comparisons of the thresholds.
+        non_mated_missing: number of non-mated comparisons without a similarity.
+        det: DET curve of the recogniser, without comparisons that have no similarity.
+        accuracy: accuracy of the recogniser over folds, if there are folds.
         points: operating points.
-        fnmr0_intervals: one for each point, or None.
-        methods: in the order given, then "random" and "oracle".
-        random: one for each point.
-        tests: between every two methods, at every point and limit.
+        fnmr0_intervals: interval of the FNMR before discarding at each point, or None.
+        methods: methods in the given order, then "random" and "oracle".
+        random: random baseline at each point.
+        tests: paired tests of every two methods, at every point and limit.
     """
 
     dataset: str
@@ -150,7 +149,7 @@ class Evaluation:
         """Return the index of an FMR target.
 
         Raises:
-            SettingsError: it was not evaluated.
+            SettingsError: this FMR was not evaluated.
         """
         for index, point in enumerate(self.points):
             if point.kind == "fmr" and point.target == fmr:
@@ -161,16 +160,16 @@ class Evaluation:
         """Return the index of a limit.
 
         Raises:
-            SettingsError: areas to that share were not taken.
+            SettingsError: no area ends at this share.
         """
         if share not in self.options.limits:
-            raise SettingsError(f"areas up to {share:g} were not taken on {self.title}")
+            raise SettingsError(f"the areas of {self.title} have no limit {share:g}")
         return self.options.limits.index(share)
 
     def rates(self, point: Point) -> tuple[str, str]:
-        """Return the achieved FMR and the FNMR before discarding of an operating point.
+        """Return the achieved FMR and the FNMR before discarding, as text.
 
-        As `--fmr` and `--fnmr-start` each chooses the same threshold again.
+        They have enough digits to give the same threshold again as `--fmr` or `--fnmr-start`.
         """
         decimals = max(0, 2 - math.floor(math.log10(point.fmr))) if point.fmr else 0
         next_fmr = (point.false_matches + 1) / self.non_mated
@@ -182,7 +181,7 @@ class Evaluation:
         """Return a method's result.
 
         Raises:
-            SettingsError: there is none of that name.
+            SettingsError: no method has this name.
         """
         for method in self.methods:
             if method.name == name:
@@ -190,7 +189,7 @@ class Evaluation:
         raise SettingsError(f"no method {name!r} on {self.title}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `summary.json` says of it: plain types, None for what does not exist."""
+        """Return the entry of `summary.json`: plain types, None for undefined values."""
         accuracy = self.accuracy
         return {
             "dataset": self.dataset,
@@ -255,7 +254,7 @@ class Evaluation:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of JSON's types."""
+    """Return a value with types of JSON only."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Quality scores that other tools wrote, in the formats the field uses."""
+"""Files of quality scores: those of other tools are read, FaceQAN's published pickle is written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import gzip
 import io
 import math
+import pickle
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
-from faceqan_toolkit.evaluation.matching import Match, match_paths, told_paths
-from faceqan_toolkit.evaluation.plain_pickle import load_plain
-from faceqan_toolkit.files import check_plain
-from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
+from faceqan_toolkit.evaluation.safe_pickle import load_pickle
+from faceqan_toolkit.files import check_plain, writing
+from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.runs.database import connect
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.text_files import to_utf8
@@ -34,42 +35,42 @@ PATH_COLUMNS = (
     "name",
 )  # fmt: skip
 QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
-"""Names of columns that are understood, in lower case; others must be given by name."""
+"""Known names of columns, in lower case; others must be given."""
 
 OFIQ_MEASURES = 28
-"""Measures of OFIQ's own configuration, UnifiedQualityScore first."""
+"""Number of measures in OFIQ's default configuration; UnifiedQualityScore is the first."""
 
 ACCEPTED = (
     f"one column named {', '.join(PATH_COLUMNS)}, and one named {', '.join(QUALITY_COLUMNS)}; "
-    "another score column is named as in NAME=FILE:COLUMN"
+    "NAME=FILE:COLUMN selects another score column"
 )
-"""Columns of a table, for messages."""
+"""Accepted columns, for messages."""
 
 ROUNDING = 1e-4
-"""Relative difference of scores of one photo that counts as none: batches change last digits."""
+"""Relative difference up to which two scores of a photo are equal: batches change last digits."""
 
 LARGEST = 4 << 30
-"""Bytes of a file, unpacked."""
+"""Maximum size of an unpacked file in bytes."""
 
 PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
-"""How a pickled dictionary begins: in protocol 2 and later, 0, and 1."""
+"""Start of a pickled dictionary, in protocols 2 and later, 0, and 1."""
 
 Row = tuple[str, int, float]
-"""Path as `paths.path_text` gives it, index of the face, quality or NaN."""
+"""Path as from `paths.path_text`, index of the face, quality or NaN."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """What a file says: a quality for each path.
+    """Quality scores of a file.
 
     Attributes:
-        name: the method's, as figures show it.
-        format: what the file was read as.
-        paths: (R,) each once, in the file's order.
-        values: (R,) float64, higher is better; NaN if the tool could give none.
-        duplicates: paths that stood there several times with equal values, up to `ROUNDING`.
-        conflicting: paths that stood there with different values; they are left out.
-        other_faces: how many rows were of a photo's further faces and did not count.
+        name: name of the method in results.
+        format: detected format of the file.
+        paths: (R,) paths without repetitions, in the file's order.
+        values: (R,) float64 scores, higher is better; NaN for photos without.
+        duplicates: paths that occur several times with equal scores, up to `ROUNDING`.
+        conflicting: paths that occur with different scores; they are left out.
+        other_faces: number of unused rows, of a photo's further faces.
     """
 
     name: str
@@ -81,7 +82,7 @@ class ScoreTable:
     other_faces: int = 0
 
     def remarks(self) -> list[str]:
-        """Return what was not taken as it stands in the file: a clause for each kind."""
+        """Return a clause for each kind of row that was not used as it is."""
         unscored = [self.paths[row] for row in np.flatnonzero(np.isnan(self.values))]
         told = told_paths(
             ("without a score in it", unscored),
@@ -96,10 +97,10 @@ class ScoreTable:
         """Return the scores of some samples.
 
         Args:
-            wanted: (N,) paths, `Protocol.paths` for instance.
+            wanted: (N,) paths of the samples, e.g. `Dataset.paths`.
 
         Returns:
-            (N,) float64, NaN for a sample without score; and how paths were matched.
+            (N,) float64, NaN for a sample without score; and the match of the paths.
         """
         match = match_paths(wanted, self.paths)
         return np.append(self.values, np.nan)[match.index], match
@@ -112,26 +113,25 @@ def read_scores(
     path_column: str | None = None,
     quality_column: str | None = None,
 ) -> ScoreTable:
-    """Return the scores in a file; its format is told by its content.
+    """Return the scores in a file; its content tells the format.
 
-    Understood are, packed with gzip or not: CSV with a header (ours, FaceQnet's, or with columns
-    that are named like `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path
-    and score without one (pyiqa), OFIQ's CSV, parquet, text with `path score` lines (CR-FIQA),
-    the pickle of the published FaceQAN code (eDifFIQA's, too); and a run folder. Text is UTF-8, or
-    what its byte order mark says.
+    Formats, packed with gzip or not: CSV with a header (this package's, FaceQnet's, or any with
+    columns of `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and score
+    without a header (pyiqa), OFIQ's CSV, parquet, lines of `path score` (CR-FIQA), the pickle of
+    the published FaceQAN code and of eDifFIQA; and run folders. Text is UTF-8, or in the encoding
+    of its byte order mark.
 
-    Of our own results with several faces in a photo the first with a quality counts: the largest.
-    A photo that OFIQ could not read or measure has no score: its row is `name;;`, or -1 stands in
-    the column with the name of the measure and ".scalar".
+    Of several faces in this package's results the first one with a quality is used: the largest.
+    In OFIQ's CSV the row `name;;`, or -1 in the measure's column ".scalar", means no score.
 
     Args:
-        file: the file or run folder.
-        name: see `ScoreTable`; the file's own if empty.
-        path_column: name of a table's column, if it is not one of `PATH_COLUMNS`.
-        quality_column: the same, of `QUALITY_COLUMNS`.
+        file: file or run folder.
+        name: name of the method; "" for the file's name.
+        path_column: column of the paths, if not one of `PATH_COLUMNS`.
+        quality_column: column of the scores, if not one of `QUALITY_COLUMNS`.
 
     Raises:
-        ScoresError: it cannot be read, or is not clear; the message tells file and line.
+        ScoresError: the file cannot be read, or its format is ambiguous; names file and line.
     """
     file = Path(file)
     try:
@@ -177,7 +177,7 @@ def _rows(
         _refuse_columns("a pickle", path_column, quality_column)
         return "pickle", list(_pickle_rows(data))
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError("a zip or .npz file holds no scores; embeddings are another option")
+        raise ValueError("a zip or .npz file holds no scores; give embeddings with --embeddings")
     text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
     if not (path_column or quality_column) and _is_text_row(first):
@@ -198,7 +198,7 @@ def _text_rows(text: str) -> Iterator[Row]:
             continue
         value = _number(cells[1]) if len(cells) == 2 else None
         if value is None:
-            raise ScoresError(f"line {number}: not a path, a space and a number")
+            raise ScoresError(f"line {number}: expected a path, a space and a number")
         yield path_text(cells[0].strip().replace("\\", "/")), 0, value
 
 
@@ -208,7 +208,7 @@ def _csv_rows(
     delimiter = max(",;\t", key=first.count)
     if not first.count(delimiter):
         raise ValueError(
-            "the first line has neither columns nor a path and a number. Accepted are lines of a "
+            "the first line is neither a header nor a path and a number. Accepted are lines of a "
             f"path and a number, and tables with a header: {ACCEPTED}"
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -217,7 +217,7 @@ def _csv_rows(
     if len(header) == 2 and _number(header[1]) is not None and not (path_column or quality_column):
         everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         return "csv without header", list(_cells_rows(_numbered(everything), 2, 0, 1))
-    if delimiter == ";" and header[0] == "Filename":
+    if delimiter == ";" and header[:1] == ["Filename"]:
         return "ofiq", list(_ofiq_rows(reader, header, path_column, quality_column))
     path, quality = _columns(header, path_column, quality_column)
     rows = _numbered(reader)
@@ -235,8 +235,8 @@ def _ofiq_rows(
 ) -> Iterator[Row]:
     """Yield the rows of OFIQSampleApp.
 
-    It ends its header, not its rows, with a semicolon. The row of a photo that it cannot read has
-    no measures, `name;;`; if that photo is the first one, the header names no measures.
+    Its header, but not its rows, ends with a semicolon. The row of an unreadable photo is `name;;`;
+    if the first photo is unreadable, the header has no measures.
     """
     if header[-1] == "":
         header.pop()
@@ -252,9 +252,9 @@ def _ofiq_rows(
                 cells += [""] * (len(header) - len(cells))
             elif unnamed and len(cells) != len(header):
                 raise ScoresError(
-                    f"line {line}: OFIQ could not read its first photo, so the header names no "
-                    f"measures, and these are not OFIQ's usual {OFIQ_MEASURES}; run OFIQ again "
-                    "with a readable photo first"
+                    f"line {line}: the header has no measures, because OFIQ could not read its "
+                    f"first photo, and the rows do not have OFIQ's default {OFIQ_MEASURES}; run "
+                    "OFIQ again with a readable photo first"
                 )
             yield line, cells
 
@@ -262,13 +262,13 @@ def _ofiq_rows(
 
 
 def _scalar(names: Sequence[str], quality: int) -> int | None:
-    """Return the column in which OFIQ's -1 says that a measure failed, if there is one."""
+    """Return the column of OFIQ in which -1 marks a failed measure, if there is one."""
     wanted = names[quality].removesuffix(".scalar") + ".scalar"
     return list(names).index(wanted) if wanted in names else None
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV reader that are not blank, with their line numbers."""
+    """Yield the non-blank rows of a CSV reader with their line numbers."""
     for cells in reader:
         if any(cell.strip() for cell in cells):
             yield reader.line_num, cells
@@ -287,11 +287,11 @@ def _cells_rows(
     for line, cells in rows:
         where = f"line {line}"
         if len(cells) != width and not (len(cells) == width + 1 and cells[-1] == ""):
-            raise ScoresError(f"{where}: {len(cells)} cells, not {width}")
+            raise ScoresError(f"{where}: {len(cells)} cells instead of {width}")
         text = cells[quality].strip()
         value = _number(text) if text else math.nan
         if value is None:
-            raise ScoresError(f"{where}: {text[:50]!r} is no number")
+            raise ScoresError(f"{where}: {text[:50]!r} is not a number")
         if scalar is not None and _number(cells[scalar]) == -1:
             value = math.nan
         if guarded:
@@ -299,10 +299,10 @@ def _cells_rows(
         else:
             shown = path_text(cells[path].strip().replace("\\", "/"))
         if not shown:
-            raise ScoresError(f"{where}: the path is missing")
+            raise ScoresError(f"{where}: no path")
         index = cells[face].strip() if face is not None else ""
         if index and not (index.isascii() and index.isdigit() and len(index) < 9):
-            raise ScoresError(f"{where}: {index[:50]!r} is no face's number")
+            raise ScoresError(f"{where}: {index[:50]!r} is not a face number")
         yield shown, int(index or 0), value
 
 
@@ -337,19 +337,19 @@ def _parquet_rows(
 
 
 def _pickle_rows(data: bytes) -> Iterator[Row]:
-    content = load_plain(data)
+    content = load_pickle(data)
     if not isinstance(content, dict):
-        raise ValueError("the pickle holds no dictionary of path and score")
+        raise ValueError("the pickle is not a dictionary of path and score")
     for path, value in content.items():
         shown = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
         number = _number(value) if isinstance(value, (int, float)) else None
         if not isinstance(shown, str) or number is None:
-            raise ValueError("the pickle is no dictionary of path and score")
+            raise ValueError("the pickle is not a dictionary of path and score")
         yield path_text(shown.replace("\\", "/")), 0, number
 
 
 def _run_rows(folder: Path) -> Iterator[Row]:
-    """Yield the rows of a run: of each photo those of its last attempt."""
+    """Yield the rows of a run, of each photo's last attempt."""
     with connect(ledger=read_run(folder)) as connection:
         cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
         while rows := cursor.fetchmany(10_000):
@@ -360,7 +360,7 @@ def _run_rows(folder: Path) -> Iterator[Row]:
 def _columns(
     names: Sequence[str], path_column: str | None, quality_column: str | None
 ) -> tuple[int, int]:
-    """Return where path and quality stand."""
+    """Return the indices of the path column and the quality column."""
     places = []
     for what, wanted, known in (
         ("path", path_column, PATH_COLUMNS),
@@ -373,22 +373,22 @@ def _columns(
         ]
         if len(fitting) != 1:
             there = ", ".join(filter(None, names))[:300]
-            problem = f"no column {wanted!r}." if wanted else f"which column is the {what}?"
-            raise ValueError(f"{problem} There are: {there}. Accepted are {ACCEPTED}")
+            problem = f"no column {wanted!r}" if wanted else f"cannot tell the {what} column"
+            raise ValueError(f"{problem}; found {there}. Accepted are {ACCEPTED}")
         places.append(fitting[0])
     return places[0], places[1]
 
 
 def _refuse_columns(what: str, path_column: str | None, quality_column: str | None) -> None:
-    """Raise ValueError if columns are named in what has none."""
+    """Raise ValueError if a column was given for a format without columns."""
     if path_column or quality_column:
         raise ValueError(f"{what} has no columns; leave {path_column or quality_column!r} out")
 
 
 def _number(value: str | float) -> float | None:
-    """Return a number or NaN; None for what is neither, infinity included.
+    """Return a number or NaN; None for infinity and text.
 
-    FaceQnet writes its numbers in brackets, as numpy prints arrays of one.
+    FaceQnet writes numbers in brackets, as numpy prints an array with one element.
     """
     if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
         value = value[1:-1]
@@ -404,7 +404,7 @@ def _equal(one: float, other: float) -> bool:
 
 
 def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
-    """Return one value a path: of its first face that has one."""
+    """Return a table with one value for each path: that of the first face with a value."""
     found: dict[str, tuple[int, float]] = {}
     duplicates: dict[str, None] = {}
     conflicting: dict[str, None] = {}
@@ -433,3 +433,29 @@ def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
         tuple(conflicting),
         other_faces,
     )
+
+
+def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
+    """Write the pickle of the published evaluation script, for existing notebooks.
+
+    It holds {path of the photo: quality}. The qualities are floats, which load with every version
+    of numpy; the published script writes numpy's own type.
+
+    Args:
+        target: pickle file; replaced if it exists.
+        root: folder of the photos, put before each path as given.
+        scores: quality of every photo by path (`paths.path_text`), not only of those in pairs.
+            Photos with NaN are left out.
+
+    Raises:
+        RunError: the file cannot be written.
+
+    Source: src/evaluation/xqlfw_eval.py of the published FaceQAN code.
+    """
+    content = {
+        str(root / path_from_text(path)): float(quality)
+        for path, quality in scores.items()
+        if quality == quality
+    }
+    with writing(target) as temporary:
+        temporary.write_bytes(pickle.dumps(content, protocol=4))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.evaluation.matching import BARE_NAME_SQL, RULES, bare_name, match_paths
+from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, RULES, bare_name, match_paths
 
 LFW = ["A_B/A_B_0001.jpg", "A_B/A_B_0002.jpg", "C_D/C_D_0001.jpg"]
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RefusedPickle
-from faceqan_toolkit.evaluation import plain_pickle
-from faceqan_toolkit.evaluation.plain_pickle import load_plain, read_plain
+from faceqan_toolkit.evaluation import safe_pickle
+from faceqan_toolkit.evaluation.safe_pickle import load_pickle, read_pickle
 
 PROTOCOLS = range(6)
 KEYS = st.one_of(st.text(), st.binary(), st.integers(), st.floats(allow_nan=False))
@@ -30,7 +30,7 @@ PLAIN = st.recursive(
 @settings(deadline=None)
 @given(PLAIN, st.sampled_from(PROTOCOLS))
 def test_plain_data_comes_back(value: Any, protocol: int) -> None:
-    assert load_plain(pickle.dumps(value, protocol)) == value
+    assert load_pickle(pickle.dumps(value, protocol)) == value
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -40,7 +40,7 @@ def test_arrays_come_back(protocol: int, dtype: str, shape: tuple[int, ...]) -> 
     array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
     for stored in (array, np.asfortranarray(array)):
         data = pickle.dumps([stored, stored], protocol)
-        first, second = load_plain(data)
+        first, second = load_pickle(data)
         assert first.dtype == pickle.loads(data)[0].dtype
         np.testing.assert_array_equal(first, stored)
         np.testing.assert_array_equal(second, stored)
@@ -48,7 +48,7 @@ def test_arrays_come_back(protocol: int, dtype: str, shape: tuple[int, ...]) -> 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_numpy_numbers_become_pythons(protocol: int) -> None:
-    loaded = load_plain(pickle.dumps({"a": np.float64(0.25), "b": np.bool_(True)}, protocol))
+    loaded = load_pickle(pickle.dumps({"a": np.float64(0.25), "b": np.bool_(True)}, protocol))
     assert loaded == {"a": 0.25, "b": True}
     assert [type(value) for value in loaded.values()] == [float, bool]
 
@@ -56,7 +56,7 @@ def test_numpy_numbers_become_pythons(protocol: int) -> None:
 def test_old_numpy() -> None:
     """Numpy 1 calls its inner modules `core`."""
     old = pickle.dumps([np.arange(3, dtype=np.uint8)], 2).replace(b"numpy._core", b"numpy.core")
-    assert load_plain(old)[0].tolist() == [0, 1, 2]
+    assert load_pickle(old)[0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_old_numpy() -> None:
 )
 def test_python_2(data: bytes) -> None:
     """What Python 2.7.18 writes for ["a\\xff\\n'", u"b\\u1234", True, 1L, {"c": 0.5}]."""
-    assert load_plain(data) == [b"a\xff\n'", "b\u1234", True, 1, {b"c": 0.5}]
+    assert load_pickle(data) == [b"a\xff\n'", "b\u1234", True, 1, {b"c": 0.5}]
 
 
 def test_an_array_of_python_2() -> None:
@@ -85,7 +85,7 @@ def test_an_array_of_python_2() -> None:
         b"(I1\n(I3\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\n"
         b"S'\\xff\\x00a'\ntb."
     )
-    assert load_plain(array).tolist() == [255, 0, 97]
+    assert load_pickle(array).tolist() == [255, 0, 97]
 
 
 class Command:
@@ -105,7 +105,7 @@ def test_a_command_is_refused_and_not_run(protocol: int, tmp_path: Path) -> None
     marker = tmp_path / "ran"
     data = pickle.dumps({"a.jpg": Command(f"echo > {marker}")}, protocol)
     with pytest.raises(RefusedPickle, match="refused"):
-        load_plain(data)
+        load_pickle(data)
     assert not marker.exists()
     pickle.loads(data)  # the attack is a real one
     assert marker.exists()
@@ -118,7 +118,7 @@ def test_a_command_is_refused_and_not_run(protocol: int, tmp_path: Path) -> None
 )  # fmt: skip
 def test_other_things_are_refused(value: Any) -> None:
     with pytest.raises(RefusedPickle):
-        load_plain(pickle.dumps([value], 4))
+        load_pickle(pickle.dumps([value], 4))
 
 
 @pytest.mark.parametrize(
@@ -147,45 +147,45 @@ def test_other_things_are_refused(value: Any) -> None:
 )
 def test_damaged_ones_are_refused(data: bytes) -> None:
     with pytest.raises(RefusedPickle):
-        load_plain(data)
+        load_pickle(data)
 
 
 def test_a_huge_memo_index_costs_no_memory() -> None:
     """Python's reader in C makes room for everything below it: 32 GB."""
-    assert load_plain(b"\x80\x02Nr\xff\xff\xff\x7f.") is None
+    assert load_pickle(b"\x80\x02Nr\xff\xff\xff\x7f.") is None
 
 
 def test_deep_nesting() -> None:
     """To hash such a tuple, as a key of a dictionary, would end the process."""
     deep = b")" + b"\x85" * 200_000
-    value = load_plain(b"\x80\x02" + deep + b".")
+    value = load_pickle(b"\x80\x02" + deep + b".")
     assert len(value) == 1
     for data in (b"}" + deep + b"Ns.", b"}(" + deep + b"Nu.", b"(" + deep + b"Nd."):
         with pytest.raises(RefusedPickle):
-            load_plain(b"\x80\x02" + data)
+            load_pickle(b"\x80\x02" + data)
 
 
 def test_references_are_not_expanded() -> None:
     """Lists of twice the list before: 2**200 values if they were."""
     level = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(200))
-    assert len(load_plain(b"\x80\x02" + level + b".")) == 2
+    assert len(load_pickle(b"\x80\x02" + level + b".")) == 2
 
 
 def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.bin").write_bytes(pickle.dumps([1, 2]))
-    assert read_plain(tmp_path / "a.bin") == [1, 2]
-    monkeypatch.setattr(plain_pickle, "LARGEST", 10)
+    assert read_pickle(tmp_path / "a.bin") == [1, 2]
+    monkeypatch.setattr(safe_pickle, "LARGEST", 10)
     with pytest.raises(RefusedPickle, match="more than"):
-        read_plain(tmp_path / "a.bin")
+        read_pickle(tmp_path / "a.bin")
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_data_or_a_refusal(tail: bytes) -> None:
     with contextlib.suppress(RefusedPickle):
-        load_plain(b"\x80\x04" + tail)
+        load_pickle(b"\x80\x04" + tail)
     with contextlib.suppress(RefusedPickle):
-        load_plain(tail)
+        load_pickle(tail)
 
 
 @settings(deadline=None)
@@ -196,4 +196,4 @@ def test_any_damage_gives_data_or_a_refusal(data: st.DataObject) -> None:
     length = data.draw(st.integers(0, 3))
     broken = whole[:place] + data.draw(st.binary(max_size=3)) + whole[place + length :]
     with contextlib.suppress(RefusedPickle):
-        load_plain(broken)
+        load_pickle(broken)
