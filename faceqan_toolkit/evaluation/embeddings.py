@@ -140,7 +140,7 @@ class EmbeddingCache:
     def complete(
         self,
         load: Callable[[], Embedder],
-        advance: Callable[[int], None] = lambda number: None,
+        advance: Callable[[int], object] = lambda number: None,
         *,
         device: str = "auto",
     ) -> Vectors:
