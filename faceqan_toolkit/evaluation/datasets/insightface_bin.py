@@ -14,7 +14,7 @@ from faceqan_toolkit.evaluation.datasets.issues import IssueLog
 from faceqan_toolkit.evaluation.plain_pickle import LARGEST, read_plain
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.decode import decode_bytes
-from faceqan_toolkit.photos.names import told_extension
+from faceqan_toolkit.photos.members import told_extension
 from faceqan_toolkit.types import Pixels
 from faceqan_toolkit.wording import reason_of
 

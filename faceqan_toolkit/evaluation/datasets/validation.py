@@ -19,7 +19,7 @@ from faceqan_toolkit.evaluation.datasets.insightface_bin import pixels
 from faceqan_toolkit.evaluation.datasets.issues import KEPT_OF_A_KIND, SEVERITY, Issue, IssueLog
 from faceqan_toolkit.files import is_file
 from faceqan_toolkit.paths import path_from_text, path_text, printable
-from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
 
 
 @dataclass(frozen=True)
