@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from faceqan_toolkit.api import Run, align, detect, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.load import load_model
     from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality.faceqan import FaceQAN
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "align",
     "detect",
+    "load_model",
     "merge",
     "open_run",
     "run",
@@ -47,6 +49,7 @@ _HOMES = {
     "Run": "api",
     "align": "api",
     "detect": "api",
+    "load_model": "models.load",
     "merge": "api",
     "open_run": "api",
     "run": "api",

@@ -118,28 +118,25 @@ EXAMPLES = [
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch) -> None:
-    """Where examples are typed: a checkout that has a run of two faces."""
+    """Make a checkout, in which examples are typed."""
     for name in ("samples", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
-    faces = [face(tmp_path / "photos", f"{quality}.jpg", quality) for quality in (0.4, 0.7)]
-    write_run(tmp_path / "run", faces)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.usefixtures("checkout")
-def test_the_example_of_reading_a_run(capsys) -> None:
-    (example,) = [case.values[0] for case in EXAMPLES if "read_run(" in case.values[0]]
-    exec(compile(example, "an example", "exec"), {})
-    assert capsys.readouterr().out == "1 0.7.jpg 0.7\n2 0.4.jpg 0.4\n"
-
-
-@pytest.mark.usefixtures("checkout")
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_run(example: str, capsys) -> None:
+def test_examples_run(example: str, tmp_path: Path, capsys) -> None:
+    if "open_run(" in example:
+        faces = [face(tmp_path / "photos", f"ann/{quality}.jpg", quality) for quality in (0.4, 0.7)]
+        write_run(tmp_path / "run", faces)
     exec(compile(example, "an example", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert "None" not in lines[0]
+    if "open_run(" in example:
+        assert lines == ["1 ann/0.7.jpg 0.7", "2 ann/0.4.jpg 0.4"]
+        assert (tmp_path / "kept/ann/0.7.jpg").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
@@ -142,10 +143,21 @@ pickle_option = click.option(
     help="Score every photo and write the published evaluation script's pickle.",
 )  # fmt: skip
 
+EXAMPLES = {
+    "lfw": "evaluate lfw LFW -o out",
+    "xqlfw": "evaluate xqlfw XQLFW -o out",
+    "cfp-fp": "evaluate cfp-fp CFP -o out",
+    "bin": "evaluate bin lfw.bin -o out",
+    "ijbc": "evaluate ijbc IJBC -o out",
+    "pairs": "evaluate pairs photos --pairs pairs.csv -o out",
+    "folders": "evaluate folders people -o out",
+}
+"""Arguments that show how each protocol is used."""
+
 COMMON = (input_options, curve_options, model_options)
 
 
-@click.group("evaluate")
+@click.group("evaluate", cls=Group)
 def command() -> None:
     """Do quality scores predict recognition errors? Error-versus-discard curves.
 
@@ -156,7 +168,7 @@ def command() -> None:
 
 def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
     """Return a decorator that makes the command of a protocol."""
-    return stack(command.command(name), root_argument, *COMMON, *extra)
+    return stack(command.command(name, example=EXAMPLES[name]), root_argument, *COMMON, *extra)
 
 
 def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:
@@ -233,7 +245,7 @@ def folders(root: Path, **chosen: Any) -> None:
     _run("folders", root, chosen)
 
 
-@command.command("validate")
+@command.command("validate", example="evaluate validate lfw LFW")
 @click.argument("protocol", type=click.Choice(PROTOCOLS))
 @root_argument
 @pairs_option
@@ -249,7 +261,7 @@ def validate(
         raise click.exceptions.Exit(1)
 
 
-@command.command("agree")
+@command.command("agree", example="evaluate agree run other.csv")
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
 @click.option(
@@ -271,7 +283,7 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
     evaluate_tools.agree(first, second, output, top, as_json=as_json)
 
 
-@command.command("grid")
+@command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
 @click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True,

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.choices import FORMATS
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("rank")
+@click.command("rank", cls=Command, example="rank run --bottom 20")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[RUN_B]", required=False, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")

@@ -74,10 +74,7 @@ def _already_decoded(source: PhotoSource, content: DecodedImage, max_pixels: int
     image = content.image
     width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
     _check_pixels(width, height, max_pixels)
-    try:
-        data, state = content.read()
-    except Exception as error:  # Pillow decodes a file when it is first looked at
-        raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
+    data, state = content.read()
     state = replace(state, sha256=hashlib.sha256(data).hexdigest())
     if not isinstance(image, Image.Image):
         if 0 in image.shape:

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Pixels
+from faceqan_toolkit.wording import first_line
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
 """A path, an encoded image, a Pillow image, or an array.
@@ -53,8 +54,15 @@ class DecodedImage:
         return FileState(len(self.read()[0]), 0)
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return its samples, row by row."""
-        data = self.image.tobytes()
+        """Return its samples, row by row.
+
+        Raises:
+            UnreadablePhoto: Pillow decodes a file when it is first looked at, and could not.
+        """
+        try:
+            data = self.image.tobytes()
+        except Exception as error:  # decoders raise anything on damaged files
+            raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
         return data, FileState(len(data), 0)
 
 

@@ -263,7 +263,7 @@ class Ranking:
 
     def export(
         self,
-        target: Path,
+        target: Path | str,
         file_format: str,
         *,
         top: int | None = None,
@@ -283,7 +283,7 @@ class Ranking:
         Raises:
             RunError: it cannot be written.
         """
-        with exporting(target) as temporary:
+        with exporting(Path(target)) as temporary:
             if file_format == "pickle":
                 qualities = self._qualities(top, bottom)
                 temporary.write_bytes(pickle.dumps(qualities))
