@@ -185,7 +185,7 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     if np.isnan(faces.values["quality"]).all():
         return {}
     settings = faces.run.content["settings"]
-    name = METHOD_NAMES[settings["method"]]
+    name = METHOD_NAMES.get(settings["method"], settings["method"])
     if settings["method"] == "faceqan" and settings["preset"] != "exact":
         name += f" {settings['preset']}"
     if settings.get("eps_mode") == "contrast":
