@@ -20,7 +20,7 @@ SECTIONS = {
         "template", "crop-size",
     ),
     "Quality": (
-        "model", "quality-model", "method", "copies", "eps-mode", "refine", "refine-at", "hints",
+        "model", "quality-model", "method", "copies", "eps-mode", "hints",
         "calibration", "min-percentile", "per-identity", "min-per-identity", "per-window",
         "drop-status", "by", "like-published",
     ),
