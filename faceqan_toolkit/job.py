@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -191,11 +191,11 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
     """
     if "quality" not in settings.stages:
         return "", {}
-    found = find_model(settings.model, settings.model_options)
+    found = find_model(settings.model.name, settings.model.options)
     weights = found.weights(settings.preset)
     if settings.method != "faceqan":
         # other methods work with some models only, and check that when they are made
-        make_estimator(replace(settings, device="cpu"), found.load())
+        make_estimator(settings.replace(device="cpu"), found.load())
     if settings.preset == "instant":
         tell(Note(f"preset instant: {head_of(found.name).notice}"))
     if found.entry is not None:

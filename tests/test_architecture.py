@@ -19,7 +19,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 ROOMS = [
     {"paths", "text_files", "wording", "cells", "choices", "rounding", "differences", "errors"},
-    {"types", "events", "geometry", "methods"},
+    {"types", "events", "geometry", "fields", "registry"},
     {"files", "settings", "weights", "device", "cores", "workers", "allocator", "process_wide"},
     {"photos"},
     {"alignment", "models"},

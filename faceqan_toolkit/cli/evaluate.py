@@ -11,22 +11,23 @@ import click
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
+from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets, dataset_names
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
-    FACES,
     FIGURE_FORMATS,
     FTE_RULES,
     PAIR_QUALITIES,
-    PROTOCOLS,
     TEMPLATE_QUALITIES,
     EvaluationOptions,
 )
+from faceqan_toolkit.settings import ModelSettings, QualitySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 DEFAULTS = EvaluationOptions()
+DATASETS = builtin_datasets()
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
@@ -99,7 +100,7 @@ model_options = stack(
         help="Recognition model whose errors are counted.",
     ),
     click.option(
-        "--quality-model", metavar="MODEL", default=options.DEFAULTS["model"], show_default=True,
+        "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
         help="Recognition model that the quality is measured with.",
     ),
     click.option(
@@ -108,7 +109,7 @@ model_options = stack(
     ),
     options.method_options,
     click.option(
-        "--noise-seed", type=int, default=options.DEFAULTS["seed"], show_default=True,
+        "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
         help="Of the attack's noise.",
     ),
     options.attack_options,
@@ -126,9 +127,11 @@ aligned_option = click.option(
 
 def photo_options(name: str) -> Callable[[F], F]:
     """Return the options for photos in which faces are to be found, with a protocol's defaults."""
+    faces = DATASETS[name].faces
+    assert faces is not None
     return stack(
         aligned_option,
-        options.faces_option(FACES[name]),
+        options.faces_option(faces),
         options.detector_options,
         options.alignment_options,
     )
@@ -246,7 +249,7 @@ def folders(root: Path, **chosen: Any) -> None:
 
 
 @command.command("validate", example="evaluate validate lfw LFW")
-@click.argument("protocol", type=click.Choice(PROTOCOLS))
+@click.argument("protocol", type=click.Choice(dataset_names()))
 @root_argument
 @pairs_option
 @options.identity_option

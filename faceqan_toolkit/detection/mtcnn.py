@@ -18,7 +18,9 @@ found exactly as without this.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -29,8 +31,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from faceqan_toolkit.allocator import keep_freed_buffers
+from faceqan_toolkit.detection.base import (
+    SMALLEST_FACE,
+    Array,
+    PhotoDetector,
+    best,
+    contained,
+    distinct,
+    halved,
+)
 from faceqan_toolkit.detection.facenet_weights import load_weights
 from faceqan_toolkit.detection.proposals import CELL, STRIDE, ProposalNet, normalised, stripes
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.workers import serial_workers
 
@@ -63,13 +76,8 @@ WHOLE = (0.9, 1.1, 1.3, 1.5)
 """Sides of windows about the picture's middle, in units of its longer side: the picture may be a
 face and nothing else, of which P-Net often finds no part that looks like a whole."""
 
-OVERLAP = 0.7
-"""Two faces are one if they share more than this part of the smaller box."""
-
 CPU_PIXELS, GPU_PIXELS = 1 << 16, 1 << 20
 """Pixels a network looks at at once: what stays in a processor's cache, or fills a GPU."""
-
-Array = NDArray[np.float32]
 
 
 class Judgement(NamedTuple):
@@ -284,14 +292,6 @@ class MTCNN:
         )
 
 
-def halved(pixels: Pixels) -> Pixels:
-    """Return a picture of at least 2x2 pixels at half its size, an odd last row left out."""
-    height, width = (side // 2 for side in pixels.shape[:2])
-    # of an even size halving is exact, and quick
-    even = pixels[: 2 * height, : 2 * width]
-    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _halves(pixels: Pixels) -> list[Pixels]:
     """Return a picture and its copies of half the size, a quarter, and so on."""
     halves = [pixels]
@@ -398,26 +398,13 @@ def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
 
 def _joined(faces: Detections, more: Detections) -> Detections:
     """Return faces and those of more that none of them is already."""
-    new = [index for index, box in enumerate(more.boxes) if not _contained(faces.boxes, box).any()]
+    new = [index for index, box in enumerate(more.boxes) if not contained(faces.boxes, box).any()]
     more = _selected(more, np.array(new, np.int64))
     return Detections(
         np.concatenate([faces.boxes, more.boxes]),
         np.concatenate([faces.confidences, more.confidences]),
         np.concatenate([faces.landmarks, more.landmarks]),
     )
-
-
-def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
-    """Return which boxes non-maximum suppression keeps, best first.
-
-    Args:
-        boxes: (N, 4) corners.
-        scores: (N,), above 0.
-        overlap: intersection over union from which on only the better one is kept.
-    """
-    corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
-    kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
-    return np.asarray(kept, dtype=np.int64)
 
 
 def _moved(boxes: Array, offsets: Array, *, extent: int) -> Array:
@@ -434,26 +421,59 @@ def _squared(boxes: Array) -> Array:
     return np.column_stack([corners, corners + side, boxes[:, 4]])
 
 
-def distinct(boxes: Array) -> list[int]:
-    """Return boxes, best first, without those that a better one overlaps by most of either.
+class MTCNNDetector(PhotoDetector):
+    """MTCNN with facenet-pytorch's networks, its traps closed.
+
+    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
+    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
+    for them as they are.
 
     Args:
-        boxes: (N, 5) corners and scores.
+        settings: only `settings.detection` matters; `one_based` also treats the photo's edges as
+            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
+        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
+            an operator there.
     """
-    waiting = np.argsort(-boxes[:, 4], kind="stable")
-    kept = []
-    while waiting.size:
-        best, waiting = int(waiting[0]), waiting[1:]
-        kept.append(best)
-        waiting = waiting[~_contained(boxes[waiting], boxes[best])]
-    return kept
 
+    certain = 0.999
 
-def _contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes share more than `OVERLAP` of the smaller of the two with a box."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:4], boxes[:, 2:4])
-    shared = (high - low + 1).clip(0).prod(axis=1)
-    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
-    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        super().__init__(settings)
+        self.networks = MTCNN("cpu" if device.type == "mps" else device)
+        self._own = threading.local()
+        if self.networks.device.type == "cpu":
+            keep_freed_buffers()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what MTCNN finds."""
+        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        finest = float(min(SMALLEST_FACE, self.settings.min_face))
+        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
+        with self._own_stream():
+            found = self.networks.detect(
+                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
+            )
+        offset = np.float32(0 if self.settings.one_based else 1)
+        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Have a GPU not queue this thread's work behind that of the thread that scores."""
+        device = self.networks.device
+        if device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
+
+    def _levels_to_skip(self, finest: float, wanted: float) -> int:
+        """Return how many of the image pyramid's finest levels hold no face that counts.
+
+        Args:
+            finest: face size of the finest level, pixels at working resolution.
+            wanted: smallest face that counts, pixels at working resolution.
+        """
+        skipped = 0
+        # one finer level than seems needed: the best candidate often comes from there
+        while finest / FACTOR ** (skipped + 2) <= wanted:
+            skipped += 1
+        return skipped
