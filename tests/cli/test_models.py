@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from faceqan_toolkit.models.architectures import build_backbone, official
-from tests.cli.test_align_and_score import read_csv
+from tests.cli.jobs import read_csv
 from tests.conftest import SAMPLES, CommandLine
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
