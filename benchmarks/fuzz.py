@@ -159,8 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.sinks.recordio import RecordWriter
-    from faceqan_toolkit.results.sinks.samples import Sample
+    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -418,7 +417,7 @@ def landmarks(folder: Path) -> None:
 
 @target("groups.csv", seeds=lambda: [text("path,sex,age", "a.jpg,f,30", "'=b.jpg,,", '"c,d",m,2')])
 def groups(folder: Path) -> None:
-    from faceqan_toolkit.results.grouping import _read_groups
+    from faceqan_toolkit.results.groups import _read_groups
 
     _read_groups(folder / "groups.csv", "sex")
 
@@ -439,8 +438,8 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
+    from faceqan_toolkit.results.actions import put_back
     from faceqan_toolkit.results.manifest import Manifest
-    from faceqan_toolkit.results.transfer import put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")
@@ -477,7 +476,7 @@ def evaluation(folder: Path) -> None:
 @target("shards.json", seeds=lambda: [json.dumps({"shards": {"000.tar": {
     "selection": "ab", "photos": 1, "errors": [], "bytes": [512]}}}).encode()])  # fmt: skip
 def exported_shards(folder: Path) -> None:
-    from faceqan_toolkit.results.sinks.export import _read_index
+    from faceqan_toolkit.results.training_set import _read_index
 
     _read_index(folder)
 

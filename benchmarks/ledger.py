@@ -184,13 +184,13 @@ def report(run: RunInfo, work: Path) -> object:
 
 
 def group_by(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.results.grouping import summarise
+    from faceqan_toolkit.results.groups import summarise
 
     return summarise(run, below=0.5)
 
 
 def compare(run: RunInfo, work: Path) -> object:
-    from faceqan_toolkit.results.comparing import RunComparison
+    from faceqan_toolkit.results.comparison import RunComparison
 
     return RunComparison(run, read_run(work / "other")).summary(10)
 

@@ -16,7 +16,7 @@ from faceqan_toolkit.photos.find import stream_photos
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.results.calibration import Calibration
 from faceqan_toolkit.results.filtering import Rules
-from faceqan_toolkit.results.grouping import Grouping
+from faceqan_toolkit.results.groups import Grouping
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.results.merging import check_alike
 from faceqan_toolkit.results.merging import merge as merge_runs

@@ -200,7 +200,7 @@ def _value(option: click.Option, value: Any, where: str) -> Any:
 
 def _refuse(name: str, value: Any, where: str) -> None:
     """Refuse what runs code or sends photos elsewhere, in a file that nobody named."""
-    from faceqan_toolkit.models.factories import is_factory
+    from faceqan_toolkit.models.registry import is_factory
 
     if name == "ray-address" or is_factory(str(value)):
         raise click.UsageError(

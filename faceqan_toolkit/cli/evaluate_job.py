@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import click
 import numpy as np
-from filelock import FileLock, Timeout
 
 from faceqan_toolkit.cli import SOME_FAILED, options
 from faceqan_toolkit.cli.evaluate_inputs import (
@@ -42,12 +41,13 @@ from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.output import write_evaluation
 from faceqan_toolkit.evaluation.run_faces import RunFaces, read_run_faces
 from faceqan_toolkit.evaluation.summary import Method
+from faceqan_toolkit.files import lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, setting_names
-from faceqan_toolkit.wording import counted, reason_of
+from faceqan_toolkit.wording import counted
 
 SETTINGS = {*setting_names(), "detector_option", "method_option"}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
@@ -406,20 +406,11 @@ def _locked(output: Path) -> Iterator[None]:
     Raises:
         RunError: it cannot be used, or another process does.
     """
-    lock = FileLock(output / ".lock")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"another process is writing to {output}; wait for it, or take another -o"
-        ) from None
-    except OSError as error:
-        raise RunError(f"cannot use {output}: {reason_of(error)}") from error
+    held = lock(output / ".lock", output)
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 _MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")

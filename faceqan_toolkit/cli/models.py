@@ -124,8 +124,8 @@ def add(
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
-    model, embedder = installed.add(name, file, folder, given, licence)
     tell = Reporter()
+    model, embedder = installed.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
         tell.note(note)

@@ -17,7 +17,6 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.types import Record
 from faceqan_toolkit.wording import counted
 
@@ -30,16 +29,17 @@ class Progress:
     Args:
         total: number of things to do.
         unit: noun for one of them.
+        quiet: show nothing.
 
     Attributes:
         done: number of things done so far.
         failed: number of records without a result so far.
     """
 
-    def __init__(self, total: int, unit: str = "photo") -> None:
+    def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:
         self.total, self.done, self.failed = total, 0, 0
         self._unit = unit
-        console = Console(stderr=True, quiet=not Reporter().shows_tables)
+        console = Console(stderr=True, quiet=quiet)
         self._started = self._logged = time.monotonic()
         self._task: TaskID | None = None
         self._bar = Bar(

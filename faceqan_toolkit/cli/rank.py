@@ -59,7 +59,7 @@ def command(
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli import rank_job
     from faceqan_toolkit.cli.export import Exports
-    from faceqan_toolkit.results.grouping import Grouping
+    from faceqan_toolkit.results.groups import Grouping
 
     if group_by is None and (groups is not None or below is not None):
         raise SettingsError("--groups and --below go with --group-by")

@@ -153,7 +153,7 @@ class Reporter:
     def _show_started(self, total: int, unit: str = "photo") -> None:
         from faceqan_toolkit.cli.progress import Progress
 
-        self._progress = Progress(total, unit)
+        self._progress = Progress(total, unit, quiet=not self.shows_tables)
         self._progress.__enter__()
 
     def _show_loaded(self, workers: int = 0) -> None:

@@ -14,8 +14,8 @@ from faceqan_toolkit.cli.tables import Cell, Column, print_rows, print_table
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, below_thresholds
-from faceqan_toolkit.results.comparing import Comparison
-from faceqan_toolkit.results.grouping import GroupSummary
+from faceqan_toolkit.results.comparison import Comparison
+from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs.folder import RunInfo

@@ -17,9 +17,9 @@ from rich.console import Console
 from faceqan_toolkit.cli.exit_codes import SOME_FAILED
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.results.actions import Outcome
+from faceqan_toolkit.results.copying import THERE
 from faceqan_toolkit.results.manifest import COLUMNS
-from faceqan_toolkit.results.placing import THERE
-from faceqan_toolkit.results.transfer import Outcome
 
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
@@ -46,10 +46,8 @@ def show(outcomes: Iterable[Outcome], tell: Print, *, what: str, dry: bool) -> N
         _print_row(COLUMNS)
     try:
         # no spinner between lines of data
-        no_spinner = tell is not print_nothing or not (
-            reporter.shows_tables and console.is_terminal
-        )
-        with nullcontext() if no_spinner else console.status("") as status:
+        spins = tell is print_nothing and console.is_terminal and reporter.shows_tables
+        with console.status("") if spins else nullcontext() as status:
             for outcome in outcomes:
                 entry = outcome.entry
                 decision = entry.decision

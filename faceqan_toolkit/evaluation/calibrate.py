@@ -30,8 +30,8 @@ from faceqan_toolkit.results.calibration import (
     write_calibration,
 )
 from faceqan_toolkit.results.identities import IdentityRule, main_faces
+from faceqan_toolkit.results.model_of_run import model_of
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.results.run_model import model_of
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted
 

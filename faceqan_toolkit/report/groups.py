@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from faceqan_toolkit.results.grouping import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
 from faceqan_toolkit.rounding import rounded_down
 from faceqan_toolkit.runs.folder import RunInfo
 
@@ -75,7 +75,7 @@ def page_groups(run: RunInfo, grouping: Grouping, below: float | None, *, follow
         follow: the page holds all rows.
 
     Raises:
-        RunError, SettingsError: as `grouping.summarise`.
+        RunError, SettingsError: as `groups.summarise`.
     """
     summaries = summarise(run, grouping, below=below)
     listed = summaries[:GROUP_LIMIT]

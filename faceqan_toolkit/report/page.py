@@ -26,7 +26,7 @@ from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
 from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.results.calibration import below_thresholds
-from faceqan_toolkit.results.grouping import Grouping
+from faceqan_toolkit.results.groups import Grouping
 from faceqan_toolkit.results.ranking import PARTS, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
@@ -87,7 +87,7 @@ def write_report(
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
             are wanted of a run without scores.
-        SettingsError: `below` is not finite, or groups cannot be made (`grouping.summarise`).
+        SettingsError: `below` is not finite, or groups cannot be made (`groups.summarise`).
     """
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     page.compare(grouping, below)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.results.grouping import by_file
+from faceqan_toolkit.results.groups import by_file
 from faceqan_toolkit.results.ranking import MAIN_FACES
 from faceqan_toolkit.runs.database import connect, fetch_dicts, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
+from faceqan_toolkit.results.copying import place_below
 from faceqan_toolkit.results.crops import crop_file
-from faceqan_toolkit.results.placing import place_below
 from faceqan_toolkit.runs.database import FETCHED, attach, copy_rows, fetch_value, open_database
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import JOINED_ROWS, ROW_GROUP, completed
@@ -166,7 +166,8 @@ def _take_records(
         copy_rows(
             database,
             f"""SELECT * FROM run_{number}_attempts AS rows
-            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path""",
+            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path
+            ORDER BY path, attempt, face""",  # a join of several threads keeps no order
             kept,
             "parquet",
         )

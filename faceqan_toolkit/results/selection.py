@@ -13,11 +13,11 @@ from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.events import Listener, Message, Note, silent
 from faceqan_toolkit.files import absolute, is_file
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.results.actions import Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.results.calibration import read_calibration
 from faceqan_toolkit.results.filtering import Rules, decide, people_of
 from faceqan_toolkit.results.manifest import Manifest
-from faceqan_toolkit.results.sinks.export import SHARD_SIZE, Export
-from faceqan_toolkit.results.transfer import Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted
 
@@ -192,13 +192,17 @@ def calibrated_quality(
 
 
 def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
-    """Yield the files that a manifest says were moved, as they are put back.
+    """Return an iterator over the files that a manifest says were moved, as they are put back.
 
     Raises:
         RunError: the manifest cannot be used.
     """
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")
+    return _undo(path, dry, tell)
+
+
+def _undo(path: Path, dry: bool, tell: Listener) -> Iterator[Outcome]:
     with Manifest(absolute(path), dry=dry) as manifest:
         left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
         if left:

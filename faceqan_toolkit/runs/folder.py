@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import check_text, read_text, refuse_links, write_text
+from faceqan_toolkit.files import check_text, lock, read_text, refuse_links, write_text
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.runs.ledger import Ledger, as_table
@@ -178,7 +177,6 @@ class RunWriter:
         self._flushed = time.monotonic()
         self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
-        self._lock = FileLock(folder / ".lock")
         check_text(folder)
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
@@ -330,11 +328,7 @@ class RunWriter:
                     f"{folder} holds other files and is not a run folder; choose another"
                 )
             (folder / "records").mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"another process is writing to {folder}; wait for it, or take another folder"
-            ) from None
+            self._lock = lock(folder / ".lock", folder)
         except OSError as error:
             raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
 

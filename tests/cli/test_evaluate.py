@@ -148,7 +148,7 @@ def test_lfw_equals_brute_force(lfw, done) -> None:
     got = found["methods"]["face size"]["targets"]["0.3"]["pauc"]["0.2"]["raw"]
     assert got == pytest.approx(expected["pauc"], rel=0.01, abs=1e-9)
     assert "FaceQAN instant (S)" in told.stdout
-    assert "Careful" in told.stderr
+    assert "Warning: FMR" in told.stderr
     assert "crops/s" in told.stderr
     made = json.loads((out / "summary.json").read_text())["made_by"]
     assert made["command"].startswith("faceqan-toolkit evaluate lfw LFW -o OUT --preset instant")

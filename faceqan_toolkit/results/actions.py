@@ -16,10 +16,7 @@ from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.photos.names import extension
-from faceqan_toolkit.results.crops import crop_file
-from faceqan_toolkit.results.filtering import Decision
-from faceqan_toolkit.results.manifest import Entry, Manifest
-from faceqan_toolkit.results.placing import (
+from faceqan_toolkit.results.copying import (
     OCCUPIED,
     PENDING,
     THERE,
@@ -31,6 +28,9 @@ from faceqan_toolkit.results.placing import (
     place_below,
     place_content,
 )
+from faceqan_toolkit.results.crops import crop_file
+from faceqan_toolkit.results.filtering import Decision
+from faceqan_toolkit.results.manifest import Entry, Manifest
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.types import Content, FileState
 from faceqan_toolkit.wording import reason_of

@@ -1,4 +1,4 @@
-"""Summaries of a run by group: whose faces are better, and who is discarded more. No torch."""
+"""Quality statistics of a run by group, and the share of each group below a threshold. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pyarrow as pa
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_plain
-from faceqan_toolkit.results.intervals import difference, wilson
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.database import connect, copy_rows, exporting, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
@@ -24,17 +23,20 @@ from faceqan_toolkit.wording import reason_of
 
 FOLDER = "folder"
 
+Z95 = 1.959963984540054
+"""97.5th percentile of the standard normal distribution."""
+
 
 @dataclass(frozen=True)
 class Grouping:
-    """What photos are grouped by.
+    """How photos are assigned to groups.
 
     Attributes:
-        by: a column of `file`; without that file "folder", a photo's own.
-        file: CSV with a header: `path`, as in rankings or absolute, and columns.
+        by: a column of `file`; without a file "folder", the folder of the photo.
+        file: CSV file with a header: `path` (as in rankings, or absolute) and columns of groups.
 
     Raises:
-        SettingsError: a column without its file.
+        SettingsError: a column is named but no file is given.
     """
 
     by: str = FOLDER
@@ -47,19 +49,18 @@ class Grouping:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """What one group's faces are like.
+    """Statistics of one group.
 
     Attributes:
-        group: its name; None for photos that belong to none.
-        faces: with a score.
-        unscored: photos, or faces, without one; they count in no other figure.
-        mean: of the quality, as the quantiles; None without a scored face.
-        q05, q25, median, q75, q95: quantiles, interpolated linearly.
-        below: faces below the threshold; None without a threshold.
+        group: name of the group; None for photos without a group.
+        faces: number of scored faces.
+        unscored: number of photos or faces without a score; they enter no other statistic.
+        mean: mean quality; None without a scored face, as are the quantiles.
+        q05, q25, median, q75, q95: quantiles of the quality, linearly interpolated.
+        below: number of faces below the threshold; None without a threshold.
         share, share_low, share_high: below / faces and its 95 % Wilson interval, in [0, 1].
-        difference, difference_low, difference_high: the share minus that of all other groups'
-            faces together, in [-1, 1], and its 95 % interval (Newcombe); None if there are no
-            others.
+        difference, difference_low, difference_high: the share minus the share over all other
+            groups, in [-1, 1], and its 95 % interval (Newcombe); None without other groups.
     """
 
     group: str | None
@@ -93,18 +94,17 @@ _SCHEMA = pa.schema([(name, _TYPES.get(name, pa.float64())) for name in COLUMNS]
 def summarise(
     run: RunInfo, grouping: Grouping | None = None, *, below: float | None = None
 ) -> list[GroupSummary]:
-    """Return a summary of each group, those with most faces below the threshold first.
+    """Return a summary of each group, largest share below the threshold first.
 
     Args:
-        run: with scores.
-        grouping: by folder if None.
-        below: a quality, the threshold; None leaves the shares out, and then the groups with the
-            lowest median come first.
+        run: a run with scores.
+        grouping: how photos are grouped; None groups by folder.
+        below: quality threshold; None leaves the shares out and sorts by median, lowest first.
 
     Raises:
         RunError: the run has no scores, or its ledger is damaged.
-        SettingsError: the file cannot be read, has no such column, names a photo twice, or
-            gives none of the run a group.
+        SettingsError: the file cannot be read, lacks the column, names a photo twice, or assigns
+            no photo of the run to a group.
     """
     if not Ranking(run).scored:
         raise RunError(run.no_scores)
@@ -124,7 +124,7 @@ def summarise(
 
 
 def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
-    """Return the group of each photo by its path, as `summarise` has it; it needs their memory.
+    """Return the group of each photo by path, in one dictionary.
 
     Raises:
         RunError: the ledger is damaged.
@@ -136,15 +136,15 @@ def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
-    """Write summaries to a file, whole or not at all, and return their number.
+    """Write summaries to a file atomically; return their number.
 
     Args:
-        summaries: of `summarise`.
-        target: replaced if it exists.
+        summaries: from `summarise`.
+        target: the file, replaced if it exists.
         file_format: one of `choices.FORMATS`.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     rows = [summary.as_dict() for summary in summaries]
     if file_format == "csv":
@@ -157,16 +157,18 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
 def by_file(
     connection: duckdb.DuckDBPyConnection, file: Path, column: str, rows: str = "ledger"
 ) -> str:
-    """Return SQL for rows with a further column `name`: what a table says of their photo, or NULL.
+    """Return SQL for rows with an additional column `name`: their photo's value in a CSV file.
+
+    `name` is NULL for photos that the file does not list.
 
     Args:
-        connection: gets the table.
-        file: CSV with a header: `path`, as in rankings or absolute, and columns.
-        column: of the file.
+        connection: connection in which the file's content is registered.
+        file: CSV file with a header: `path` (as in rankings, or absolute) and further columns.
+        column: the column to take.
         rows: SQL, a table or a query in brackets, for rows with `path` and `root`.
 
     Raises:
-        SettingsError: the file cannot be read, has no such column, or names a photo twice.
+        SettingsError: the file cannot be read, lacks the column, or names a photo twice.
     """
     connection.register("memberships", _read_groups(file, column))
     return f"""
@@ -178,14 +180,14 @@ def by_file(
 
 
 def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
-    """Return SQL for the rows with the name of their group."""
+    """Return SQL for the ledger's rows with the column `name`, their group."""
     if grouping.file is None:
         return _by_folder(connection)
     return by_file(connection, grouping.file, grouping.by)
 
 
 def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:
-    """Return SQL for the rows with their folder's name: whole if the run has several roots."""
+    """Return SQL for rows with the column `name`: the folder, absolute with several roots."""
     roots = fetch_value(connection, "SELECT count(DISTINCT root) FROM ledger")
     path = "path" if roots <= 1 else "root || '/' || path"
     return rf"""
@@ -196,7 +198,7 @@ def _by_folder(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def _summary_query(grouped: str, below: float | None) -> str:
-    """Return SQL for the first columns of `GroupSummary`, in order."""
+    """Return SQL for the columns of `GroupSummary` up to `below`, in order."""
     quantiles = ", ".join(f"quantile_cont(quality, {q})" for q in (0.05, 0.25, 0.5, 0.75, 0.95))
     count = "NULL" if below is None else f"count(*) FILTER (quality < {float(below)!r})"
     worst = "median" if below is None else "-below / faces"
@@ -220,14 +222,57 @@ def _with_shares(summaries: list[GroupSummary]) -> list[GroupSummary]:
             summary = replace(summary, share=count / faces, share_low=low, share_high=high)
         if faces and all_faces > faces:
             others = (all_below - count, all_faces - faces)
-            apart, low, high = difference((count, faces), others)
+            apart, low, high = share_difference((count, faces), others)
             summary = replace(summary, difference=apart, difference_low=low, difference_high=high)
         found.append(summary)
     return found
 
 
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share, without continuity correction.
+
+    Args:
+        count: number of hits.
+        total: number of independent trials, at least 1.
+
+    Examples:
+        None of ten still allows a share of 28 %.
+
+        >>> [round(end, 4) for end in wilson(0, 10)], [round(end, 4) for end in wilson(5, 10)]
+        ([0.0, 0.2775], [0.2366, 0.7634])
+
+    Source: Wilson, JASA 1927. scipy.stats has it too, but takes as long to import as a summary
+    takes to compute.
+    """
+    share = count / total
+    centre = share + Z95**2 / (2 * total)
+    reach = Z95 * math.sqrt(share * (1 - share) / total + Z95**2 / (4 * total**2))
+    scale = 1 + Z95**2 / total
+    low, high = (centre - reach) / scale, (centre + reach) / scale
+    # exact at the ends, where rounding would put the share itself outside the interval
+    return (0.0 if count == 0 else low), (1.0 if count == total else high)
+
+
+def share_difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float, float]:
+    """Return the difference of two shares, first minus second, and its 95 % interval.
+
+    Args:
+        first, second: count and total of each; the samples are independent.
+
+    Source: Newcombe, Statistics in Medicine 1998, method 10, from two Wilson intervals.
+    """
+    one, other = first[0] / first[1], second[0] / second[1]
+    (low_1, high_1), (low_2, high_2) = wilson(*first), wilson(*second)
+    apart = one - other
+    return (
+        apart,
+        apart - math.hypot(one - low_1, high_2 - other),
+        apart + math.hypot(high_1 - one, other - low_2),
+    )
+
+
 def _read_groups(file: Path, column: str) -> pa.Table:
-    """Return paths and names of groups; an empty cell is no group."""
+    """Return a table of `path` and group `name`; an empty cell means no group."""
     names: dict[str, str | None] = {}
     try:
         check_plain(file)

@@ -18,13 +18,7 @@ from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS, extension, is_safe
-from faceqan_toolkit.results.filtering import Decision
-from faceqan_toolkit.results.manifest import Manifest
-from faceqan_toolkit.results.placing import CHANGED, THERE
-from faceqan_toolkit.results.sinks.recordio import RecordWriter
-from faceqan_toolkit.results.sinks.samples import Sample
-from faceqan_toolkit.results.sinks.webdataset import TarWriter
-from faceqan_toolkit.results.transfer import (
+from faceqan_toolkit.results.actions import (
     BATCH,
     Outcome,
     Plan,
@@ -33,6 +27,10 @@ from faceqan_toolkit.results.transfer import (
     known_state,
     outcome_of,
 )
+from faceqan_toolkit.results.copying import CHANGED, THERE
+from faceqan_toolkit.results.filtering import Decision
+from faceqan_toolkit.results.manifest import Manifest
+from faceqan_toolkit.results.set_writers import RecordWriter, Sample, TarWriter
 from faceqan_toolkit.wording import reason_of
 
 SHARD_SIZE = 10_000

@@ -24,12 +24,11 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.recordio import RecordArchive
+from faceqan_toolkit.results.actions import Plan
 from faceqan_toolkit.results.filtering import Decision, Rules, decide
 from faceqan_toolkit.results.identities import IdentityRule
-from faceqan_toolkit.results.sinks.export import Export
-from faceqan_toolkit.results.sinks.recordio import RecordWriter
-from faceqan_toolkit.results.sinks.samples import Sample
-from faceqan_toolkit.results.transfer import Plan
+from faceqan_toolkit.results.set_writers import RecordWriter, Sample
+from faceqan_toolkit.results.training_set import Export
 from faceqan_toolkit.types import FileState, Record
 from tests.conftest import CommandLine
 from tests.ledgers import face, tree, write_run
@@ -260,7 +259,7 @@ def test_what_cannot_be_read_is_an_error_and_tried_again(
 def test_kill_9_leaves_no_half_shard(tmp_path: Path, sink: tuple[str, ...]) -> None:
     records = [face(tmp_path / "photos", f"{n % 9}/{n:04d}.jpg", 0.9) for n in range(300)]
     write_run(tmp_path / "run", sorted(records, key=lambda record: record.path))
-    program = pausing(tmp_path, "results.sinks.export:_sample", 150)
+    program = pausing(tmp_path, "results.training_set:_sample", 150)
     program += "\nfrom faceqan_toolkit.cli import main; main()"
     running = subprocess.Popen([sys.executable, "-c", program, *AS, *sink], cwd=tmp_path)
     wait_for_pause(tmp_path, running)

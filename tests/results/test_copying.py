@@ -12,7 +12,7 @@ import pytest
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.results import placing
-from faceqan_toolkit.results.placing import (
+from faceqan_toolkit.results.copying import (
     FINISH,
     PENDING,
     THERE,

@@ -13,18 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.results.grouping import (
+from faceqan_toolkit.results.groups import (
     COLUMNS,
     Grouping,
     GroupSummary,
     export,
     members,
+    share_difference,
     summarise,
+    wilson,
 )
-from faceqan_toolkit.results.intervals import difference, wilson
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
@@ -71,7 +73,7 @@ def test_figures(tmp_path_factory, faces, below) -> None:
         assert (item.share_low, item.share_high) == wilson(count, len(values))
         others = (int((everything < below).sum()) - count, len(everything) - len(values))
         if others[1]:
-            expected = difference((count, len(values)), others)
+            expected = share_difference((count, len(values)), others)
             assert (item.difference, item.difference_low, item.difference_high) == expected
         else:
             assert item.difference is None
@@ -183,3 +185,35 @@ def test_files_agree(run: RunInfo, tmp_path: Path) -> None:
     assert isinstance(found[0], GroupSummary)
     with pytest.raises(RunError, match="cannot write"):
         export(found, tmp_path / "missing" / "x.csv", "csv")
+
+
+counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_wilson(count: tuple[int, int]) -> None:
+    expected = binomtest(*count).proportion_ci(0.95, method="wilson")
+    assert wilson(*count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((5, 56), (0, 29), (-0.0381, 0.1926)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_differences_of_shares(first, second, expected) -> None:
+    apart, low, high = share_difference(first, second)
+    assert apart == first[0] / first[1] - second[0] / second[1]
+    assert (low, high) == pytest.approx(expected, abs=6e-5)
+
+
+@given(counts, counts)
+def test_exchanging_them_changes_the_sign(first, second) -> None:
+    apart, low, high = share_difference(first, second)
+    assert share_difference(second, first) == pytest.approx((-apart, -high, -low))
+    assert low <= apart <= high
