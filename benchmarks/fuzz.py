@@ -159,8 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.sinks.recordio import RecordWriter
-    from faceqan_toolkit.results.sinks.samples import Sample
+    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -287,9 +286,9 @@ def landmarks_table() -> bytes:
 
 @target("a.pkl", seeds=lambda: [pickle.dumps([{"a": 1.5, b"b": (None, True)}, [2**70]])])
 def plain_pickle(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.plain_pickle import load_plain
+    from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 
-    load_plain((folder / "a.pkl").read_bytes())
+    load_pickle((folder / "a.pkl").read_bytes())
 
 
 def bins() -> list[bytes]:
@@ -336,10 +335,10 @@ def own_pairs(folder: Path) -> None:
 
 
 def protocol(name: str, folder: Path, **options: Any) -> None:
-    from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+    from faceqan_toolkit.evaluation.datasets.registry import read_dataset
     from faceqan_toolkit.evaluation.datasets.validation import validate
 
-    validate(read_protocol(name, folder, strict=False, **options))
+    validate(read_dataset(name, folder, strict=False, **options))
 
 
 @target("scores", seeds=lambda: [
@@ -351,7 +350,7 @@ def protocol(name: str, folder: Path, **options: Any) -> None:
     gzip.compress(text("path,quality", "a,1"), mtime=0),
 ])  # fmt: skip
 def scores(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.scores import read_scores
+    from faceqan_toolkit.evaluation.score_files import read_scores
 
     read_scores(folder / "scores").match(["a/1.jpg", "x/b.jpg"])
 
@@ -374,16 +373,16 @@ def embeddings_parquet(folder: Path) -> None:
 
 
 def stored() -> Any:
-    from faceqan_toolkit.evaluation.embedding_store import Source
+    from faceqan_toolkit.evaluation.embeddings import EmbeddingSource
 
-    return Source("sface", "0" * 64)
+    return EmbeddingSource("sface", "0" * 64)
 
 
 def embedding_store_file() -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from faceqan_toolkit.evaluation.embedding_store import METADATA
+    from faceqan_toolkit.evaluation.embeddings import METADATA
 
     schema = pa.schema({"path": pa.string(), "sha256": pa.string(),
                         "embedding": pa.list_(pa.float32(), 2)},
@@ -396,9 +395,9 @@ def embedding_store_file() -> bytes:
 
 @target("embeddings.parquet", seeds=lambda: [embedding_store_file()])
 def embedding_store(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore
+    from faceqan_toolkit.evaluation.embeddings import EmbeddingCache
 
-    EmbeddingStore(folder / "embeddings.parquet", stored(), ["a", "b"], [None, None])
+    EmbeddingCache(folder / "embeddings.parquet", stored(), ["a", "b"], [None, None])
 
 
 @target("faces.csv", seeds=lambda: [landmarks_table(), text("a.jpg,38,52,73,52,56,72,41,92,70,92")])
@@ -406,7 +405,7 @@ def landmarks(folder: Path) -> None:
     import numpy as np
 
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import FileState, Photo, PhotoSource
 
@@ -418,7 +417,7 @@ def landmarks(folder: Path) -> None:
 
 @target("groups.csv", seeds=lambda: [text("path,sex,age", "a.jpg,f,30", "'=b.jpg,,", '"c,d",m,2')])
 def groups(folder: Path) -> None:
-    from faceqan_toolkit.results.grouping import _read_groups
+    from faceqan_toolkit.results.groups import _read_groups
 
     _read_groups(folder / "groups.csv", "sex")
 
@@ -439,8 +438,8 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
+    from faceqan_toolkit.results.actions import put_back
     from faceqan_toolkit.results.manifest import Manifest
-    from faceqan_toolkit.results.transfer import put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")
@@ -469,7 +468,7 @@ def ledger(folder: Path) -> None:
 
 @target("summary.json", "curves.csv", seeds=lambda: [evaluation_files()])
 def evaluation(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.panels import read_panels
+    from faceqan_toolkit.evaluation.result_files import read_panels
 
     read_panels(folder, 1e-3)
 
@@ -477,7 +476,7 @@ def evaluation(folder: Path) -> None:
 @target("shards.json", seeds=lambda: [json.dumps({"shards": {"000.tar": {
     "selection": "ab", "photos": 1, "errors": [], "bytes": [512]}}}).encode()])  # fmt: skip
 def exported_shards(folder: Path) -> None:
-    from faceqan_toolkit.results.sinks.export import _read_index
+    from faceqan_toolkit.results.training_set import _read_index
 
     _read_index(folder)
 
@@ -551,7 +550,7 @@ def video_archive(folder: Path) -> None:
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
     from faceqan_toolkit.photos.archives import open_archive
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))
     for name, content in islice(opened.members(), 20):
@@ -563,7 +562,7 @@ def archive(file: Path) -> None:
 @target("photo", seeds=lambda: [*photos(), tiff()])
 def photo_file(folder: Path) -> None:
     from faceqan_toolkit.photos.decode import decode
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.types import PhotoSource
 
     source = PhotoSource("/photos", "photo", LocalFile(folder / "photo"))

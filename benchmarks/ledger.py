@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import SCHEMA
@@ -184,13 +184,13 @@ def report(run: RunInfo, work: Path) -> object:
 
 
 def group_by(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.results.grouping import summarise
+    from faceqan_toolkit.results.groups import summarise
 
     return summarise(run, below=0.5)
 
 
 def compare(run: RunInfo, work: Path) -> object:
-    from faceqan_toolkit.results.comparing import RunComparison
+    from faceqan_toolkit.results.comparison import RunComparison
 
     return RunComparison(run, read_run(work / "other")).summary(10)
 

@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
-from faceqan_toolkit.detection.base import MTCNNDetector, make_detector
+from faceqan_toolkit.detection.mtcnn import MTCNNDetector
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -34,6 +34,11 @@ class Warned(Message):
 
 
 @dataclass(frozen=True)
+class NoPhotos(Note):
+    """No photos were found, so there is nothing to do."""
+
+
+@dataclass(frozen=True)
 class Planned:
     """The photos of a run have been found and compared with its ledger.
 
@@ -61,7 +66,13 @@ class Started:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Models are loaded; the time of processing starts here."""
+    """Models are loaded; the time of processing starts here.
+
+    Attributes:
+        workers: number of pipelines side by side; 0 if the engine does not know it yet.
+    """
+
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,23 @@ class Advanced:
 
     number: int
     records: Sequence[Record] = ()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Where the time went.
+
+    Attributes:
+        seconds: from the first photo to the last.
+        workers: number of pipelines side by side.
+        backend: what computed the attack; "" if nothing was scored.
+        stages: seconds by stage, summed over workers.
+    """
+
+    seconds: float
+    workers: int
+    backend: str
+    stages: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -114,8 +142,9 @@ class Interrupted:
 
 
 Event: TypeAlias = (
-    Message | Note | Warned | Planned | Started | Loaded | Advanced | Wrote | Ended | Interrupted
-)
+    Message | Note | NoPhotos | Warned | Planned | Started | Loaded | Advanced | Timed | Wrote
+    | Ended | Interrupted
+)  # fmt: skip
 Listener: TypeAlias = Callable[[Event], object]
 """Takes events, in the thread that called the library."""
 

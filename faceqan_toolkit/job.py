@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from faceqan_toolkit.events import (
     Listener,
     Loaded,
     Message,
+    NoPhotos,
     Note,
     Planned,
+    Timed,
     Warned,
     Wrote,
     counting,
@@ -94,8 +96,8 @@ def process_photos(
         identify = landmarks.identify if landmarks else lambda _: ""
         todo.compare(run, identify, retry_failed=retry_failed)
         tell(Planned(todo.asked, todo.asked - len(todo)))
-        if not todo.asked and shard is None:
-            tell(Note(NO_PHOTOS))
+        if not found.number:
+            tell(NoPhotos(NO_PHOTOS))
         told = landmarks and landmarks.common_mistake()
         if landmarks and told:
             tell(Warned(told.describe(landmarks.path)))
@@ -131,15 +133,17 @@ class _Found:
         shard: only those that belong to it.
 
     Attributes:
+        number: of photos so far, of all shards.
         elsewhere: one of them was on another machine, so the report may fetch photos.
     """
 
     def __init__(self, photos: Iterable[PhotoSource], shard: Shard | None) -> None:
         self._photos, self._shard = photos, shard
-        self.elsewhere = False
+        self.number, self.elsewhere = 0, False
 
     def __iter__(self) -> Iterator[PhotoSource]:
         for photo in self._photos:
+            self.number += 1
             if self._shard is None or self._shard.has(photo.path):
                 self.elsewhere = self.elsewhere or is_elsewhere(photo.root)
                 yield photo
@@ -187,11 +191,11 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
     """
     if "quality" not in settings.stages:
         return "", {}
-    found = find_model(settings.model, settings.model_options)
+    found = find_model(settings.model.name, settings.model.options)
     weights = found.weights(settings.preset)
     if settings.method != "faceqan":
         # other methods work with some models only, and check that when they are made
-        make_estimator(replace(settings, device="cpu"), found.load())
+        make_estimator(settings.replace(device="cpu"), found.load())
     if settings.preset == "instant":
         tell(Note(f"preset instant: {head_of(found.name).notice}"))
     if found.entry is not None:
@@ -288,7 +292,7 @@ def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
             counting(tell, len(todo)),
             closing(engine.run(todo, run.settings, run.crops_folder)) as found,
         ):
-            tell(Loaded())
+            tell(Loaded(engine.workers))
             begun = time.monotonic()
             for records in found:
                 run.append(records)
@@ -298,11 +302,13 @@ def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
         run.flush()
         tell(Interrupted(done, len(todo), run.folder))
         raise
-    seconds = time.monotonic() - begun
+    # without loading, from the first photo to the last
+    seconds = round(time.monotonic() - begun, 3)
+    stages = {stage: round(spent, 3) for stage, spent in engine.seconds.items()}
+    tell(Timed(seconds, engine.workers, engine.backend, stages))
     return {
         **({"backend": engine.backend} if engine.backend else {}),
         "workers": engine.workers,
-        # without loading, from the first photo to the last
-        "processing_seconds": round(seconds, 3),
-        "seconds_by_stage": {stage: round(spent, 3) for stage, spent in engine.seconds.items()},
+        "processing_seconds": seconds,
+        "seconds_by_stage": stages,
     }

@@ -149,7 +149,7 @@ class Pipeline:
         if "quality" in settings.stages:
             from faceqan_toolkit.models.load import find_model
 
-            embedder = find_model(settings.model, settings.model_options).load()
+            embedder = find_model(settings.model.name, settings.model.options).load()
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
                 from faceqan_toolkit.models.base import has_equal_lengths
@@ -168,7 +168,7 @@ class Pipeline:
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection.base import make_detector
+                from faceqan_toolkit.detection.registry import make_detector
 
                 self.detector = make_detector(settings)
                 # plain sampling takes single pixels of the full photo, whatever a crop's size

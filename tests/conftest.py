@@ -24,7 +24,7 @@ import skimage.data
 from click.testing import CliRunner
 
 from faceqan_toolkit.engines.base import Engine
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
@@ -124,7 +124,9 @@ def run_here(
 
     def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
         here = settings.engine == "local" and settings.workers in (None, 1)
-        return real(replace(settings, engine="inline") if here else settings, photos, weights_sha256)
+        return real(
+            replace(settings, engine="inline") if here else settings, photos, weights_sha256
+        )
 
     real = choice.make_engine
     given = list(map(str, arguments))

@@ -19,7 +19,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 ROOMS = [
     {"paths", "text_files", "wording", "cells", "choices", "rounding", "differences", "errors"},
-    {"types", "events", "geometry", "methods"},
+    {"types", "events", "geometry", "fields", "registry"},
     {"files", "settings", "weights", "device", "cores", "workers", "allocator", "process_wide"},
     {"photos"},
     {"alignment", "models"},
@@ -104,7 +104,7 @@ def test_runs_results_and_reports_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["datasets.validation", "datasets.registry", "agreement", "embed", "thresholds"]
+    "name", ["datasets.validation", "datasets.registry", "agreement", "embeddings", "thresholds"]
 )
 def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
     module = f"faceqan_toolkit.evaluation.{name}"

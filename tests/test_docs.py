@@ -9,9 +9,11 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
+from faceqan_toolkit.fields import expected, kind_of
 from faceqan_toolkit.geometry import MISTAKES
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import builtin_scale
+from faceqan_toolkit.registry import DETECTORS, METHODS
 from faceqan_toolkit.results.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs.folder import HEALABLE
 from faceqan_toolkit.settings import Settings
@@ -57,6 +59,26 @@ def test_every_option_and_default_is_on_its_page() -> None:
                 long = next(opt for opt in parameter.opts if opt.startswith("--"))
                 known[long] = shown_default(parameter)
     assert documented == known
+
+
+def test_every_option_of_a_method_is_on_its_page() -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    row = r"^\| `(\w+)` \| `(\w+)` \| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$"
+    assert re.findall(row, page, re.M) == [
+        (part.name, name, str(item.default), expected(item, kind_of(part.options, name)),
+         item.metadata["help"][0].lower() + item.metadata["help"][1:].rstrip("."))
+        for part in METHODS.values()
+        for name, item in part.fields.items()
+    ]  # fmt: skip
+    assert set(METHODS) <= set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+
+
+def test_every_detector_is_on_its_page() -> None:
+    page = (ROOT / "docs/detection.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| ([\d.]+) \| (\d+) \|$", page, re.M)
+    assert {name: (float(least), int(side)) for name, least, side in rows} == {
+        part.name: tuple(part.defaults.values()) for part in DETECTORS.values()
+    }
 
 
 def test_every_command_has_help_and_is_in_the_readme() -> None:
@@ -122,6 +144,8 @@ def checkout(tmp_path: Path, monkeypatch) -> None:
     for name in ("samples", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    for registry in (DETECTORS, METHODS):  # examples add to them
+        monkeypatch.setattr(registry, "_parts", {part.name: part for part in registry.imported})
 
 
 @pytest.mark.usefixtures("checkout")
@@ -158,7 +182,8 @@ def test_every_option_is_documented(command: str, page: str) -> None:
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
     known = {}
     for parameter in commands()[command].params:
-        if isinstance(parameter, click.Option):
+        # those of every command are in options.md
+        if isinstance(parameter, click.Option) and parameter.expose_value:
             long = next(opt for opt in parameter.opts if opt.startswith("--"))
             has_default = parameter.is_flag or parameter.show_default
             known[long] = shown_default(parameter) if has_default else "none"
@@ -197,7 +222,8 @@ def test_every_option_of_evaluate_is_documented() -> None:
 
 
 def test_the_command_line_has_the_evaluations_defaults() -> None:
-    from faceqan_toolkit.evaluation.options import PROTOCOLS, EvaluationOptions
+    from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     group = commands()["evaluate"]
     assert isinstance(group, click.Group)
@@ -207,7 +233,7 @@ def test_the_command_line_has_the_evaluations_defaults() -> None:
             assert parameter.default == getattr(ours, str(parameter.name)), parameter.name
             checked += 1
     assert checked == 7
-    assert set(group.commands) == {*PROTOCOLS, "validate", "agree", "grid"}
+    assert set(group.commands) == {*builtin_datasets(), "validate", "agree", "grid"}
 
 
 def test_the_scale_is_as_documented() -> None:

@@ -287,7 +287,7 @@ def test_landmarks_from_a_file_replace_detection(tmp_path: Path) -> None:
     numbers = ",".join(repr(getattr(found, column)) for column in LANDMARK_COLUMNS)
     table = tmp_path / "retinaface.csv"
     table.write_text(f"hopper.jpg,{numbers},0.97\n")
-    records = by_path(Pipeline(dataclasses.replace(settings, landmarks=table)).run([SAMPLES]))
+    records = by_path(Pipeline(settings.replace(landmarks=table)).run([SAMPLES]))
     (row,) = records["hopper.jpg"]
     assert row.quality == found.quality
     assert row.confidence == 0.97

@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.exit_codes import fail_on_option
 
 
-@click.command("align-and-score")
+@click.command("align-and-score", cls=Command, example="align-and-score photos/ -o run")
 @options.photos_argument
 @options.run_options
+@fail_on_option
 @options.crops_option
 @options.report_option
 @options.calibration_option

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=Command, example="calibrate run --target-fnmr 0.01")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",

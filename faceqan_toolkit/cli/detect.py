@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.exit_codes import fail_on_option
 
 
-@click.command("detect")
+@click.command("detect", cls=Command, example="detect photos/ -o run")
 @options.photos_argument
 @options.run_options
+@fail_on_option
 @options.detection_options
 def command(photos: tuple[str, ...], **chosen: Any) -> None:
     """Find the faces of PHOTOS and write boxes and landmarks to RUN/faces.csv.

@@ -9,10 +9,12 @@ import click
 
 from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.config import is_typed
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("filter")
+@click.command("filter", cls=Command, example="filter run --keep-top 80% --mode copy --to kept")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--to",
@@ -200,7 +202,8 @@ def _filter(
             "--identity is for --per-identity, --min-per-identity, --as webdataset and --as "
             "recordio"
         )
-    outcomes = Selection(run, rules, fetch=fetch, tell=Reporter()).outcomes(
+    reporter = Reporter()
+    outcomes = Selection(run, rules, fetch=fetch, tell=reporter).outcomes(
         mode, to, sink=sink, shard_size=shard_size, manifest=manifest, dry=dry
     )
     paths = print_paths(b"\0" if null else b"\n")
@@ -211,7 +214,7 @@ def _filter(
         dry=dry,
     )
     if not dry and (manifest or to):
-        click.echo(f"Manifest: {manifest or (to and to / 'manifest.csv')}", err=True)
+        reporter.message(f"Manifest: {manifest or (to and to / 'manifest.csv')}")
 
 
 def _amount(text: str | None) -> tuple[int | None, float | None]:
@@ -232,7 +235,8 @@ def _only_dry_run_with_undo(run: Path | None) -> None:
         parameter.opts[0]
         for parameter in click.get_current_context().command.params
         if parameter.name not in ("run", "undo", "dry_run")
-        and options.is_given(str(parameter.name))
+        and parameter.expose_value
+        and is_typed(str(parameter.name))
     ]
     if run is not None or given:
         raise SettingsError(

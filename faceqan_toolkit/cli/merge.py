@@ -7,15 +7,18 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.exit_codes import fail_on_option
 
 
-@click.command("merge")
+@click.command("merge", cls=Command, example="merge run1 run2 -o run")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
     metavar="RUN", help="New run folder, or that of the same merge before.",
 )  # fmt: skip
 @options.format_option
+@fail_on_option
 @options.report_option
 def command(
     runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], report: bool, redact: bool
@@ -34,4 +37,4 @@ def command(
     merged = api.merge(
         runs, output, formats=formats, report=report, redact=redact, progress=reporter
     )
-    finish(merged, reporter.files)
+    finish(merged, reporter)

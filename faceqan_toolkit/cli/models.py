@@ -7,29 +7,26 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Group
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def command() -> None:
     """List, show, add, verify and remove face recognition models."""
 
 
-@command.command("list")
+@command.command("list", example="models list")
 def list_models() -> None:
     """Print every model that --model knows by name, and whether its weights are here."""
-    from rich.table import Table
-    from rich.text import Text
-
     from faceqan_toolkit.cli.show import make_console
+    from faceqan_toolkit.cli.tables import Cell, Column, print_table
     from faceqan_toolkit.errors import WeightsError
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.registry import entries, offered
+    from faceqan_toolkit.paths import printable
 
     added = set(installed.names())
     rows: list[tuple[str, str, str, str, str]] = []
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "weights", "what", "trained on", "commercial use"):
-        table.add_column(column)
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
         state = "added" if entry.name in added else state
@@ -44,12 +41,18 @@ def list_models() -> None:
             rows.append((name, "added", found.entry.title, "", found.entry.commercial))
     for name, factory in offered().items():
         rows.append((name, "offered", factory, "", "unclear"))
-    for row in rows:
-        table.add_row(*map(Text, row))  # a file's own text is no markup
-    make_console(stderr=False).print(table)
+    columns = [
+        Column("name"),
+        Column("weights"),
+        Column("what", least=14),
+        Column("trained on", least=12, drop=1),
+        Column("commercial use", least=10),
+    ]
+    cells = [[Cell(printable(text)) for text in row] for row in rows]
+    print_table(make_console(stderr=False), columns, cells)
 
 
-@command.command("show")
+@command.command("show", example="models show sface")
 @click.argument("name")
 def show(name: str) -> None:
     """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
@@ -90,7 +93,7 @@ def show(name: str) -> None:
         click.echo(f"{label + ':':<18}{text}")
 
 
-@command.command("add")
+@command.command("add", example="models add cosface_r100_glint360k backbone.pth")
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @options.model_options
@@ -112,6 +115,7 @@ def add(
 
     NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
     """
+    from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.settings import ModelOptions
@@ -120,18 +124,19 @@ def add(
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
+    tell = Reporter()
     model, embedder = installed.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
-        click.echo(f"Note: {note}", err=True)
+        tell.note(note)
     if embedder.assumed:
-        click.echo(options.assumed_text(embedder.assumed), err=True)
+        tell.message(options.assumed_text(embedder.assumed))
     click.echo(f"weights  {model.path}")
     click.echo(f"sha256   {model.sha256}")
     click.echo(f"licence  {model.entry.licence}; commercial use: {model.entry.commercial}")
 
 
-@command.command("verify")
+@command.command("verify", example="models verify")
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
@@ -151,7 +156,7 @@ def verify(names: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
-@command.command("remove")
+@command.command("remove", example="models remove cosface_r100_glint360k")
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete a model that was added."""

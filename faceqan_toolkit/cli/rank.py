@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.choices import FORMATS
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("rank")
+@click.command("rank", cls=Command, example="rank run --bottom 20")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[RUN_B]", required=False, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
@@ -58,7 +59,7 @@ def command(
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli import rank_job
     from faceqan_toolkit.cli.export import Exports
-    from faceqan_toolkit.results.grouping import Grouping
+    from faceqan_toolkit.results.groups import Grouping
 
     if group_by is None and (groups is not None or below is not None):
         raise SettingsError("--groups and --below go with --group-by")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import fetch_option, group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("report")
+@click.command("report", cls=Command, example="report run --redact -o public.html")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -49,6 +50,7 @@ def command(
     It needs no network. Pictures of more than 200 rows lie in a folder beside it, report-files.
     """
     from faceqan_toolkit.api import open_run
+    from faceqan_toolkit.cli.reporter import Reporter
 
     if group_by is None and groups is not None:
         raise SettingsError("--groups goes with --group-by")
@@ -58,4 +60,4 @@ def command(
     )  # fmt: skip
     click.echo(report.file)
     if report.folder:
-        click.echo(f"Its pictures are in {report.folder}; keep them together.", err=True)
+        Reporter().message(f"Its pictures are in {report.folder}; keep them together.")

@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.exit_codes import fail_on_option
 
 
-@click.command("score")
+@click.command("score", cls=Command, example="score crops/ -o run")
 @click.argument("crops", nargs=-1, required=True)
 @options.run_options
+@fail_on_option
 @options.report_option
 @options.calibration_option
 @options.like_published_option

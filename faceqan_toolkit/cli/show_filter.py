@@ -14,11 +14,12 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from faceqan_toolkit.cli import SOME_FAILED
+from faceqan_toolkit.cli.exit_codes import SOME_FAILED
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.results.actions import Outcome
+from faceqan_toolkit.results.copying import THERE
 from faceqan_toolkit.results.manifest import COLUMNS
-from faceqan_toolkit.results.placing import THERE
-from faceqan_toolkit.results.transfer import Outcome
 
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
@@ -39,13 +40,14 @@ def show(outcomes: Iterable[Outcome], tell: Print, *, what: str, dry: bool) -> N
     """
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    reporter = Reporter()
+    console = Console(stderr=True)
     if dry:
         _print_row(COLUMNS)
     try:
         # no spinner between lines of data
-        quiet = tell is not print_nothing or not console.is_terminal
-        with nullcontext() if quiet else console.status("") as status:
+        spins = tell is print_nothing and console.is_terminal and reporter.shows_tables
+        with console.status("") if spins else nullcontext() as status:
             for outcome in outcomes:
                 entry = outcome.entry
                 decision = entry.decision
@@ -55,22 +57,22 @@ def show(outcomes: Iterable[Outcome], tell: Print, *, what: str, dry: bool) -> N
                     decision = "error"
                     entry = replace(entry, reason="its name has a line break; use --null")
                 if decision == "error" and counts["error"] < SHOWN_ERRORS:
-                    console.print(f"Error: {entry.source}: {entry.reason}", markup=False)
+                    reporter.error(f"{entry.source}: {entry.reason}")
                 counts[THERE if entry.reason == THERE else decision] += 1
                 if status and counts.total() % 100 == 0:
                     status.update(f"{counts.total():,} {what}")
     except KeyboardInterrupt:
-        click.echo("\nInterrupted; the same command goes on from here.", err=True)
+        reporter.warn("Interrupted; the same command goes on from here")
         raise
     finally:
-        _print_summary(console, counts, dropped, what=what, dry=dry)
+        _print_summary(reporter, counts, dropped, what=what, dry=dry)
     sys.stdout.flush()
     if counts["error"]:
         raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _print_summary(
-    console: Console, counts: Counter[str], dropped: Counter[str], *, what: str, dry: bool
+    reporter: Reporter, counts: Counter[str], dropped: Counter[str], *, what: str, dry: bool
 ) -> None:
     total = counts.total()
     parts = [f"{counts[name]:,} {done}" for name, done in DONE.items() if counts[name]]
@@ -83,7 +85,7 @@ def _print_summary(
         parts.append(f"{counts['error']:,} errors")
     would = "Nothing was touched. It would be: " if dry else ""
     told = f": {', '.join(parts)}" if parts else ""
-    console.print(f"{would}{total:,} {what}{told}", markup=False)
+    reporter.message(f"{would}{total:,} {what}{told}")
 
 
 def print_paths(end: bytes) -> Print:

@@ -56,7 +56,7 @@ class InlineEngine:
         """
         self._pipeline = pipeline = self.make(settings, crops_folder)
         if pipeline.scorer:
-            check_weights(settings.model, self.weights_sha256, pipeline.scorer.embedder.sha256)
+            check_weights(settings.model.name, self.weights_sha256, pipeline.scorer.embedder.sha256)
         return _records(pipeline, sources)
 
 

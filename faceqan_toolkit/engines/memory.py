@@ -20,4 +20,6 @@ def worker_bytes(settings: Settings) -> int:
     """
     if "quality" not in settings.stages:
         return WORKER_BYTES
-    return WORKER_BYTES + MODEL_COPIES * find_model(settings.model, settings.model_options).size
+    return (
+        WORKER_BYTES + MODEL_COPIES * find_model(settings.model.name, settings.model.options).size
+    )

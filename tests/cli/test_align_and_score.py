@@ -296,7 +296,7 @@ def test_a_device_that_is_not_here_leaves_no_run(
 def test_an_empty_folder(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command_line(MAIN, "empty", "-o", "run", *QUICK)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 4, done.stderr
     assert "0 photos" in done.stderr
     assert "no photos were found" in done.stderr
     assert read_csv(tmp_path / "run/rankings.csv") == []

@@ -57,8 +57,8 @@ def test_photos(command_line: CommandLine, photos: Path, tmp_path: Path) -> None
 def test_a_folder_without_photos(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command_line("explain", "empty", "-o", "why", *QUICK)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "Note: no photos were found" in done.stderr
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Exit code 4: no photos were found" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that only POSIX allows")

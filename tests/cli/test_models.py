@@ -164,5 +164,5 @@ def test_research_photos_are_told_of(command_line: CommandLine) -> None:
     done = command_line("models", "show", "sface")
     assert done.returncode == 0, done.stderr
     told = dict(line.split(":", 1) for line in done.stdout.splitlines())
-    assert "research use" in told["--preset instant"]
+    assert "research-only data" in told["--preset instant"]
     assert "research" in told["scale 0 to 100"]
