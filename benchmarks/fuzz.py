@@ -405,7 +405,7 @@ def landmarks(folder: Path) -> None:
     import numpy as np
 
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import FileState, Photo, PhotoSource
 
@@ -550,7 +550,7 @@ def video_archive(folder: Path) -> None:
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
     from faceqan_toolkit.photos.archives import open_archive
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))
     for name, content in islice(opened.members(), 20):
@@ -562,7 +562,7 @@ def archive(file: Path) -> None:
 @target("photo", seeds=lambda: [*photos(), tiff()])
 def photo_file(folder: Path) -> None:
     from faceqan_toolkit.photos.decode import decode
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.types import PhotoSource
 
     source = PhotoSource("/photos", "photo", LocalFile(folder / "photo"))

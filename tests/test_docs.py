@@ -222,7 +222,8 @@ def test_every_option_of_evaluate_is_documented() -> None:
 
 
 def test_the_command_line_has_the_evaluations_defaults() -> None:
-    from faceqan_toolkit.evaluation.options import PROTOCOLS, EvaluationOptions
+    from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     group = commands()["evaluate"]
     assert isinstance(group, click.Group)
@@ -232,7 +233,7 @@ def test_the_command_line_has_the_evaluations_defaults() -> None:
             assert parameter.default == getattr(ours, str(parameter.name)), parameter.name
             checked += 1
     assert checked == 7
-    assert set(group.commands) == {*PROTOCOLS, "validate", "agree", "grid"}
+    assert set(group.commands) == {*builtin_datasets(), "validate", "agree", "grid"}
 
 
 def test_the_scale_is_as_documented() -> None:

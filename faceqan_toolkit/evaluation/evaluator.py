@@ -326,7 +326,8 @@ class _Evaluator:
             warnings = []
             if errors < FEW:
                 warnings.append(
-                    f"the curve rests on {errors} false non-matches; at least {FEW} are recommended"
+                    f"the curve rests on {errors} false non-matches (at least {FEW} are "
+                    "recommended)"
                 )
             if kind == "fmr" and threshold.false_matches < FEW:
                 warnings.append(

@@ -16,9 +16,8 @@ from faceqan_toolkit.errors import NotPlaced, PhotoError
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
-from faceqan_toolkit.photos.names import extension
+from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
     OCCUPIED,
     PENDING,

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.base import check_size
+from faceqan_toolkit.photos.stores import check_size
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import reason_of
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import WorkSettings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels

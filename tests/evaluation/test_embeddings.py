@@ -96,10 +96,10 @@ def test_blocks_in_any_order(tmp_path: Path, kind: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"paths": np.array(["a"])}, "embeddings is missing"),
-        ({"paths": np.array(["a"]), "embeddings": np.ones((2, 3))}, "2 embeddings of 1 paths"),
-        ({"paths": np.array(["a"]), "embeddings": np.zeros(3)}, "one row of numbers"),
-        ({"paths": np.array(["a"]), "embeddings": np.zeros((1, 0))}, "no numbers"),
+        ({"paths": np.array(["a"])}, "no array embeddings"),
+        ({"paths": np.array(["a"]), "embeddings": np.ones((2, 3))}, "2 embeddings for 1 paths"),
+        ({"paths": np.array(["a"]), "embeddings": np.zeros(3)}, "a row of numbers"),
+        ({"paths": np.array(["a"]), "embeddings": np.zeros((1, 0))}, "have length 0"),
         ({"paths": np.array([1]), "embeddings": np.zeros((1, 2))}, "texts"),
         ({"paths": np.array(["a"]), "embeddings": np.array([["x"]])}, "numbers"),
         ({"paths": np.array(["a"], object), "embeddings": np.zeros((1, 2))}, "allow_pickle"),
@@ -120,7 +120,7 @@ def test_wrong_npz(tmp_path: Path, arrays: dict[str, Any], message: str) -> None
         ({"path": ["a"], "embedding": [[]]}, "."),
         ({"path": ["a"], "embedding": [1.0]}, "."),
         ({"path": ["a"], "embedding": [["x"]]}, "numbers"),
-        ({"path": [None], "embedding": [[1.0]]}, "every row needs"),
+        ({"path": [None], "embedding": [[1.0]]}, "a row has no"),
     ],
 )
 def test_wrong_parquet(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

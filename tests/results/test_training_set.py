@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.recordio import RecordArchive
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.actions import Plan
 from faceqan_toolkit.results.filtering import Decision, Rules, decide
 from faceqan_toolkit.results.identities import IdentityRule

@@ -97,10 +97,13 @@ def register_dataset(
 
 def builtin_datasets() -> Mapping[str, DatasetEntry]:
     """Return the data sets of this package by name."""
-    for module in MODULES:
-        import_module(f"{__package__}.{module}")
-    modules = {f"{__package__}.{module}" for module in MODULES}
-    return {name: entry for name, entry in _entries.items() if entry.read.__module__ in modules}
+    modules = [import_module(f"{__package__}.{module}").__name__ for module in MODULES]
+    return {
+        name: entry
+        for module in modules
+        for name, entry in _entries.items()
+        if entry.read.__module__ == module
+    }
 
 
 def dataset_names() -> tuple[str, ...]:

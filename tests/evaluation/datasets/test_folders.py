@@ -100,8 +100,8 @@ def test_photos_of_several_people(root: Path) -> None:
     }  # fmt: skip
     told = [str(issue) for issue in dataset.log.issues]
     assert told == [
-        "A/2.jpg: the same photo as C/2.png, of another person; left out",
-        "C/2.png: the same photo as A/2.jpg, of another person; left out",
+        "A/2.jpg: left out: the same photo as C/2.png, of another person",
+        "C/2.png: left out: the same photo as A/2.jpg, of another person",
     ]
     assert validate(dataset).ok
     for path in PHOTOS:
@@ -119,7 +119,7 @@ def test_other_people(root: Path, tmp_path: Path) -> None:
     named = read_dataset("folders", root, non_mated="all", identity=IdentityRule(table=table))
     assert named.paths == ("A/1.jpg", "C/1.png", "D/1.jpg")
     assert named.identities.tolist() == [0, 0, 1]
-    with pytest.raises(SettingsError, match="--identity is for folders"):
+    with pytest.raises(SettingsError, match="takes no --identity; it is for folders"):
         read_dataset("lfw", root, identity=IdentityRule())
 
 

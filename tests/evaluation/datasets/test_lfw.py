@@ -122,8 +122,8 @@ def test_missing_extra_and_duplicated(tmp_path: Path) -> None:
     assert {("missing_file", second), ("extra_file", "Nobody/Nobody_0001.jpg"),
             ("duplicate_pair", 3), ("duplicate_pair", 6), ("self_pair", 8)} <= found  # fmt: skip
     messages = {issue.line: issue.message for issue in report.issues}
-    assert messages[3] == "the pair of pairs.txt, line 2, again"
-    assert messages[6] == "the pair of pairs.txt, line 5, again, the other way round"
+    assert messages[3] == "repeats the pair of pairs.txt, line 2"
+    assert messages[6] == "repeats the pair of pairs.txt, line 5, in the other order"
     assert first in {source.path for source in read_dataset("lfw", tmp_path).sources()}
 
 

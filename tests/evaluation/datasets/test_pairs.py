@@ -56,8 +56,8 @@ def test_a_photo_that_is_called_two_people(tmp_path: Path) -> None:
     report = validate(read_dataset("pairs", tmp_path, pairs=tmp_path / "list.csv"))
     (issue,) = (issue for issue in report.issues if issue.kind == "same_photo")
     assert str(issue) == (
-        "list.csv, line 5: a non-mated pair of one and the same photo: d.jpg and a/2.jpg are "
-        "equal files"
+        "list.csv, line 5: a non-mated pair of the same photo: d.jpg and a/2.jpg are "
+        "identical files"
     )
     assert issue.severity == "warning"
 
@@ -101,11 +101,11 @@ def test_people_that_contradict_each_other(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"a,b\nx,y\n", "line 1: the columns must be a, b, label; they are a, b"),
-        (b"a,b,label,more\n", "they are a, b, label, more"),
-        (b"x,y,1\n", "they are x, y, 1"),
+        (b"a,b\nx,y\n", "line 1: the columns must be a, b, label; found a, b"),
+        (b"a,b,label,more\n", "found a, b, label, more"),
+        (b"x,y,1\n", "found x, y, 1"),
         (b'a,b,label\n"x,y,1\n', "unexpected end of data"),
-        (b"\x89\xf4,\x07\n", "the columns must be a, b, label; this file is no text$"),
+        (b"\x89\xf4,\x07\n", "the columns must be a, b, label; the file is not text$"),
         (b"PK\3\4\0\0", "it is an Excel, zip or .npz file, not text"),
         ("a,b,label\nx,y,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from facenet_pytorch.models.mtcnn import PNet
 
-from faceqan_toolkit.detection.proposals import CELL, ProposalNet, normalised, stripes
+from faceqan_toolkit.detection.mtcnn_networks import CELL, ProposalNet, normalised, stripes
 from faceqan_toolkit.types import Pixels
 
 SIZES = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.errors import TooLarge
-from faceqan_toolkit.photos import base, local
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos import stores
+from faceqan_toolkit.photos.stores import LocalFile
 
 UNSIZED = Path("/proc/self/environ")
 """Says it has no bytes."""
@@ -34,7 +34,6 @@ def test_a_file_may_have_more_than_it_says(monkeypatch: pytest.MonkeyPatch) -> N
     whole = UNSIZED.read_bytes()
     assert len(whole) > 10 > UNSIZED.stat().st_size
     assert LocalFile(UNSIZED).read()[0] == whole
-    for module in (base, local):
-        monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(stores, "MOST_BYTES", 10)
     with pytest.raises(TooLarge):
         LocalFile(UNSIZED).read()
