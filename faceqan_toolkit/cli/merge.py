@@ -26,8 +26,8 @@ def command(
     """Merge RUNS of the same model and settings, for instance shards, into a new run.
 
     The given runs are not changed; their crops and records are hard-linked if possible, else
-    copied. If several runs have the same photo, the last one without a failure is used. The same command
-    continues after an interruption, and adds what is new in the given runs.
+    copied. If several runs have the same photo, the last one without a failure is used. The same
+    command continues after an interruption, and adds what is new in the given runs.
     """
     from faceqan_toolkit import api
     from faceqan_toolkit.cli.reporter import Reporter
