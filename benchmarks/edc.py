@@ -20,9 +20,13 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit.evaluation.bootstrap import Operating, draw_identities, replicate
-from faceqan_toolkit.evaluation.comparisons import Comparisons, NonMatedCollector, collect
-from faceqan_toolkit.evaluation.edc import GRID, edc, edc_recomputed, pair_quality
-from faceqan_toolkit.evaluation.verification import rejected
+from faceqan_toolkit.evaluation.curves import GRID, edc, edc_recomputed, pair_quality
+from faceqan_toolkit.evaluation.verification import (
+    Comparisons,
+    NonMatedCollector,
+    collect,
+    rejected,
+)
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 Array = np.ndarray[Any, Any]

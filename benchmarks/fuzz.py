@@ -286,9 +286,9 @@ def landmarks_table() -> bytes:
 
 @target("a.pkl", seeds=lambda: [pickle.dumps([{"a": 1.5, b"b": (None, True)}, [2**70]])])
 def plain_pickle(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.plain_pickle import load_plain
+    from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 
-    load_plain((folder / "a.pkl").read_bytes())
+    load_pickle((folder / "a.pkl").read_bytes())
 
 
 def bins() -> list[bytes]:
@@ -335,10 +335,10 @@ def own_pairs(folder: Path) -> None:
 
 
 def protocol(name: str, folder: Path, **options: Any) -> None:
-    from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+    from faceqan_toolkit.evaluation.datasets.registry import read_dataset
     from faceqan_toolkit.evaluation.datasets.validation import validate
 
-    validate(read_protocol(name, folder, strict=False, **options))
+    validate(read_dataset(name, folder, strict=False, **options))
 
 
 @target("scores", seeds=lambda: [
@@ -350,7 +350,7 @@ def protocol(name: str, folder: Path, **options: Any) -> None:
     gzip.compress(text("path,quality", "a,1"), mtime=0),
 ])  # fmt: skip
 def scores(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.scores import read_scores
+    from faceqan_toolkit.evaluation.score_files import read_scores
 
     read_scores(folder / "scores").match(["a/1.jpg", "x/b.jpg"])
 
@@ -373,16 +373,16 @@ def embeddings_parquet(folder: Path) -> None:
 
 
 def stored() -> Any:
-    from faceqan_toolkit.evaluation.embedding_store import Source
+    from faceqan_toolkit.evaluation.embeddings import EmbeddingSource
 
-    return Source("sface", "0" * 64)
+    return EmbeddingSource("sface", "0" * 64)
 
 
 def embedding_store_file() -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from faceqan_toolkit.evaluation.embedding_store import METADATA
+    from faceqan_toolkit.evaluation.embeddings import METADATA
 
     schema = pa.schema({"path": pa.string(), "sha256": pa.string(),
                         "embedding": pa.list_(pa.float32(), 2)},
@@ -395,9 +395,9 @@ def embedding_store_file() -> bytes:
 
 @target("embeddings.parquet", seeds=lambda: [embedding_store_file()])
 def embedding_store(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.embedding_store import EmbeddingStore
+    from faceqan_toolkit.evaluation.embeddings import EmbeddingCache
 
-    EmbeddingStore(folder / "embeddings.parquet", stored(), ["a", "b"], [None, None])
+    EmbeddingCache(folder / "embeddings.parquet", stored(), ["a", "b"], [None, None])
 
 
 @target("faces.csv", seeds=lambda: [landmarks_table(), text("a.jpg,38,52,73,52,56,72,41,92,70,92")])
@@ -405,7 +405,7 @@ def landmarks(folder: Path) -> None:
     import numpy as np
 
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import FileState, Photo, PhotoSource
 
@@ -468,7 +468,7 @@ def ledger(folder: Path) -> None:
 
 @target("summary.json", "curves.csv", seeds=lambda: [evaluation_files()])
 def evaluation(folder: Path) -> None:
-    from faceqan_toolkit.evaluation.panels import read_panels
+    from faceqan_toolkit.evaluation.result_files import read_panels
 
     read_panels(folder, 1e-3)
 
@@ -550,7 +550,7 @@ def video_archive(folder: Path) -> None:
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
     from faceqan_toolkit.photos.archives import open_archive
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))
     for name, content in islice(opened.members(), 20):
@@ -562,7 +562,7 @@ def archive(file: Path) -> None:
 @target("photo", seeds=lambda: [*photos(), tiff()])
 def photo_file(folder: Path) -> None:
     from faceqan_toolkit.photos.decode import decode
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.types import PhotoSource
 
     source = PhotoSource("/photos", "photo", LocalFile(folder / "photo"))

@@ -32,7 +32,7 @@ from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.quality.hints import find_hints
 from faceqan_toolkit.quality.measures import WHOLE_FACE, measure
 from faceqan_toolkit.settings import Settings

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import LANDMARK_COLUMNS, PhotoSource
 

@@ -24,11 +24,11 @@ from damage import KINDS
 from evaluation import auc, chosen_photos, digest, dlib_embeddings, spearman
 from torch import Tensor
 
-from faceqan_toolkit.evaluation.comparisons import Comparisons
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
-from faceqan_toolkit.evaluation.summary import Method
+from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.quality.faceqan import FaceQAN, aggregate
 from faceqan_toolkit.settings import Settings
@@ -119,7 +119,7 @@ def judge(
         (unit @ unit.T)[first, second], people[first] == people[second], first, second, people
     )
     options = EvaluationOptions(fmr_targets=(1e-3,), fnmr_starts=(), limits=(0.2,))
-    found = evaluate(
+    found = evaluate_methods(
         comparisons, {name: Method(values[chosen]) for name, values in methods.items()},
         dataset="LFW", recogniser="", options=options,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.api import Run, align, detect, merge, open_run, run
+    from faceqan_toolkit.api import Run, align, detect, evaluate, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
     from faceqan_toolkit.models.load import load_model
@@ -39,6 +39,7 @@ __all__ = [
     "__version__",
     "align",
     "detect",
+    "evaluate",
     "load_model",
     "merge",
     "open_run",
@@ -49,6 +50,7 @@ _HOMES = {
     "Run": "api",
     "align": "api",
     "detect": "api",
+    "evaluate": "api",
     "load_model": "models.load",
     "merge": "api",
     "open_run": "api",

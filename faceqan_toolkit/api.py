@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.events import Listener, Warned, listener
@@ -27,6 +27,7 @@ from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import Settings
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.evaluation.result import Evaluation
     from faceqan_toolkit.photos.memory import ImageLike
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.report.page import Report
@@ -298,6 +299,95 @@ def merge(
         if report and Ranking(merged.info).scored:
             write_page(target, redact=redact, tell=tell)
     return open_run(target)
+
+
+def evaluate(
+    dataset: str,
+    root: Path | str,
+    output: Path | str,
+    settings: Settings | None = None,
+    *,
+    scores: Mapping[str, Path | str] | None = None,
+    embeddings: Path | str | None = None,
+    run: RunInfo | Path | str | None = None,
+    model: str | None = None,
+    flip: bool = False,
+    aligned: bool | None = None,
+    pairs: Path | str | None = None,
+    non_mated: int | Literal["all"] | None = None,
+    identity: str | None = None,
+    name: str | None = None,
+    figures: Sequence[str] = ("pdf", "svg", "png"),
+    progress: bool | Listener = False,
+    **options: Any,
+) -> Evaluation:
+    """Measure how well quality predicts recognition errors; write tables, figures and a page.
+
+    Args:
+        dataset: "lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders", or one of a package.
+        root: folder or file of the data set.
+        output: folder for results and what they are made of; the same call goes on there.
+        settings: of the quality scores; None for the defaults with the data set's face policy.
+        scores: files of scores made elsewhere, by method.
+        embeddings: file of embeddings made elsewhere; None computes them.
+        run: a run with faces and scores; None makes one.
+        model: recognition model whose errors are counted; None for that of the settings.
+        flip: add the mirror image's embedding to each.
+        aligned: the photos are aligned crops; None for the data set's own.
+        pairs: another list of pairs than the data set's.
+        non_mated, identity: for "folders", see `evaluation.evaluate.open_dataset`.
+        name: of the data set, in tables and figures.
+        figures: formats of the figures.
+        progress: True shows messages and bars on standard error; a function gets `events`.
+        options: fields of `EvaluationOptions`: `fmr_targets`, `replicates`, `seed`, ...
+
+    Raises:
+        SettingsError: an argument that makes no sense.
+        FaceQANError: whatever else stops it; scores and embeddings made until then are kept.
+    """
+    from faceqan_toolkit.evaluation.evaluate import (
+        Inputs,
+        evaluate_opened,
+        has_aligned_photos,
+        open_dataset,
+    )
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
+
+    tell, place = listener(progress), Path(root)
+    wanted = EvaluationOptions(**options)
+    opened = open_dataset(
+        dataset,
+        place,
+        pairs=Path(pairs) if pairs else None,
+        non_mated=non_mated,
+        seed=wanted.seed if dataset == "folders" else None,
+        identity=identity,
+        tell=tell,
+    )
+    chosen = settings or Settings(faces=opened.faces or "largest")
+    if has_aligned_photos(dataset, opened, aligned, tell):
+        chosen = chosen.replace(task="score")
+    evaluation, _ = evaluate_opened(
+        dataset,
+        place,
+        opened,
+        Path(output),
+        Inputs(
+            settings=chosen,
+            chosen_faces=settings is not None,
+            model=model,
+            flip=flip,
+            run=run.folder if isinstance(run, RunInfo) else Path(run) if run else None,
+            scores=[f"{method}={file}" for method, file in (scores or {}).items()],
+            embeddings=str(embeddings) if embeddings else None,
+            name=name,
+            figures=figures,
+        ),
+        wanted,
+        files={"pairs": Path(pairs)} if pairs else None,
+        tell=tell,
+    )
+    return evaluation
 
 
 def detect(image: ImageLike, settings: Settings | None = None) -> list[Face]:

@@ -207,7 +207,7 @@ def check_device() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Yield whether all networks' weights are there and what they should be."""
-    from faceqan_toolkit.detection.facenet_weights import load_weights
+    from faceqan_toolkit.detection.mtcnn_networks import load_weights
     from faceqan_toolkit.detection.yunet import SHA256, WEIGHTS
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models import installed

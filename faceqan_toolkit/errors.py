@@ -164,8 +164,8 @@ class UnsupportedGraph(WeightsError):
     """An ONNX graph has no gradient that could be computed here, or is no face recogniser's."""
 
 
-class ProtocolError(FaceQANError):
-    """A data set's lists are not there, or not as its protocol says."""
+class DatasetError(FaceQANError):
+    """The lists of a data set are missing, malformed or contradict themselves."""
 
 
 class ScoresError(FaceQANError):

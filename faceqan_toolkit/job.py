@@ -221,11 +221,10 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
 
 
 def assumed_text(assumed: Sequence[str]) -> str:
-    """Return a line on defaults that were taken because the weights file does not tell them."""
+    """Return a note on values that a weights file does not hold."""
     return (
-        f"The weights file does not tell these, so the architecture's defaults are used: "
-        f"{', '.join(assumed)}. Change them with --channels, --pixel-mean, --pixel-std, "
-        "--norm-eps."
+        "A weights file does not hold these values, so the network's usual ones are used: "
+        f"{', '.join(assumed)}. Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
     )
 
 

@@ -24,7 +24,7 @@ import skimage.data
 from click.testing import CliRunner
 
 from faceqan_toolkit.engines.base import Engine
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.errors import FaceQANError, PhotoError, RunError, SettingsError
-from faceqan_toolkit.evaluation.assemble import crop_files
-from faceqan_toolkit.evaluation.run_faces import read_run_faces
+from faceqan_toolkit.evaluation.run_faces import crop_files, read_run_faces
 from faceqan_toolkit.files import is_inside, replacing
 from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline
@@ -321,7 +320,7 @@ class TestCode:
         change(read_run(run), lambda content: content["settings"].update(model=name))
         done = run_cli("explain", "run", "-o", "why")
         assert done.exit_code == 1
-        assert "wants to run the code" in done.output
+        assert "was made with the code" in done.output
 
 
 def rows(run: RunInfo):

@@ -132,8 +132,8 @@ def _summary(command: click.Command | None) -> str:
 def write_lists(formatter: click.HelpFormatter, lists: dict[str, list[tuple[str, str]]]) -> None:
     """Write lists of terms and their descriptions, all with columns of the same widths."""
     widest = min(30, formatter.width // 3)
-    width = max((len(term) for rows in lists.values() for term, _ in rows
-                 if len(term) <= widest), default=0)  # fmt: skip
+    longest = max((len(term) for rows in lists.values() for term, _ in rows), default=0)
+    width = min(widest, longest)
     for title, rows in lists.items():
         with formatter.section(title):
             formatter.write_dl([(term.ljust(width), text) for term, text in rows], widest)

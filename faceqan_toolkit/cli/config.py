@@ -26,8 +26,12 @@ TABLE = "faceqan-toolkit"
 NOT_SETTABLE = ("config", "help")
 """Options that a file cannot set."""
 
-NEEDS_TRUST = ("model", "quality-model", "ray-address")
-"""Options that can run code or send photos elsewhere."""
+NEEDS_TRUST = {"ray-address", "output", "to", "mode", "manifest", "undo", "legacy-pickle", "fetch"}
+"""Options that send photos to other machines, or say which files are written or moved.
+
+Photos of strangers may come with a pyproject.toml, so it must be named by `--config` to set these,
+or to choose a model that is code.
+"""
 
 _FILE = f"{__name__}.file"
 
@@ -168,6 +172,8 @@ def _option_names(command: click.Command, context: click.Context) -> list[str]:
 
 def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
     """Return the values for a command's parameters; those of its own table go first."""
+    from faceqan_toolkit.models.registry import is_factory
+
     found: dict[str, Any] = {}
     for word in ["", *_command_words(context)]:
         table = table.get(word, {}) if word else table
@@ -177,8 +183,11 @@ def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool
         name = long_name(option)
         if isinstance(option, click.Option) and name in found:
             where = f"{context.meta[_FILE]}: {name}"
-            if not trusted and name in NEEDS_TRUST:
-                _refuse(name, found[name], where)
+            if not trusted and (name in NEEDS_TRUST or is_factory(str(found[name]))):
+                raise click.UsageError(
+                    f"{where} = {found[name]!r} is used only if you trust the file: give --config "
+                    f"{PROJECT_FILE}"
+                )
             values[str(option.name)] = _value(option, found[name], where)
     return values
 
@@ -196,13 +205,3 @@ def _value(option: click.Option, value: Any, where: str) -> Any:
         raise click.UsageError(f"{where} takes {wanted}")
     texts = [str(item) for item in values]
     return texts if option.multiple else texts[0]
-
-
-def _refuse(name: str, value: Any, where: str) -> None:
-    """Refuse what runs code or sends photos elsewhere, in a file that nobody named."""
-    from faceqan_toolkit.models.registry import is_factory
-
-    if name == "ray-address" or is_factory(str(value)):
-        raise click.UsageError(
-            f"{where} = {value!r} is used only if you trust the file: give --config {PROJECT_FILE}"
-        )

@@ -11,13 +11,12 @@ import click
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
+from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets, dataset_names
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
-    FACES,
     FIGURE_FORMATS,
     FTE_RULES,
     PAIR_QUALITIES,
-    PROTOCOLS,
     TEMPLATE_QUALITIES,
     EvaluationOptions,
 )
@@ -28,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 DEFAULTS = EvaluationOptions()
+DATASETS = builtin_datasets()
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
@@ -127,9 +127,11 @@ aligned_option = click.option(
 
 def photo_options(name: str) -> Callable[[F], F]:
     """Return the options for photos in which faces are to be found, with a protocol's defaults."""
+    faces = DATASETS[name].faces
+    assert faces is not None
     return stack(
         aligned_option,
-        options.faces_option(FACES[name]),
+        options.faces_option(faces),
         options.detector_options,
         options.alignment_options,
     )
@@ -247,7 +249,7 @@ def folders(root: Path, **chosen: Any) -> None:
 
 
 @command.command("validate", example="evaluate validate lfw LFW")
-@click.argument("protocol", type=click.Choice(PROTOCOLS))
+@click.argument("protocol", type=click.Choice(dataset_names()))
 @root_argument
 @pairs_option
 @options.identity_option

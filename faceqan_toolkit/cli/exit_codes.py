@@ -23,7 +23,7 @@ MEANINGS = {
     0: "done",
     FATAL: "fatal error",
     USAGE: "wrong usage",
-    SOME_FAILED: "done, but some photos or faces have no result (see --fail-on)",
+    SOME_FAILED: "some photos or faces have no result (see --fail-on)",
     NO_PHOTOS: "nothing to do: no photos found",
     INTERRUPTED: "interrupted",
 }

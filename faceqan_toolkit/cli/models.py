@@ -117,6 +117,7 @@ def add(
     """
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
+    from faceqan_toolkit.job import assumed_text
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.settings import ModelOptions
 
@@ -130,7 +131,7 @@ def add(
     for note in embedder.notes:
         tell.note(note)
     if embedder.assumed:
-        tell.message(options.assumed_text(embedder.assumed))
+        tell.message(assumed_text(embedder.assumed))
     click.echo(f"weights  {model.path}")
     click.echo(f"sha256   {model.sha256}")
     click.echo(f"licence  {model.entry.licence}; commercial use: {model.entry.commercial}")

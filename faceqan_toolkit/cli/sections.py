@@ -16,11 +16,11 @@ SECTIONS = {
         "scores", "embeddings", "scores-only", "name", "fetch", "worst", "best",
     ),
     "Faces": (
-        "faces", "detector", "min-face", "min-confidence", "max-side", "rotate", "landmarks",
-        "template", "crop-size",
+        "faces", "detector", "detector-option", "min-face", "min-confidence", "max-side", "rotate",
+        "landmarks", "template", "crop-size",
     ),
     "Quality": (
-        "model", "quality-model", "method", "copies", "eps-mode", "hints",
+        "model", "quality-model", "method", "method-option", "copies", "eps-mode", "hints",
         "calibration", "min-percentile", "per-identity", "min-per-identity", "per-window",
         "drop-status", "by", "like-published",
     ),

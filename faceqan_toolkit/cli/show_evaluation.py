@@ -11,7 +11,7 @@ from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show import make_console
 from faceqan_toolkit.cli.tables import Cell, Column, print_table
 from faceqan_toolkit.evaluation.agreement import Agreement
-from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import between, number
 from faceqan_toolkit.paths import printable
 

@@ -25,7 +25,8 @@ LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
 
 SMALLEST_SIDE = 64
-"""Pixels; smaller pictures get a black margin. OpenCV 4 finds faces that are not in tiny ones."""
+"""Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
+tiny images."""
 
 SMALL_COPY_SIDE, LARGE_FACE = 320, 400
 """Pixels at working resolution. YuNet misses large faces, so a small copy is searched as well, and
@@ -33,11 +34,11 @@ only faces above `LARGE_FACE` are taken from it, as their coordinates are coarse
 
 
 class YuNet:
-    """The network; runs on the CPU. Every thread gets its own, as OpenCV's keeps the last size.
+    """The network, on the CPU. Each thread has its own, as OpenCV's object keeps the image size.
 
     Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old to read them.
+        WeightsError: the weights are missing or changed.
+        MissingDependency: OpenCV is too old.
     """
 
     def __init__(self) -> None:
@@ -56,14 +57,14 @@ class YuNet:
                     LOWEST_CONFIDENCE,
                     OVERLAP,
                 )
-        except (cv2.error, TypeError) as error:  # another OpenCV package in the way of ours
+        except (cv2.error, TypeError) as error:  # another OpenCV package shadows the required one
             raise MissingDependency(
                 f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
                 "pip install -U opencv-python-headless"
             ) from error
 
     def detect(self, pixels: Pixels) -> Detections:
-        """Return the faces of a picture; those much larger than 300 pixels are missed.
+        """Return the faces of an image; faces much larger than 300 pixels are missed.
 
         Args:
             pixels: (H, W, 3) uint8, RGB.

@@ -1,4 +1,4 @@
-"""Do two tools rank the same photos alike?"""
+"""Agreement of two tools: rank correlation of their scores of the same photos."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import ScoresError
-from faceqan_toolkit.evaluation.matching import Match
-from faceqan_toolkit.evaluation.scores import ScoreTable
+from faceqan_toolkit.evaluation.path_matching import Match
+from faceqan_toolkit.evaluation.score_files import ScoreTable
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two sets of scores over the samples that both have.
+    """Scores of two tools for the N samples that both have scored.
 
     Attributes:
-        names: of the two.
-        paths: (N,) as the first has them.
-        first: (N,) float64 scores.
-        second: (N,) float64 scores.
-        first_percentile: (N,) in (0, 100]; equal scores share their mean.
-        second_percentile: the same.
-        spearman: rank correlation in [-1, 1]; None if either is constant or N is below 2.
-        pearson: linear correlation, the same.
-        without: how many samples of each have no score (NaN).
-        match: how the second's paths were matched with the first's.
+        names: names of the two tools.
+        paths: (N,) paths of the first tool.
+        first: (N,) float64 scores of the first tool.
+        second: (N,) float64 scores of the second tool.
+        first_percentile: (N,) percentiles in (0, 100]; equal scores share their mean.
+        second_percentile: (N,) percentiles of the second tool.
+        spearman: rank correlation in [-1, 1]; None if a tool's scores are all equal.
+        pearson: linear correlation in [-1, 1]; None if a tool's scores are all equal.
+        without: number of samples without a score (NaN) of each tool.
+        match: match of the second tool's paths with the first's.
     """
 
     names: tuple[str, str]
@@ -42,7 +42,7 @@ class Agreement:
     match: Match
 
     def movers(self, number: int = 20) -> list[dict[str, Any]]:
-        """Return the samples whose percentile differs most, largest difference first."""
+        """Return the samples whose percentiles differ most, largest difference first."""
         moved = self.second_percentile - self.first_percentile
         return [
             {
@@ -57,7 +57,7 @@ class Agreement:
         ]
 
     def as_dict(self, movers: int = 20) -> dict[str, Any]:
-        """Return the summary as plain values, for JSON; the scatter is `first`, `second`."""
+        """Return a summary as plain values, for JSON, without the scores."""
         return {
             "names": list(self.names),
             "common": len(self.paths),
@@ -73,10 +73,10 @@ class Agreement:
 
 
 def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
-    """Compare two sets of scores over the samples that both have.
+    """Compare two tools' scores of the same samples.
 
     Raises:
-        ScoresError: they have none in common.
+        ScoresError: no sample has a score of both.
     """
     from scipy.stats import rankdata
 
@@ -102,7 +102,7 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Return Pearson's correlation, None where it is not defined."""
+    """Return Pearson's correlation, exactly 1 for equal values; None if undefined."""
     a, b = a - a.mean(), b - b.mean()
     spread = float(np.sqrt((a @ a) * (b @ b)))
     return float(np.clip(a @ b / spread, -1, 1)) if spread > 0 else None

@@ -1,10 +1,10 @@
-"""Uncertainty of error rates and areas: people are drawn again, with replacement.
+"""Bootstrap over identities: confidence intervals of error rates and areas, and paired tests.
 
-Comparisons of one person depend on each other, so identities are drawn, not comparisons. An
-identity that is drawn w times stands for w people: its mated comparisons count w times, a
-non-mated comparison of identities drawn v and w times counts v * w times. The threshold is found
-anew in every replicate. None of it copies a comparison: only weights change, and of the
-non-mated comparisons only the most similar are looked at, the others by their sum of weights.
+Comparisons of the same person are dependent, so identities are resampled, not comparisons. An
+identity with weight w, the number of times it was drawn, stands for w people: its mated comparisons
+count w times, and a non-mated comparison of identities with weights v and w counts v * w times. The
+threshold is recomputed in every replicate. Comparisons are only weighted, never copied. Of the
+non-mated comparisons the most similar ones are weighted one by one, the others only as a total.
 
 Source: Bolle, Ratha, Pankanti, "Error analysis of pattern recognition systems: the subsets
 bootstrap", CVIU 2004.
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import (
+from faceqan_toolkit.evaluation.curves import groups, ideal_area
+from faceqan_toolkit.evaluation.verification import (
     Bools,
     Comparisons,
     Floats,
@@ -28,23 +29,22 @@ from faceqan_toolkit.evaluation.comparisons import (
     NonMated,
     allowed,
 )
-from faceqan_toolkit.evaluation.edc import groups, ideal_area
 
 Counts = NDArray[np.int32]
 CHUNK_VALUES = 1 << 21
-"""Numbers in one block of replicates times comparisons: 16 MiB an array."""
+"""Numbers in a (replicates, comparisons) block: 16 MiB an array."""
 DENSE_PEOPLE = 5000
-"""Up to here a full matrix of pairs of identities is both small and faster."""
+"""Up to this number of identities a dense matrix of their pairs is small and faster."""
 
 
 @dataclass(frozen=True)
 class Operating:
-    """What fixes the threshold.
+    """An operating point: a rule for the similarity threshold.
 
     Attributes:
         kind: "fmr" for the smallest threshold with at most this FMR; "fnmr" for the smallest
-            with at least this FNMR before anything is discarded.
-        target: that rate.
+            threshold with at least this FNMR before discarding.
+        target: the rate, in (0, 1).
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Operating:
 
 
 def draw_identities(people: int, replicates: int, seed: int) -> Counts:
-    """Return (B, I) int32: how often each replicate has drawn each identity; rows sum to I."""
+    """Return (B, I) int32 weights of the identities in each replicate; rows sum to I."""
     rng = np.random.default_rng(seed)
     rows = [
         np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(replicates)
@@ -62,13 +62,13 @@ def draw_identities(people: int, replicates: int, seed: int) -> Counts:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Figures of resampled people; NaN where a replicate has none.
+    """Error rates and areas of B bootstrap replicates; NaN where undefined.
 
     Attributes:
-        points: (T,) operating points.
-        limits: (L,) of the areas.
-        fnmr0: (B, T) FNMR before anything is discarded.
-        areas: {method: (B, T, L)} raw pAUC.
+        points: T operating points.
+        limits: L discard shares at which the areas end.
+        fnmr0: (B, T) FNMR before discarding.
+        areas: (B, T, L) raw pAUC by method.
         ideal: (B, T, L) raw pAUC of the oracle.
     """
 
@@ -88,22 +88,22 @@ def replicate(
     limits: Sequence[float],
     weights: Counts,
 ) -> Replicates:
-    """Return the figures of every replicate.
+    """Return the error rates and areas of every replicate.
 
     Args:
-        comparisons: with identities.
-        similarity: (M',) of the usable mated comparisons, -inf where they could not be made.
-        usable: (M,) which of the mated comparisons these are.
-        quality: {method: (M',)} of the usable ones.
+        comparisons: comparisons with identities.
+        similarity: (M',) similarities of the usable mated comparisons, -inf for missing ones.
+        usable: (M,) bool, mask of the usable mated comparisons.
+        quality: (M',) qualities of the usable mated comparisons by method.
         points: T operating points.
-        limits: L shares.
-        weights: (B, I) see `draw_identities`.
+        limits: L discard shares.
+        weights: (B, I) weights from `draw_identities`.
 
     Raises:
         EvaluationError: the comparisons have no identities.
     """
     if comparisons.identity is None or comparisons.non_mated.identity_pairs is None:
-        raise EvaluationError("resampling people needs the samples' identities")
+        raise EvaluationError("the bootstrap needs the samples' identities")
     person = comparisons.identity[comparisons.first[usable]]
     thresholds = np.empty((len(weights), len(points)))
     by_fmr, by_fnmr = (
@@ -151,17 +151,17 @@ def fmr_thresholds(
     weights: Counts,
     totals: Ints | None = None,
 ) -> Floats:
-    """Return (B, T) smallest thresholds whose weighted FMR is at most each target.
+    """Return (B, T) smallest thresholds with a weighted FMR of at most each target.
 
-    NaN where a replicate has no non-mated comparison, or where those that were kept do not reach
-    down to the threshold; they do unless its FMR is more than `SPARE` times the usual.
+    NaN if a replicate has no non-mated comparison, or if the threshold lies below the kept
+    similarities. The latter is rare, see `verification.SPARE`.
 
     Args:
-        non_mated: the comparisons.
-        identity: (N,) of the samples, 0, 1, ...
-        targets: T rates.
-        weights: (B, I) see `draw_identities`.
-        totals: (B,) weighted numbers of all non-mated comparisons; None counts them.
+        non_mated: non-mated comparisons.
+        identity: (N,) identities of the samples, 0, 1, ...
+        targets: T false match rates.
+        weights: (B, I) weights from `draw_identities`.
+        totals: (B,) weighted number of non-mated comparisons; None to compute it.
     """
     first, second = identity[non_mated.first], identity[non_mated.second]
     if totals is None:
@@ -178,17 +178,22 @@ def fmr_thresholds(
 
 
 def non_mated_totals(pairs: Any, weights: Counts) -> Ints:
-    """Return (B,) sums of the weights of all non-mated comparisons (`NonMated.identity_pairs`)."""
+    """Return (B,) weighted numbers of non-mated comparisons.
+
+    Args:
+        pairs: (I, I) sparse matrix, see `NonMated.identity_pairs`.
+        weights: (B, I) weights from `draw_identities`.
+    """
     matrix = pairs.astype(np.float64)
     if matrix.shape[0] <= DENSE_PEOPLE:
         matrix = matrix.toarray()
     drawn = weights.astype(np.float64)
-    # exact: sums of whole numbers far below 2 ** 53
+    # exact: the sums are integers far below 2 ** 53
     return np.asarray(((matrix.T @ drawn.T).T * drawn).sum(axis=1)).round().astype(np.int64)
 
 
 def _fnmr_thresholds(similarity: Floats, counts: Floats, target: float) -> Floats:
-    """Return (C,) smallest thresholds, of ascending similarities, with at least this FNMR."""
+    """Return (C,) smallest thresholds with at least this FNMR; similarities are ascending."""
     rejected = np.cumsum(counts, axis=1)
     reached = rejected / np.maximum(rejected[:, -1:], 1) >= target
     return np.asarray(similarity[np.argmax(reached, axis=1)])
@@ -197,10 +202,9 @@ def _fnmr_thresholds(similarity: Floats, counts: Floats, target: float) -> Float
 def _error_areas(
     counts: Floats, order: Ints, starts: Ints, limits: Sequence[float]
 ) -> Iterator[Floats]:
-    """Yield for each limit the (C, M) area under the curve that each error contributes.
+    """Yield for each limit the (C, M) area that each error contributes to the pAUC.
 
-    An error is part of every rate, errors left over comparisons left, up to the step that
-    discards it.
+    An error contributes to the FNMR of every step until it is discarded.
     """
     in_group = np.add.reduceat(counts[:, order], starts, axis=1)
     left = np.cumsum(in_group[:, ::-1], axis=1)[:, ::-1]
@@ -216,13 +220,13 @@ def _error_areas(
 
 @dataclass(frozen=True)
 class Interval:
-    """Percentile interval of a figure.
+    """Percentile interval of a statistic.
 
     Attributes:
         low: lower end.
         high: upper end.
-        level: share of the replicates inside, e.g. 0.95.
-        undefined: replicates in which the figure does not exist; they are left out.
+        level: confidence level, e.g. 0.95.
+        undefined: number of replicates in which the statistic is undefined; they are left out.
     """
 
     low: float
@@ -232,7 +236,7 @@ class Interval:
 
 
 def interval(values: Floats, level: float = 0.95) -> Interval | None:
-    """Return the interval of (B,) replicates, NaN ones left out; None if fewer than half are."""
+    """Return the interval of (B,) replicates; None if half of them or more are NaN."""
     defined = values[~np.isnan(values)]
     if 2 * len(defined) <= len(values):
         return None
@@ -242,17 +246,17 @@ def interval(values: Floats, level: float = 0.95) -> Interval | None:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Whether one method's area is smaller than another's on the same resampled people.
+    """Paired test of two methods' areas on the same replicates.
 
     Attributes:
-        a: name of a method.
-        b: name of another.
+        a: name of the first method.
+        b: name of the second method.
         point: operating point.
-        limit: of the areas.
-        difference: raw pAUC of a less that of b; negative if a is better.
-        interval: of that difference, or None.
-        p_value: two-sided, of no difference; not corrected for the number of tests. None
-            without an interval.
+        limit: discard share at which the areas end.
+        difference: raw pAUC of a minus that of b; negative if a is better.
+        interval: confidence interval of the difference, or None.
+        p_value: two-sided p-value of no difference, not corrected for multiple tests; None without
+            an interval.
     """
 
     a: str
@@ -276,13 +280,13 @@ def paired_test(
     """Compare two methods.
 
     Args:
-        replicates: of both.
-        a: name of a method.
-        b: name of another.
+        replicates: replicates of both methods.
+        a: name of the first method.
+        b: name of the second method.
         point: index of the operating point.
         limit: index of the limit.
-        difference: raw pAUC of a less that of b on all people.
-        level: of the interval.
+        difference: raw pAUC of a minus that of b on the original data.
+        level: confidence level of the interval.
 
     Raises:
         SettingsError: a method has no replicates.

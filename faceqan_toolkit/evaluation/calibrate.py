@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import identity_codes
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.datasets.pairs import read_pairs
-from faceqan_toolkit.evaluation.embed import embed_crops, kept_crop
-from faceqan_toolkit.evaluation.embeddings import read_embeddings
-from faceqan_toolkit.evaluation.matching import match_paths
+from faceqan_toolkit.evaluation.embeddings import embed_crops, read_embeddings
+from faceqan_toolkit.evaluation.path_matching import match_paths
+from faceqan_toolkit.evaluation.run_faces import kept_crop
 from faceqan_toolkit.evaluation.thresholds import choose, faces_of, split_people
+from faceqan_toolkit.evaluation.verification import identity_codes
 from faceqan_toolkit.events import Advanced, Listener, Message, counting, silent
 from faceqan_toolkit.files import check_replaceable
 from faceqan_toolkit.results.calibration import (
@@ -108,7 +108,7 @@ def calibrate(
     Raises:
         SettingsError: no target, or one outside (0, 1); or `identity` is no rule.
         CalibrationError: not enough data, or a run without scores.
-        RunError, ProtocolError, ScoresError, WeightsError: an input cannot be used, or the output
+        RunError, DatasetError, ScoresError, WeightsError: an input cannot be used, or the output
             cannot be written.
     """
     _check(targets, fmr)
@@ -234,11 +234,11 @@ def _by_identity(scored: Rows, tell: Listener) -> Labelled:
 
 def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelled:
     """Return the photos that a list of pairs names."""
-    protocol = read_pairs(folder, pairs=file)
-    protocol.log.raise_errors()
-    assert isinstance(protocol.pairs, PairList)
-    listed = protocol.pairs
-    ends = protocol.identities[listed.first], protocol.identities[listed.second]
+    dataset = read_pairs(folder, pairs=file)
+    dataset.log.raise_errors()
+    assert isinstance(dataset.pairs, PairList)
+    listed = dataset.pairs
+    ends = dataset.identities[listed.first], dataset.identities[listed.second]
     clash = np.flatnonzero((ends[0] == ends[1]) & ~listed.mated)
     if len(clash):
         where, line = listed.where(int(clash[0]))
@@ -246,12 +246,12 @@ def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelle
             f"{where}, line {line}: two photos that other pairs show to be one person's are "
             "called different people's"
         )
-    match = match_paths(protocol.paths, [row["path"] for row in scored])
+    match = match_paths(dataset.paths, [row["path"] for row in scored])
     there = match.index >= 0
     _tell_lost(tell, int((~there).sum()), f"of {file} left out: no score in the run")
     rows = [scored[place] for place in match.index[there]]
     pairs = _without_same_photos(_renumbered(listed, there), rows, tell)
-    return Labelled(rows, protocol.identities[there], pairs)
+    return Labelled(rows, dataset.identities[there], pairs)
 
 
 def _without_same_photos(pairs: PairList, rows: Rows, tell: Listener) -> PairList:

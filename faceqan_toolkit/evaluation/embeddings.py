@@ -1,12 +1,20 @@
-"""Embeddings that other tools computed, read in blocks: those of IJB-C take a gigabyte."""
+"""Embeddings: computed from crops, cached in a file, or read from files of other tools.
+
+torch is imported when the first embedding is computed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,28 +22,257 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import ScoresError
-from faceqan_toolkit.evaluation.matching import Match, match_paths
+from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths
+from faceqan_toolkit.files import parse_json, writing
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.types import Pixels
 from faceqan_toolkit.wording import reason_of
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.models.base import Embedder
 
 Vectors = NDArray[np.float32]
 
 ROWS = 8192
-"""Embeddings that are read together."""
+"""Embeddings read or written together: those of IJB-C, a gigabyte, do not fit twice."""
+METADATA = b"faceqan-toolkit"
+MAX_PIXELS = 1 << 28
+SAVE_SECONDS, SAVE_SHARE = 60.0, 0.05
+"""Seconds between saves of the cache, and the largest share of the time spent on saving."""
+
+
+def embed_crops(
+    crops: Iterable[Pixels | None], embedder: Embedder, *, device: str = "auto"
+) -> Iterator[Vectors]:
+    """Yield the embedding of each crop, (D,) float32, not normalised.
+
+    NaN for None, and for a crop whose embedding is zero or not finite.
+
+    Args:
+        crops: (H, W, 3) uint8 RGB each; resized to the model's input size, as for scores.
+        embedder: the recognition model.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        SettingsError: this machine does not have the device.
+    """
+    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.models.blocks import forward_block
+
+    remaining, block_size = iter(crops), forward_block(resolve_device(device))
+    while block := list(islice(remaining, block_size)):
+        yield from _embed(embedder, block, device=device)
+
+
+def _embed(
+    model: Embedder, crops: Sequence[Pixels | None], *, device: str, flip: bool = False
+) -> Vectors:
+    """Return (N, D) embeddings; rows of NaN for None, and for embeddings without a direction."""
+    from faceqan_toolkit.alignment import resize_crop
+
+    there = [crop is not None for crop in crops]
+    size = model.input_size
+    given = [resize_crop(crop, size) for crop in crops if crop is not None]
+    found = model.embed(given, flip=flip, device=device)
+    found[~(np.isfinite(found).all(axis=1) & found.any(axis=1))] = np.nan
+    vectors = np.full((len(crops), found.shape[1]), np.nan, np.float32)
+    vectors[there] = found
+    return vectors
+
+
+@dataclass(frozen=True)
+class EmbeddingSource:
+    """Model and options that embeddings were computed with.
+
+    Attributes:
+        model: name of the recognition model.
+        sha256: checksum of its weights.
+        flip: whether the mirror image's embedding is added.
+    """
+
+    model: str
+    sha256: str
+    flip: bool = False
+
+
+def stored_source(file: Path) -> EmbeddingSource | None:
+    """Return the source of the embeddings in a cache file; None for any other file."""
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+        return EmbeddingSource(**parse_json(metadata[METADATA]))
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException):
+        return None
+
+
+class EmbeddingCache:
+    """A parquet file with the embeddings of a data set's crops.
+
+    Each row has the checksum of its crop; rows of changed crops are computed again.
+    `read_embeddings` can read the file, too.
+
+    Args:
+        file: parquet file; created if missing.
+        source: model and options; a file of another source is replaced.
+        paths: (N,) paths of the samples.
+        crops: (N,) files of their crops; None for a sample without.
+
+    Attributes:
+        vectors: (N, D) float32, not normalised, NaN rows for none; (N, 0) before the first one.
+        pending: indices of the samples whose crop is not embedded yet.
+
+    Raises:
+        RunError: a crop cannot be read.
+    """
+
+    def __init__(
+        self, file: Path, source: EmbeddingSource, paths: Sequence[str],
+        crops: Sequence[Path | None],
+    ) -> None:  # fmt: skip
+        self.file, self.source, self.paths, self.crops = file, source, paths, crops
+        self._keys = [_sha256(crop) if crop else "" for crop in crops]
+        self.vectors: Vectors = np.empty((len(paths), 0), np.float32)
+        self._done = np.zeros(len(paths), np.bool_)
+        if stored_source(file) == source:
+            self._load()
+        self.pending = [index for index, crop in enumerate(crops) if crop and not self._done[index]]
+
+    def complete(
+        self,
+        load: Callable[[], Embedder],
+        advance: Callable[[int], object] = lambda number: None,
+        *,
+        device: str = "auto",
+    ) -> Vectors:
+        """Embed the pending crops, save from time to time, and return all vectors.
+
+        Args:
+            load: returns the recognition model; not called if nothing is pending.
+            advance: called with the number of crops after each block.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+        Raises:
+            WeightsError, SettingsError: see `load` and `Embedder.embed`.
+            RunError: a crop cannot be read, or the file cannot be written.
+        """
+        if not self.pending:
+            return self.vectors
+        from faceqan_toolkit.device import resolve_device
+        from faceqan_toolkit.models.blocks import forward_block
+
+        model = load()
+        saved = time.monotonic()
+        wait = SAVE_SECONDS
+        step = 4 * forward_block(resolve_device(device))
+        try:
+            while self.pending:
+                chosen, rest = self.pending[:step], self.pending[step:]
+                crops = self._read(chosen)
+                vectors = _embed(model, crops, device=device, flip=self.source.flip)
+                if vectors.size:
+                    self._allocate(vectors.shape[1])
+                    self.vectors[chosen] = vectors
+                self._done[chosen] = True
+                self.pending = rest
+                advance(len(chosen))
+                if time.monotonic() - saved > wait:
+                    before = time.monotonic()
+                    self._save()
+                    saved = time.monotonic()
+                    wait = max(SAVE_SECONDS, (saved - before) / SAVE_SHARE)
+        finally:
+            self._save()
+        return self.vectors
+
+    def _read(self, chosen: Sequence[int]) -> list[Pixels | None]:
+        """Return the decoded crops of samples; None for a damaged one."""
+        from faceqan_toolkit.photos.decode import decode_bytes
+
+        found: list[Pixels | None] = []
+        for index in chosen:
+            crop = self.crops[index]
+            assert crop is not None
+            try:
+                found.append(decode_bytes(crop.read_bytes(), max_pixels=MAX_PIXELS))
+            except PhotoError:
+                found.append(None)
+            except OSError as error:
+                raise _unreadable(crop, error) from error
+        return found
+
+    def _allocate(self, width: int) -> None:
+        if not self.vectors.shape[1]:
+            self.vectors = np.full((len(self.paths), width), np.nan, np.float32)
+
+    def _load(self) -> None:
+        """Load the rows whose crop is unchanged."""
+        places = {path: index for index, path in enumerate(self.paths)}
+        try:
+            with pq.ParquetFile(self.file) as opened:
+                for batch in opened.iter_batches(ROWS):
+                    table = np.asarray(batch.column("embedding").flatten())
+                    table = table.reshape(batch.num_rows, -1)
+                    self._allocate(table.shape[1])
+                    paths, keys = (batch.column(name).to_pylist() for name in ("path", "sha256"))
+                    for row, (path, key) in enumerate(zip(paths, keys, strict=True)):
+                        index = places.get(path)
+                        if index is not None and key and key == self._keys[index]:
+                            self.vectors[index] = table[row]
+                            self._done[index] = True
+        except (
+            OSError, LookupError, ValueError, TypeError, AttributeError, pa.ArrowException
+        ) as error:  # fmt: skip
+            raise RunError(f"{self.file} is damaged ({error}); delete it and run again") from error
+
+    def _save(self) -> None:
+        rows = np.flatnonzero(self._done)
+        width = self.vectors.shape[1]
+        if not width:
+            return
+        schema = pa.schema(
+            {
+                "path": pa.string(),
+                "sha256": pa.string(),
+                "embedding": pa.list_(pa.float32(), width),
+            },
+            metadata={METADATA: json.dumps(asdict(self.source))},
+        )
+        with writing(self.file) as temporary:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(temporary, schema) as writer:
+                for start in range(0, len(rows), ROWS):
+                    part = rows[start : start + ROWS].tolist()
+                    flat = pa.array(self.vectors[part].reshape(-1), from_pandas=False)
+                    columns = [
+                        pa.array([self.paths[index] for index in part]),
+                        pa.array([self._keys[index] for index in part]),
+                        pa.FixedSizeListArray.from_arrays(flat, width),
+                    ]
+                    writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _sha256(crop: Path) -> str:
+    try:
+        return hashlib.sha256(crop.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(crop, error) from error
+
+
+def _unreadable(crop: Path, error: OSError) -> RunError:
+    return RunError(f"cannot read the crop {crop}: {reason_of(error)}")
 
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """What a file says: an embedding for each path.
+    """Index of a file of embeddings.
 
     Attributes:
-        file: where the embeddings stand.
-        paths: (R,) each once, in the file's order.
-        rows: (R,) where in the file each path's embedding stands.
-        width: D, numbers of an embedding.
-        duplicates: paths that stood there several times with equal embeddings.
-        conflicting: paths that stood there with different ones; they are left out.
+        file: the file.
+        paths: (R,) paths without repetitions, in the file's order.
+        rows: (R,) row of each path's embedding in the file.
+        width: D, length of an embedding.
+        duplicates: paths that occur several times with equal embeddings.
+        conflicting: paths that occur with different embeddings; they are left out.
     """
 
     file: Path
@@ -46,14 +283,14 @@ class EmbeddingTable:
     conflicting: tuple[str, ...] = ()
 
     def match(self, wanted: Sequence[str]) -> tuple[Vectors, Match]:
-        """Return the embeddings of some samples, the only ones that are held in memory.
+        """Read the embeddings of some samples.
 
         Args:
-            wanted: (N,) paths, `Protocol.paths` for instance.
+            wanted: (N,) paths of the samples, e.g. `Dataset.paths`.
 
         Returns:
-            (N, D) float32 as they stand there, NaN rows for samples without; and how paths were
-            matched.
+            (N, D) float32 embeddings, not normalised, NaN rows for samples without; and the match
+            of the paths.
 
         Raises:
             ScoresError: the file has changed.
@@ -65,7 +302,7 @@ class EmbeddingTable:
         order = np.argsort(rows)
         places, rows = places[order], rows[order]
         start = 0
-        with _refusing(self.file):
+        with _naming(self.file):
             for block in _blocks(self.file):
                 part = slice(*np.searchsorted(rows, [start, start + len(block)]))
                 found[places[part]] = block[rows[part] - start]
@@ -74,19 +311,19 @@ class EmbeddingTable:
 
 
 def read_embeddings(file: Path) -> EmbeddingTable:
-    """Return what a file holds, all of it looked through.
+    """Return the index of a file of embeddings, after reading it once.
 
     Args:
         file: `.npz` with the arrays `paths` (N,) text and `embeddings` (N, D) numbers, as
-            numpy.savez writes them, or parquet with the columns `path` (or `paths`) and
-            `embedding` (or `embeddings`), a list of equal length in every row. No pickles.
-            A row that is not finite or all zero counts as none.
+            numpy.savez writes them; or parquet with the columns `path` (or `paths`) and `embedding`
+            (or `embeddings`), a list of equal length in every row. No pickles. An embedding that
+            is all zero or not finite counts as missing.
 
     Raises:
-        ScoresError: it cannot be read or is not as described.
+        ScoresError: the file cannot be read, or has another content.
     """
     file = Path(file)
-    with _refusing(file):
+    with _naming(file):
         first: dict[str, int] = {}
         again: dict[int, int] = {}
         paths = [path_text(path.replace("\\", "/")) for path in _paths(file)]
@@ -105,7 +342,7 @@ def read_embeddings(file: Path) -> EmbeddingTable:
             vectors |= zip(part.tolist(), block[part - start], strict=True)
             start += len(block)
         if start != len(paths):
-            raise ScoresError(f"{start:,} embeddings of {len(paths):,} paths")
+            raise ScoresError(f"{start:,} embeddings for {len(paths):,} paths")
         if not paths:
             raise ScoresError("no embeddings")
     equal = {
@@ -125,15 +362,15 @@ def read_embeddings(file: Path) -> EmbeddingTable:
 
 
 @contextmanager
-def _refusing(file: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a file into one error that names it."""
+def _naming(file: Path) -> Iterator[None]:
+    """Turn every error into a ScoresError that names the file."""
     try:
         yield
     except MemoryError as error:
         raise ScoresError(f"{file}: too large for this machine's memory") from error
     except ScoresError as error:
         raise ScoresError(f"{file}: {error}") from error
-    except Exception as error:  # zip and header parsers raise anything on damaged files
+    except Exception as error:  # on damaged files zip and header parsers can raise anything
         raise ScoresError(f"{file}: {reason_of(error)}") from error
 
 
@@ -141,37 +378,37 @@ def _is_parquet(file: Path) -> bool:
     with file.open("rb") as opened:
         start = opened.read(4)
     if start not in (b"PAR1", b"PK\x03\x04"):
-        raise ScoresError("neither .npz nor parquet")
+        raise ScoresError("the file is neither .npz nor parquet")
     return start == b"PAR1"
 
 
 def _paths(file: Path) -> Iterator[str]:
-    """Yield the paths as they stand there."""
+    """Yield the paths of a file."""
     if _is_parquet(file):
         for texts in _column(file, "path"):
             if not pa.types.is_string(texts.type) or texts.null_count:
-                raise ScoresError("every row needs a path that is text")
+                raise ScoresError("a row has no path, or one that is not text")
             yield from texts.to_pylist()
         return
-    # numpy leaves files that it opened itself open if they are damaged
+    # numpy does not close a damaged file that it opened itself
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         missing = {"paths", "embeddings"} - set(arrays.files)
         if missing:
-            raise ScoresError(f"the array {' and '.join(sorted(missing))} is missing")
+            raise ScoresError(f"no array {' and '.join(sorted(missing))}")
         paths = arrays["paths"]
     if paths.dtype.kind not in "US" or paths.ndim != 1:
-        raise ScoresError("paths must be an array of texts")
+        raise ScoresError("paths must be a one-dimensional array of strings")
     for path in paths.tolist():
         yield path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else str(path)
 
 
 def _blocks(file: Path) -> Iterator[Vectors]:
-    """Yield all embeddings in order, (B, D) float32 each; rows that are none are NaN."""
+    """Yield all embeddings in order as (B, D) float32; NaN rows for missing ones."""
     for block in _parquet_blocks(file) if _is_parquet(file) else _npz_blocks(file):
         if block.ndim != 2 or block.dtype.kind not in "fiu":
-            raise ScoresError("embeddings must be one row of numbers a path")
+            raise ScoresError("embeddings must be a row of numbers for each path")
         if not block.shape[1]:
-            raise ScoresError("the embeddings have no numbers")
+            raise ScoresError("the embeddings have length 0")
         with np.errstate(over="ignore"):
             single = block.astype(np.float32)
         single[~np.isfinite(single).all(axis=1) | ~single.any(axis=1)] = np.nan
@@ -181,7 +418,7 @@ def _blocks(file: Path) -> Iterator[Vectors]:
 def _parquet_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
     for lists in _column(file, "embedding"):
         if lists.null_count:
-            raise ScoresError("every row needs an embedding")
+            raise ScoresError("a row has no embedding")
         lengths = set(pc.list_value_length(lists).unique().to_pylist())
         if len(lengths) > 1:
             raise ScoresError(f"embeddings of different lengths: {sorted(lengths)}")
@@ -190,8 +427,8 @@ def _parquet_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
 
 
 def _column(file: Path, name: str) -> Iterator[pa.Array]:
-    """Yield a column, named in the singular or plural, in pieces."""
-    # buffering ahead would hold the whole file
+    """Yield the batches of a column; its name may be singular or plural."""
+    # pre-buffering would hold the whole file in memory
     with pq.ParquetFile(file, pre_buffer=False) as opened:
         names = opened.schema_arrow.names
         found = {
@@ -199,7 +436,9 @@ def _column(file: Path, name: str) -> Iterator[pa.Array]:
             for wanted in ("path", "embedding")
         }
         if None in found.values():
-            raise ScoresError(f"the columns path and embedding are needed; there are {names}")
+            raise ScoresError(
+                f"expected the columns path and embedding; found {', '.join(names)[:300]}"
+            )
         for batch in opened.iter_batches(ROWS, columns=[found[name]]):
             if len(batch):
                 yield batch.column(0)
@@ -217,9 +456,9 @@ def _npz_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
         if dtype.kind not in "fiu" or len(shape) != 2:
             described = "x".join(map(str, shape))
             raise ScoresError(
-                f"embeddings must be one row of numbers a path, not {described} {dtype}"
+                f"embeddings must be a row of numbers for each path, not {described} {dtype}"
             )
-        if columns_first:  # nothing is complete before the last number
+        if columns_first:  # no row is complete before the end of the data
             data = member.read()
             yield np.frombuffer(data, dtype).reshape(shape, order="F")
             return

@@ -1,13 +1,14 @@
-"""Evaluates quality methods on the comparisons of one data set by one recognition model."""
+"""Evaluation of quality methods on a data set and the embeddings of one recognition model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.bootstrap import (
@@ -20,27 +21,151 @@ from faceqan_toolkit.evaluation.bootstrap import (
     paired_test,
     replicate,
 )
-from faceqan_toolkit.evaluation.comparisons import Bools, Comparisons, Floats
-from faceqan_toolkit.evaluation.edc import (
+from faceqan_toolkit.evaluation.curves import (
     Area,
     Curve,
     RandomDiscard,
     area,
+    det_curve,
     edc,
     edc_recomputed,
     ideal,
     pair_quality,
     random_discard,
 )
+from faceqan_toolkit.evaluation.datasets.base import Dataset
+from faceqan_toolkit.evaluation.embeddings import Vectors
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import Evaluation, Figures, Method, MethodResult, Point
-from faceqan_toolkit.evaluation.verification import Accuracy, det_curve, rejected
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, Method, MethodResult, Point
+from faceqan_toolkit.evaluation.verification import (
+    Accuracy,
+    Bools,
+    Comparisons,
+    Floats,
+    NonMatedCollector,
+    fold_accuracy,
+    rejected,
+)
 
 FEW = 30
-"""Fewer errors than this behind a figure earn it a warning."""
+"""A figure that rests on fewer errors gets a warning."""
+
+BLOCK = 16_384
+"""Comparisons computed together: the embeddings of both sides, 512 numbers each, take 67 MB."""
 
 
-def evaluate(
+def evaluate_dataset(
+    dataset: Dataset,
+    vectors: Vectors,
+    methods: Mapping[str, Method],
+    *,
+    name: str,
+    recogniser: str,
+    options: EvaluationOptions,
+) -> Evaluation:
+    """Evaluate methods on a data set.
+
+    Args:
+        dataset: the data set.
+        vectors: (M, D) vectors from `compared_vectors`.
+        methods: qualities of the samples by method.
+        name: name of the data set in results.
+        recogniser: name of the recognition model in results.
+        options: options of the evaluation. A data set with templates uses `template_quality`.
+
+    Raises:
+        EvaluationError: there is nothing to compare.
+        SettingsError: options that contradict each other.
+    """
+    largest = None if options.edc == "recompute" else max(options.fmr_targets)
+    comparisons, accuracy = compare(dataset, vectors, largest_fmr=largest)
+    if dataset.templates is not None:
+        how = options.template_quality or "min"
+        methods = {
+            method: replace(
+                one, quality=dataset.templates.quality(np.asarray(one.quality, np.float64), how)
+            )
+            for method, one in methods.items()
+        }
+    return evaluate_methods(
+        comparisons, methods, dataset=name, recogniser=recogniser, options=options,
+        accuracy=accuracy,
+    )  # fmt: skip
+
+
+def compared_vectors(
+    dataset: Dataset, embeddings: Vectors, weights: NDArray[np.float64] | None = None
+) -> Vectors:
+    """Return the normalised embeddings of what is compared: samples, or templates if there are any.
+
+    Args:
+        dataset: the data set.
+        embeddings: (N, D) embeddings of its samples, of any length; NaN rows for samples without.
+        weights: (N,) weights of the samples within their template's media; None for equal weights.
+
+    Returns:
+        (M, D) float32 of length 1; NaN rows where there is no embedding.
+
+    Raises:
+        EvaluationError: there is no embedding at all.
+    """
+    if dataset.templates is not None:
+        vectors = dataset.templates.embed(embeddings, weights)
+    else:
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        vectors = np.asarray(embeddings / lengths, np.float32)
+    if np.isnan(vectors).all():
+        raise EvaluationError("no photo has an embedding")
+    return vectors
+
+
+def compare(
+    dataset: Dataset, vectors: Vectors, *, largest_fmr: float | None
+) -> tuple[Comparisons, Accuracy | None]:
+    """Return all comparisons of a data set by cosine similarity, and the accuracy over its folds.
+
+    If a non-mated pair contradicts the identities, the comparisons have none, and so no intervals.
+
+    Args:
+        dataset: the data set.
+        vectors: (M, D) vectors from `compared_vectors`.
+        largest_fmr: largest FMR target; decides how many of the most similar non-mated comparisons
+            are kept. None keeps all.
+
+    Raises:
+        EvaluationError: there is no mated comparison.
+    """
+    identity = None if _contradicts(dataset) else dataset.identities
+    total = len(dataset.pairs)
+    keep = None if largest_fmr is None else NonMatedCollector.enough(total, largest_fmr)
+    collector = NonMatedCollector(keep, identity)
+    mated, folds = [], []
+    for block in dataset.pairs.blocks(BLOCK):
+        similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
+        others = ~block.mated
+        collector.add(similarity[others], block.first[others], block.second[others])
+        same = block.mated
+        mated.append((similarity[same], block.first[same], block.second[same]))
+        if block.fold is not None:
+            folds.append((similarity, block.mated, block.fold))
+    accuracy = None
+    if folds and (dataset.folds or 0) > 1:
+        accuracy = fold_accuracy(*(np.concatenate(part) for part in zip(*folds, strict=True)))
+    values, first, second = (np.concatenate(part) for part in zip(*mated, strict=True))
+    comparisons = Comparisons.streamed(values, first, second, collector.result(), identity)
+    return comparisons, accuracy
+
+
+def _contradicts(dataset: Dataset) -> bool:
+    """Tell whether both sides of a non-mated pair have the same identity."""
+    people = dataset.identities
+    return any(
+        bool(np.any((people[block.first] == people[block.second]) & ~block.mated))
+        for block in dataset.pairs.blocks()
+    )
+
+
+def evaluate_methods(
     comparisons: Comparisons,
     methods: Mapping[str, Method],
     *,
@@ -49,22 +174,22 @@ def evaluate(
     options: EvaluationOptions | None = None,
     accuracy: Accuracy | None = None,
 ) -> Evaluation:
-    """Evaluate any number of methods on the same comparisons.
+    """Evaluate methods on the same comparisons.
 
-    With `fte="exclude"` a comparison counts only if every method has a quality for it, so that
-    all curves are of one set of comparisons.
+    With `fte="exclude"` only comparisons for which every method has a quality are used, so that all
+    curves rest on the same comparisons.
 
     Args:
-        comparisons: for "recompute" with all non-mated comparisons kept.
-        methods: by name; "oracle" and "random" are taken.
-        dataset: name.
+        comparisons: the comparisons; "recompute" needs all non-mated ones kept.
+        methods: methods by name; "oracle" and "random" are reserved.
+        dataset: name of the data set.
         recogniser: name of the recognition model.
-        options: the defaults if None.
-        accuracy: over folds, see `fold_accuracy`.
+        options: options of the evaluation; None for the defaults.
+        accuracy: accuracy over folds, see `fold_accuracy`.
 
     Raises:
-        EvaluationError: nothing is left to evaluate, or the comparisons do not suffice.
-        SettingsError: a method's name or kind makes no sense.
+        EvaluationError: no usable comparison, or too few non-mated ones were kept.
+        SettingsError: a reserved or empty method name, or an unknown kind.
     """
     return _Evaluator(comparisons, methods, options or EvaluationOptions()).run(
         dataset, recogniser, accuracy
@@ -76,7 +201,7 @@ class _Evaluator:
     comparisons: Comparisons
     methods: Mapping[str, Method]
     options: EvaluationOptions
-    quality: dict[str, Floats] = field(init=False)  # of usable mated comparisons
+    quality: dict[str, Floats] = field(init=False)  # usable mated comparisons only
     missing: dict[str, int] = field(init=False)
     usable: Bools = field(init=False)
     similarity: Floats = field(init=False)
@@ -165,7 +290,7 @@ class _Evaluator:
         ]
 
     def _oracle(self, points: Sequence[Point], replicates: Replicates | None) -> MethodResult:
-        """Return the best there can be: errors are discarded first."""
+        """Return the lower bound: errors are discarded first."""
         areas = None if replicates is None else replicates.ideal
         figures = tuple(
             self._figures(ideal(point.errors, len(self.similarity)), areas, replicates, index)
@@ -186,7 +311,7 @@ class _Evaluator:
         )
 
     def _points(self) -> tuple[Point, ...]:
-        """Return the operating points with what they do."""
+        """Return the operating points with their thresholds and error rates."""
         non_mated, options = self.comparisons.non_mated, self.options
         points = []
         for target in options.fmr_targets:
@@ -200,10 +325,14 @@ class _Evaluator:
             errors = int(np.count_nonzero(rejected(self.similarity, threshold.value)))
             warnings = []
             if errors < FEW:
-                warnings.append(f"only {errors} false non-matches stand behind the curve")
+                warnings.append(
+                    f"the curve rests on {errors} false non-matches (at least {FEW} are "
+                    "recommended)"
+                )
             if kind == "fmr" and threshold.false_matches < FEW:
                 warnings.append(
-                    f"only {threshold.false_matches} false matches stand behind the threshold"
+                    f"the threshold rests on {threshold.false_matches} false matches (at least "
+                    f"{FEW} are recommended)"
                 )
             made.append(
                 Point(
@@ -214,7 +343,7 @@ class _Evaluator:
         return tuple(made)
 
     def _curves(self, thresholds: Sequence[float]) -> dict[str, list[Curve]]:
-        """Return each method's curves, one an operating point."""
+        """Return each method's curves, one for each operating point."""
         curves = {
             name: [edc(rejected(self.similarity, cut), values) for cut in thresholds]
             for name, values in self.quality.items()
@@ -238,7 +367,7 @@ class _Evaluator:
         return curves
 
     def _replicates(self, points: Sequence[Point]) -> Replicates | None:
-        """Return resampled figures, None where they are not wanted or not possible."""
+        """Return the bootstrap replicates; None if not requested or not possible."""
         comparisons, options = self.comparisons, self.options
         if not options.replicates or comparisons.identity is None or options.edc != "fixed":
             return None
@@ -267,14 +396,12 @@ class _Evaluator:
                 normalised[place] = interval(relative, self.options.level)
         warnings = []
         if not curve.staircase and curve.discard[-1] < 0.95:
-            warnings.append(
-                f"nothing to compare is left above a discard share of {curve.discard[-1]:g}"
-            )
+            warnings.append(f"no comparison remains above a discard share of {curve.discard[-1]:g}")
         found = tuple(area(curve, limit) for limit in self.options.limits)
         return Figures(curve, found, tuple(raw), tuple(normalised), tuple(warnings))
 
     def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
-        """Return the mean of random qualities; the intervals are the spread over the draws."""
+        """Return the mean of the random qualities, with intervals over the draws."""
         figures = []
         for point, draws in zip(points, random, strict=True):
             left = np.round((1 - draws.shares) * len(self.similarity)).astype(np.int64)
@@ -296,7 +423,7 @@ class _Evaluator:
     def _tests(
         self, results: Sequence[MethodResult], replicates: Replicates | None
     ) -> list[PairedTest]:
-        """Return the tests between every two methods."""
+        """Return the tests of every two methods."""
         if replicates is None:
             return []
         named = {result.name: result for result in results}
@@ -313,5 +440,5 @@ class _Evaluator:
 
 
 def _worst(values: Floats) -> Floats:
-    """Return values with -inf for NaN."""
+    """Return values with NaN replaced by -inf."""
     return np.where(np.isnan(values), -np.inf, values)

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for. No numpy: the command line shows choices and defaults."""
+"""Options of an evaluation and their defaults. Imports no numpy, for a quick command line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from dataclasses import dataclass
 
 from faceqan_toolkit.errors import SettingsError
 
-PROTOCOLS = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
-FACES = {"lfw": "central", "xqlfw": "central", "cfp-fp": "largest", "pairs": "largest",
-         "folders": "largest"}  # fmt: skip
-"""Which face of a photo shows its person, one of `settings.FACE_POLICIES`. Of LFW's photos, which
-are centred on their person, the largest face is a bystander's in 42 of 3,811. The other protocols'
-faces are given: aligned crops, or landmarks."""
 EDC_VARIANTS = ("fixed", "recompute")
 FTE_RULES = ("exclude", "worst")
 PAIR_QUALITIES = ("min", "mean", "product")
@@ -20,38 +14,39 @@ FIGURE_FORMATS = ("pdf", "svg", "png")
 
 
 def check_target(target: float, name: str = "fmr") -> None:
-    """Raise SettingsError, with the option's name, unless an error rate lies in (0, 1)."""
+    """Raise SettingsError, naming the option, unless a rate is in (0, 1)."""
     if not 0 < target < 1:
         raise SettingsError(f"{name} is {target}; it must be between 0 and 1")
 
 
 def check_limit(limit: float) -> None:
-    """Raise SettingsError unless a discard share lies in (0, 1]."""
+    """Raise SettingsError unless a discard share is in (0, 1]."""
     if not 0 < limit <= 1:
-        raise SettingsError(f"a discard share must lie above 0 and at most at 1, not {limit}")
+        raise SettingsError(f"a discard share must be above 0 and at most 1, not {limit}")
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How curves are made; every output states them.
+    """Options of error-versus-discard curves; all results state them.
 
     Attributes:
-        edc: "fixed" or "recompute".
-        fte: comparisons without an embedding or a quality: "exclude" leaves them out and counts
-            them; "worst" counts them among the errors (no embedding) and discards them first.
-        pair_quality: "min", "mean" or "product".
-        template_quality: how a template's quality came from its images', a word for the
-            outputs; None where samples are images.
-        fmr_targets: of the thresholds.
-        fnmr_starts: further thresholds, chosen so that this FNMR is reached at discard 0.
-        limits: discard shares up to which areas are taken.
-        replicates: of the bootstrap; 0 for no intervals.
-        level: of the intervals.
-        draws: of random qualities.
-        seed: of bootstrap and random qualities.
+        edc: "fixed" or "recompute", see `curves`.
+        fte: rule for comparisons without an embedding or a quality (failure to enrol): "exclude"
+            leaves them out and counts them; "worst" discards them first, and counts those without
+            an embedding as errors.
+        pair_quality: quality of a comparison from its two qualities: "min", "mean" or "product".
+        template_quality: quality of a template from its photos': "min", "mean" or "max"; None if
+            samples are compared.
+        fmr_targets: FMR targets of the thresholds, in (0, 1).
+        fnmr_starts: FNMR before discarding of further thresholds, in (0, 1).
+        limits: discard shares at which the areas end, in (0, 1].
+        replicates: number of bootstrap replicates; 0 for no intervals.
+        level: confidence level of the intervals, in (0, 1).
+        draws: number of random qualities.
+        seed: random seed of the bootstrap and the random qualities.
 
     Raises:
-        SettingsError: a value makes no sense.
+        SettingsError: a value is out of its range.
     """
 
     edc: str = "fixed"

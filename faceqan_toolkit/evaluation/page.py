@@ -1,4 +1,4 @@
-"""One HTML page with interactive error-versus-discard curves; it loads nothing from anywhere."""
+"""Self-contained HTML page with interactive error-versus-discard curves and tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from faceqan_toolkit.evaluation.pens import DASHES, ORACLE, RANDOM, pen
-from faceqan_toolkit.evaluation.summary import Evaluation
+from faceqan_toolkit.evaluation.figures import DASHES, ORACLE, RANDOM, pen
+from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import best_methods, between, number
 
 SHARES = np.arange(381) / 400
-"""Where the curves are read: 0 to 0.95. The curves CSV has every step."""
+"""Discard shares of the curves on the page, 0 to 0.95; curves.csv has every step."""
 
 
 def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = None) -> str:
     """Return the page.
 
     Args:
-        evaluations: any number of data sets and recognisers.
-        made_by: what made them, shown as it is: command, versions, checksums.
+        evaluations: evaluations of any data sets and recognisers.
+        made_by: provenance by name: command, versions, checksums.
     """
     environment = Environment(
         loader=PackageLoader("faceqan_toolkit.evaluation"),
@@ -47,7 +47,7 @@ def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = 
 
 
 def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Return the colour's number and the dashes of each method, the same in every data set."""
+    """Return the colour index and the dashes of each method, equal in all evaluations."""
     methods = {method.name: method.kind for one in evaluations for method in one.methods}
     pens = {}
     for index, (name, kind) in enumerate(methods.items()):
@@ -58,7 +58,7 @@ def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
 
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the page's script draws."""
+    """Return the curves of an evaluation for the page's script."""
     return {
         "title": evaluation.title,
         "of": "mated" if evaluation.options.edc == "fixed" else "all",
@@ -86,7 +86,7 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _table(evaluation: Evaluation, place: int, index: int) -> dict[str, Any]:
-    """Return the table beside the curves of one evaluation and operating point."""
+    """Return the table of one evaluation and operating point."""
     limits = evaluation.options.limits
     best = [best_methods(evaluation, index, limit) for limit in range(len(limits))]
     rows = []

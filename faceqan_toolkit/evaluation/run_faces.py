@@ -1,4 +1,4 @@
-"""What a run knows of each photo: its face's score and simple measures, and where its crop is."""
+"""Faces of a run: the score, the simple measures and the crop of each photo."""
 
 from __future__ import annotations
 
@@ -7,30 +7,44 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.matching import BARE_NAME_SQL, Match, bare_name, match_paths
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.evaluation.datasets.base import Dataset
+from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_name, match_paths
+from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.registry import METHODS
+from faceqan_toolkit.results.crops import RunCrops, crop_file
+from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.runs.database import connect, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo, read_run
+from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
+
+BASELINES = {
+    "face size": "face_px", "sharpness": "sharpness", "detector confidence": "confidence",
+    "embedding norm": "embedding_norm",
+}  # fmt: skip
+"""Simple measures that every method is compared with, and their columns in a run."""
 
 
 @dataclass(frozen=True)
 class RunFaces:
-    """One face for each photo: the first that has a quality, else the first.
+    """One face for each photo: the first one with a quality, else the first one.
 
     Attributes:
         run: the run.
-        paths: (R,) of its photos, each once.
-        status: (R,) "ok" or why there is no result.
-        crops: (R,) of the faces, relative to the run folder; "" if none was written.
-        values: (R,) float64 for each of `MEASURES`, NaN where it is not known.
-        others: how many photos the run has besides.
+        paths: (R,) paths of its photos, without repetitions.
+        status: (R,) "ok" or the reason why there is no result.
+        crops: (R,) crops of the faces, relative to the run folder; "" if none was written.
+        values: (R,) float64 values of each of `MEASURES`, NaN for missing ones.
+        others: number of further photos of the run.
     """
 
     run: RunInfo
@@ -41,11 +55,11 @@ class RunFaces:
     others: int = 0
 
     def match(self, wanted: Sequence[str]) -> tuple[RunFaces, Match]:
-        """Return the faces of some samples, in their order.
+        """Return the faces of some samples, in their order, and the match of the paths.
 
         Args:
-            wanted: (N,) paths, `Protocol.paths` for instance; one that the run does not have gets
-                the status "not_in_run".
+            wanted: (N,) paths of the samples, e.g. `Dataset.paths`. A sample that the run does not
+                have gets the status "not_in_run".
         """
         match = match_paths(wanted, self.paths)
         places = match.index.tolist()
@@ -58,12 +72,12 @@ class RunFaces:
         ), match
 
     def counts(self) -> dict[str, int]:
-        """Return how many photos have each status, most frequent first."""
+        """Return the number of photos by status, most frequent first."""
         return dict(Counter(self.status).most_common())
 
     @property
     def cut_as(self) -> tuple[str, int] | None:
-        """Template and size of its crops; None if the photos were crops already, or unknown."""
+        """Template and size of the crops; None if unknown, or if the photos are crops already."""
         settings = self.run.content["settings"]
         if settings["task"] == "align":
             return settings["template"], settings["crop_size"]
@@ -74,20 +88,20 @@ class RunFaces:
 
 
 def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFaces:
-    """Return what a run folder holds.
+    """Return the faces of a run folder.
 
     Args:
-        folder: of the run.
-        wanted: paths that will be asked for; memory then grows with these, not with the run, for
-            photos that cannot match any are only counted.
+        folder: the run folder.
+        wanted: paths to be matched later; photos that cannot match any of them are only counted,
+            so memory grows with these paths and not with the run. None reads all photos.
 
     Raises:
-        RunError: it is no run folder, or damaged.
+        RunError: not a run folder, or a damaged one.
     """
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
     with connect(ledger=run) as connection:
-        # any face may be a photo's only one; DuckDB counts on the disk what memory does not hold
+        # not a count of first faces: a photo's only record may be of any face
         photos = fetch_value(connection, "SELECT count(DISTINCT path) FROM ledger")
         if not photos:
             raise RunError(f"{folder} has no photos")
@@ -95,7 +109,7 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
         if wanted is not None:
             names = pa.table({"name": sorted({bare_name(path) for path in wanted})})
             connection.register("wanted_names", names)
-            # else it takes the ledger for the smaller side of the join and holds all of it
+            # the optimiser would hash the whole ledger, which it takes for the smaller side
             connection.execute("SET disabled_optimizers = 'build_side_probe_side,join_order'")
             chosen = f"{BARE_NAME_SQL} IN (SELECT name FROM wanted_names)"
         found = connection.execute(
@@ -113,3 +127,127 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
         {name: np.ma.filled(found[name], np.nan) for name in MEASURES},
         photos - len(found["path"]),
     )
+
+
+def crop_files(dataset: Dataset, faces: RunFaces) -> list[Path | None]:
+    """Return the files of the samples' aligned crops, None for a sample without.
+
+    Args:
+        dataset: the data set.
+        faces: faces of its samples, see `RunFaces.match`.
+
+    Raises:
+        RunError: the run has no crops.
+    """
+    folder, task = faces.run.folder, faces.run.task
+    if task == "score":  # its photos are crops
+        return [
+            dataset.root / path_from_text(path) if status == "ok" else None
+            for path, status in zip(dataset.paths, faces.status, strict=True)
+        ]
+    if not any(faces.crops) and "ok" in faces.status:
+        raise RunError(
+            f"{folder} has no crops to embed; use a run of align, or of align-and-score with crops"
+        )
+    return [crop_file(folder, crop) for crop in faces.crops]
+
+
+def face_policy(run: RunInfo) -> str | None:
+    """Return the `--faces` of a run; None if crops or landmarks were given."""
+    settings = run.content["settings"]
+    if run.task == "score" or settings.get("landmarks"):
+        return None
+    return str(settings.get("faces"))
+
+
+def other_faces(run: RunInfo, dataset: Dataset, policy: str | None) -> str:
+    """Return a warning if a run was made with another `--faces`, else "".
+
+    Args:
+        run: run of any task.
+        dataset: the data set.
+        policy: `--faces` of the evaluation; None if the faces are given.
+    """
+    made = face_policy(run)
+    if None in (policy, made) or made == policy:
+        return ""
+    return (
+        f"Warning: {run.folder} was made with --faces {made}, {dataset.name} takes --faces "
+        f"{policy}: in photos with several faces it may have scored another person's face"
+    )
+
+
+def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
+    """Return the run's quality by the name of its method; empty if it has no quality."""
+    if np.isnan(faces.values["quality"]).all():
+        return {}
+    settings = faces.run.content["settings"]
+    name = settings["method"]
+    if method := METHODS.get(name):
+        name = method.title
+    if settings["method"] == "faceqan" and settings["preset"] != "exact":
+        name += f" {settings['preset']}"
+    if settings.get("eps_mode") == "contrast":
+        name += ", eps by contrast"
+    if settings.get("refine"):
+        name += ", refined"
+    return {name: Method(faces.values["quality"], note=model_note(faces.run, recogniser_sha256))}
+
+
+def baselines(
+    faces: RunFaces, taken: Mapping[str, Method], recogniser_sha256: str
+) -> tuple[dict[str, Method], list[str]]:
+    """Return the simple measures of a run, and lines that name the omitted ones.
+
+    A measure is omitted if some faces lack it, or if it is the same for all faces.
+
+    Args:
+        faces: faces of the samples, see `RunFaces.match`.
+        taken: methods; a measure of the same name is skipped.
+        recogniser_sha256: checksum of the recognition model, see `model_note`.
+    """
+    found = np.array([status == "ok" for status in faces.status])
+    made, lacking, equal = {}, [], []
+    for name, column in BASELINES.items():
+        if name in taken:
+            continue
+        values = faces.values[column]
+        if not found.any() or np.isnan(values[found]).any():
+            lacking.append(name)
+            continue
+        if is_constant(values):
+            equal.append(name)
+            continue
+        note = model_note(faces.run, recogniser_sha256) if column == "embedding_norm" else ""
+        made[name] = Method(values, "simple", note)
+    told = {"Not measured in this run": lacking, "Left out, the same for all faces": equal}
+    return made, [f"{why}: {', '.join(names)}" for why, names in told.items() if names]
+
+
+def is_constant(values: ArrayLike) -> bool:
+    """Tell whether three or more values are all equal up to rounding; NaN is ignored."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return known.size >= FEW_PHOTOS and differ_by_rounding(float(known.min()), float(known.max()))
+
+
+def model_note(run: RunInfo, recogniser_sha256: str) -> str:
+    """Return "S" if a run used the recogniser's model, "C" for another one, "" without a model."""
+    model = run.content.get("model")
+    if not model:
+        return ""
+    return "S" if model["sha256"] == recogniser_sha256 else "C"
+
+
+def kept_crop(run: RunInfo, row: Mapping[str, Any], *, fetch: bool = False) -> Pixels | None:
+    """Return a face's crop, (S, S, 3) uint8 RGB; None if it no longer exists.
+
+    Args:
+        run: a run of align-and-score with its crops, or a run of score, whose photos are crops.
+        row: the face's `path`, `root`, `crop` and `sha256`.
+        fetch: also read photos from other machines.
+    """
+    try:
+        return RunCrops(run, cut=False, fetch=fetch).crop({**row, "face": 0})
+    except PhotoError:
+        return None

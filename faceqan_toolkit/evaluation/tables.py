@@ -1,4 +1,4 @@
-"""Curves and tables as CSV, Markdown and LaTeX, the same bytes for the same evaluation."""
+"""Tables of evaluations as CSV, Markdown and LaTeX; equal evaluations give equal bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from faceqan_toolkit.cells import guard
 from faceqan_toolkit.evaluation.bootstrap import Interval
-from faceqan_toolkit.evaluation.summary import Evaluation, Figures, MethodResult, Point
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, MethodResult, Point
 
 AREA_COLUMNS = (
     "dataset", "recogniser", "method", "kind", "note", "target", "achieved_fmr", "false_matches",
@@ -28,26 +28,26 @@ LATEX = str.maketrans({
 
 
 def areas_csv(evaluations: Iterable[Evaluation]) -> str:
-    """Return one row for every method, operating point and limit."""
+    """Return a CSV row for every method, operating point and limit."""
     return _csv(AREA_COLUMNS, _area_rows(evaluations))
 
 
 def curves_csv(evaluations: Iterable[Evaluation]) -> str:
-    """Return every step of every curve; the last rate of a curve holds up to a share of 1.
+    """Return a CSV row for every step of every curve; the last rate holds up to a share of 1.
 
-    Of "random" the columns low and high are the spread of its draws.
+    For "random" the columns low and high are the 2.5 % and 97.5 % quantiles of its draws.
     """
     return _csv(CURVE_COLUMNS, _curve_rows(evaluations))
 
 
 def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
-    """Return a table of normalised pAUC for every evaluation.
+    """Return a table of normalised pAUCs for every evaluation.
 
-    The best method at each FMR target is bold; simple measures and baselines take no part.
+    The best method at each operating point is bold; simple measures and baselines are not compared.
 
     Args:
-        evaluations: all of them.
-        limit: of the areas, the first of each evaluation if None.
+        evaluations: the evaluations.
+        limit: discard share at which the areas end; None for the first limit of each evaluation.
     """
     parts = []
     for evaluation in evaluations:
@@ -66,10 +66,7 @@ def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> s
 
 
 def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
-    """Return a table, for the package booktabs, of what `markdown` shows.
-
-    The caption is short; a note below the table has the rest.
-    """
+    """Return the table of `markdown` as LaTeX for the package booktabs, with a note below it."""
     parts = []
     for evaluation in evaluations:
         points, rows = _rows(evaluation, limit)
@@ -104,17 +101,17 @@ def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number of fixed decimals, a dash for None."""
+    """Return a number with fixed decimals, or "-" for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def between(value: Interval | None, digits: int = 3) -> str:
-    """Return an interval in brackets, nothing for None."""
+    """Return an interval in brackets, or "" for None."""
     return "" if value is None else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def best_methods(evaluation: Evaluation, point: int, limit: int) -> set[str]:
-    """Return the quality methods with the smallest area at a point, ties together."""
+    """Return the quality methods with the smallest area at a point; several if tied."""
     areas = {
         method.name: method.figures[point].areas[limit].raw
         for method in evaluation.methods
@@ -126,10 +123,10 @@ def best_methods(evaluation: Evaluation, point: int, limit: int) -> set[str]:
 
 
 def limit_index(evaluation: Evaluation, limit: float | None) -> int:
-    """Return the place of a limit among the evaluation's, the first for None.
+    """Return the index of a limit, 0 for None.
 
     Raises:
-        SettingsError: areas to that share were not taken.
+        SettingsError: no area ends at this share.
     """
     return 0 if limit is None else evaluation.limit(limit)
 
@@ -157,7 +154,7 @@ def _rows(
 
 
 def _notes(evaluation: Evaluation, limit: float | None) -> Iterator[str]:
-    """Yield what a reader must know of the table."""
+    """Yield the notes below a table."""
     options = evaluation.options
     share = options.limits[limit_index(evaluation, limit)]
     intervals = any(

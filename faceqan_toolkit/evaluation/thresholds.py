@@ -1,11 +1,12 @@
-"""Which quality threshold reaches a target: chosen on some people, reported on others.
+"""Quality thresholds for a target error rate or discard share.
 
-Comparisons are mated or not, and accepted if their similarity is above a threshold of its own, the
-smallest that keeps the false match rate asked for (`comparisons`). Discarding faces below a quality
-discards the comparisons they take part in. The quality threshold for a false non-match rate is the
-smallest at which the comparisons that are left reach it: where the error-versus-discard curve
-("fixed", see `edc`) first comes down to it. It is rounded down to as few decimals as discard the
-same faces, so that it can be printed whole.
+A threshold is fitted on one half of the people and evaluated on the held-out half.
+
+The similarity threshold is the smallest one with the wanted false match rate (`verification`).
+Discarding the faces below a quality threshold discards their comparisons. The quality threshold for
+a false non-match rate is the smallest one at which the remaining comparisons reach that rate: where
+the error-versus-discard curve ("fixed", see `curves`) first comes down to it. It is rounded down to
+the fewest decimals that discard the same faces.
 """
 
 from __future__ import annotations
@@ -25,22 +26,23 @@ from faceqan_toolkit.evaluation.bootstrap import (
     interval,
     non_mated_totals,
 )
-from faceqan_toolkit.evaluation.comparisons import (
+from faceqan_toolkit.evaluation.curves import groups, pair_quality
+from faceqan_toolkit.evaluation.datasets.base import PairList
+from faceqan_toolkit.evaluation.verification import (
     Bools,
     Comparisons,
     Floats,
     Ints,
     NonMatedCollector,
     identity_codes,
+    rejected,
 )
-from faceqan_toolkit.evaluation.datasets.base import PairList
-from faceqan_toolkit.evaluation.edc import groups, pair_quality
 from faceqan_toolkit.results.calibration import ENOUGH_ERRORS, Errors, Rate, Threshold
 from faceqan_toolkit.rounding import shortest_between
 
 REPLICATES = 1000
 BLOCK_VALUES = 1 << 22
-"""Similarities that are computed together."""
+"""Similarities computed together."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +50,25 @@ class Faces:
     """Faces of some people.
 
     Attributes:
-        quality: (N,) finite.
-        identity: (N,) int32, 0, 1, ...
-        comparisons: of these faces; None if there are no mated or no non-mated ones.
-        totals_known: every face was compared with every other one.
+        quality: (N,) finite qualities.
+        identity: (N,) int32 identities, 0, 1, ...
+        comparisons: comparisons of these faces; None if all are mated or all are non-mated.
+        all_compared: whether every face was compared with every other one.
     """
 
     quality: Floats
     identity: NDArray[np.int32]
     comparisons: Comparisons | None = None
-    totals_known: bool = False
+    all_compared: bool = False
 
     @property
     def people(self) -> int:
-        """How many there are."""
+        """Number of people."""
         return int(self.identity.max(initial=-1)) + 1
 
     def non_mated(self, weights: Counts) -> Ints:
-        """Return (B,) how many non-mated comparisons people drawn with (B, I) weights have."""
-        if self.totals_known:
+        """Return (B,) numbers of non-mated comparisons in replicates with (B, I) weights."""
+        if self.all_compared:
             drawn = weights.astype(np.int64) * np.bincount(self.identity, minlength=self.people)
             return np.asarray((drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)) // 2)
         assert self.comparisons is not None
@@ -74,14 +76,14 @@ class Faces:
 
 
 def split_people(identity: NDArray[np.int64], seed: int) -> Bools:
-    """Return which faces are of the people that choose: every second one, by the seed.
+    """Return a mask of the faces of a random half of the people: those the threshold is fitted on.
 
-    People are paired by their number of faces, and of each pair one is drawn, so that both halves
-    have about as many faces and mated comparisons.
+    People with similar numbers of faces are paired, and one of each pair is drawn, so that both
+    halves have about as many faces and mated comparisons.
 
     Args:
-        identity: (N,) int64.
-        seed: of the draw.
+        identity: (N,) int64 identities of the faces.
+        seed: random seed.
     """
     codes = identity_codes(identity)
     sizes = np.bincount(codes)
@@ -102,15 +104,15 @@ def faces_of(
     pairs: PairList | None = None,
     fmr: float = 1e-3,
 ) -> Faces:
-    """Return some of the faces with the comparisons among them.
+    """Return a subset of the faces with the comparisons among them.
 
     Args:
-        quality: (N,) of all faces.
-        identity: (N,) int64 of all faces.
-        chosen: (N,) which faces these are; people are wholly among them or not at all.
-        embeddings: (N, D) without NaN; None leaves comparisons out.
-        pairs: which of all faces are compared; None compares all with all.
-        fmr: the false match rate that will be asked for.
+        quality: (N,) qualities of all faces.
+        identity: (N,) int64 identities of all faces.
+        chosen: (N,) mask of the subset; it has all faces of a person, or none.
+        embeddings: (N, D) embeddings of all faces without NaN; None for no comparisons.
+        pairs: pairs to compare, indices into all faces; None to compare all with all.
+        fmr: false match rate of the threshold; decides how many comparisons are kept.
     """
     quality, codes = quality[chosen], identity_codes(identity[chosen])
     if embeddings is None:
@@ -135,7 +137,7 @@ def faces_of(
 def _all_compared(
     vectors: NDArray[np.float32], codes: NDArray[np.int32], fmr: float
 ) -> Comparisons | None:
-    """Return all comparisons of normalised (N, D) vectors; None without one of either kind."""
+    """Return all comparisons of normalised (N, D) vectors; None if all have the same kind."""
     sizes = np.bincount(codes).astype(np.int64)
     mated = int((sizes * (sizes - 1) // 2).sum())
     others = len(codes) * (len(codes) - 1) // 2 - mated
@@ -145,7 +147,7 @@ def _all_compared(
     found: list[tuple[NDArray[np.float32], Ints, Ints]] = []
     for rows in _slices(len(codes), len(codes)):
         similarity = vectors[rows] @ vectors[rows.start :].T
-        # each pair once: the other face comes later
+        # the upper triangle: each pair once
         one, two = np.nonzero(np.triu(np.ones(similarity.shape, np.bool_), 1))
         values, one, two = similarity[one, two], one + rows.start, two + rows.start
         same = codes[one] == codes[two]
@@ -156,23 +158,24 @@ def _all_compared(
 
 
 def _slices(number: int, width: int) -> Iterator[slice]:
-    """Yield slices of so many rows that each has about `BLOCK_VALUES` values."""
+    """Yield slices of `number` rows, each with about `BLOCK_VALUES` values of `width` columns."""
     step = max(1, BLOCK_VALUES // max(1, width))
     for start in range(0, number, step):
         yield slice(start, min(start + step, number))
 
 
 def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: Counts) -> Floats:
-    """Return (B,) smallest quality thresholds at which the FNMR is at most the target.
+    """Return (B,) smallest quality thresholds with an FNMR of at most the target.
 
     Args:
-        faces: with comparisons.
-        target: in (0, 1).
-        similarity: (B,) thresholds of the comparisons.
-        weights: (B, I) how often each person was drawn.
+        faces: faces with comparisons.
+        target: FNMR target in (0, 1).
+        similarity: (B,) similarity thresholds.
+        weights: (B, I) weights of the people in each replicate.
 
     Returns:
-        NaN where no threshold reaches it. Where nothing need be discarded, the lowest quality.
+        thresholds; NaN where none reaches the target, the lowest quality where the FNMR is within
+        it without discarding.
     """
     comparisons = faces.comparisons
     assert comparisons is not None
@@ -189,7 +192,7 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
         wrong = counts * ~(ordered > similarity[part, None])
         counts, wrong = (np.add.reduceat(values, starts, axis=1) for values in (counts, wrong))
         left, errors = (np.cumsum(n[:, ::-1], axis=1)[:, ::-1] for n in (counts, wrong))
-        there = counts > 0  # a level nobody drawn has is none
+        there = counts > 0  # skip levels without a resampled face
         reached = there & (errors / np.maximum(left, 1) <= target)
         reached &= ~np.isnan(similarity[part, None])
         first = np.argmax(reached, axis=1)
@@ -202,9 +205,9 @@ def quality_for_discard(faces: Faces, target: float, weights: Counts) -> Floats:
     """Return (B,) largest quality thresholds that discard at most a share of the faces.
 
     Args:
-        faces: at least one.
-        target: in (0, 1).
-        weights: (B, I) how often each person was drawn.
+        faces: at least one face.
+        target: discard share in (0, 1).
+        weights: (B, I) weights of the people in each replicate.
     """
     order, starts = groups(faces.quality)
     levels = faces.quality[order][starts]
@@ -215,7 +218,7 @@ def quality_for_discard(faces: Faces, target: float, weights: Counts) -> Floats:
         part = slice(start, start + step)
         counts = np.add.reduceat(weights[part][:, person].astype(np.float64), starts, axis=1)
         before = np.cumsum(counts, axis=1) - counts
-        # a level nobody drawn has is none
+        # skip levels without a resampled face
         within = (before <= target * counts.sum(axis=1, keepdims=True)) & (counts > 0)
         last = within.shape[1] - 1 - np.argmax(within[:, ::-1], axis=1)
         result[part] = levels[last]
@@ -232,20 +235,19 @@ def choose(
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> Threshold:
-    """Return the threshold for a target, with what it does to other people.
+    """Return the threshold for a target, with its effect on held-out people.
 
     Args:
-        kind: "fnmr" or "discard".
-        target: that rate or share, in (0, 1).
-        fmr: the false match rate at which errors are counted.
-        choosing: faces that decide the threshold.
-        others: faces of other people, for all else.
-        seed: of the intervals.
-        replicates: how often people are drawn for them.
+        kind: kind of the target, "fnmr" or "discard".
+        target: FNMR or discard share in (0, 1).
+        fmr: false match rate of the similarity threshold.
+        choosing: faces that the threshold is fitted on.
+        others: faces of the held-out people.
+        seed: random seed of the intervals.
+        replicates: number of bootstrap replicates of the intervals.
 
     Raises:
-        CalibrationError: a false non-match rate that no threshold reaches, or too few errors to
-            tell it.
+        CalibrationError: no threshold reaches the FNMR, or too few errors to estimate it.
     """
     weights = draw_identities(others.people, replicates, seed)
     similarity = _similarity(choosing, fmr, _once(choosing))[0]
@@ -279,47 +281,46 @@ def choose(
 
 
 def _rounded(quality: float, *halves: Faces) -> float:
-    """Return a threshold with few decimals that discards the same faces."""
+    """Return the threshold with the fewest decimals that discards the same faces."""
     lower = [half.quality[half.quality < quality].max(initial=-np.inf) for half in halves]
     return shortest_between(float(max(lower)), quality)
 
 
 def _once(faces: Faces) -> Counts:
-    """Return weights that take everybody once."""
+    """Return (1, I) weights of the original data: 1 for everybody."""
     return np.ones((1, faces.people), np.int32)
 
 
 def _refuse_without(faces: Faces, fmr: float) -> None:
-    """Raise CalibrationError if a false match rate cannot be told."""
+    """Raise CalibrationError if the comparisons do not suffice for a false match rate."""
     if faces.comparisons is None:
         raise CalibrationError(
-            "not enough data: errors need people with two photos and other people to compare with, "
-            "in both halves"
+            "calibration needs people with two photos and other people to compare with, in both "
+            "halves of the people: add photos"
         )
     total = faces.comparisons.non_mated.total
     if fmr * total < ENOUGH_ERRORS:
         raise CalibrationError(
-            f"not enough data for FMR {fmr:g}: each half of the people needs "
-            f"{int(np.ceil(ENOUGH_ERRORS / fmr)):,} non-mated comparisons, one has {total:,}; take "
-            "more photos, or a higher --fmr"
+            f"calibration at FMR {fmr:g} needs at least {int(np.ceil(ENOUGH_ERRORS / fmr)):,} "
+            f"non-mated comparisons in each half of the people, one half has {total:,}: add people "
+            "or raise --fmr"
         )
 
 
 def _refuse_few_errors(threshold: Threshold) -> None:
-    """Raise CalibrationError if the rate that a threshold reaches cannot be told."""
+    """Raise CalibrationError if too few errors remain to estimate the achieved rate."""
     assert threshold.errors is not None
     after = threshold.errors.after
     if after.count < ENOUGH_ERRORS:
         raise CalibrationError(
-            f"not enough data for {threshold.title}: among people that did not choose the "
-            f"threshold {after.count} errors are left in {after.total:,} mated comparisons, and "
-            f"{ENOUGH_ERRORS} are needed to tell such a rate; take more photos, or a higher "
-            "--target-fnmr"
+            f"calibration for {threshold.title} needs at least {ENOUGH_ERRORS} errors among the "
+            f"held-out people, there are {after.count} in {after.total:,} mated comparisons: add "
+            "photos or raise --target-fnmr"
         )
 
 
 def _similarity(faces: Faces, fmr: float, weights: Counts) -> Floats:
-    """Return (B,) smallest thresholds of comparisons that keep an FMR; NaN without comparisons."""
+    """Return (B,) smallest similarity thresholds within an FMR; NaN without comparisons."""
     if faces.comparisons is None:
         return np.full(len(weights), np.nan)
     others = faces.comparisons.non_mated
@@ -334,7 +335,7 @@ def _errors(
     if comparisons is None or np.isnan(similarity):
         return None
     person = faces.identity[comparisons.first]
-    wrong = ~(comparisons.similarity > similarity)
+    wrong = rejected(comparisons.similarity, similarity)
     kept = pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
     return Errors(
         fmr,
@@ -349,7 +350,7 @@ def _false_matches(faces: Faces, similarity: float, weights: Counts) -> Rate:
     assert faces.comparisons is not None
     others = faces.comparisons.non_mated
     count = others.at_threshold(similarity).false_matches
-    if count > len(others.similarity):  # far from the rate asked for: not all of them were kept
+    if count > len(others.similarity):  # the FMR is far from its target: not all were kept
         return Rate(count, others.total)
     first, second = (faces.identity[ends[:count]] for ends in (others.first, others.second))
     accepted = np.array([np.dot(row[first].astype(np.int64), row[second]) for row in weights])
@@ -358,7 +359,13 @@ def _false_matches(faces: Faces, similarity: float, weights: Counts) -> Rate:
 
 
 def _rate(counted: Bools, person: NDArray[np.int32], weights: Counts) -> Rate:
-    """Return the share of what counts, over what belongs to one person each."""
+    """Return the share of counted items, with an interval.
+
+    Args:
+        counted: (N,) mask of the counted items.
+        person: (N,) person of each item.
+        weights: (B, I) weights of the people in each replicate.
+    """
     people = weights.shape[1]
     one, every = (np.bincount(who, minlength=people) for who in (person[counted], person))
     found = interval(_shares(weights @ one, weights @ every))

@@ -1,80 +1,428 @@
-"""How well a recognition model tells people apart: DET curve, EER, accuracy over folds."""
+"""Verification: comparisons of faces, thresholds at a false match rate (FMR), accuracy over folds.
+
+A comparison is mated if both samples show the same person. It is accepted if its similarity is
+GREATER than the threshold (the rule "greater or equal" with the next larger float decides the
+same). So the smallest threshold with an FMR within a target always exists and is one of the
+non-mated similarities. It depends on the largest ones alone, so only those are kept.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
-from faceqan_toolkit.errors import EvaluationError
-from faceqan_toolkit.evaluation.comparisons import Bools, Floats, NonMated, as_floats
+from faceqan_toolkit.errors import EvaluationError, SettingsError
+from faceqan_toolkit.evaluation.options import check_target
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Block = tuple[ArrayLike, ArrayLike, ArrayLike]
+
+PIECE = 1 << 18
+"""Comparisons processed together; they fit into the processor's cache."""
+
+BINS = 1 << 14
+"""Bins of the histogram of similarities over [-1, 1]."""
+
+SPARE = 2.0
+"""Kept similarities per similarity that the largest target needs; bootstrap resamples need more."""
 
 
-def rejected(similarity: Floats, threshold: float) -> Bools:
-    """Return which comparisons are rejected: those not above the threshold, NaN among them."""
-    return ~(similarity > threshold)
+def as_floats(values: ArrayLike, what: str) -> Floats:
+    """Return values as one-dimensional float64; NaN stands for a missing value.
+
+    Raises:
+        EvaluationError: the values are not one-dimensional, not numbers, or infinite; `what` names
+            them in the message.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{what} must be numbers: {error}") from error
+    if array.ndim != 1:
+        raise EvaluationError(f"{what} must be one-dimensional, not of shape {array.shape}")
+    if np.isinf(array).any():
+        raise EvaluationError(f"{what} must not be infinite")
+    return array
 
 
-def fnmr(similarity: Floats, threshold: float) -> float:
-    """Return the share of mated comparisons that a threshold rejects.
+def as_indices(values: ArrayLike, like: Floats, what: str) -> NDArray[np.int32]:
+    """Return sample indices as int32.
+
+    Raises:
+        EvaluationError: not as many as `like`, negative, or not integers; `what` names them in the
+            message.
+    """
+    array = np.asarray(values)
+    if array.shape != like.shape:
+        raise EvaluationError(f"{what} has shape {array.shape}, similarities {like.shape}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise EvaluationError(f"{what} must be sample indices, not {array.dtype}")
+    if array.size and array.min() < 0:
+        raise EvaluationError(f"{what} holds a negative sample index")
+    return array.astype(np.int32, copy=False)
+
+
+def identity_codes(identity: ArrayLike) -> NDArray[np.int32]:
+    """Return (N,) int32 numbers 0, 1, ... for (N,) labels of any type."""
+    return np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int32)
+
+
+def allowed(target: float, total: ArrayLike) -> Ints:
+    """Return the largest counts m with m / total <= target, in floating-point arithmetic.
 
     Args:
-        similarity: (M,) of mated comparisons, M at least 1.
-        threshold: see `rejected`.
+        target: rate in (0, 1).
+        total: counts, at least 1.
     """
-    return float(np.mean(rejected(similarity, threshold)))
+    totals = np.asarray(total, dtype=np.int64)
+    count = np.floor(target * totals).astype(np.int64)
+    count += (count + 1) / totals <= target
+    count -= count / totals > target
+    return np.asarray(count)
+
+
+def largest(values: Floats, count: int) -> tuple[Bools, float]:
+    """Return a mask of the `count` largest values, and the largest of the others (-inf if none).
+
+    The first of equal values are taken. Faster than numpy's argpartition.
+    """
+    if count >= len(values):
+        return np.ones(len(values), np.bool_), -np.inf
+    border = np.partition(values, len(values) - count)[len(values) - count]
+    chosen = values > border
+    ties = np.flatnonzero(values == border)
+    needed = count - int(np.count_nonzero(chosen))
+    chosen[ties[:needed]] = True
+    dropped = border if len(ties) > needed else values[values < border].max()
+    return chosen, float(dropped)
 
 
 @dataclass(frozen=True)
-class Det:
-    """Detection error tradeoff: FNMR over FMR. The ROC is 1 - fnmr over fmr.
-
-    Holds the curve's corners, one for every distinct mated similarity: at each FNMR the least
-    FMR. Between them the curve is a staircase.
+class DecisionThreshold:
+    """A similarity threshold and its false matches.
 
     Attributes:
-        threshold: (D,) ascending.
-        fmr: (D,) descending.
-        fnmr: (D,) ascending.
-        eer: the error rate where both are equal.
+        value: threshold; comparisons with a greater similarity are accepted.
+        false_matches: number of accepted non-mated comparisons.
+        total: number of non-mated comparisons.
     """
 
-    threshold: Floats
-    fmr: Floats
-    fnmr: Floats
-    eer: float
+    value: float
+    false_matches: int
+    total: int
+
+    @property
+    def fmr(self) -> float:
+        """The achieved false match rate."""
+        return self.false_matches / self.total
 
 
-def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
-    """Return the DET curve.
+@dataclass(frozen=True)
+class NonMated:
+    """Non-mated comparisons: the most similar ones, and counts of the others.
+
+    Attributes:
+        similarity: (K,) float64, the largest similarities, descending.
+        first: (K,) int32 indices of samples.
+        second: (K,) int32 indices of samples.
+        total: number of all non-mated comparisons, without `missing`.
+        missing: number of comparisons without a similarity (NaN).
+        floor: largest similarity that was not kept; -inf if all were.
+        histogram: (BINS,) counts of all similarities over [-1, 1].
+        identity_pairs: (I, I) sparse number of comparisons of each two identities, or None.
+    """
+
+    similarity: Floats
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    total: int
+    missing: int
+    floor: float
+    histogram: Ints
+    identity_pairs: Any = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every similarity was kept."""
+        return len(self.similarity) == self.total
+
+    def at_fmr(self, target: float) -> DecisionThreshold:
+        """Return the smallest threshold with an FMR of at most the target; exact.
+
+        Raises:
+            EvaluationError: no non-mated comparison, or too few were kept for this target.
+            SettingsError: the target is not in (0, 1).
+        """
+        check_target(target)
+        if not self.total:
+            raise EvaluationError("there are no non-mated comparisons, so no threshold")
+        place = int(allowed(target, self.total))
+        if place < len(self.similarity):
+            value = float(self.similarity[place])
+        elif place == len(self.similarity):
+            value = self.floor
+        else:
+            raise EvaluationError(
+                f"FMR {target:g} needs the {place + 1} largest non-mated similarities, "
+                f"{len(self.similarity)} were kept"
+            )
+        return self.at_threshold(value)
+
+    def at_threshold(self, value: float) -> DecisionThreshold:
+        """Return a threshold with its false matches: exact from `floor` up, below it estimated."""
+        (accepted,) = self.count_above(np.array([value]))
+        return DecisionThreshold(value, round(accepted), self.total)
+
+    def count_above(self, values: Floats, *, equal: bool = False) -> Floats:
+        """Return the number of similarities greater than each value, or at least as great.
+
+        Exact for values from `floor` up; below it interpolated in the histogram.
+        """
+        side: Literal["left", "right"] = "right" if equal else "left"
+        exact: Floats = np.searchsorted(-self.similarity, -values, side=side).astype(np.float64)
+        if self.complete:
+            return exact
+        above = np.concatenate([np.cumsum(self.histogram[::-1])[::-1], [0]])
+        guess = np.interp(values, np.linspace(-1, 1, BINS + 1), above)
+        inside = values > self.floor if equal else values >= self.floor
+        return np.asarray(np.where(inside, exact, np.maximum(guess, exact)))
+
+    @classmethod
+    def of(cls, similarity: ArrayLike) -> NonMated:
+        """Return the non-mated comparisons with (N,) similarities, between unknown samples."""
+        values = as_floats(similarity, "similarities")
+        nobody = np.zeros(len(values), np.int32)
+        return collect([(values, nobody, nobody)])
+
+
+class NonMatedCollector:
+    """Receives non-mated comparisons in blocks and keeps the most similar ones.
+
+    Memory: 32 bytes for each kept comparison, and 8 for every compared pair of identities.
 
     Args:
-        similarity: (M,) of mated comparisons, no NaN.
-        non_mated: exact where all were kept, else to the precision of its histogram.
-
-    Raises:
-        EvaluationError: no mated or no non-mated comparison.
+        keep: number of comparisons to keep, see `enough`; None for all.
+        identity: (N,) labels of the samples, of any type; needed for the bootstrap over identities.
     """
-    values, counts = np.unique(as_floats(similarity, "similarities"), return_counts=True)
-    if not len(values) or np.isnan(values[-1]):
-        raise EvaluationError("a DET curve needs mated similarities, all of them numbers")
-    if not non_mated.total:
-        raise EvaluationError("a DET curve needs non-mated comparisons")
-    # With thresholds from one mated similarity up to below the next the FNMR is constant,
-    # while the FMR falls from `highest` to `lowest`.
-    rejects = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
-    lowest = np.append(non_mated.count_above(values, equal=True), 0) / non_mated.total
-    highest = np.concatenate([[1.0], non_mated.count_above(values) / non_mated.total])
-    place = int(np.argmax(rejects >= lowest))
-    if place == 0 or rejects[place] <= highest[place]:
-        eer = rejects[place]
-    else:
-        over = max(rejects[place - 1], highest[place])
-        eer = (over + min(rejects[place], lowest[place - 1])) / 2
-    last = max(values[-1], non_mated.similarity[0] if len(non_mated.similarity) else -np.inf)
-    threshold = np.append(np.nextafter(values, -np.inf), last)
-    return Det(threshold, lowest, rejects, float(eer))
+
+    def __init__(self, keep: int | None = None, identity: ArrayLike | None = None) -> None:
+        if keep is not None and keep < 1:
+            raise SettingsError(f"at least one comparison must be kept, not {keep}")
+        self._keep = keep
+        self._codes = None if identity is None else identity_codes(identity)
+        people = 0 if self._codes is None else int(self._codes.max(initial=-1)) + 1
+        self._pairs: Any = (
+            None if self._codes is None else sparse.csr_matrix((people, people), dtype="i4")
+        )
+        self._waiting: list[NDArray[np.int32]] = []
+        self._number_waiting = 0
+        self._parts: list[tuple[Floats, NDArray[np.int32], NDArray[np.int32]]] = []
+        self._held = 0
+        self._total = self._missing = 0
+        self._floor = -np.inf
+        self._histogram = np.zeros(BINS, np.int64)
+
+    @staticmethod
+    def enough(total: int, target: float) -> int:
+        """Return how many of `total` comparisons FMR `target` and its intervals need."""
+        return min(max(total, 1), int(SPARE * target * total) + 100_000)
+
+    def add(self, similarity: ArrayLike, first: ArrayLike, second: ArrayLike) -> None:
+        """Add a block.
+
+        Args:
+            similarity: (B,) similarities, any float dtype; NaN where a sample has no embedding.
+            first: (B,) indices of samples.
+            second: (B,) indices of samples.
+
+        Raises:
+            EvaluationError: lengths differ, a similarity is infinite, or both samples of a
+                comparison have the same identity.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        for start in range(0, len(values), PIECE):
+            piece = slice(start, start + PIECE)
+            self._add(values[piece], one[piece], two[piece])
+
+    def _add(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
+        made = ~np.isnan(values)
+        self._missing += int(np.count_nonzero(~made))
+        if not made.all():
+            values, one, two = values[made], one[made], two[made]
+        self._total += len(values)
+        self._count(values, one, two)
+        wanted = values > self._floor
+        part = (values[wanted], one[wanted], two[wanted])
+        self._parts.append(part)
+        self._held += len(part[0])
+        if self._keep is not None and self._held > 2 * self._keep:
+            self._shrink()
+
+    def result(self) -> NonMated:
+        """Return the comparisons added so far."""
+        self._shrink()
+        self._count_waiting()
+        (similarity, first, second) = self._joined()
+        order = np.argsort(-similarity, kind="stable")
+        return NonMated(
+            similarity[order], first[order], second[order], self._total, self._missing,
+            float(self._floor), self._histogram, self._pairs,
+        )  # fmt: skip
+
+    def _count(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
+        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
+        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        if self._codes is None:
+            return
+        if len(values) and max(one.max(), two.max()) >= len(self._codes):
+            raise EvaluationError("a comparison names a sample that has no identity")
+        a, b = self._codes[one], self._codes[two]
+        if (a == b).any():
+            place = int(np.argmax(a == b))
+            raise EvaluationError(
+                f"samples {one[place]} and {two[place]} are a non-mated pair with one identity"
+            )
+        ends = np.minimum(a, b), np.maximum(a, b)
+        # each addition copies the whole matrix, so many pairs are added at once
+        self._waiting.append(np.array(ends))
+        self._number_waiting += len(a)
+        if self._number_waiting > max(4 * PIECE, self._pairs.nnz):
+            self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        if not self._waiting:
+            return
+        first, second = np.concatenate(self._waiting, axis=1)
+        self._waiting, self._number_waiting = [], 0
+        ones = np.ones(len(first), np.int32)
+        block = sparse.coo_matrix((ones, (first, second)), shape=self._pairs.shape)
+        self._pairs = self._pairs + block.tocsr()
+
+    def _joined(self) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
+        if not self._parts:
+            return np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32)
+        values, one, two = zip(*self._parts, strict=True)
+        return np.concatenate(values), np.concatenate(one), np.concatenate(two)
+
+    def _shrink(self) -> None:
+        if self._keep is None or self._held <= self._keep:
+            return
+        similarity, first, second = self._joined()
+        kept, dropped = largest(similarity, self._keep)
+        self._floor = max(self._floor, dropped)
+        self._parts = [(similarity[kept], first[kept], second[kept])]
+        self._held = self._keep
+
+
+def collect(
+    blocks: Iterable[Block], *, keep: int | None = None, identity: ArrayLike | None = None
+) -> NonMated:
+    """Return the non-mated comparisons of (similarity, first, second) blocks.
+
+    The arguments are those of `NonMatedCollector`; the blocks are those of its `add`.
+    """
+    collector = NonMatedCollector(keep, identity)
+    for block in blocks:
+        collector.add(*block)
+    return collector.result()
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons of a data set by one recognition model.
+
+    Attributes:
+        similarity: (M,) float64, mated comparisons; NaN where a sample has no embedding.
+        first: (M,) int32 indices of samples, mated comparisons.
+        second: (M,) int32 indices of samples, mated comparisons.
+        non_mated: non-mated comparisons.
+        identity: (N,) int32 identities of the samples as numbers 0, 1, ..., or None.
+    """
+
+    similarity: Floats
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    non_mated: NonMated
+    identity: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        similarity: ArrayLike,
+        mated: ArrayLike,
+        first: ArrayLike,
+        second: ArrayLike,
+        identity: ArrayLike | None = None,
+        *,
+        keep: int | None = None,
+    ) -> Comparisons:
+        """Return comparisons from plain arrays.
+
+        Args:
+            similarity: (P,) similarities, higher is more alike; NaN where a sample has no
+                embedding.
+            mated: (P,) bool.
+            first: (P,) indices of samples.
+            second: (P,) indices of samples.
+            identity: (N,) labels of the samples, of any type; confidence intervals need them.
+            keep: number of the most similar non-mated comparisons to keep; None for all.
+
+        Raises:
+            EvaluationError: shapes differ, or `mated` contradicts the identities.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        same = np.asarray(mated)
+        if same.shape != values.shape or same.dtype != np.bool_:
+            raise EvaluationError("`mated` must be booleans, one a comparison")
+        others = collect([(values[~same], one[~same], two[~same])], keep=keep, identity=identity)
+        return cls.streamed(values[same], one[same], two[same], others, identity)
+
+    @classmethod
+    def streamed(
+        cls,
+        similarity: ArrayLike,
+        first: ArrayLike,
+        second: ArrayLike,
+        non_mated: NonMated,
+        identity: ArrayLike | None = None,
+    ) -> Comparisons:
+        """Return comparisons from (M,) mated ones and collected non-mated ones.
+
+        Raises:
+            EvaluationError: no mated comparison, or a mated comparison of two identities.
+        """
+        values = as_floats(similarity, "similarities")
+        one = as_indices(first, values, "first")
+        two = as_indices(second, values, "second")
+        if not len(values):
+            raise EvaluationError("there are no mated comparisons")
+        codes = None if identity is None else identity_codes(identity)
+        if codes is not None:
+            if max(one.max(), two.max()) >= len(codes):
+                raise EvaluationError("a comparison names a sample that has no identity")
+            wrong = codes[one] != codes[two]
+            if wrong.any():
+                place = int(np.argmax(wrong))
+                raise EvaluationError(
+                    f"samples {one[place]} and {two[place]} are a mated pair with two identities"
+                )
+        return cls(values, one, two, non_mated, codes)
+
+
+def rejected(similarity: Floats, threshold: float) -> Bools:
+    """Return a mask of the rejected comparisons: those not above the threshold, and NaN."""
+    return ~(similarity > threshold)
 
 
 @dataclass(frozen=True)
@@ -82,8 +430,8 @@ class Accuracy:
     """Verification accuracy over folds.
 
     Attributes:
-        by_fold: (F,) accuracy of each fold at the threshold the other folds chose.
-        thresholds: (F,) those thresholds.
+        by_fold: (F,) accuracy of each fold, in [0, 1].
+        thresholds: (F,) threshold of each fold, chosen on the other folds.
     """
 
     by_fold: Floats
@@ -101,15 +449,15 @@ class Accuracy:
 
 
 def fold_accuracy(similarity: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Accuracy:
-    """Return the accuracy by LFW's protocol: for each fold the threshold comes from the others.
+    """Return the accuracy by LFW's protocol: the threshold of each fold comes from the others.
 
     Args:
-        similarity: (P,) NaN counts as rejected.
+        similarity: (P,) similarities; NaN counts as rejected.
         mated: (P,) bool.
-        fold: (P,) labels of the folds, at least two (ten for LFW).
+        fold: (P,) fold labels, at least two different ones (ten for LFW).
 
     Raises:
-        EvaluationError: shapes differ, or there is one fold only.
+        EvaluationError: shapes differ, or there is only one fold.
 
     Source: Huang et al., "Labeled Faces in the Wild", 2007, view 2.
     """
@@ -129,16 +477,16 @@ def fold_accuracy(similarity: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> A
 
 
 def _best_threshold(values: Floats, same: Bools) -> float:
-    """Return the threshold with most comparisons right; of equals the smallest.
+    """Return the threshold with the most correct decisions; the smallest of several.
 
-    It lies halfway between the two similarities it parts, which favours neither side.
+    It lies halfway between the two similarities that it separates.
     """
     made = ~np.isnan(values)
     order = np.argsort(values[made], kind="stable")
     ordered, labels = values[made][order], same[made][order]
     if not len(ordered):
-        raise EvaluationError("all folds but one have no similarities to choose a threshold from")
-    # cut c rejects the first c; it exists only between different similarities
+        raise EvaluationError("only one fold has similarities; no threshold can be chosen for it")
+    # cut c rejects the first c similarities; cuts between equal ones do not exist
     right = np.concatenate([[0], np.cumsum(~labels)]) + (
         labels.sum() - np.concatenate([[0], np.cumsum(labels)])
     )

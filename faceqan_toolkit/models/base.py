@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -190,10 +191,11 @@ def has_equal_lengths(embedder: Embedder) -> bool:
     Measured on four unlike crops at the first call, then kept in `equal_lengths`.
     """
     if embedder.equal_lengths is None:
-        tensors = [*embedder.parameters(), *embedder.buffers()]
+        network = deepcopy(embedder).eval()  # a network in training mode would update its norms
+        tensors = [*network.parameters(), *network.buffers()]
         crops = _probes(embedder.input_size).to(tensors[0].device if tensors else "cpu")
         with torch.inference_mode():
-            lengths = embedder(crops).norm(dim=1)
+            lengths = network(crops).norm(dim=1)
         shortest, longest = lengths.min().item(), lengths.max().item()
         embedder.equal_lengths = 0 < longest < math.inf and longest - shortest <= EQUAL * longest
     return embedder.equal_lengths

@@ -12,7 +12,7 @@ from PIL import Image
 
 from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.types import FileState, PhotoSource, Pixels
 from faceqan_toolkit.wording import first_line
 

@@ -1,4 +1,7 @@
-"""Carry decisions out on the disk, each written to the manifest before it is done; undo moves."""
+"""Acting on the decisions of `filter`: files are copied, moved or linked, and moves undone.
+
+Every action is written to the manifest first.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,8 @@ from faceqan_toolkit.errors import NotPlaced, PhotoError
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate_recorded
-from faceqan_toolkit.photos.names import extension
+from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
     OCCUPIED,
     PENDING,
@@ -36,20 +38,20 @@ from faceqan_toolkit.types import Content, FileState
 from faceqan_toolkit.wording import reason_of
 
 BATCH = 256
-"""Rows that are written to the manifest, and to the disk, at once."""
+"""Rows that are written to the manifest at once."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with what is kept.
+    """What to do with the photos or crops that are kept.
 
     Attributes:
-        run_folder: the run's, absolute.
+        run_folder: the run folder, absolute.
         mode: one of `choices.MODES`.
         what: one of `choices.WHATS`.
-        folder: where to put them, absolute; None with "list".
-        dry: only tell.
-        fetch: read photos that are on other machines.
+        folder: destination folder, absolute; None with "list".
+        dry: report without changing anything.
+        fetch: also read photos from URLs.
     """
 
     run_folder: Path
@@ -62,12 +64,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one photo or crop.
+    """The result for one photo or crop.
 
     Attributes:
-        entry: its row in the manifest.
-        source: where the photo is, absolute.
-        rule: of `results.filtering.Decision`.
+        entry: its row of the manifest.
+        source: absolute path or URL of the photo.
+        rule: see `results.filtering.Decision`.
     """
 
     entry: Entry
@@ -87,15 +89,15 @@ class _Item:
 def carry_out(
     decisions: Iterable[Decision], plan: Plan, manifest: Manifest | None = None
 ) -> Iterator[Outcome]:
-    """Yield what became of each photo or crop, in order, as it is done.
+    """Act on the decisions; yield each result, in order.
 
-    Nothing is replaced, and nothing leaves the plan's folder. The same again goes on where it was
-    interrupted.
+    No file is replaced, and nothing is written outside the plan's folder. After an interruption
+    the same call continues.
 
     Args:
-        decisions: of `results.filtering.decide`.
+        decisions: from `results.filtering.decide`.
         plan: what to do.
-        manifest: where it is written first; None writes nothing.
+        manifest: the manifest to write first; None writes none.
 
     Raises:
         RunError: the manifest cannot be written.
@@ -113,7 +115,7 @@ def carry_out(
 
 
 def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item:
-    """Return what is to be done about a decision, looking at files and changing none."""
+    """Return what to do for a decision; files are read, none is changed."""
     outcome, content = outcome_of(decision, plan)
     entry = outcome.entry
     if not decision.kept:
@@ -146,7 +148,7 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
 
 
 def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
-    """Return what a decision comes to before anything is done, and the photo's or crop's bytes."""
+    """Return the result of a decision before any action, and the content of the photo or crop."""
     if plan.what == "crops":
         content: Content = LocalFile(plan.run_folder / decision.crop)
         place = os.fspath(plan.run_folder / decision.crop)
@@ -162,7 +164,7 @@ def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
 
 
 def check_source(decision: Decision, plan: Plan) -> None:
-    """Check that what is wanted exists in the run, and lies in it.
+    """Check that a wanted crop exists inside the run folder.
 
     Raises:
         NotPlaced: it does not.
@@ -176,10 +178,11 @@ def check_source(decision: Decision, plan: Plan) -> None:
 
 
 def known_state(decision: Decision, plan: Plan) -> FileState | None:
-    """Return what a photo must be to be taken; None for a crop, which lies in the run folder.
+    """Return the file state that a photo must have; None for crops, which the run folder holds.
 
     Raises:
-        NotPlaced: the run never saw the photo; a folder from elsewhere could name any file.
+        NotPlaced: the run has no state of the photo. Run folders are untrusted: such a record
+            could name any file.
     """
     if plan.what == "photos" and decision.state is None:
         raise NotPlaced("the run could not look at it")
@@ -197,14 +200,14 @@ def _sha256(source: Path, target: Path, state: FileState | None) -> str:
 
 
 def _relative(decision: Decision, plan: Plan) -> str:
-    """Return the path below the folder; that of a crop without the run's `crops/`."""
+    """Return the path below the destination; for a crop without the leading `crops/`."""
     if plan.what == "photos":
         return path_from_text(decision.path)
     return str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
 
 
 def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
-    """Do it; return the outcome it has, the very same if all went well."""
+    """Act; return `item.outcome` itself on success, else the changed result."""
     if item.target is None:
         return item.outcome
     assert plan.folder is not None
@@ -217,7 +220,7 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
             elif item.found != THERE:
                 place_content(content.read()[0], item.target, item.state)
         except FileExistsError:
-            # an earlier one of these came there, on file systems that know no upper case
+            # an earlier file of this call, on a case-insensitive file system
             if _is_there(content, item.target, plan.mode, item.state):
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
             raise NotPlaced(OCCUPIED) from None
@@ -233,20 +236,20 @@ def _is_there(content: Content, target: Path, mode: str, state: FileState | None
 
 
 def failed(outcome: Outcome, error: Exception) -> Outcome:
-    """Return the outcome as an error, with its reason."""
+    """Return the result as an error with its reason."""
     entry = replace(outcome.entry, decision="error", reason=reason_of(error))
     return replace(outcome, entry=entry)
 
 
 def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
-    """Yield, for every move a manifest tells of, what became of putting the file back.
+    """Undo the moves in a manifest; yield each result.
 
-    Its entry's decision is "back", or "error"; its reason `THERE` if the file is where it was.
-    Only the file that was moved is put back, unchanged, and only to where nothing else is.
+    The decision is "back" or "error"; the reason is `THERE` if the file is already back. A file is
+    put back only if its content is unchanged and nothing else is at its old path.
 
     Args:
-        manifest: what was moved.
-        dry: only tell.
+        manifest: the manifest.
+        dry: report without changing anything.
     """
     for entry in manifest.entries():
         if entry.decision != "move":
@@ -261,7 +264,7 @@ def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
 
 
 def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
-    """Put one file back; tell whether there was anything to do."""
+    """Put one file back; return False if it is already back."""
     if not dry:
         part_of(moved).unlink(missing_ok=True)
     if not os.path.lexists(moved):
@@ -285,7 +288,7 @@ def _is_file(file: Path, sha256: str) -> bool:
 
 
 def _drop_second_name(source: Path, moved: Path, *, dry: bool) -> None:
-    """Remove what a move on one file system leaves when it is cut off: a name too many."""
+    """Remove the second hard link that an interrupted move leaves."""
     if dry or source.parent.samefile(moved.parent):
         return
     if os.path.samestat(source.lstat(), moved.lstat()):

@@ -1,4 +1,4 @@
-"""How two runs of the same photos differ, by DuckDB over both ledgers. No torch."""
+"""Comparison of two runs of the same photos: DuckDB queries over both ledgers. No torch."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import short_checksum
 
 SAME_FACE = 0.5
-"""Overlap, intersection over union, from which two boxes in one photo are the same face."""
+"""Least intersection over union of two boxes of the same face."""
 
 COLUMNS = ("path", "face", "path_b", "face_b", "quality_a", "quality_b", "difference",
            "percentile_a", "percentile_b", "shift")  # fmt: skip
 
-# settings of which a score's height depends, for given weights
+# settings that shift all scores of given weights
 _HEIGHT = ("method", "eps", "eps_mode", "steps", "exponent", "clamp", "channels", "pixel_mean",
            "pixel_std", "norm_eps")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of the faces that both runs scored.
+    """Statistics of the faces that both runs scored.
 
     Attributes:
-        common: their number.
-        only_a, only_b: scored faces without a partner in the other run.
-        changed: photos at the same path in both runs whose content differs; their faces have no
-            partner.
-        spearman: rank correlation of the qualities, ties at their mean rank; None if there are
-            fewer than two faces or one run's are all equal.
-        mean_difference, mean_distance: of b minus a and of its absolute value; None if scores
-            themselves cannot be compared.
-        differing: settings that differ, with the value in either run.
+        common: number of faces that both runs scored.
+        only_a, only_b: number of scored faces without a match in the other run.
+        changed: number of photos with equal paths and different content; their faces are not
+            matched.
+        spearman: rank correlation of the qualities, ties at their mean rank; None with fewer than
+            two faces or if one run's qualities are all equal.
+        mean_difference, mean_distance: mean of b - a and of |b - a|; None if only ranks are
+            comparable.
+        differing: settings that differ, with the values of both runs.
     """
 
     common: int
@@ -55,17 +55,19 @@ class Comparison:
 
 
 class RunComparison:
-    """Two runs, compared. Faces are partners if photo (by path and content, or by content alone
-    if that is unique) and box are the same.
+    """Matches the faces of two runs and compares their scores.
+
+    Two faces match if their boxes overlap and their photos are the same: equal path and content,
+    or equal content if no other photo has it.
 
     Args:
         first, second: runs "a" and "b", both scored with the same weights.
 
     Attributes:
-        scores_compare: whether scores themselves compare; else only ranks do.
+        scores_compare: whether scores are comparable; if not, only ranks are.
 
     Raises:
-        RunError: a run without scores, or scores of different models.
+        RunError: a run has no scores, or the runs used different models.
     """
 
     def __init__(self, first: RunInfo, second: RunInfo) -> None:
@@ -89,7 +91,7 @@ class RunComparison:
         self.scores_compare = not any(name in self.differing for name in _HEIGHT)
 
     def figures(self) -> Comparison:
-        """Return the comparison's figures.
+        """Return the statistics.
 
         Raises:
             RunError: a ledger is damaged.
@@ -97,11 +99,11 @@ class RunComparison:
         return self.summary(0)[0]
 
     def movers(self, number: int) -> list[dict[str, Any]]:
-        """Return the rows that changed their percentile most, as dictionaries."""
+        """Return the faces whose percentile changed most, as dictionaries."""
         return self.summary(number)[1]
 
     def summary(self, movers: int) -> tuple[Comparison, list[dict[str, Any]]]:
-        """Return the figures and so many movers; finding the partners once is most of the work.
+        """Return the statistics and a number of movers, matching the faces only once.
 
         Raises:
             RunError: a ledger is damaged.
@@ -131,17 +133,15 @@ class RunComparison:
         return figures, moved
 
     def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
-        """Write a row for every common face, biggest mover first; return the number of rows.
-
-        The file is written whole or not at all.
+        """Write a row for each matched face, biggest mover first; return the number of rows.
 
         Args:
-            target: replaced if it exists.
+            target: the file, written atomically, replaced if it exists.
             file_format: one of `choices.FORMATS`.
-            number: the biggest movers only.
+            number: write only this many of the biggest movers.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the file cannot be written.
         """
         query = _ROWS if number is None else f"{_ROWS} LIMIT {int(number)}"
         if file_format == "csv":
@@ -155,7 +155,7 @@ class RunComparison:
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a connection with the scored faces as tables a and b, and the common as pairs."""
+        """Yield a connection with scored faces in tables a and b and matches in table pairs."""
         with connect(run_a=self.first, run_b=self.second) as connection:
             for name in "ab":
                 connection.execute(
@@ -166,7 +166,7 @@ class RunComparison:
             yield connection
 
 
-# intersection and areas, spelled out: a box's area is never 0
+# intersection over union; the area of a box is never 0
 _SHARED = """(
     greatest(0, least(a.box_x2, b.box_x2) - greatest(a.box_x1, b.box_x1))
     * greatest(0, least(a.box_y2, b.box_y2) - greatest(a.box_y1, b.box_y1))
@@ -215,15 +215,17 @@ _ROWS = f"SELECT {', '.join(COLUMNS)} FROM pairs ORDER BY round(abs(shift), 9) D
 
 
 def _identity(run: RunInfo) -> dict[str, Any]:
-    """Return what a run's scores come from: its identity, the recognition model's weights alone.
+    """Return a run's identity with the checksum of the recognition model alone as "weights".
 
     Raises:
-        RunError: `run.json` does not tell.
+        RunError: `run.json` lacks it.
     """
     try:
         identity = dict(run.content["identity"])
-        # behind the plus stands the head of preset instant, which predicts the model's scores
+        # the checksum behind the plus is that of preset instant's predictor
         identity["weights"] = identity.pop("weights_sha256").partition("+")[0]
     except (KeyError, TypeError, AttributeError):
-        raise RunError(f"{run.folder / 'run.json'} does not tell what made its scores") from None
+        raise RunError(
+            f"{run.folder / 'run.json'} does not identify its settings: they cannot be compared"
+        ) from None
     return identity

@@ -1,4 +1,4 @@
-"""One file to its place: copied, moved or linked, never over another one. No torch."""
+"""Copying, moving and linking single files without ever replacing another file. No torch."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path, PurePath
 from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.base import check_size
+from faceqan_toolkit.photos.stores import check_size
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import reason_of
 
 PENDING, FINISH, THERE = "to do", "to finish", "already there"
-"""What `inspect` finds: nothing is there yet; a move was cut off after its copy; all is done."""
+"""Results of `inspect`: the destination is free; a move was interrupted after its copy; done."""
 
 OCCUPIED = "another file is there; it stays as it is"
 CHANGED = "the photo has changed since it was scored"
 
 
 def place_below(folder: Path, relative: str) -> Path:
-    """Return where a file belongs below a folder.
+    """Return the path of a file below a folder.
 
     Args:
-        folder: of the results.
-        relative: path as the file system knows it, forward slashes.
+        folder: the folder.
+        relative: untrusted path below it, with forward slashes.
 
     Raises:
-        NotPlaced: the path leads elsewhere: absolute, a drive, or `..`.
+        NotPlaced: the path is absolute, has a drive or `..`, or is empty.
     """
     path = PurePath(relative)
     if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
@@ -44,16 +44,16 @@ def place_below(folder: Path, relative: str) -> Path:
 
 
 def check_inside(folder: Path, target: Path) -> None:
-    """Check that no link on the way to a target leads out of the folder.
+    """Check that no link on the path to a target leads out of a folder.
 
     Raises:
-        NotPlaced: one does.
+        NotPlaced: a link does.
     """
     parent = target.parent
     while not os.path.lexists(parent):
         parent = parent.parent
-    inside = os.path.realpath(folder)  # which passes over links that loop
-    # a folder that is not there yet is made below one that is
+    inside = os.path.realpath(folder)  # does not fail on circular links
+    # the folder itself is missing and will be created
     if parent != folder and parent in folder.parents:
         return
     if not Path(os.path.realpath(parent)).is_relative_to(inside):
@@ -67,21 +67,18 @@ def inspect(
     state: FileState | None,
     began: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Tell what is left to do, without doing it.
+    """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
 
     Args:
         source: the file.
-        target: where it is to be.
+        target: its destination.
         mode: "copy", "move", "link" (a hard link) or "symlink".
-        state: what the source must be; None if that is not known.
-        began: tells whether an earlier process set out to put this file there.
-
-    Returns:
-        `PENDING`, `FINISH` or `THERE`.
+        state: expected file state of the source; None if unknown.
+        began: returns whether an earlier command began to copy or move the file to the target.
 
     Raises:
-        NotPlaced: the source is gone, no file, too large for a photo, or not what it was; something
-            else is in its place.
+        NotPlaced: the source is missing, not a file, larger than a photo may be, or changed; or
+            another file is at the target.
     """
     try:
         found = source.lstat()
@@ -91,7 +88,7 @@ def inspect(
             found = source.stat()
     except (FileNotFoundError, NotADirectoryError):
         if _is(target, state):
-            return THERE  # moved before
+            return THERE  # moved by an earlier command
         raise NotPlaced("the photo is gone") from None
     except (OSError, ValueError) as error:
         raise NotPlaced(reason_of(error)) from error
@@ -116,7 +113,7 @@ def _left(
     state: FileState | None,
     began: Callable[[], bool],
 ) -> str:
-    """Tell what is left to do for a source that is as it should be."""
+    """Return what is left to do for an unchanged source."""
     try:
         there = target.lstat()
     except FileNotFoundError:
@@ -125,29 +122,29 @@ def _left(
         return THERE
     if stat.S_ISREG(there.st_mode):
         if source.parent.samefile(target.parent):
-            return THERE  # the folder is the photo's own
+            return THERE  # source and target are the same folder
         if os.path.samestat(found, there):
             return FINISH if mode == "move" else THERE
-        # a move deletes the source next, so it reads both files; a copy trusts the run's checksum
+        # a move deletes the source next, so both files are read; a copy trusts the run's checksum
         known = state.sha256 if state and mode != "move" else ""
         if found.st_size == there.st_size and sha256_of(target) == (known or sha256_of(source)):
-            # an equal file of somebody else's is no reason to delete the photo
+            # the source is deleted only if this tool made the copy
             return FINISH if mode == "move" and began() else THERE
     raise NotPlaced(OCCUPIED)
 
 
 def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
-    """Do what `inspect` found to be left; killed in the middle, it can be done again.
+    """Copy, move or link a file; after a kill it can be repeated.
 
     Args:
-        source, target, mode, state: as for `inspect`.
-        found: what it returned.
+        source, target, mode, state: see `inspect`.
+        found: result of `inspect`.
 
     Raises:
-        FileExistsError: something came into its place meanwhile.
-        NotPlaced: it cannot be done; the source is as it was.
+        FileExistsError: the target has appeared since.
+        NotPlaced: it failed; the source is unchanged.
     """
-    with suppress(OSError):  # of a process that died
+    with suppress(OSError):  # left by a killed process
         part_of(target).unlink(missing_ok=True)
     if found == THERE:
         return
@@ -177,14 +174,14 @@ def place(source: Path, target: Path, mode: str, state: FileState | None, found:
 def inspect_content(
     read: Callable[[], bytes], target: Path, mode: str, state: FileState | None
 ) -> str:
-    """Tell what is left to do with a photo that is no file of its own: `PENDING` or `THERE`.
+    """Return what is left to do for a photo in an archive or behind a URL: `PENDING` or `THERE`.
 
     Args:
-        read: returns its bytes.
-        target, mode, state: as for `inspect`.
+        read: returns the photo's bytes.
+        target, mode, state: see `inspect`.
 
     Raises:
-        NotPlaced: the mode needs a file, or something else is in its place.
+        NotPlaced: the mode is not "copy", or another file is at the target.
     """
     if mode != "copy":
         raise NotPlaced(f"it lies in an archive or behind a URL; only copy takes it, not {mode}")
@@ -202,18 +199,18 @@ def inspect_content(
 
 
 def place_content(data: bytes, target: Path, state: FileState | None) -> None:
-    """Write a photo to its place: under another name, to the disk, then its own.
+    """Write a photo atomically: to a temporary name, flushed, then renamed.
 
     Raises:
-        FileExistsError: something came into its place meanwhile.
-        NotPlaced: it is not what it was, or cannot be written.
+        FileExistsError: the target has appeared since.
+        NotPlaced: the photo has changed, or cannot be written.
     """
     if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
         raise NotPlaced(CHANGED)
     part = part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # of a process that died
+        part.unlink(missing_ok=True)  # left by a killed process
         with part.open("xb") as copy:
             copy.write(data)
             copy.flush()
@@ -231,13 +228,13 @@ def place_content(data: bytes, target: Path, state: FileState | None) -> None:
 
 
 def part_of(target: Path) -> Path:
-    """Return the name a copy has until it is complete: hidden, the same every time."""
+    """Return the temporary name of an incomplete copy: hidden, and the same every time."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.with_name(f".faceqan-{digest}.part")
 
 
 def _is(target: Path, state: FileState | None) -> bool:
-    """Tell whether a file is the one a state describes; without one, whether it is there."""
+    """Tell whether a file has a state; without a state, whether it exists."""
     try:
         found = target.lstat()
         if not stat.S_ISREG(found.st_mode):
@@ -248,7 +245,7 @@ def _is(target: Path, state: FileState | None) -> bool:
 
 
 def _same(file: Path, found: os.stat_result, state: FileState) -> bool:
-    """Tell whether a file is what it was, as runs do: by size and time, else by content."""
+    """Tell whether a file has a state: equal size and time, or equal size and content."""
     if found.st_size != state.size:
         return False
     if found.st_mtime_ns == state.mtime_ns:
@@ -257,9 +254,9 @@ def _same(file: Path, found: os.stat_result, state: FileState) -> bool:
 
 
 def _move(source: Path, target: Path, state: FileState | None) -> None:
-    """Move a file; its old name goes last."""
+    """Move a file; the source is removed last."""
     try:
-        os.link(source, target)  # unlike rename it never replaces
+        os.link(source, target)  # unlike rename, a link never replaces a file
     except FileExistsError:
         raise
     except OSError as error:
@@ -279,7 +276,7 @@ def _move(source: Path, target: Path, state: FileState | None) -> None:
 
 
 def _rename(source: Path, target: Path) -> bool:
-    """Rename where hard links are not possible; tell whether both are on one file system."""
+    """Rename where hard links are impossible; return False if the file systems differ."""
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     try:
@@ -292,9 +289,9 @@ def _rename(source: Path, target: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool = False) -> None:
-    """Copy a file under another name, to the disk, then give it its own.
+    """Copy a file atomically: to a temporary name, flushed, then renamed.
 
-    With `verify` the copy is read again before it gets its name.
+    With `verify` the copy is read again and compared before it is renamed.
     """
     part = part_of(target)
     digest = hashlib.sha256()
@@ -307,20 +304,20 @@ def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool =
             os.fsync(copy.fileno())
         if state and state.sha256 and digest.hexdigest() != state.sha256:
             raise NotPlaced(CHANGED)
-        with suppress(OSError):  # some file systems keep no times or modes
+        with suppress(OSError):  # not all file systems store times and modes
             shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
         _name(part, target)
         if verify:
-            with suppress(OSError):  # not every folder can be asked for that
+            with suppress(OSError):  # not all file systems can flush a folder
                 sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _name(part: Path, target: Path) -> None:
-    """Give a finished copy its name, which nothing may have yet."""
+    """Rename a finished copy; raise FileExistsError if the target exists."""
     try:
         os.link(part, target)
     except FileExistsError:

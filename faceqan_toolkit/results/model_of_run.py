@@ -1,4 +1,4 @@
-"""The recognition model that made a run, found again; no torch until it is loaded."""
+"""The recognition model of a run, to be loaded again. No torch until then."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from faceqan_toolkit.runs.folder import RunInfo
 
 
 def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
-    """Return the model that a run's scores come from.
+    """Return the recognition model that scored a run.
 
-    A run folder may come from anybody: code that it names is not run unless the user names it, too.
+    Run folders are untrusted: a model that is Python code is loaded only if the user names it too.
 
     Args:
-        run: with scores.
-        named: the model as the user says it, if they do.
+        run: a run with scores.
+        named: the model that the user gave; None if they gave none.
 
     Raises:
-        RunError: it is made by code that the user has not named, its weights have changed, or the
-            user names another one.
+        RunError: the model is code that the user has not named, its weights have changed, or the
+            user named another model.
         WeightsError: see `find_model`.
     """
     settings = run.settings
@@ -31,7 +31,8 @@ def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
         raise RunError(f"{run.folder} was made with --model {model}, not {named}")
     if named is None and is_factory(model) and not is_file(Path(model)):
         raise RunError(
-            f"{run.folder} wants to run the code {model}; if you trust it, say so: --model {model}"
+            f"{run.folder} was made with the code {model}; if you trust it, run it with "
+            f"--model {model}"
         )
     found = find_model(model, settings.model.options)
     made_with = (run.content.get("model") or {}).get("sha256")

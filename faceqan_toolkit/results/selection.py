@@ -1,4 +1,4 @@
-"""A selection: the photos or crops of a run that meet conditions, listed, copied or moved."""
+"""Selections: the photos or crops of a run that meet conditions, listed, copied or moved."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Selection:
     Args:
         run: any run.
         rules: the conditions.
-        fetch: read photos that are on other machines.
-        tell: gets events.
+        fetch: also read photos from URLs.
+        tell: receives events.
 
     Raises:
         SettingsError: conditions that the run cannot have.
@@ -42,39 +42,39 @@ class Selection:
         self.run, self.rules, self.fetch, self.tell = run, rules, fetch, tell
 
     def paths(self) -> Iterator[str]:
-        """Yield the absolute paths of what is kept, best quality first; nothing is touched."""
+        """Yield the absolute paths of the selected photos or crops, best quality first."""
         for outcome in self.outcomes():
             if outcome.entry.decision == "list":
                 yield outcome.source
 
     def copy(self, folder: Path | str) -> Counter[str]:
-        """Copy what is kept below a folder; return the number of files by decision."""
+        """Copy the selection to a folder; return the number of files by decision."""
         return self._place("copy", folder)
 
     def move(self, folder: Path | str) -> Counter[str]:
-        """Move what is kept below a folder; return the number of files by decision.
+        """Move the selection to a folder; return the number of files by decision.
 
         `undo` puts the files back.
         """
         return self._place("move", folder)
 
     def link(self, folder: Path | str) -> Counter[str]:
-        """Make hard links below a folder; return the number of files by decision."""
+        """Hard-link the selection into a folder; return the number of files by decision."""
         return self._place("link", folder)
 
     def symlink(self, folder: Path | str) -> Counter[str]:
-        """Make symbolic links below a folder; return the number of files by decision."""
+        """Symlink the selection into a folder; return the number of files by decision."""
         return self._place("symlink", folder)
 
     def export(
         self, folder: Path | str, sink: str, *, shard_size: int = SHARD_SIZE
     ) -> Counter[str]:
-        """Write what is kept as a training set; return the number of photos by decision.
+        """Write the selection as a training set; return the number of photos by decision.
 
         Args:
-            folder: made if it is not there.
+            folder: the folder, created if missing.
             sink: "webdataset" or "recordio".
-            shard_size: photos in a tar of a webdataset.
+            shard_size: number of photos in a tar of "webdataset".
         """
         found = self.outcomes("copy", Path(folder), sink=sink, shard_size=shard_size)
         return Counter(outcome.entry.decision for outcome in found)
@@ -93,21 +93,21 @@ class Selection:
         manifest: Path | None = None,
         dry: bool = False,
     ) -> Iterator[Outcome]:
-        """Yield what becomes of every photo or crop, in order, as it is done.
+        """Act on the selection; yield the result for every photo or crop of the run, in order.
 
-        Nothing is ever replaced. The same call again goes on after an interruption.
+        No file is replaced. After an interruption the same call continues.
 
         Args:
             mode: one of `choices.MODES`.
-            folder: where to put what is kept.
-            sink: one of `choices.SINKS`; all but "files" need the mode "copy".
-            shard_size: photos in a tar of the sink "webdataset"; None for its default.
-            manifest: CSV file of all decisions; None for `manifest.csv` in the folder, if there is
-                one.
-            dry: decide only, and touch nothing.
+            folder: destination folder; None with "list".
+            sink: one of `choices.SINKS`; all except "files" need the mode "copy".
+            shard_size: number of photos in a tar of "webdataset"; None for the default.
+            manifest: CSV file for all decisions; None means `manifest.csv` in the folder, or no
+                manifest without a folder.
+            dry: decide only; change no file.
 
         Raises:
-            SettingsError: options that contradict each other.
+            SettingsError: contradictory options.
             RunError: the run or the manifest cannot be used.
         """
         if folder is None and mode != "list":
@@ -131,7 +131,7 @@ class Selection:
     ) -> Iterator[Outcome]:
         with Manifest(absolute(manifest)) if manifest else nullcontext() as file:
             if sink == "files":
-                # what lies in archives is copied archive by archive
+                # by path, so that archives are read one after the other
                 order = "path" if plan.mode == "copy" else "quality"
                 outcomes = carry_out(decide(self.run, self.rules, order), plan, file)
             else:
@@ -150,13 +150,13 @@ class Selection:
             self.tell(Note(f"{files} of earlier selections still there, see the manifest"))
 
     def _tell_people(self, *, optional: bool) -> None:
-        """Tell how many people the run's photos show.
+        """Report the number of identities in the run.
 
         Args:
-            optional: photos without an identity are kept, too.
+            optional: photos without an identity can be kept.
 
         Raises:
-            RunError: no identity is known, and no photo could be kept.
+            RunError: no photo has an identity, so none would be kept.
         """
         people = people_of(self.run, self.rules)
         if people.nobody and not people.number and not optional:
@@ -175,16 +175,15 @@ def calibrated_quality(
     target_fnmr: float | None = None,
     target_discard: float | None = None,
 ) -> float:
-    """Return the quality threshold that a calibration file has for a run's scores.
+    """Return a quality threshold of a calibration file for a run.
 
     Args:
-        run: with scores like those the calibration was made for.
-        file: of `calibrate`.
-        target_fnmr, target_discard: which of its thresholds; not needed if it has one.
+        run: a run with the settings of the calibration.
+        file: file written by `calibrate`.
+        target_fnmr, target_discard: target of the threshold; not needed if the file has only one.
 
     Raises:
-        CalibrationError: the file cannot be used, has no such threshold, or was made for other
-            scores.
+        CalibrationError: the file is unusable, lacks the threshold, or has other settings.
     """
     calibration = read_calibration(file)
     calibration.check(run.content.get("identity") or {}, str(run.folder))
@@ -192,10 +191,10 @@ def calibrated_quality(
 
 
 def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
-    """Return an iterator over the files that a manifest says were moved, as they are put back.
+    """Put back the files that a manifest moved; return an iterator over the results.
 
     Raises:
-        RunError: the manifest cannot be used.
+        RunError: the manifest is unusable.
     """
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faceqan_toolkit.errors import NotPlaced
-from faceqan_toolkit.photos.names import told_extension
+from faceqan_toolkit.photos.members import told_extension
 from faceqan_toolkit.photos.recordio import FIRST, HEADER, LAST, LENGTH_BITS, MAGIC, MIDDLE, WHOLE
 
 PAIR = 2

@@ -1,4 +1,4 @@
-"""Decisions written to shards, each whole or not at all; the same again goes on from there."""
+"""Training sets of the photos or crops that `filter` keeps, in shards written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsErro
 from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS, extension, is_safe
+from faceqan_toolkit.photos.members import is_safe
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.results.actions import (
     BATCH,
     Outcome,
@@ -34,21 +35,21 @@ from faceqan_toolkit.results.set_writers import RecordWriter, Sample, TarWriter
 from faceqan_toolkit.wording import reason_of
 
 SHARD_SIZE = 10_000
-"""Photos in one of WebDataset's shards."""
+"""Default number of photos in a WebDataset shard."""
 INDEX = "shards.json"
-RUN_CHANGED = "the run changed meanwhile; when it does not any more, choose another folder"
+RUN_CHANGED = "the run changed during the export; choose another folder when the run is complete"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A decision to keep, with its number in the set."""
+    """A photo or crop of the set, and its number."""
 
     decision: Decision
     number: int
 
     @property
     def line(self) -> bytes:
-        """What tells it from others."""
+        """JSON line that identifies it, for the checksum of a shard."""
         decision = self.decision
         state = decision.state.sha256 if decision.state else ""
         parts = (self.number, decision.label, decision.path, decision.crop, state, decision.quality)
@@ -57,18 +58,18 @@ class Kept:
 
 @dataclass
 class Export:
-    """Writes what is kept to a folder as a set for training.
+    """Writes a training set to a folder; after an interruption the same call continues.
 
     Args:
-        decide: gives the decisions with labels from the beginning whenever it is called; for
-            "recordio" identity by identity.
-        plan: whose folder is written to; its mode is "copy".
+        decide: returns the decisions with labels, anew at each call; in the order of identities
+            for "recordio".
+        plan: the plan with the destination folder; its mode is "copy".
         sink: "webdataset" or "recordio".
-        shard_size: photos in a tar.
-        manifest: where everything is written before it is done; None writes nothing.
+        shard_size: number of photos in a tar.
+        manifest: manifest to write; None writes none.
 
     Raises:
-        SettingsError: a shard size that makes no sense.
+        SettingsError: the shard size is below 1.
     """
 
     decide: Callable[[], Iterator[Decision]]
@@ -85,11 +86,11 @@ class Export:
         self.folder = self.plan.folder
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield what became of each photo or crop.
+        """Write the set; yield the result for each photo or crop.
 
         Raises:
-            RunError: the folder holds another set, or cannot be written to; or the second pass over
-            the decisions finds others than the first.
+            RunError: the folder holds another set or cannot be written, or the run changed while
+                the set was written.
         """
         self._shards = _read_index(self.folder)
         numbered = self._numbered()
@@ -107,9 +108,9 @@ class Export:
             raise RunError(f"{beyond} is of another set, with more shards; choose another folder")
 
     def _selections(self, size: int) -> Iterator[str]:
-        """Yield what tells each shard of so many photos from others.
+        """Yield the checksum of each shard's photos.
 
-        It takes a pass over all decisions; to take one only, a shard's would have to be held.
+        This is a pass of its own over all decisions, so that no shard is held in memory.
         """
         kept = (item for item in self._numbered() if isinstance(item, Kept))
         for _, shard in groupby(kept, lambda item: item.number // size):
@@ -124,7 +125,7 @@ class Export:
             yield Kept(decision, next(numbers)) if decision.kept else decision
 
     def _shard(self, name: str, digest: str, items: Iterable[Kept | Decision]) -> Iterator[Outcome]:
-        """Write one shard, unless it is there."""
+        """Write one shard unless it is complete; yield its results."""
         target = self.folder / name
         entry = self._shards.get(name)
         if (entry is None and target.exists()) or (entry and entry["selection"] != digest):
@@ -134,15 +135,15 @@ class Export:
         if whole or self.plan.dry:
             yield from self._told(items, name, known=whole)
             return
-        # first what it will be: a process that is killed leaves a shard that is known
+        # noted first, so that a shard of a killed process is recognised
         self._note(name, {"selection": digest, "photos": 0, "errors": 0, "bytes": None})
         for path in _files(target):
             for left in self.folder.glob(f".{path.name}.*.tmp"):
-                left.unlink(missing_ok=True)  # of a process that died
+                left.unlink(missing_ok=True)  # left by a killed process
         counts = {"photos": 0, "errors": 0}
         try:
             with ExitStack() as stack:
-                # the index of records gets its name first, and is worth nothing without them
+                # renamed in reverse order: the index first, then the records
                 parts = [stack.enter_context(replacing(path)) for path in _files(target)]
                 writer = stack.enter_context(closing(_writer(parts)))
                 found = hashlib.sha256()
@@ -176,7 +177,7 @@ class Export:
             yield from outcomes
 
     def _add(self, item: Kept | Decision, shard: str, writer: TarWriter | RecordWriter) -> Outcome:
-        """Add one photo to a shard; return what became of it."""
+        """Add one photo to a shard; return the result."""
         if isinstance(item, Decision):
             return outcome_of(item, self.plan)[0]
         decision = item.decision
@@ -197,7 +198,7 @@ class Export:
     def _told(
         self, items: Iterable[Kept | Decision], shard: str, *, known: bool
     ) -> Iterator[Outcome]:
-        """Yield outcomes of what is there already, or would be done."""
+        """Yield the results of a shard that is complete, or of a dry run."""
         waiting = iter(items)
         while batch := list(islice(waiting, BATCH)):
             outcomes = []
@@ -226,17 +227,17 @@ class Export:
 def _sample(item: Kept, data: bytes, *, crop: bool) -> Sample:
     decision = item.decision
     folder = posixpath.dirname(decision.path)
-    about: dict[str, str | float | None] = {"path": decision.path, "quality": decision.quality}
+    metadata: dict[str, str | float | None] = {"path": decision.path, "quality": decision.quality}
     if crop:
-        about["crop"] = decision.crop
+        metadata["crop"] = decision.crop
     name = decision.crop if crop else decision.path
     kind = extension(name) if extension(name) in PHOTO_EXTENSIONS else ".jpg"
     safe = folder if is_safe(folder) else ""
-    return Sample(item.number, decision.label, safe, data, kind, about)
+    return Sample(item.number, decision.label, safe, data, kind, metadata)
 
 
 def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | Decision]:
-    """Yield items until so many are kept."""
+    """Yield items up to the `size`-th that is kept."""
     for item in items:
         yield item
         size -= isinstance(item, Kept)
@@ -245,7 +246,7 @@ def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | De
 
 
 def _dropped(items: Iterator[Kept | Decision]) -> Iterator[Decision]:
-    """Yield items, of which none is kept."""
+    """Yield the remaining items; raise RunError if one is kept."""
     for item in items:
         if isinstance(item, Kept):
             raise RunError(RUN_CHANGED)
@@ -261,7 +262,7 @@ def _writer(parts: list[Path]) -> TarWriter | RecordWriter:
 
 
 def _sizes(target: Path) -> list[int] | None:
-    """Return the sizes of a shard's files; None if one is not there."""
+    """Return the sizes of a shard's files; None if one is missing."""
     try:
         return [path.stat().st_size for path in _files(target)]
     except OSError:
@@ -269,10 +270,10 @@ def _sizes(target: Path) -> list[int] | None:
 
 
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what a folder's shards are.
+    """Return the shards that a folder's `INDEX` lists; none without one.
 
     Raises:
-        RunError: its list cannot be read.
+        RunError: the index cannot be read.
     """
     try:
         content = parse_json(read_text(folder / INDEX))

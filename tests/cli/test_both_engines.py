@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_align_and_score import after_parts, recorded
+from tests.cli.jobs import after_parts, recorded
 from tests.conftest import HANG, SAMPLES, CommandLine
 from tests.pausing import wait_for_pause
 from tests.photos.makers import write_tar

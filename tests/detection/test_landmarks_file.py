@@ -291,7 +291,7 @@ def test_a_file_is_read_once_for_a_process_and_its_children(
 import sys
 from pathlib import Path
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
 LandmarksFile._entries = lambda self: None

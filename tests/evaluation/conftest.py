@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import Evaluation, Method
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from tests.evaluation.synthetic import world
 
 HOSTILE = "</script><b onclick=x>_$a^2$&|*"
@@ -22,7 +22,7 @@ def evaluations() -> list[Evaluation]:
         seen = world(25, seed=number)
         methods = seen.methods() | {HOSTILE: Method(-seen.damage)}
         made.append(
-            evaluate(
+            evaluate_methods(
                 seen.comparisons(), methods, dataset=dataset, recogniser=recogniser,
                 options=EvaluationOptions(
                     fmr_targets=(0.1, 0.001), replicates=30, draws=10, template_quality="min"
@@ -36,7 +36,7 @@ def evaluations() -> list[Evaluation]:
 def plain(evaluations: list[Evaluation]) -> Evaluation:
     """One without intervals."""
     seen = world(25)
-    return evaluate(
+    return evaluate_methods(
         dataclasses.replace(seen.comparisons(), identity=None), seen.methods(), dataset="LFW",
         recogniser="sface", options=EvaluationOptions(fmr_targets=(0.1,), draws=10),
     )  # fmt: skip

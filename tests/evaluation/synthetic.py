@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.evaluation.comparisons import Comparisons
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import Evaluation, Method
+from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.verification import Comparisons
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ QUICK = {"replicates": 50, "draws": 20, "fmr_targets": (0.1, 0.01), "fnmr_starts
 
 
 def run(seen: World, methods=None, *, keep: int | None = None, **options) -> Evaluation:
-    return evaluate(
+    return evaluate_methods(
         seen.comparisons(keep), seen.methods() if methods is None else methods,
         dataset="Made up", recogniser="none", options=EvaluationOptions(**QUICK | options),
     )  # fmt: skip

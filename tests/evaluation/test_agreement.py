@@ -12,7 +12,7 @@ import scipy.stats
 
 from faceqan_toolkit.errors import ScoresError
 from faceqan_toolkit.evaluation.agreement import agree
-from faceqan_toolkit.evaluation.scores import ScoreTable, read_scores
+from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores
 
 
 def table(name: str, scores: dict[str, float]) -> ScoreTable:

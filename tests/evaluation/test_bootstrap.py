@@ -17,9 +17,8 @@ from faceqan_toolkit.evaluation.bootstrap import (
     paired_test,
     replicate,
 )
-from faceqan_toolkit.evaluation.comparisons import Comparisons, NonMated
-from faceqan_toolkit.evaluation.edc import edc, ideal, pair_quality
-from faceqan_toolkit.evaluation.verification import rejected
+from faceqan_toolkit.evaluation.curves import edc, ideal, pair_quality
+from faceqan_toolkit.evaluation.verification import Comparisons, NonMated, rejected
 from tests.evaluation.synthetic import World, world
 
 POINTS = (Operating("fmr", 0.05), Operating("fmr", 0.01), Operating("fnmr", 0.1))

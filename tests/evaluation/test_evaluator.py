@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.comparisons import SPARE, Comparisons
-from faceqan_toolkit.evaluation.edc import GRID, edc
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.curves import GRID, edc
+from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder
+from faceqan_toolkit.evaluation.datasets.templates import Templates
+from faceqan_toolkit.evaluation.evaluator import (
+    _contradicts,
+    compare,
+    compared_vectors,
+    evaluate_dataset,
+    evaluate_methods,
+)
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import Method
+from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.evaluation.verification import SPARE, Comparisons
 from tests.evaluation.synthetic import QUICK, World, run, world
 
 
@@ -20,9 +28,9 @@ def test_few_errors_are_warned_of() -> None:
     result = run(world(), fmr_targets=(0.1, 1e-4))
     warnings = [point.warnings for point in result.points]
     assert warnings[0] == () or "false non-matches" in warnings[0][0]
-    assert any("0 false matches stand behind the threshold" in text for text in warnings[1])
+    assert any("the threshold rests on 0 false matches" in text for text in warnings[1])
     few = run(world(8), fmr_targets=(0.5,))
-    assert any("false non-matches stand behind the curve" in w for w in few.points[0].warnings)
+    assert any("the curve rests on" in w for w in few.points[0].warnings)
 
 
 def test_streamed_comparisons_give_the_same() -> None:
@@ -58,7 +66,7 @@ def test_faces_not_found_are_excluded_and_counted(kind: str) -> None:
     seen = world()
     comparisons, methods, a, _ = with_gaps(seen)
     options = EvaluationOptions(**QUICK, edc=kind)
-    result = evaluate(comparisons, methods, dataset="d", recogniser="r", options=options)
+    result = evaluate_methods(comparisons, methods, dataset="d", recogniser="r", options=options)
     bad = np.isin(seen.first, (0, 5)) | np.isin(seen.second, (0, 5))
     no_face = (seen.first == 0) | (seen.second == 0)
     assert result.excluded == (bad & seen.mated).sum() > 0
@@ -81,7 +89,7 @@ def test_faces_not_found_may_be_the_worst(kind: str) -> None:
     seen = world()
     comparisons, methods, _, _ = with_gaps(seen)
     options = EvaluationOptions(**QUICK, edc=kind, fte="worst")
-    result = evaluate(comparisons, methods, dataset="d", recogniser="r", options=options)
+    result = evaluate_methods(comparisons, methods, dataset="d", recogniser="r", options=options)
     no_face = ((seen.first == 0) | (seen.second == 0)) & seen.mated
     assert result.mated == seen.mated.sum()
     assert result.excluded == 0
@@ -138,7 +146,7 @@ def test_no_errors_give_none() -> None:
 def test_identities_are_not_needed_without_intervals() -> None:
     seen = world()
     nameless = Comparisons.of(seen.similarity, seen.mated, seen.first, seen.second)
-    result = evaluate(
+    result = evaluate_methods(
         nameless, seen.methods(), dataset="d", recogniser="r", options=EvaluationOptions(**QUICK)
     )
     assert result.tests == ()
@@ -152,7 +160,7 @@ def test_identities_are_not_needed_without_intervals() -> None:
         ({"oracle": Method([0.0])}, "cannot be called"),
         ({"": Method([0.0])}, "cannot be called"),
         ({"A": Method([0.0], "other")}, "A: kind"),
-        ({"A": Method([0.0])}, "A: a comparison names a sample beyond the 1 qualities"),
+        ({"A": Method([0.0])}, "A: a comparison has a sample index beyond the 1 qualities"),
         ({"A": Method([np.inf])}, "A: qualities must be"),
         ({"A": Method(np.full(500, np.nan))}, "no mated comparison has both"),
     ],
@@ -160,3 +168,97 @@ def test_identities_are_not_needed_without_intervals() -> None:
 def test_bad_methods_are_refused(methods, message: str) -> None:
     with pytest.raises((EvaluationError, SettingsError), match=message):
         run(world(), methods)
+
+
+def made_up(tmp_path, rows, folds=None, names=True, templates=None) -> Dataset:
+    builder = ListBuilder()
+    for place, (a, b, mated) in enumerate(rows):
+        first, second = (builder.sample(x, x[0] if names else None) for x in (a, b))
+        builder.pair(first, second, mated, place + 1, place % folds if folds else 0)
+    pairs = builder.pairs(folds)
+    return Dataset(
+        "made up", tmp_path, tuple(builder.samples), builder.identities(pairs), pairs, folds,
+        templates=templates,
+    )  # fmt: skip
+
+
+ROWS = [
+    ("a1", "a2", True), ("a1", "b1", False), ("b1", "b2", True), ("a2", "b2", False),
+    ("a1", "a3", True), ("c1", "a3", False), ("c1", "c2", True), ("c2", "b2", False),
+]  # fmt: skip
+
+
+def cosine(a, b) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("largest", [None, 0.3])
+def test_comparisons_of_samples(tmp_path, largest) -> None:
+    dataset = made_up(tmp_path, ROWS, folds=2)
+    vectors = np.random.default_rng(0).normal(size=(len(dataset.paths), 5)).astype(np.float32)
+    vectors[2] = np.nan
+    where = dict(zip(dataset.paths, vectors, strict=True))
+    found, accuracy = compare(dataset, compared_vectors(dataset, vectors), largest_fmr=largest)
+    expected = [cosine(where[a], where[b]) for a, b, mated in ROWS if mated]
+    assert np.allclose(found.similarity, expected, equal_nan=True, atol=1e-6)
+    others = sorted(
+        (s for a, b, m in ROWS if not m and not np.isnan(s := cosine(where[a], where[b]))),
+        reverse=True,
+    )
+    assert np.allclose(found.non_mated.similarity, others, atol=1e-6)
+    assert found.non_mated.missing == 4 - len(others)
+    assert accuracy is not None
+    assert len(accuracy.by_fold) == 2
+    assert found.identity is not None
+
+
+def test_contradicting_identities_leave_no_intervals(tmp_path) -> None:
+    rows = [*ROWS, ("a2", "a3", False)]
+    dataset = made_up(tmp_path, rows, names=False)
+    assert _contradicts(dataset)
+    assert not _contradicts(made_up(tmp_path, ROWS, names=False))
+    vectors = np.random.default_rng(0).normal(size=(len(dataset.paths), 5)).astype(np.float32)
+    found, accuracy = compare(dataset, compared_vectors(dataset, vectors), largest_fmr=0.1)
+    assert found.identity is None
+    assert found.non_mated.total == 5
+    assert accuracy is None
+
+
+def test_templates_and_their_qualities(tmp_path) -> None:
+    """Eight samples in four templates, one of them twice."""
+    template = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3])
+    sample = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0])
+    media = np.arange(9)
+    templates = Templates(np.arange(4), template, sample, media)
+    builder = ListBuilder()
+    for index in range(8):
+        builder.sample(f"{index}.jpg")
+    pairs = made_up(tmp_path, [("a0", "a1", True), ("b2", "b3", True), ("a0", "b2", False)]).pairs
+    dataset = Dataset(
+        "ijb", tmp_path, tuple(builder.samples), np.array([0, 0, 1, 1]), pairs, templates=templates
+    )
+    vectors = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+    weights = np.linspace(0.1, 1, 8)
+    for given in (None, weights):
+        scale = np.ones(8) if given is None else given
+        sums = [
+            sum(scale[s] * vectors[s] for t, s in zip(template, sample, strict=True) if t == number)
+            for number in range(4)
+        ]
+        found, _ = compare(dataset, compared_vectors(dataset, vectors, given), largest_fmr=None)
+        expected = [cosine(sums[0], sums[1]), cosine(sums[2], sums[3])]
+        assert np.allclose(found.similarity, expected, atol=1e-5)
+    quality = np.arange(8.0)
+    options = EvaluationOptions(
+        fmr_targets=(0.5,), fnmr_starts=(0.5,), replicates=0, draws=5, template_quality="max"
+    )
+    result = evaluate_dataset(
+        dataset, compared_vectors(dataset, vectors), {"q": Method(quality)},
+        name="d", recogniser="r", options=options,
+    )  # fmt: skip
+    # min over the pair of max over the template: 1 and 5
+    curve = result.method("q").figures[0].curve
+    worst = result.points[0].threshold >= found.similarity
+    assert curve.fnmr.tolist() == [np.mean(worst), float(worst[1])]
+    with pytest.raises(EvaluationError, match="no photo has an embedding"):
+        compared_vectors(dataset, vectors * np.nan)

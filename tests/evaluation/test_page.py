@@ -75,7 +75,7 @@ def test_tables_are_there_without_scripts(text: str, evaluations) -> None:
     assert not any("hidden" in attrs for attrs in sections)
     area = evaluations[0].method("FaceQAN").figures[0].areas[0]
     assert f"{area.normalised:.3f}" in read.text
-    assert "Careful: only" in read.text
+    assert "Careful: the " in read.text
 
 
 def test_same_evaluations_same_page(evaluations, text: str) -> None:

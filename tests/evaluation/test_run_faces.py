@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.assemble import (
+from faceqan_toolkit.evaluation.datasets.folders import read_folders
+from faceqan_toolkit.evaluation.run_faces import (
     baselines,
     crop_files,
     is_constant,
+    kept_crop,
     model_note,
     other_faces,
     own_method,
+    read_run_faces,
 )
-from faceqan_toolkit.evaluation.datasets.folders import read_folders
-from faceqan_toolkit.evaluation.run_faces import read_run_faces
-from faceqan_toolkit.evaluation.scores import read_scores
+from faceqan_toolkit.evaluation.score_files import read_scores
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import Record
+from faceqan_toolkit.types import Pixels, Record
+from tests.conftest import DATA
 from tests.evaluation.datasets.trees import photo
-from tests.ledgers import write_run
+from tests.ledgers import face, write_run
 
 
 def record(path: str, face: int | None, quality: float | None, **more) -> Record:
@@ -100,7 +104,6 @@ def test_a_run_of_other_faces_is_told(tmp_path: Path) -> None:
 
     photo(tmp_path / "people/a/1.jpg")
     protocol = read_folders(tmp_path / "people")
-    assert protocol.faces == "largest"
     warning = told("central", faces="largest")
     assert "run1 was made with --faces largest, folders takes --faces central" in warning
     assert told("central", faces="all")
@@ -160,3 +163,27 @@ def test_an_empty_run(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match="has no photos"):
         read_run_faces(tmp_path / "run")
+
+
+def test_crops_of_a_run(tmp_path: Path, crop: Pixels) -> None:
+    records = [
+        face(tmp_path, "a/1.jpg", 0.5, crop="crops/a/1.jpg.0.png"),
+        face(tmp_path, "a/2.jpg", 0.5),
+        face(tmp_path, "a/3.jpg", 0.5, crop="crops/gone.png"),
+    ]
+    run = write_run(tmp_path / "run", records)
+    (tmp_path / "run/crops/a").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "run/crops/a/1.jpg.0.png"), crop[..., ::-1])
+    found = [kept_crop(run, record.as_dict()) for record in records]
+    assert np.array_equal(found[0], crop)
+    assert found[1:] == [None, None]
+
+
+def test_crops_that_were_scored_as_such(tmp_path: Path) -> None:
+    content = (DATA / "astronaut.png").read_bytes()
+    record = face(tmp_path, "a/1.png", 0.5)
+    (tmp_path / "a/1.png").write_bytes(content)
+    run = write_run(tmp_path / "run", [record], Settings(task="score"))
+    assert kept_crop(run, record.as_dict()) is None  # changed since
+    row = record.as_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
+    assert kept_crop(run, row).shape == (112, 112, 3)

@@ -72,7 +72,7 @@ def test_markdown(evaluations, plain) -> None:
     assert f"[{low:.3f}, {high:.3f}]" in cells[2][1]
     assert "95 % intervals over identities" in text
     assert "of a template: min" in text
-    assert "Careful, FMR 0.001: only" in text
+    assert "Careful, FMR 0.001: the" in text
     other = tables.markdown([evaluations[0]], 1.0)
     assert "up to a discard share of 1," in other
     assert "intervals" not in tables.markdown([plain])

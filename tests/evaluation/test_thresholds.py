@@ -10,9 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from faceqan_toolkit.errors import CalibrationError
 from faceqan_toolkit.evaluation.bootstrap import draw_identities, non_mated_totals
-from faceqan_toolkit.evaluation.comparisons import Comparisons, collect
+from faceqan_toolkit.evaluation.curves import edc, pair_quality
 from faceqan_toolkit.evaluation.datasets.base import PairList
-from faceqan_toolkit.evaluation.edc import edc, pair_quality
 from faceqan_toolkit.evaluation.thresholds import (
     Faces,
     choose,
@@ -21,6 +20,7 @@ from faceqan_toolkit.evaluation.thresholds import (
     quality_for_fnmr,
     split_people,
 )
+from faceqan_toolkit.evaluation.verification import Comparisons, collect
 from faceqan_toolkit.results.calibration import ENOUGH_ERRORS
 from tests.evaluation.synthetic import world
 
@@ -299,7 +299,7 @@ def test_not_enough_data() -> None:
     needed = int(np.ceil(ENOUGH_ERRORS / 1e-4))
     with pytest.raises(CalibrationError, match=f"FMR 0.0001.*{needed:,} non-mated"):
         choose("fnmr", 0.1, 1e-4, *halves)
-    with pytest.raises(CalibrationError, match="not enough data for FNMR"):
+    with pytest.raises(CalibrationError, match="calibration for FNMR"):
         choose("fnmr", 0.001, 1e-2, *halves)
     alone = Faces(np.array([0.1, 0.2]), np.array([0, 1], np.int32))
     with pytest.raises(CalibrationError, match="people with two photos"):

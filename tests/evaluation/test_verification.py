@@ -1,85 +1,161 @@
-"""DET curve, EER and accuracy against counting."""
+"""Comparisons, thresholds and accuracy against sorting and counting."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import EvaluationError
-from faceqan_toolkit.evaluation.comparisons import NonMated, collect
-from faceqan_toolkit.evaluation.verification import det_curve, fnmr, fold_accuracy, rejected
+from faceqan_toolkit.errors import EvaluationError, SettingsError
+from faceqan_toolkit.evaluation.verification import (
+    Comparisons,
+    NonMated,
+    NonMatedCollector,
+    allowed,
+    collect,
+    fold_accuracy,
+    rejected,
+)
 from tests.evaluation.synthetic import world
 
-VALUES = st.lists(st.integers(-10, 10).map(lambda n: n / 10), min_size=1, max_size=40)
+SIMILARITIES = st.lists(st.sampled_from([-0.5, -0.1, 0.0, 0.1, 0.2, 0.3, 0.7]), min_size=1)
+TARGETS = st.sampled_from([1e-4, 0.05, 0.1, 0.29, 1 / 3, 0.5, 0.9])
+
+
+def smallest_threshold(values: list[float], target: float) -> float:
+    """Try every similarity: below the smallest one everything is accepted."""
+    return min(t for t in values if sum(v > t for v in values) / len(values) <= target)
+
+
+@given(SIMILARITIES, TARGETS)
+def test_threshold_is_the_smallest_that_keeps_the_target(
+    values: list[float], target: float
+) -> None:
+    threshold = NonMated.of(values).at_fmr(target)
+    assert threshold.value == smallest_threshold(values, target)
+    assert threshold.fmr <= target
+    assert threshold.false_matches == sum(value > threshold.value for value in values)
+
+
+def test_threshold_by_hand() -> None:
+    non_mated = NonMated.of([0.1, 0.5, 0.2, 0.5, 0.3, 0.0, 0.4, 0.1, 0.2, 0.6])
+    # descending: .6 .5 .5 .4 .3 .2 .2 .1 .1 .0
+    assert non_mated.at_fmr(0.05).value == 0.6
+    assert non_mated.at_fmr(0.1).value == 0.5
+    assert (non_mated.at_fmr(0.2).value, non_mated.at_fmr(0.2).fmr) == (0.5, 0.1)
+    assert (non_mated.at_fmr(0.3).value, non_mated.at_fmr(0.3).fmr) == (0.4, 0.3)
+
+
+@given(TARGETS, st.integers(1, 10**9))
+def test_allowed_counts(target: float, total: int) -> None:
+    count = int(allowed(target, total))
+    assert count / total <= target < (count + 1) / total
+    assert abs(count - Fraction(target) * total) <= 1
+
+
+def test_allowed_counts_are_not_a_rounding_error_short() -> None:
+    assert int(allowed(0.29, 100)) == 29  # 0.29 * 100 is 28.999999999999996
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-20, 20), min_size=5, max_size=200), st.integers(1, 60), st.integers(1, 40)
+)
+def test_streaming_keeps_the_largest(numbers: list[int], keep: int, block: int) -> None:
+    values = np.array(numbers) / 20
+    index = np.arange(len(values))
+    blocks = [
+        (values[s : s + block], index[s : s + block], index[s : s + block])
+        for s in range(0, len(values), block)
+    ]
+    top = collect(blocks, keep=keep)
+    ranked = np.sort(values)[::-1]
+    assert top.similarity.tolist() == ranked[:keep].tolist()
+    assert values[top.first].tolist() == top.similarity.tolist()
+    assert top.total == len(values)
+    assert top.floor == (ranked[keep] if keep < len(values) else -np.inf)
+    assert top.histogram.sum() == len(values)
+    for target in (0.02, 0.1, 0.3, 0.6):
+        place = int(allowed(target, len(values)))
+        if place <= keep:
+            assert top.at_fmr(target) == NonMated.of(values).at_fmr(target)
+        else:
+            with pytest.raises(EvaluationError, match="were kept"):
+                top.at_fmr(target)
+
+
+def test_counts_below_what_was_kept_are_close() -> None:
+    values = np.random.default_rng(0).normal(0, 0.2, 50_000)
+    top = collect([(values, np.zeros(50_000, int), np.zeros(50_000, int))], keep=500)
+    at = np.array([-1.5, -0.9, -0.2, 0.0, 0.1, 0.3, top.floor, 0.5, 2.0])
+    exact = (values[None] > at[:, None]).sum(axis=1)
+    assert np.abs(top.count_above(at) - exact).max() < 30
+    assert top.count_above(at[6:]).tolist() == exact[6:].tolist()
+    assert top.at_threshold(-np.inf).false_matches == 50_000
+
+
+def test_pairs_of_identities_are_counted() -> None:
+    seen = world(8)
+    other = ~seen.mated
+    parts = np.array_split(np.flatnonzero(other), 7)
+    collector = NonMatedCollector(3, seen.identity)
+    for part in parts:
+        collector.add(seen.similarity[part], seen.first[part], seen.second[part])
+    expected = np.zeros((8, 8), int)
+    for one, two in zip(seen.first[other], seen.second[other], strict=True):
+        expected[tuple(sorted((seen.identity[one], seen.identity[two])))] += 1
+    assert (collector.result().identity_pairs.toarray() == expected).all()
+
+
+def test_missing_similarities_are_counted_and_left_out() -> None:
+    top = collect([([0.1, np.nan, 0.3], [0, 1, 2], [3, 4, 5])])
+    assert (top.total, top.missing) == (2, 1)
+    assert top.similarity.tolist() == [0.3, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"similarity": [0.1, np.inf]}, "infinite"),
+        ({"similarity": ["a", "b"]}, "must be numbers"),
+        ({"similarity": [[0.1, 0.2]]}, "one-dimensional"),
+        ({"first": [0]}, "first has shape"),
+        ({"first": [0.0, 2.0]}, "sample indices"),
+        ({"second": [-1, 3]}, "negative"),
+        ({"mated": [1, 0]}, "booleans"),
+        ({"mated": [False, False], "identity": None}, "no mated"),
+        ({"identity": ["a", "b", "c", "d"]}, "mated pair with two identities"),
+        ({"identity": ["a", "a", "c", "c"]}, "non-mated pair with one identity"),
+        ({"identity": ["a", "a", "c"]}, "no identity"),
+        ({"identity": ["a"]}, "no identity"),
+    ],
+)
+def test_bad_input_is_refused(changes: dict, message: str) -> None:
+    given_ = {"similarity": [0.9, 0.1], "mated": np.array([True, False]),
+              "first": [0, 2], "second": [1, 3], "identity": ["a", "a", "b", "c"]}  # fmt: skip
+    Comparisons.of(**given_)
+    given_ |= changes
+    given_["mated"] = np.array(given_["mated"])
+    with pytest.raises(EvaluationError, match=message):
+        Comparisons.of(**given_)
+
+
+def test_bad_targets_are_refused() -> None:
+    for target in (0, 1, -0.1, 2, float("nan")):
+        with pytest.raises(SettingsError, match="between 0 and 1"):
+            NonMated.of([0.1]).at_fmr(target)
+    with pytest.raises(EvaluationError, match="no non-mated"):
+        NonMated.of([]).at_fmr(0.1)
+    with pytest.raises(SettingsError, match="at least one"):
+        NonMatedCollector(0)
 
 
 def test_rejection_is_at_or_below_the_threshold() -> None:
     values = np.array([0.1, 0.2, 0.3, np.nan, -np.inf])
     assert rejected(values, 0.2).tolist() == [True, True, False, True, True]
-    assert fnmr(values, 0.2) == 0.8
-
-
-@given(VALUES, VALUES)
-def test_det_against_every_threshold(mated: list[float], others: list[float]) -> None:
-    det = det_curve(mated, NonMated.of(others))
-    points = set()
-    for threshold in [-2.0, *mated, *others]:
-        points.add(
-            (
-                sum(value > threshold for value in others) / len(others),
-                sum(value <= threshold for value in mated) / len(mated),
-            )
-        )
-    # the corners bound every point that any threshold gives, and the best of them are corners
-    corners = list(zip(det.fmr, det.fnmr, strict=True))
-    for far, frr in points:
-        assert any(x <= far and y <= frr for x, y in corners)
-    for threshold, far, frr in zip(det.threshold, det.fmr, det.fnmr, strict=True):
-        assert far == sum(value > threshold for value in others) / len(others)
-        assert frr == sum(value <= threshold for value in mated) / len(mated)
-    step = 1 / min(len(mated), len(others))
-    nearest = min(points, key=lambda point: abs(point[0] - point[1]))
-    if abs(nearest[0] - nearest[1]) < 1e-12:
-        assert det.eer == pytest.approx(nearest[0], abs=step)
-    assert 0 <= det.eer <= 1
-
-
-def test_eer_by_hand() -> None:
-    # at 0.4 one of four mated and one of four non-mated comparisons go wrong
-    mated, others = [0.3, 0.6, 0.7, 0.9], [0.1, 0.2, 0.35, 0.5]
-    det = det_curve(mated, NonMated.of(others))
-    assert det.eer == 0.25
-    assert det_curve([0.5, 0.6], NonMated.of([0.1, 0.2])).eer == 0
-    assert det_curve([0.1], NonMated.of([0.2])).eer == 1
-    # everything tied: accepted or rejected together
-    assert det_curve([0.1, 0.1], NonMated.of([0.1])).eer == 0.5
-
-
-def test_eer_against_a_fine_search() -> None:
-    seen = world(60)
-    mated, others = seen.similarity[seen.mated], seen.similarity[~seen.mated]
-    det = det_curve(mated, NonMated.of(others))
-    thresholds = np.linspace(-1, 1, 20_001)
-    far = np.array([np.mean(others > t) for t in thresholds[::20]])
-    frr = np.array([np.mean(mated <= t) for t in thresholds[::20]])
-    place = np.argmin(np.abs(far - frr))
-    assert det.eer == pytest.approx((far[place] + frr[place]) / 2, abs=0.01)
-    least = det.fnmr[np.argmax(det.fmr <= 0.01)]
-    assert least == fnmr(mated, NonMated.of(others).at_fmr(0.01).value)
-
-
-def test_det_of_a_stream_is_close() -> None:
-    seen = world(60)
-    mated, others = seen.similarity[seen.mated], seen.similarity[~seen.mated]
-    nobody = np.zeros(len(others), int)
-    streamed = det_curve(mated, collect([(others, nobody, nobody)], keep=200))
-    exact = det_curve(mated, NonMated.of(others))
-    top = exact.fmr * len(others) < 200
-    assert streamed.fmr[top].tolist() == exact.fmr[top].tolist()
-    assert np.abs(streamed.fmr - exact.fmr).max() < 1e-3
-    assert streamed.eer == pytest.approx(exact.eer, abs=1e-3)
 
 
 @settings(deadline=None, max_examples=50)
@@ -110,14 +186,10 @@ def test_accuracy_by_hand() -> None:
     assert found.standard_error == pytest.approx(1 / 3)
 
 
-def test_bad_input_is_refused() -> None:
+def test_bad_folds_are_refused() -> None:
     with pytest.raises(EvaluationError, match="two folds"):
         fold_accuracy([0.1, 0.2], [True, False], [0, 0])
     with pytest.raises(EvaluationError, match="differ in length"):
         fold_accuracy([0.1, 0.2], [True], [0, 1])
-    with pytest.raises(EvaluationError, match="no similarities"):
+    with pytest.raises(EvaluationError, match="only one fold has similarities"):
         fold_accuracy([np.nan, 0.2], [True, False], [0, 1])
-    with pytest.raises(EvaluationError, match="needs mated"):
-        det_curve([np.nan], NonMated.of([0.1]))
-    with pytest.raises(EvaluationError, match="needs non-mated"):
-        det_curve([0.1], NonMated.of([]))

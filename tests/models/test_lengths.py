@@ -20,7 +20,7 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.models.base import BackboneEmbedder, has_equal_lengths
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.models.onnx import load_onnx
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.quality.registry import make_estimator

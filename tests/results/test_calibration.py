@@ -210,7 +210,7 @@ def test_zeros_of_either_sign_make_one_scale() -> None:
 
 
 def test_scores_that_make_no_scale() -> None:
-    with pytest.raises(CalibrationError, match="all alike"):
+    with pytest.raises(CalibrationError, match="all equal"):
         fit_scale("m", "0" * 64, np.full(5, 0.5))
 
 

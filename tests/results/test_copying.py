@@ -11,7 +11,7 @@ import pytest
 
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.files import sha256_of
-from faceqan_toolkit.results import placing
+from faceqan_toolkit.results import copying
 from faceqan_toolkit.results.copying import (
     FINISH,
     PENDING,
@@ -174,7 +174,7 @@ def test_a_bad_copy_is_noticed_before_the_photo_goes(
     def bad_disk(file: Path) -> str:
         return "0" * 64 if file.suffix == ".part" else good(file)
 
-    monkeypatch.setattr(placing, "sha256_of", bad_disk)
+    monkeypatch.setattr(copying, "sha256_of", bad_disk)
     with pytest.raises(NotPlaced, match="copy differs"):
         do(source, folder / "a.jpg", "move")
     assert source.read_bytes() == b"a photo"
@@ -281,7 +281,7 @@ def test_what_is_too_large_for_a_photo_is_not_read(
     def never(*_: object) -> str:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(placing, "sha256_of", never)
+    monkeypatch.setattr(copying, "sha256_of", never)
     for state in (None, FileState(found.st_size, found.st_mtime_ns)):
         with pytest.raises(NotPlaced, match=r"2,147,483,649 bytes, more than .* it stays"):
             inspect(source, folder / "a.jpg", mode, state)
@@ -295,7 +295,7 @@ def test_a_copy_that_is_there_is_read_once(source: Path, tmp_path: Path, monkeyp
         return sha256_of(file)
 
     do(source, target, "copy")
-    monkeypatch.setattr(placing, "sha256_of", reading)
+    monkeypatch.setattr(copying, "sha256_of", reading)
     assert inspect(source, target, "copy", state) == THERE
     assert read == [target], "the run knows the photo's checksum"
     assert inspect(source, target, "move", state, lambda: True) == FINISH

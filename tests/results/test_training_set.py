@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.recordio import RecordArchive
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.actions import Plan
 from faceqan_toolkit.results.filtering import Decision, Rules, decide
 from faceqan_toolkit.results.identities import IdentityRule
@@ -312,7 +312,7 @@ def test_a_run_that_grows_meanwhile_is_told(tmp_path: Path) -> None:
     counts = iter((2, 3))
     plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")
     export = Export(lambda: decisions(tmp_path, next(counts), 0), plan, "webdataset", 2)
-    with pytest.raises(RunError, match="changed meanwhile"):
+    with pytest.raises(RunError, match="changed during the export"):
         list(export.outcomes())
 
 
@@ -321,7 +321,7 @@ def test_a_run_that_changes_meanwhile_makes_no_set(tmp_path: Path, sink: str) ->
     counts = iter((3, 2))
     plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")
     export = Export(lambda: decisions(tmp_path, next(counts), 1), plan, sink)
-    with pytest.raises(RunError, match="changed meanwhile"):
+    with pytest.raises(RunError, match="changed during the export"):
         list(export.outcomes())
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["shards.json"]
     export.decide = lambda: decisions(tmp_path, 3, 1)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs import folder as runs
 from faceqan_toolkit.runs import ledger

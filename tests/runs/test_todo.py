@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.photos.find import find_photos, stream_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.runs import database
 from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
 from faceqan_toolkit.runs.todo import Todo

@@ -20,7 +20,7 @@ from faceqan_toolkit.alignment import align
 from faceqan_toolkit.detection.choice import select_faces
 from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
@@ -61,7 +61,7 @@ def digest(text: str) -> str:
 
 def read_folds(root: Path) -> list[list[tuple[Path, ...]]]:
     """Return for every fold of `pairs.txt` its pairs as image paths; mated pairs come first."""
-    protocol = read_protocol("lfw", root)
+    protocol = read_dataset("lfw", root)
     found = protocol.comparisons()
     assert found.fold is not None
     files = [protocol.root / path for path in protocol.paths]

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.evaluation.comparisons import Comparisons
-from faceqan_toolkit.evaluation.evaluator import evaluate
+from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.summary import Evaluation, Method
+from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.quality.instant import PooledFeatures
@@ -85,7 +85,7 @@ def curves(
     )
     options = EvaluationOptions(fmr_targets=(FMR,), fnmr_starts=(), limits=(DISCARD,))
     methods = {name: Method(quality) for name, quality in qualities.items()}
-    return evaluate(
+    return evaluate_methods(
         comparisons, methods, dataset="LFW fold 5", recogniser="sface", options=options
     )  # fmt: skip
 

@@ -1,19 +1,21 @@
-"""What every reader returns: samples, and which of them are compared. numpy only."""
+"""Types that every data set reader returns, and helpers that the readers share."""
 
 from __future__ import annotations
 
 import posixpath
-import typing
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
+from faceqan_toolkit.errors import DatasetError
 from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.text_files import to_utf8
 from faceqan_toolkit.types import PhotoSource
@@ -22,18 +24,105 @@ from faceqan_toolkit.wording import reason_of
 Index = NDArray[np.int64]
 
 BLOCK = 65_536
-"""Comparisons in a block: gathering both sides' embeddings of 512 floats takes 268 MB."""
+"""Comparisons in a block: the embeddings of both sides, 512 floats each, take 268 MB."""
+
+SEVERITY = {
+    "missing_list": "error",
+    "unreadable_list": "error",
+    "header": "error",
+    "row_count": "error",
+    "malformed_row": "error",
+    "unknown_sample": "error",
+    "contradicting_label": "error",
+    "missing_file": "error",
+    "unreadable_photo": "error",
+    "duplicate_pair": "warning",
+    "self_pair": "warning",
+    "contradicting_identity": "warning",
+    "same_photo": "warning",
+    "no_identity": "warning",
+    "several_identities": "warning",
+    "several_folders": "warning",
+    "official_count": "note",
+    "extra_file": "note",
+}
+"""Severity of every kind of issue."""
+
+KEPT_OF_A_KIND = 1000
+"""Issues of one kind that are kept; further ones are only counted."""
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One problem of a data set.
+
+    Attributes:
+        kind: key of `SEVERITY`.
+        message: description, without a full stop.
+        file: name of the file; "" if there is no single file.
+        line: line number in that file, from 1.
+    """
+
+    kind: str
+    message: str
+    file: str = ""
+    line: int | None = None
+
+    @property
+    def severity(self) -> str:
+        """The severity: "error", "warning" or "note"."""
+        return SEVERITY[self.kind]
+
+    def __str__(self) -> str:
+        where = self.file + (f", line {self.line}" if self.line else "")
+        return f"{where}: {self.message}" if where else self.message
+
+
+class IssueLog:
+    """Collects issues while a data set is read.
+
+    Attributes:
+        counts: number of issues by kind.
+        issues: the first `KEPT_OF_A_KIND` of every kind, in the order of their discovery.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.issues: list[Issue] = []
+
+    def add(self, kind: str, message: str, file: str = "", line: int | None = None) -> None:
+        """Add an issue; the arguments are those of `Issue`."""
+        issue = Issue(kind, message, file, line)
+        assert issue.severity
+        if self.counts[kind] < KEPT_OF_A_KIND:
+            self.issues.append(issue)
+        self.counts[kind] += 1
+
+    def raise_errors(self, name: str = "") -> None:
+        """Raise if there is an error.
+
+        Args:
+            name: data set to name in the message.
+
+        Raises:
+            DatasetError: the first error, and how many more there are.
+        """
+        errors = [issue for issue in self.issues if issue.severity == "error"]
+        if errors:
+            more = sum(n for kind, n in self.counts.items() if SEVERITY[kind] == "error") - 1
+            rest = f" (and {more} more; validate lists them)" if more else ""
+            raise DatasetError(f"{name}: {errors[0]}{rest}" if name else f"{errors[0]}{rest}")
 
 
 @dataclass(frozen=True)
 class PairBlock:
-    """Some pairs of samples or, where there are templates, of templates.
+    """Pairs of samples, or of templates if the data set has templates.
 
     Attributes:
-        first: (P,) int64, indices.
-        second: (P,) int64, indices.
-        mated: (P,) bool, the same identity.
-        fold: (P,) int64 from 0, or None if the protocol has no folds.
+        first: (P,) int64 indices.
+        second: (P,) int64 indices.
+        mated: (P,) bool, whether both show the same identity.
+        fold: (P,) int64 from 0; None if the data set has no folds.
     """
 
     first: Index
@@ -42,47 +131,43 @@ class PairBlock:
     fold: Index | None = None
 
 
-class Pairs(typing.Protocol):
-    """Comparisons, held in memory or made when they are asked for."""
+class Pairs(Protocol):
+    """Comparisons, held in memory or generated on demand."""
 
     def __len__(self) -> int: ...
 
     def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
-        """Yield all comparisons in order, `size` at a time."""
-        ...
-
-    def where(self, index: int) -> tuple[str, int | None]:
-        """Return the file and line a comparison stands in."""
+        """Yield all comparisons in order, at most `size` at a time."""
         ...
 
 
 @dataclass(frozen=True)
 class PairList:
-    """Comparisons that were read from files.
+    """Comparisons read from files.
 
     Attributes:
-        first: (P,) indices, of any integer type.
-        second: (P,) the same.
+        first: (P,) indices, any integer dtype.
+        second: (P,) indices, any integer dtype.
         mated: (P,) bool.
-        fold: (P,) from 0, or None.
-        files: names of the files they stand in, in order.
-        starts: (F,) index of each file's first comparison, growing.
-        lines: (P,) line numbers from 1, or None: as many lines as comparisons.
+        fold: (P,) fold from 0, or None.
+        files: names of the files that list the comparisons, in order.
+        starts: (F,) ascending index of each file's first comparison.
+        lines: (P,) line numbers from 1; None if line i + 1 holds comparison i.
     """
 
-    first: NDArray[np.integer[typing.Any]]
-    second: NDArray[np.integer[typing.Any]]
+    first: NDArray[np.integer[Any]]
+    second: NDArray[np.integer[Any]]
     mated: NDArray[np.bool_]
-    fold: NDArray[np.integer[typing.Any]] | None = None
+    fold: NDArray[np.integer[Any]] | None = None
     files: tuple[str, ...] = ()
     starts: Index = field(default_factory=lambda: np.zeros(1, np.int64))
-    lines: NDArray[np.integer[typing.Any]] | None = None
+    lines: NDArray[np.integer[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.first)
 
     def blocks(self, size: int = BLOCK) -> Iterator[PairBlock]:
-        """Yield all comparisons in order, `size` at a time."""
+        """Yield all comparisons in order, at most `size` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield PairBlock(
@@ -93,7 +178,7 @@ class PairList:
             )
 
     def where(self, index: int) -> tuple[str, int | None]:
-        """Return the file and line a comparison stands in."""
+        """Return the file and line of a comparison."""
         if not self.files:
             return "", None
         file = self.files[int(np.searchsorted(self.starts, index, "right")) - 1]
@@ -101,26 +186,26 @@ class PairList:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """A data set with the comparisons its protocol asks for.
+class Dataset:
+    """A data set and its comparisons.
 
     Attributes:
-        name: of the protocol, as `options.PROTOCOLS` has it.
-        root: the folder that paths are relative to.
-        paths: (N,) of the samples, each once, as results have them (`paths.path_text`).
-        identities: (M,) int64, who is compared: of every sample or, where there are templates,
-            of every template. Equal numbers are the same person as far as the protocol tells.
+        name: name in messages and results.
+        root: folder that paths are relative to.
+        paths: (N,) path of each sample, without repetitions, as in results (`paths.path_text`).
+        identities: (M,) int64, identity of every sample, or of every template if there are
+            templates. Equal numbers mean the same person, as far as the lists tell.
         pairs: the comparisons.
-        folds: how many folds they are in, or None.
-        templates: of samples, if templates are what is compared.
-        landmarks: (N, 5, 2) float64 in pixels, NaN where there are none, or None: detect them.
-        confidences: (N,) float64 of the detector that found the landmarks, or None.
-        encoded: (N,) the samples' encoded photos, where they are no files of their own.
-        faces: which face of a photo shows its person, see `options.FACES`; None where there is no
-            choice.
-        people: what told the identities, and how many there are, in words; "" if pairs tell them.
-        photos: folder below `root`, "" itself, that should hold the samples and nothing else.
-        log: what was wrong with the protocol's files.
+        folds: number of folds, or None.
+        templates: samples of each template, if templates are compared.
+        landmarks: (N, 5, 2) float64 in pixels, NaN rows for samples without; None to detect them.
+        confidences: (N,) float64 confidence of the detector that found the landmarks, or None.
+        encoded: (N,) encoded photos, if they are not separate files.
+        faces: face to take from a photo with several, one of `settings.FACE_POLICIES`; None if the
+            faces are given. The registry sets it.
+        people: how identities were derived and how many there are, as text; "" if from the pairs.
+        photos: folder below `root` that should hold the samples and no other photos; "" for `root`.
+        log: problems of the data set's files.
     """
 
     name: str
@@ -139,29 +224,23 @@ class Protocol:
     log: IssueLog = field(default_factory=IssueLog)
 
     def sources(self) -> Iterator[PhotoSource]:
-        """Yield the samples as the pipeline takes them; none of a `.bin`, see `encoded`."""
+        """Yield the samples as sources for the pipeline; nothing if `encoded` holds them."""
         if self.encoded:
             return
         for path in self.paths:
             yield locate(path_text(self.root), path)
 
-    def comparisons(self) -> PairBlock:
-        """Return all pairs at once: 17 bytes each, 25 with folds."""
-        blocks = list(self.pairs.blocks())
-        if not blocks:
-            empty = np.empty(0, np.int64)
-            return PairBlock(empty, empty, np.empty(0, np.bool_))
-        folds = [block.fold for block in blocks if block.fold is not None]
-        return PairBlock(
-            np.concatenate([block.first for block in blocks]),
-            np.concatenate([block.second for block in blocks]),
-            np.concatenate([block.mated for block in blocks]),
-            np.concatenate(folds) if folds else None,
-        )
+    def all_photos(self) -> list[PhotoSource]:
+        """Return all photos of the data set, including those in no pair."""
+        prefix = f"{self.photos}/" if self.photos else ""
+        return [
+            PhotoSource(path_text(self.root), prefix + source.path, source.content)
+            for source in find_photos([self.root / self.photos])
+        ]
 
 
 class ListBuilder:
-    """Collects the samples and pairs of lists, in the order they are met."""
+    """Collects the samples and pairs of lists, in the order of their appearance."""
 
     def __init__(self) -> None:
         self.samples: dict[str, int] = {}
@@ -170,20 +249,17 @@ class ListBuilder:
         self._files: list[str] = []
         self._starts: list[int] = []
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def open(self, file: str) -> None:
-        """Say where the pairs that follow stand."""
+        """Set the file that lists the pairs added from now on."""
         self._files.append(file)
         self._starts.append(len(self._rows))
 
     def sample(self, path: str, identity: str | None = None) -> int:
-        """Return a sample's index.
+        """Return the index of a sample, adding it if it is new.
 
         Args:
-            path: relative, with forward slashes.
-            identity: a name, or None: as the mated pairs tell.
+            path: relative path with forward slashes.
+            identity: name of the person; None to derive identities from the mated pairs.
         """
         index = self.samples.setdefault(path_text(path), len(self.samples))
         if index == len(self._identities):
@@ -195,7 +271,7 @@ class ListBuilder:
         self._rows.append((first, second, mated, fold, line))
 
     def pairs(self, folds: int | None) -> PairList:
-        """Return the pairs so far."""
+        """Return the pairs added so far."""
         table = np.array(self._rows, np.int64).reshape(-1, 5)
         return PairList(
             table[:, 0], table[:, 1], table[:, 2].astype(np.bool_),
@@ -204,7 +280,7 @@ class ListBuilder:
         )  # fmt: skip
 
     def identities(self, pairs: PairList) -> Index:
-        """Return (N,) int64: by name if there are names, else by what mated pairs join."""
+        """Return (N,) int64 identities: by name, or by mated pairs if a name is missing."""
         if None in self._identities:
             return joined_identities(len(self.samples), pairs)
         numbers: dict[str | None, int] = {}
@@ -214,12 +290,12 @@ class ListBuilder:
 
 
 def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int]] = ()) -> Index:
-    """Return (number,) int64: equal for what mated pairs join, directly or through others.
+    """Return (number,) int64 identities: the connected components of the mated pairs.
 
     Args:
-        number: of samples or templates.
-        pairs: of them.
-        extra: two equally long sequences of indices that are joined as well.
+        number: number of samples or templates.
+        pairs: their pairs.
+        extra: two equally long sequences of indices; more pairs of the same identity.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -233,12 +309,13 @@ def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int
 
 
 def numbered_lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str]] | None:
-    """Return the lines of a text file that are not blank, with their numbers from 1.
+    """Return the lines of a text file that are not blank, each with its number from 1.
 
     Args:
-        file: UTF-8, or what its byte order mark says; bytes that are no UTF-8 stay as they are.
-        shown: what to call it.
-        log: gets the reason if None is returned.
+        file: text in UTF-8, or in the encoding of its byte order mark. Bytes that are not UTF-8
+            become surrogates.
+        shown: name of the file in messages.
+        log: receives the reason if None is returned.
     """
     try:
         data = to_utf8(file.read_bytes())
@@ -254,11 +331,11 @@ def numbered_lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str
 
 
 def inner_path(path: str, folder: str = "") -> str | None:
-    """Return a path relative to the root, or None if it is absolute or leads out of the root.
+    """Return a path relative to the root; None if it is absolute or leads out of the root.
 
     Args:
-        path: with forward or backward slashes.
-        folder: below the root, that it is relative to.
+        path: path with forward or backward slashes, relative to `folder`.
+        folder: folder below the root.
     """
     path = path.replace("\\", "/")
     if not path or path.startswith("/") or path[1:2] == ":":
@@ -268,5 +345,5 @@ def inner_path(path: str, folder: str = "") -> str | None:
 
 
 def whole_number(text: str) -> int | None:
-    """Return a number of at most nine plain digits, else None."""
+    """Return the number if the text is one to nine ASCII digits, else None."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None

@@ -1,35 +1,36 @@
-"""A folder of folders, one a person: all mated pairs, and non-mated ones drawn or all."""
+"""A folder for each person: all mated pairs, and sampled or all non-mated pairs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.evaluation.datasets.base import BLOCK, Index, PairBlock, Protocol
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
-from faceqan_toolkit.evaluation.options import FACES
+from faceqan_toolkit.evaluation.datasets.base import BLOCK, Dataset, Index, IssueLog, PairBlock
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.results.identities import IdentityRule, identities_of
-from faceqan_toolkit.text_files import HEAD_BYTES
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.results.identities import IdentityRule
 
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Pairs that need not be held: sample i with each of `start[i]` to `stop[i]` - 1.
+    """Pairs generated on demand: sample i with each of `start[i]` to `stop[i]` - 1.
 
     Attributes:
         start: (N,) int64, above i.
-        stop: (N,) int64, not below `start`.
-        mated: whether all of them are.
-        chosen: (C,) int64, growing: which of the pairs, counted row by row; None means all.
+        stop: (N,) int64, at least `start`.
+        mated: whether all pairs are mated, or all non-mated.
+        chosen: (C,) int64 ascending indices of the sampled pairs, counted row by row; None for all.
     """
 
     start: Index
@@ -39,7 +40,7 @@ class RowPairs:
 
     @property
     def total(self) -> int:
-        """How many there are to choose from."""
+        """Number of pairs before sampling."""
         return int((self.stop - self.start).sum())
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class RowPairs:
 
 @dataclass(frozen=True)
 class Joined:
-    """Several sets of pairs, one after the other; none stands in a file."""
+    """Several sets of pairs, one after the other."""
 
     parts: tuple[RowPairs, ...]
 
@@ -72,47 +73,56 @@ class Joined:
         for part in self.parts:
             yield from part.blocks(size)
 
-    def where(self, index: int) -> tuple[str, int | None]:
-        """Return nothing: these pairs stand in no file."""
-        return "", None
 
-
+@register_dataset(
+    "folders",
+    help="Your own photos: ROOT holds a folder for each person, or as --identity says.",
+    faces="largest",
+    root="a folder for each person",
+    size="yours",
+    layout="Each folder is a person; photos may lie deeper in it. `--identity` takes another "
+    "folder of the path, or a table ([who is one person](calibration.md#who-is-one-person)). "
+    "Identical files under several people are left out, because their identity is unknown. All "
+    "mated pairs are compared, and as many non-mated ones, sampled with a seed; `--non-mated` "
+    "takes another number of them, or `all`, which are never held in memory at once.",
+    own=True,
+)
 def read_folders(
     root: Path,
     *,
     non_mated: int | Literal["all"] | None = None,
     seed: int = 0,
     identity: IdentityRule | None = None,
-) -> Protocol:
+) -> Dataset:
     """Return comparisons between the photos below a folder of people.
 
-    Photos that lie under several people, file for file the same, are left out: who they show is not
-    known, and they would be non-mated to themselves.
+    Identical files under several people are left out: their identity is unknown.
 
     Args:
-        root: each folder in it is a person, unless `identity` says otherwise.
-        non_mated: how many pairs of different people, drawn without repetition; "all"; or None:
-            as many as there are mated ones. If there are fewer, all are taken.
-        seed: of the draw.
-        identity: which photos show one person; None for the default, the first folder below `root`.
+        root: folder with a folder for each person, unless `identity` says otherwise.
+        non_mated: number of non-mated pairs, sampled without replacement; "all"; None for as many
+            as there are mated ones. All are taken if there are fewer.
+        seed: random seed of the sample.
+        identity: rule for a photo's identity; None for the first folder below `root`.
 
     Raises:
-        SettingsError: `root` does not exist, a negative number, or a table of identities that
-            cannot be used.
+        SettingsError: `root` does not exist, a negative number, or an unusable table of identities.
     """
+    from faceqan_toolkit.results.identities import IdentityRule, identities_of
+
     root, log = Path(root), IssueLog()
     if isinstance(non_mated, int) and non_mated < 0:
         raise SettingsError(f"the number of non-mated pairs must not be negative: {non_mated}")
     if not root.is_dir():
         raise SettingsError(f"{root}: no such folder")
     photos, found = identities_of(find_photos([root]), identity or IdentityRule())
-    several = _of_several(root, photos)
+    duplicates = _shared_photos(root, photos)
     people: dict[str, list[str]] = {}
     for path, person in photos:
         if person is None:
-            log.add("no_identity", "a photo without an identity is left out", path)
-        elif path in several:
-            message = f"the same photo as {several[path]}, of another person; left out"
+            log.add("no_identity", "left out: a photo without an identity", path)
+        elif path in duplicates:
+            message = f"left out: the same photo as {duplicates[path]}, of another person"
             log.add("several_identities", message, path)
         else:
             people.setdefault(person, []).append(path)
@@ -126,37 +136,33 @@ def read_folders(
     if wanted < others.total:
         draw = np.random.default_rng(seed).choice(others.total, wanted, replace=False)
         others = RowPairs(others.start, others.stop, False, np.sort(draw).astype(np.int64))
-    return Protocol(
+    return Dataset(
         "folders",
         root,
         tuple(path for photos in people.values() for path in photos),
         identities.astype(np.int64),
         Joined((mated, others)),
-        faces=FACES["folders"],
         people=found.text(),
         log=log,
     )
 
 
-def _of_several(root: Path, photos: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """Return the photos of which another person has the same one, each with one of those.
+def _shared_photos(root: Path, photos: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return each photo that another person has too, with one of that person's copies.
 
-    Only files that might be equal are read, by their size and how they begin. Empty files are no
-    photos, so they are not compared.
+    Only files whose size occurs under several people are read. Empty files are not photos, so they
+    are not compared.
     """
 
-    def head(path: str) -> bytes:
-        with (root / path_from_text(path)).open("rb") as file:
-            return file.read(HEAD_BYTES)
+    def size(path: str) -> Hashable:
+        return (root / path_from_text(path)).stat().st_size or path
 
-    tests: tuple[Callable[[str], Hashable], ...] = (
-        lambda path: (root / path_from_text(path)).stat().st_size or path,
-        head,
-        lambda path: sha256_of(root / path_from_text(path)),
-    )
+    def checksum(path: str) -> Hashable:
+        return sha256_of(root / path_from_text(path))
+
     groups = [[(path, person) for path, person in photos if person is not None]]
-    for test in tests:
-        groups = [part for group in groups for part in _alike(group, test)]
+    for key in (size, checksum):
+        groups = [part for group in groups for part in _alike(group, key)]
     found: dict[str, str] = {}
     for group in groups:
         one, someone = group[0]
@@ -166,15 +172,13 @@ def _of_several(root: Path, photos: Iterable[tuple[str, str | None]]) -> dict[st
 
 
 def _alike(
-    photos: list[tuple[str, str]], test: Callable[[str], Hashable]
+    photos: list[tuple[str, str]], key: Callable[[str], Hashable]
 ) -> Iterator[list[tuple[str, str]]]:
-    """Yield photos of several people on which a test has one result."""
+    """Yield the photos with equal keys, where they are of several people."""
     parts: defaultdict[Hashable, list[tuple[str, str]]] = defaultdict(list)
     for path, person in photos:
-        try:
-            parts[test(path)].append((path, person))
-        except OSError:  # a photo that cannot be read is compared with none
-            continue
+        with suppress(OSError):  # unreadable photos are compared with none
+            parts[key(path)].append((path, person))
     for part in parts.values():
         if len({person for _, person in part}) > 1:
             yield part

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import ProtocolError
+from faceqan_toolkit.errors import DatasetError
 from faceqan_toolkit.evaluation.datasets.base import (
+    Dataset,
     Index,
+    IssueLog,
     PairList,
-    Protocol,
     inner_path,
     joined_identities,
 )
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.files import replacing
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text_files import HEAD_BYTES, encoding_of, open_text
+from faceqan_toolkit.text_files import HEAD_BYTES, encoding_of
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 from faceqan_toolkit.wording import reason_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAMES = "meta/ijbc_name_5pts_score.txt"
 MEDIA = "meta/ijbc_face_tid_mid.txt"
@@ -36,24 +40,36 @@ OFFICIAL_MATED = 19_557
 
 BLOCK_BYTES = 1 << 22
 
-_NAME, _NUMBER, _REAL = pa.string(), pa.int32(), pa.float64()
 _COORDINATES = [f"x{index}" for index in range(10)]
 COLUMNS = {
-    NAMES: {"name": _NAME, **dict.fromkeys(_COORDINATES, _REAL), "score": _REAL},
-    MEDIA: {"name": _NAME, "template": _NUMBER, "media": _NUMBER},
-    PAIRS: {"first": _NUMBER, "second": _NUMBER, "label": _NUMBER},
+    NAMES: {"name": "string", **dict.fromkeys(_COORDINATES, "double"), "score": "double"},
+    MEDIA: {"name": "string", "template": "int32", "media": "int32"},
+    PAIRS: {"first": "int32", "second": "int32", "label": "int32"},
 }
-"""Of the three lists, which have no header and a space between cells."""
+"""Columns and pyarrow types of the lists, which have no header and a space between cells."""
 
 
-def read_ijbc(root: Path) -> Protocol:
+@register_dataset(
+    "ijbc",
+    help="IJB-C 1:1: ROOT holds meta and loose_crop; landmarks come from its lists.",
+    faces=None,
+    root="`meta` and `loose_crop`, or a folder `IJBC` with them",
+    size="469,375 photos, 15,658,489 comparisons of templates, 19,557 mated",
+    layout="`meta/ijbc_name_5pts_score.txt` (photo, ten coordinates, detector's score; used "
+    "instead of detection), `ijbc_face_tid_mid.txt` (photo, template, medium) and "
+    "`ijbc_template_pair_label.txt` (template, template, 1 or 0), with one space between cells. A "
+    "template's embedding is the mean over each medium, then the sum over the media, then "
+    "L2-normalised; its quality is the minimum of its photos', or their mean or maximum "
+    "(`--template-quality`). Both leave out photos without a face.",
+)
+def read_ijbc(root: Path) -> Dataset:
     """Return the 1:1 protocol of IJB-C as InsightFace ships it.
 
-    Comparisons are between templates: `Protocol.templates` says which samples each is made of.
-    Landmarks and the detector's confidence come from the lists.
+    Comparisons are between templates (`Dataset.templates`). Landmarks and the detector's confidence
+    come from the lists.
 
     Args:
-        root: holds `meta` and `loose_crop`, or a folder `IJBC` that does.
+        root: folder with `meta` and `loose_crop`, or with a folder `IJBC` that has them.
     """
     root, log = Path(root), IssueLog()
     if not (root / "meta").is_dir() and (root / "IJBC" / "meta").is_dir():
@@ -65,7 +81,7 @@ def read_ijbc(root: Path) -> Protocol:
     if len(pairs) == OFFICIAL_ROWS[PAIRS] and mated != OFFICIAL_MATED:
         message = f"{mated} mated pairs; the official list has {OFFICIAL_MATED}"
         log.add("official_count", message, PAIRS)
-    return Protocol(
+    return Dataset(
         name="ijbc",
         root=root,
         paths=tuple(names),
@@ -79,18 +95,18 @@ def read_ijbc(root: Path) -> Protocol:
     )
 
 
-def write_landmarks(protocol: Protocol, target: Path) -> None:
-    """Write the protocol's landmarks as `--landmarks` takes them (docs/landmarks.md).
+def write_landmarks(dataset: Dataset, target: Path) -> None:
+    """Write the data set's landmarks in the format of `--landmarks` (docs/landmarks.md).
 
     Args:
-        protocol: one that has landmarks.
-        target: a CSV file, replaced if it exists.
+        dataset: data set with landmarks.
+        target: CSV file; replaced if it exists.
 
     Raises:
-        ProtocolError: it has none, or they cannot be written.
+        DatasetError: the data set has no landmarks, or they cannot be written.
     """
-    if protocol.landmarks is None or protocol.confidences is None:
-        raise ProtocolError(f"{protocol.name} has no landmarks")
+    if dataset.landmarks is None or dataset.confidences is None:
+        raise DatasetError(f"{dataset.name} has no landmarks")
     try:
         with (
             replacing(target) as temporary,
@@ -99,17 +115,17 @@ def write_landmarks(protocol: Protocol, target: Path) -> None:
             writer = csv.writer(file)
             writer.writerow(["path", *LANDMARK_COLUMNS, "confidence"])
             for path, points, score in zip(
-                protocol.paths, protocol.landmarks, protocol.confidences, strict=True
+                dataset.paths, dataset.landmarks, dataset.confidences, strict=True
             ):
                 writer.writerow([path, *points.ravel().tolist(), float(score)])
     except OSError as error:
-        raise ProtocolError(f"cannot write {target}: {reason_of(error)}") from error
+        raise DatasetError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def _read_names(
     root: Path, log: IssueLog
 ) -> tuple[dict[str, int], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the samples in order, their landmarks (N, 5, 2) and confidences (N,)."""
+    """Return the samples' indices by path, landmarks (N, 5, 2) and confidences (N,)."""
     names: dict[str, int] = {}
     parts = [(np.empty((0, 11)), np.empty(0, np.bool_))]
     line = 0
@@ -120,7 +136,7 @@ def _read_names(
             path = inner_path(name, PHOTOS)
             if path is None or path_text(path) in names:
                 kept[offset] = False
-                message = f"{name[:100]!r} is no name" if path is None else f"{name!r} again"
+                message = f"bad name {name[:100]!r}" if path is None else f"{name!r} again"
                 log.add("malformed_row", message, NAMES, line)
             else:
                 names[path_text(path)] = len(names)
@@ -128,7 +144,7 @@ def _read_names(
         parts.append((numbers[kept], kept))
     table = np.concatenate([numbers for numbers, _ in parts])
     for row in np.flatnonzero(~np.isfinite(table).all(axis=1)):
-        log.add("malformed_row", "a coordinate that is no number", NAMES, int(row) + 1)
+        log.add("malformed_row", "a coordinate that is not a finite number", NAMES, int(row) + 1)
     return names, table[:, :10].reshape(-1, 5, 2), table[:, 10]
 
 
@@ -156,7 +172,7 @@ def _read_templates(root: Path, names: dict[str, int], log: IssueLog) -> Templat
 
 
 def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
-    """Return the comparisons, nine bytes each, of templates that are known."""
+    """Return the comparisons between known templates: nine bytes each."""
     first: list[NDArray[np.int32]] = []
     second: list[NDArray[np.int32]] = []
     mated: list[NDArray[np.bool_]] = []
@@ -169,7 +185,7 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
         for offset in np.flatnonzero(~kept).tolist():
             unknown = columns[0][offset] < 0 or columns[1][offset] < 0
             kind = "unknown_sample" if unknown else "malformed_row"
-            message = "a template without samples" if unknown else "a label that is not 0 or 1"
+            message = "a template without photos" if unknown else "a label that is not 0 or 1"
             log.add(kind, message, PAIRS, line + offset + 1)
         complete &= bool(kept.all())
         first.append(columns[0][kept])
@@ -189,91 +205,62 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
 
 
 def _find(names: Index, column: pa.Array) -> NDArray[np.int32]:
-    """Return the places of template numbers in `names`, -1 for those that are not there."""
-    values = np.asarray(column)
-    if not len(names):
-        return np.full(len(values), -1, np.int32)
-    places = np.minimum(np.searchsorted(names, values), len(names) - 1)
-    return np.where(names[places] == values, places, -1).astype(np.int32)
+    """Return the indices of template numbers in `names`, -1 for unknown numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(column, value_set=pa.array(names, pa.int32()))
+    return np.asarray(found.fill_null(-1))
 
 
 def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
-    """Yield a list's rows, tens of thousands at a time; after a bad row there are no more."""
+    """Yield a list's rows, tens of thousands at a time; stop at the first malformed row."""
+    import pyarrow as pa
+    from pyarrow import csv as pacsv
+
     columns, rows = COLUMNS[name], 0
     try:
         encoding = _encoding(root / name)
         if encoding is None:
             log.add("row_count", "the list is empty", name)
             return
-    except FileNotFoundError:
-        log.add("missing_list", "no such file", name)
-        return
-    except (OSError, ValueError) as error:
-        log.add("unreadable_list", reason_of(error), name)
-        return
-    try:
         with pacsv.open_csv(
             root / name,
+            # only without threads do pyarrow's errors tell the row
             read_options=pacsv.ReadOptions(
-                column_names=list(columns), block_size=BLOCK_BYTES, encoding=encoding
+                column_names=list(columns), block_size=BLOCK_BYTES, encoding=encoding,
+                use_threads=False,
             ),
             parse_options=pacsv.ParseOptions(
                 delimiter=" ", quote_char=False, ignore_empty_lines=False
             ),
             convert_options=pacsv.ConvertOptions(column_types=columns, null_values=[]),
-        ) as reader:
+        ) as reader:  # fmt: skip
             for batch in reader:
                 rows += len(batch)
                 yield batch
+    except FileNotFoundError:
+        log.add("missing_list", "no such file", name)
     except (OSError, ValueError, pa.ArrowException) as error:
-        line = None if isinstance(error, OSError) else _bad_line(root / name, columns)
-        if line is None:
-            log.add("unreadable_list", reason_of(error), name)
+        if row := re.search(r"Row #(\d+)", str(error)):
+            message = f"not '{' '.join(columns)}' with a space between; reading stopped there"
+            log.add("malformed_row", message, name, int(row[1]))
         else:
-            message = f"not '{' '.join(columns)}' with a space between"
-            log.add("malformed_row", f"{message}; reading stopped there", name, line)
-        return
-    if rows != OFFICIAL_ROWS[name]:
-        message = f"{rows} rows; the official list has {OFFICIAL_ROWS[name]}"
-        log.add("official_count", message, name)
+            log.add("unreadable_list", reason_of(error), name)
+    else:
+        if rows != OFFICIAL_ROWS[name]:
+            message = f"{rows} rows; the official list has {OFFICIAL_ROWS[name]}"
+            log.add("official_count", message, name)
 
 
 def _encoding(file: Path) -> str | None:
-    """Return the encoding of a list, as pyarrow takes it; None if the list is empty.
+    """Return the encoding of a list in pyarrow's spelling; None if the list is empty.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no text.
+        ValueError: it is not text.
     """
     with file.open("rb") as content:
         head = content.read(HEAD_BYTES)
-    # pyarrow reads "utf8" without Python's help, and passes over its mark
+    # pyarrow decodes "utf8" natively and skips its byte order mark
     return encoding_of(head).removesuffix("-sig") if head else None
-
-
-def _int32(cell: str) -> int:
-    value = int(cell)
-    if not -(2**31) <= value < 2**31:
-        raise ValueError("too large")
-    return value
-
-
-def _bad_line(file: Path, columns: dict[str, pa.DataType]) -> int | None:
-    """Return the number of the first line that is not as it should be."""
-    readers: dict[pa.DataType, Callable[[str], object]] = {
-        _NAME: str.encode,  # fails for bytes that are no text
-        _NUMBER: _int32,
-        _REAL: float,
-    }
-    makers = [readers[kind] for kind in columns.values()]
-    number = 0
-    try:
-        with open_text(file, "surrogateescape") as lines:
-            for line in lines:
-                number += 1
-                cells = line.rstrip("\r\n").split(" ")
-                for make, cell in zip(makers, cells, strict=True):
-                    make(cell)
-    except ValueError:
-        return max(number, 1)
-    return None

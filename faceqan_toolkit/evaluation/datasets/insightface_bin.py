@@ -1,20 +1,26 @@
-"""InsightFace's verification sets: one `.bin` with aligned photos and the pairs they form."""
+"""InsightFace's verification sets: a `.bin` file of aligned photos and pair labels."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from faceqan_toolkit.errors import ProtocolError, RefusedPickle
-from faceqan_toolkit.evaluation.datasets.base import PairList, Protocol, joined_identities
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
-from faceqan_toolkit.evaluation.plain_pickle import LARGEST, read_plain
+from faceqan_toolkit.errors import DatasetError, RefusedPickle
+from faceqan_toolkit.evaluation.datasets.base import (
+    Dataset,
+    IssueLog,
+    PairList,
+    joined_identities,
+)
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
+from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.decode import decode_bytes
-from faceqan_toolkit.photos.names import told_extension
+from faceqan_toolkit.photos.members import told_extension
 from faceqan_toolkit.types import Pixels
 from faceqan_toolkit.wording import reason_of
 
@@ -23,12 +29,26 @@ FOLDS = 10
 MAX_PIXELS = 4096 * 4096
 
 
-def read_insightface_bin(root: Path) -> Protocol:
-    """Return what a `.bin` holds: photos 2i and 2i+1 are pair i.
+@register_dataset(
+    "bin",
+    help="InsightFace's .bin: ROOT is the file, or a folder with one; its photos are aligned.",
+    faces=None,
+    root="a `.bin` file, or a folder with one",
+    size="lfw, agedb_30, calfw, cplfw 6,000 pairs, cfp_fp 7,000; 10 folds",
+    layout="InsightFace's pickle of encoded photos and labels, of any pickle protocol, Python 2's "
+    "included; photos 2i and 2i+1 are a pair. Only plain data is unpickled, no code is run; a file "
+    "with anything else, or of more than 2 GiB, is refused. Samples are named "
+    "`lfw/images/00000.jpg` and so on, which CR-FIQA's score files match. The file has no "
+    "identities: identical photos and mated pairs show the same person. Folds are consecutive "
+    "tenths.",
+    aligned=True,
+)
+def read_insightface_bin(root: Path) -> Dataset:
+    """Return the data set in a `.bin` file; photos 2i and 2i+1 are pair i.
 
-    Samples are named `lfw/images/00000.jpg` and so on, after the file and the photo's place in
-    it. The file names no people: photos of equal bytes and mated pairs are one person's. The ten
-    folds are consecutive tenths, as in InsightFace's own evaluation.
+    Samples are named after the file and their index: `lfw/images/00000.jpg` and so on. The file has
+    no identities: photos with equal bytes and mated pairs show the same person. The ten folds are
+    consecutive tenths, as in InsightFace's own evaluation.
 
     Args:
         root: the file, or a folder with one such file.
@@ -49,7 +69,7 @@ def read_insightface_bin(root: Path) -> Protocol:
         (index, seen.setdefault(hashlib.sha256(photo).digest(), index))
         for index, photo in enumerate(photos)
     ]
-    return Protocol(
+    return Dataset(
         name=file.stem,
         root=file.parent,
         paths=tuple(
@@ -64,28 +84,34 @@ def read_insightface_bin(root: Path) -> Protocol:
     )
 
 
-def pixels(protocol: Protocol, index: int) -> Pixels:
-    """Return a sample of a `.bin` as (H, W, 3) uint8 RGB.
+def pixels(dataset: Dataset, index: int) -> Pixels:
+    """Return an encoded sample as (H, W, 3) uint8 RGB.
 
     Raises:
         PhotoError: it cannot be decoded.
     """
-    return decode_bytes(protocol.encoded[index], max_pixels=MAX_PIXELS)
+    return decode_bytes(dataset.encoded[index], max_pixels=MAX_PIXELS)
 
 
-def unpack(protocol: Protocol, folder: Path) -> None:
-    """Write the photos of a `.bin` as files below a folder, for other tools.
+def unpack(dataset: Dataset, folder: Path) -> Dataset:
+    """Write encoded photos as files below a folder.
+
+    Returns:
+        the data set of those files; the given one if its photos are files already.
 
     Raises:
-        ProtocolError: they cannot be written.
+        DatasetError: a file cannot be written.
     """
+    if not dataset.encoded:
+        return dataset
     try:
-        for path, encoded in zip(protocol.paths, protocol.encoded, strict=True):
+        for path, encoded in zip(dataset.paths, dataset.encoded, strict=True):
             target = folder / path_from_text(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(encoded)
     except OSError as error:
-        raise ProtocolError(f"cannot write to {folder}: {reason_of(error)}") from error
+        raise DatasetError(f"cannot write to {folder}: {reason_of(error)}") from error
+    return replace(dataset, root=folder, encoded=())
 
 
 def _find(root: Path) -> Path:
@@ -95,15 +121,17 @@ def _find(root: Path) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(file.name for file in found)
-    raise ProtocolError(
-        f"{root} has several: name one of {names}" if found else f"{root} has no .bin file"
+    raise DatasetError(
+        f"{root} has several .bin files: give one of {names}"
+        if found
+        else f"{root} has no .bin file"
     )
 
 
 def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
-    """Return the encoded photos and the pairs' labels; what cannot be used is logged."""
+    """Return the encoded photos and the labels; log problems."""
     try:
-        content = read_plain(file)
+        content = read_pickle(file)
     except FileNotFoundError:
         log.add("missing_list", "no such file", file.name)
         return [], []
@@ -121,19 +149,19 @@ def _load(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
     ):
         log.add("unreadable_list", "not a pair of photos and labels", file.name)
         return [], []
-    # a pickle can name the same photo any number of times
+    # a small pickle can refer to the same photo many times
     sizes = (len(i) if isinstance(i, bytes) else getattr(i, "nbytes", 0) for i in content[0])
     if sum(sizes) > LARGEST:
-        log.add("unreadable_list", "photos of more than 2 GiB", file.name)
+        log.add("unreadable_list", "more than 2 GiB of photos", file.name)
         return [], []
     photos = [_encoded(item) for item in content[0]]
     labels = [_label(item) for item in content[1]]
     for what, items in (("photo", photos), ("label", labels)):
         for index, item in enumerate(items):
             if item is None:
-                log.add("malformed_row", f"{what} {index} is none", file.name)
+                log.add("malformed_row", f"{what} {index} cannot be used", file.name)
     if len(photos) != 2 * len(labels):
-        message = f"{len(photos)} photos for {len(labels)} pairs, which need twice as many"
+        message = f"{len(photos)} photos for {len(labels)} pairs; expected two a pair"
         log.add("row_count", message, file.name)
     return [photo or b"" for photo in photos], [bool(label) for label in labels]
 

@@ -1,4 +1,4 @@
-"""LFW and XQLFW: `pairs.txt`, and a folder of photos for each person."""
+"""LFW and XQLFW: a list of pairs, and a folder of photos for each person."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from faceqan_toolkit.evaluation.datasets.base import (
+    Dataset,
+    IssueLog,
     ListBuilder,
-    Protocol,
     numbered_lines,
     whole_number,
 )
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
-from faceqan_toolkit.evaluation.options import FACES
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.files import is_file, is_folder
 
 LISTS = {"lfw": ("pairs.txt",), "xqlfw": ("xqlfw_pairs.txt", "pairs.txt")}
@@ -20,16 +20,23 @@ FOLDERS = {
     "lfw": ("lfw", "lfw-deepfunneled", "lfw_funneled", "images"),
     "xqlfw": ("lfw_original_imgs_min_qual0.85variant11", "xqlfw_aligned_112", "images"),
 }
-"""Where the photos lie below the root, as the data sets' archives unpack; best first."""
+"""Folders of photos below the root, as the official archives unpack; preferred ones first."""
 
 OFFICIAL_PAIRS, OFFICIAL_FOLDS = 6000, 10
 EXTENSIONS = (".jpg", ".png", ".jpeg", ".bmp", ".webp")
 LOOKED_AT = 50
+"""Photos of the list that are looked for, to find the folder and the extension."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line: two photos, each a person's name and number."""
+    """A line of the list.
+
+    Attributes:
+        line: line number from 1.
+        photos: name of the person and number of the photo, twice.
+        short: whether the line has the mated form `name i j`.
+    """
 
     line: int
     photos: tuple[tuple[str, int], tuple[str, int]]
@@ -41,18 +48,49 @@ class _Row:
         return first == second
 
 
-def read_lfw(root: Path, *, pairs: Path | None = None, name: str = "lfw") -> Protocol:
-    """Return LFW's or XQLFW's protocol.
+@register_dataset(
+    "lfw",
+    help="LFW: ROOT holds pairs.txt and a folder for each person.",
+    faces="central",
+    root="`pairs.txt` and the people's folders, or `lfw`, `lfw-deepfunneled`, `lfw_funneled`, "
+    "`images` with them",
+    size="6,000 pairs, half mated, 10 folds; 13,233 photos, not all of them in pairs",
+    layout="The list starts with `10<TAB>300` (folds, pairs of a kind per fold). Every fold has "
+    "300 mated lines `name i j`, then 300 non-mated lines `name1 i name2 j`; photo i is "
+    "`name/name_000i.jpg` (or `.png` and so on). A development set has a first line with one "
+    "number and no folds. `--pairs` takes another list, which must have as many pairs as its first "
+    "line says. If the list is not in the folder, the parent folder is tried.",
+)
+def read_lfw(root: Path, *, pairs: Path | None = None) -> Dataset:
+    """Return LFW.
 
-    The list's first line is `folds n`, or `n` alone for the development sets, which have no
-    folds. Then come, for every fold, n mated lines `name i j` and n non-mated ones
-    `name1 i name2 j`, with tabs or spaces; photo i of a person is `name/name_000i.jpg`.
+    The first line of the list is `folds n`, or `n` alone for the development sets, which have no
+    folds. Each fold has n mated lines `name i j`, then n non-mated lines `name1 i name2 j`, with
+    tabs or spaces; photo i of a person is `name/name_000i.jpg`.
 
     Args:
-        root: holds the people's folders, or a folder that does (`FOLDERS`).
-        pairs: the list; None takes the data set's own, from `root` or the folder above it.
-        name: "lfw" or "xqlfw".
+        root: folder with the people's folders, or with one of `FOLDERS` that has them.
+        pairs: list of pairs; None for the data set's own, in `root` or its parent folder.
     """
+    return _read(root, "lfw", pairs)
+
+
+@register_dataset(
+    "xqlfw",
+    help="XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11.",
+    faces="central",
+    root="`xqlfw_pairs.txt` (or `pairs.txt`) and `lfw_original_imgs_min_qual0.85variant11`, or "
+    "`xqlfw_aligned_112`",
+    size="as LFW",
+    layout="The list is that of LFW. If both folders are there, the original photos are used; to "
+    "use the aligned ones, give their folder.",
+)
+def read_xqlfw(root: Path, *, pairs: Path | None = None) -> Dataset:
+    """Return XQLFW; the arguments are those of `read_lfw`."""
+    return _read(root, "xqlfw", pairs)
+
+
+def _read(root: Path, name: str, pairs: Path | None) -> Dataset:
     root, log, builder = Path(root), IssueLog(), ListBuilder()
     file = pairs or _find_list(root, name)
     folds, per_fold, rows = _parse(file, log)
@@ -72,9 +110,9 @@ def read_lfw(root: Path, *, pairs: Path | None = None, name: str = "lfw") -> Pro
             f"in {OFFICIAL_FOLDS}",
             file.name,
         )
-    return Protocol(
+    return Dataset(
         name, root, tuple(builder.samples), builder.identities(found), found, folds,
-        faces=FACES[name], photos=folder, log=log,
+        photos=folder, log=log,
     )  # fmt: skip
 
 
@@ -84,7 +122,7 @@ def _find_list(root: Path, name: str) -> Path:
 
 
 def _parse(file: Path, log: IssueLog) -> tuple[int | None, int, list[_Row]]:
-    """Return folds (None: a development set), pairs of a kind in a fold, and the rows."""
+    """Return the folds (None for a development set), pairs of a kind per fold, and the rows."""
     lines = numbered_lines(file, file.name, log)
     if lines is None:
         return None, 1, []
@@ -111,7 +149,7 @@ def _parse(file: Path, log: IssueLog) -> tuple[int | None, int, list[_Row]]:
     rows: list[_Row] = []
     for position, (number, line) in enumerate(lines[1:]):
         if position >= wanted:
-            log.add("row_count", "a pair more than the first line promises", file.name, number)
+            log.add("row_count", "more pairs than the first line promises", file.name, number)
             continue
         cells = line.strip().split("\t" if "\t" in line else None)
         row = _row(cells, number)
@@ -121,10 +159,12 @@ def _parse(file: Path, log: IssueLog) -> tuple[int | None, int, list[_Row]]:
             continue
         should_be_mated = position % (2 * per_fold) < per_fold
         if row.short != should_be_mated:
-            kind = "mated pair 'name i j'" if should_be_mated else "non-mated one"
-            log.add("malformed_row", f"a {kind} should stand here", file.name, number)
+            form = (
+                "mated pair 'name i j'" if should_be_mated else "non-mated pair 'name1 i name2 j'"
+            )
+            log.add("malformed_row", f"expected a {form}", file.name, number)
         if row.mated and not row.short:
-            message = "a non-mated pair of one and the same person"
+            message = "a non-mated pair of the same person"
             log.add("contradicting_label", message, file.name, number)
         rows.append(row)
     return folds, per_fold, rows
@@ -151,7 +191,7 @@ def _is_name(text: str) -> bool:
 
 
 def _find_photos(root: Path, name: str, rows: list[_Row], log: IssueLog) -> tuple[str, str]:
-    """Return the folder below the root that has the photos, and their extension."""
+    """Return the folder of the photos, relative to the root, and their extension."""
     photos = list(dict.fromkeys(photo for row in rows for photo in row.photos))[:LOOKED_AT]
     scores: dict[tuple[str, str], int] = {}
     for folder in ("", *FOLDERS[name], *_below(root)):
@@ -168,13 +208,13 @@ def _find_photos(root: Path, name: str, rows: list[_Row], log: IssueLog) -> tupl
                 break
     if not scores:
         return "", EXTENSIONS[0]
-    best = max(scores, key=lambda place: scores[place])  # of equal ones the first
+    best = max(scores, key=lambda place: scores[place])  # the first of equals
     others = sorted({folder for folder, _ in scores if PurePath(folder) != PurePath(best[0])})
     if others:
         log.add(
             "several_folders",
-            f"photos are taken from {best[0] or '.'}; {', '.join(others)} has them too: "
-            "give it as the folder if you mean that",
+            f"using the photos in {best[0] or '.'}; {', '.join(others)} has them too: "
+            "give that folder as ROOT to use it instead",
         )
     return best
 

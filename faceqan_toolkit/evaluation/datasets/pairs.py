@@ -1,4 +1,4 @@
-"""Anybody's own pairs: a CSV file with the columns a, b, label."""
+"""The user's own pairs: a CSV file with the columns a, b, label."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import csv
 import io
 from pathlib import Path
 
-from faceqan_toolkit.evaluation.datasets.base import ListBuilder, Protocol, inner_path
-from faceqan_toolkit.evaluation.datasets.issues import IssueLog
-from faceqan_toolkit.evaluation.options import FACES
+from faceqan_toolkit.evaluation.datasets.base import Dataset, IssueLog, ListBuilder, inner_path
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.text_files import to_utf8
 from faceqan_toolkit.wording import reason_of
 
 COLUMNS = ("a", "b", "label")
 LABELS = {"1": True, "0": False}
-NO_TEXT = "this file is no text"
 
 
-def read_pairs(root: Path, *, pairs: Path) -> Protocol:
+@register_dataset(
+    "pairs",
+    help="Your own list of pairs of photos below ROOT.",
+    faces="largest",
+    root="the folder that the paths of your list are relative to",
+    size="yours",
+    layout="`--pairs` names a CSV file with exactly the columns `a`, `b` and `label` in any order; "
+    "1 is a mated pair, 0 a non-mated one. Photos that mated pairs connect show the same person.",
+    own=True,
+)
+def read_pairs(root: Path, *, pairs: Path) -> Dataset:
     """Return the comparisons of a CSV file.
 
-    People are not named: photos that mated pairs join are one person's.
+    The file has no identities: photos that mated pairs connect get the same one.
 
     Args:
-        root: the folder that the paths in the file are relative to.
-        pairs: CSV, with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
+        root: folder that the paths in the file are relative to.
+        pairs: CSV file with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
     """
     root, log, builder = Path(root), IssueLog(), ListBuilder()
     file = Path(pairs)
@@ -37,10 +45,7 @@ def read_pairs(root: Path, *, pairs: Path) -> Protocol:
     except (OSError, ValueError, csv.Error) as error:
         log.add("unreadable_list", reason_of(error), file.name)
     found = builder.pairs(None)
-    return Protocol(
-        "pairs", root, tuple(builder.samples), builder.identities(found), found,
-        faces=FACES["pairs"], log=log,
-    )  # fmt: skip
+    return Dataset("pairs", root, tuple(builder.samples), builder.identities(found), found, log=log)
 
 
 def _parse(text: str, shown: str, builder: ListBuilder, log: IssueLog) -> None:
@@ -53,15 +58,14 @@ def _parse(text: str, shown: str, builder: ListBuilder, log: IssueLog) -> None:
         if places is None:
             names = [cell.strip() for cell in cells]
             if sorted(names) != sorted(COLUMNS):
-                told = ", ".join(names)[:80]
-                there = f"they are {told}" if told.isprintable() else NO_TEXT
-                message = f"the columns must be a, b, label; {there}"
-                log.add("header", message, shown, line)
+                listed = ", ".join(names)[:80]
+                found = f"found {listed}" if listed.isprintable() else "the file is not text"
+                log.add("header", f"the columns must be a, b, label; {found}", shown, line)
                 return
             places = {name: names.index(name) for name in COLUMNS}
             continue
         if len(cells) != len(COLUMNS):
-            log.add("malformed_row", f"{len(cells)} cells in place of three", shown, line)
+            log.add("malformed_row", f"{len(cells)} cells instead of 3", shown, line)
             continue
         paths = [inner_path(cells[places[column]].strip()) for column in ("a", "b")]
         label = LABELS.get(cells[places["label"]].strip())

@@ -1,75 +1,168 @@
-"""Protocols by name: the only place that knows all of them."""
+"""Registry of data sets: a module with `@register_dataset` adds one."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from faceqan_toolkit.errors import ProtocolError, SettingsError
-from faceqan_toolkit.evaluation.datasets.base import Protocol
-from faceqan_toolkit.evaluation.datasets.cfp import read_cfp_fp
-from faceqan_toolkit.evaluation.datasets.folders import read_folders
-from faceqan_toolkit.evaluation.datasets.ijbc import read_ijbc
-from faceqan_toolkit.evaluation.datasets.insightface_bin import read_insightface_bin
-from faceqan_toolkit.evaluation.datasets.lfw import read_lfw
-from faceqan_toolkit.evaluation.datasets.pairs import read_pairs
-from faceqan_toolkit.evaluation.options import PROTOCOLS
-from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.errors import DatasetError, SettingsError
+from faceqan_toolkit.evaluation.datasets.base import Dataset
+
+MODULES = ("lfw", "cfp_fp", "insightface_bin", "ijbc", "pairs", "folders")
+"""Modules of this package that register data sets, in the order of help and documentation."""
+
+GROUP = "faceqan_toolkit.datasets"
+"""Entry points of other packages: the name is the data set's, the value its module."""
+
+Reader = Callable[..., Dataset]
 
 
-def read_protocol(
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A registered data set.
+
+    Attributes:
+        name: name on the command line and in `read_dataset`.
+        read: reader; takes the root folder and the options as keyword arguments.
+        help: one line, shown by `evaluate --help`; ROOT is the folder.
+        faces: default of `--faces`, one of `settings.FACE_POLICIES`; None if the faces are given.
+        root: content of the root folder, for the documentation.
+        size: official size, for the documentation.
+        layout: paragraph on the files, for the documentation.
+        aligned: whether the photos are aligned crops.
+        own: whether photos and pairs are the user's; results are named after the folder.
+    """
+
+    name: str
+    read: Reader
+    help: str
+    faces: str | None
+    root: str
+    size: str
+    layout: str
+    aligned: bool = False
+    own: bool = False
+
+    @cached_property
+    def options(self) -> Mapping[str, bool]:
+        """Options of the reader; the value tells whether the option is required."""
+        return {
+            name: parameter.default is parameter.empty
+            for name, parameter in inspect.signature(self.read).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+
+
+_entries: dict[str, DatasetEntry] = {}
+
+
+def register_dataset(
     name: str,
-    root: Path,
     *,
-    pairs: Path | None = None,
-    non_mated: int | Literal["all"] | None = None,
-    seed: int = 0,
-    identity: IdentityRule | None = None,
-    strict: bool = True,
-) -> Protocol:
-    """Return a data set's protocol; no photo is opened.
+    help: str,
+    faces: str | None,
+    root: str,
+    size: str,
+    layout: str,
+    aligned: bool = False,
+    own: bool = False,
+) -> Callable[[Reader], Reader]:
+    """Return a decorator that registers a reader; the arguments are those of `DatasetEntry`.
 
-    Args:
-        name: one of `options.PROTOCOLS`.
-        root: the data set's folder; of "bin" the file or a folder with one.
-        pairs: of "lfw" and "xqlfw" another list; of "pairs" the CSV file.
-        non_mated: of "folders", see `read_folders`.
-        seed: of "folders".
-        identity: of "folders", see `read_folders`.
-        strict: raise if its lists are not as they should be; else `Protocol.log` tells, and
-            `validation.validate` reports it.
+    The reader's first argument is the root folder. Its keyword-only arguments are the options of
+    the data set; those without a default are required.
 
     Raises:
-        SettingsError: an unknown name, or an option the protocol has not.
-        ProtocolError: no such folder; or, if `strict`, an error in the lists.
+        SettingsError: the name is taken by another reader.
     """
-    root = Path(root)
-    if name not in PROTOCOLS:
-        raise SettingsError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
-    if pairs is not None and name not in ("lfw", "xqlfw", "pairs"):
-        raise SettingsError(f"{name} has its own pairs; leave the list out")
-    if identity is not None and name != "folders":
-        raise SettingsError(f"{name} tells who is who; --identity is for folders")
-    if (non_mated is not None or seed) and name != "folders":
-        raise SettingsError(f"{name} has its own non-mated pairs; that choice is for folders")
+
+    def register(read: Reader) -> Reader:
+        known = _entries.get(name)
+        if known is not None and known.read.__module__ != read.__module__:
+            raise SettingsError(
+                f"{read.__module__} registers the data set {name}, which {known.read.__module__} "
+                "has registered already; rename one of them"
+            )
+        _entries[name] = DatasetEntry(name, read, help, faces, root, size, layout, aligned, own)
+        return read
+
+    return register
+
+
+def builtin_datasets() -> Mapping[str, DatasetEntry]:
+    """Return the data sets of this package by name."""
+    modules = [import_module(f"{__package__}.{module}").__name__ for module in MODULES]
+    return {
+        name: entry
+        for module in modules
+        for name, entry in _entries.items()
+        if entry.read.__module__ == module
+    }
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Return the names of all data sets, those of other packages last; imports no other package."""
+    names = (*builtin_datasets(), *_entries, *(point.name for point in entry_points(group=GROUP)))
+    return tuple(dict.fromkeys(names))
+
+
+def find_dataset(name: str) -> DatasetEntry:
+    """Return a registered data set.
+
+    Raises:
+        SettingsError: no data set has this name, or its package cannot be imported.
+    """
+    builtin_datasets()
+    if name not in _entries:
+        for point in entry_points(group=GROUP, name=name):
+            try:
+                point.load()
+            except Exception as error:  # code of other packages can raise anything
+                raise SettingsError(
+                    f"the data set {name} cannot be loaded from {point.value}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+    if name not in _entries:
+        raise SettingsError(f"no data set is called {name!r}; known: {', '.join(dataset_names())}")
+    return _entries[name]
+
+
+def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) -> Dataset:
+    """Return a data set; opens no photo.
+
+    Args:
+        name: name of a registered data set.
+        root: folder of the data set; for "bin" also the file.
+        strict: raise if the lists have errors; otherwise they are in `Dataset.log`, for
+            `validation.validate`.
+        options: options of the reader; None means not given. Of this package's data sets, lfw,
+            xqlfw and pairs take `pairs`, and folders takes `non_mated`, `seed` and `identity`.
+
+    Raises:
+        SettingsError: no such data set, an option it does not take, or a required one is missing.
+        DatasetError: no such folder; or, if `strict`, an error in the lists.
+    """
+    entry, root = find_dataset(name), Path(root)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given:
+        if option not in entry.options:
+            takers = [one.name for one in builtin_datasets().values() if option in one.options]
+            where = f"; it is for {', '.join(takers)}" if takers else ""
+            raise SettingsError(f"{name} takes no --{option.replace('_', '-')}{where}")
+    for option, required in entry.options.items():
+        if required and option not in given:
+            raise SettingsError(f"{name} needs --{option.replace('_', '-')}")
     if not root.exists():
-        raise ProtocolError(f"{root}: no such folder")
-    if name in ("lfw", "xqlfw"):
-        protocol = read_lfw(root, pairs=pairs, name=name)
-    elif name == "cfp-fp":
-        protocol = read_cfp_fp(root)
-    elif name == "bin":
-        protocol = read_insightface_bin(root)
-    elif name == "ijbc":
-        protocol = read_ijbc(root)
-    elif name == "folders":
-        protocol = read_folders(root, non_mated=non_mated, seed=seed, identity=identity)
-    elif pairs is None:
-        raise SettingsError("name the list of pairs: a CSV file with the columns a, b, label")
-    else:
-        protocol = read_pairs(root, pairs=pairs)
+        raise DatasetError(f"{root}: no such folder")
+    dataset = replace(entry.read(root, **given), faces=entry.faces)
     if strict:
-        protocol.log.raise_errors(name)
-        if not len(protocol.pairs):
-            raise ProtocolError(f"{name}: {root} has nothing to compare")
-    return protocol
+        dataset.log.raise_errors(name)
+        if not len(dataset.pairs):
+            raise DatasetError(f"{name}: {root} has nothing to compare")
+    return dataset

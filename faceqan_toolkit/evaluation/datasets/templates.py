@@ -1,4 +1,4 @@
-"""Templates: several photos of a person, compared as one. numpy and scipy."""
+"""Templates: several photos or video frames of a person, compared as one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ROWS_AT_ONCE = 32_768
 
 @dataclass(frozen=True)
 class Templates:
-    """Which samples make up which template.
+    """Samples of each template. One row is one sample's membership in one template.
 
     Attributes:
-        names: (T,) int64, the numbers the protocol gives its templates, growing.
-        template: (R,) int64, index into `names`; a row is one sample's part in one template.
+        names: (T,) int64, template numbers of the data set, ascending.
+        template: (R,) int64, index into `names`.
         sample: (R,) int64, index of the sample.
-        media: (R,) int64, number of the photo or video the sample comes from.
+        media: (R,) int64, number of the photo or video that the sample comes from.
     """
 
     names: NDArray[np.int64]
@@ -37,19 +37,18 @@ class Templates:
     def embed(
         self, embeddings: NDArray[Any], weights: NDArray[np.float64] | None = None
     ) -> NDArray[np.float32]:
-        """Return the templates' embeddings: mean over each medium, sum of the media, L2.
+        """Return the templates' embeddings: mean over each medium, sum over media, L2-normalised.
 
-        Samples without an embedding are left out; a template without any has none.
+        Samples without an embedding are left out.
 
         Args:
-            embeddings: (N, D), a row NaN for a sample that has none; as the model gives them
-                (longer ones count more) or of length one. A memory-mapped array is read in
-                blocks.
-            weights: (N,) of the samples within their medium, the detector's confidence for
-                instance; None counts all alike.
+            embeddings: (N, D) embeddings, NaN rows for samples without. Longer embeddings have more
+                weight. A memory-mapped array is read in blocks.
+            weights: (N,) weights of the samples within their medium, e.g. the detector's
+                confidence; None for equal weights.
 
         Returns:
-            (T, D) float32 of length one; NaN for a template without embedding.
+            (T, D) float32 of length 1; NaN for a template without embeddings.
 
         Source: the 1:1 protocol of IJB-C as InsightFace computes it.
         """
@@ -87,14 +86,14 @@ class Templates:
         """Return the templates' qualities.
 
         Args:
-            values: (N,) of the samples, NaN for one that has none and is left out.
+            values: (N,) qualities of the samples; samples with NaN are left out.
             how: "min", "mean" or "max" over the template's samples.
 
         Returns:
-            (T,) float64, NaN for a template without any.
+            (T,) float64, NaN for a template without qualities.
 
         Raises:
-            SettingsError: `how` is none of these.
+            SettingsError: another `how`.
         """
         reduce: dict[str, Callable[..., NDArray[np.float64]]] = {
             "min": np.minimum.reduceat,
@@ -117,7 +116,7 @@ class Templates:
 
     @cached_property
     def _medium(self) -> NDArray[np.int64]:
-        """(R,) one number for each medium of each template, from 0."""
+        """(R,) consecutive numbers of the (template, medium) pairs, from 0."""
         low = self.media.min(initial=0)
         span = self.media.max(initial=0) - low + 1
         _, numbers = np.unique(self.template * span + self.media - low, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What is there, what is missing, what contradicts itself: before any work is done."""
+"""Checks of a data set before an evaluation: missing files, contradicting lists, duplicates."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.evaluation.datasets.base import PairList, Protocol
+from faceqan_toolkit.errors import DatasetError, PhotoError
+from faceqan_toolkit.evaluation.datasets.base import (
+    KEPT_OF_A_KIND,
+    SEVERITY,
+    Dataset,
+    Issue,
+    IssueLog,
+    PairList,
+)
 from faceqan_toolkit.evaluation.datasets.insightface_bin import pixels
-from faceqan_toolkit.evaluation.datasets.issues import KEPT_OF_A_KIND, SEVERITY, Issue, IssueLog
 from faceqan_toolkit.files import is_file
 from faceqan_toolkit.paths import path_from_text, path_text, printable
-from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
+
+FACES_NOT_FOUND = ("missing_file", "unreadable_photo")
+"""Errors that cost comparisons but do not stop an evaluation: these photos fail to enrol."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found.
+    """Report on a data set.
 
     Attributes:
-        protocol: its name.
-        root: the folder that was looked at.
-        counts: samples, identities, templates, folds, comparisons, mated, non_mated.
-        issue_counts: of all issues, by kind (`issues.SEVERITY`).
-        issues: the first `KEPT_OF_A_KIND` of each kind, errors first.
+        dataset: name of the data set.
+        root: folder of the data set.
+        counts: number of samples, identities, templates, folds, comparisons, mated, non_mated.
+        issue_counts: number of issues by kind (`base.SEVERITY`).
+        issues: the first `KEPT_OF_A_KIND` issues of each kind, errors first.
     """
 
-    protocol: str
+    dataset: str
     root: Path
     counts: dict[str, int]
     issue_counts: dict[str, int]
@@ -42,12 +51,16 @@ class Validation:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error."""
+        """Whether there are no errors."""
         return not any(SEVERITY[kind] == "error" for kind in self.issue_counts)
 
     def lines(self, of_a_kind: int = 10) -> list[str]:
-        """Return the report as lines of text, at most so many issues of each kind."""
-        shown = [f"{self.protocol} in {path_text(self.root)}"]
+        """Return the report as lines of text.
+
+        Args:
+            of_a_kind: largest number of issues shown of each kind.
+        """
+        shown = [f"{self.dataset} in {path_text(self.root)}"]
         shown += [
             f"  {name.replace('_', '-')}: {count:,}"
             for name, count in self.counts.items()
@@ -65,7 +78,7 @@ class Validation:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
         return {
-            "protocol": self.protocol,
+            "protocol": self.dataset,
             "root": path_text(self.root),
             "ok": self.ok,
             "counts": self.counts,
@@ -80,49 +93,70 @@ class Validation:
             ],
         }  # fmt: skip
 
+    def remarks(self) -> list[str]:
+        """Return a line for each kind of issue, with an example."""
+        lines = []
+        for kind, count in self.issue_counts.items():
+            first = next(issue for issue in self.issues if issue.kind == kind)
+            example = f", e.g. {path_text(str(first))}" if SEVERITY[kind] != "note" else ""
+            lines.append(f"{SEVERITY[kind]}: {kind.replace('_', ' ')}: {count:,}{example}")
+        return lines
 
-def validate(protocol: Protocol) -> Validation:
-    """Return what is there and what is wrong: lists, pairs and photos.
+    def require_usable(self) -> None:
+        """Raise if the data set cannot be evaluated; `FACES_NOT_FOUND` are no obstacle.
 
-    Pairs count as duplicates in either order. A photo is missing if it is no file below the
-    root; photos of a `.bin` are decoded.
+        Raises:
+            DatasetError: the lists are missing, malformed or contradict themselves.
+        """
+        errors = {kind for kind in self.issue_counts if SEVERITY[kind] == "error"}
+        if errors.difference(FACES_NOT_FOUND):
+            raise DatasetError(
+                "\n".join(["the data set cannot be evaluated as it is", *self.lines()])
+            )
+
+
+def validate(dataset: Dataset) -> Validation:
+    """Return a report on a data set's lists, pairs and photos.
+
+    Pairs are duplicates in either order. A photo is missing if it is not a file below the root.
+    Encoded photos are decoded.
     """
     log = IssueLog()
-    log.counts.update(protocol.log.counts)
-    log.issues += protocol.log.issues
-    if isinstance(protocol.pairs, PairList):
-        _check_pairs(protocol, protocol.pairs, log)
-        if not protocol.encoded and protocol.templates is None:
-            _check_contents(protocol, protocol.pairs, log)
-    if protocol.encoded:
-        _check_encoded(protocol, log)
+    log.counts.update(dataset.log.counts)
+    log.issues += dataset.log.issues
+    if isinstance(dataset.pairs, PairList):
+        _check_pairs(dataset, dataset.pairs, log)
+        if not dataset.encoded and dataset.templates is None:
+            _check_contents(dataset, dataset.pairs, log)
+    if dataset.encoded:
+        _check_encoded(dataset, log)
     else:
-        _check_files(protocol, log)
+        _check_files(dataset, log)
     kinds = [kind for kind in SEVERITY if log.counts[kind]]
-    mated = sum(int(block.mated.sum()) for block in protocol.pairs.blocks())
+    mated = sum(int(block.mated.sum()) for block in dataset.pairs.blocks())
     counts = {
-        "samples": len(protocol.paths),
-        "identities": len(np.unique(protocol.identities)),
-        "templates": len(protocol.templates) if protocol.templates else 0,
-        "folds": protocol.folds or 0,
-        "comparisons": len(protocol.pairs),
+        "samples": len(dataset.paths),
+        "identities": len(np.unique(dataset.identities)),
+        "templates": len(dataset.templates) if dataset.templates else 0,
+        "folds": dataset.folds or 0,
+        "comparisons": len(dataset.pairs),
         "mated": mated,
-        "non_mated": len(protocol.pairs) - mated,
+        "non_mated": len(dataset.pairs) - mated,
     }
     return Validation(
-        protocol.name, protocol.root,
+        dataset.name, dataset.root,
         counts,
         {kind: log.counts[kind] for kind in kinds},
         tuple(sorted(log.issues, key=lambda issue: kinds.index(issue.kind))),
     )  # fmt: skip
 
 
-def _check_pairs(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
+def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
     first, second = pairs.first.astype(np.int64), pairs.second.astype(np.int64)
-    keys = np.minimum(first, second) * max(len(protocol.identities), 1)
+    keys = np.minimum(first, second) * max(len(dataset.identities), 1)
     keys += np.maximum(first, second)
     selves = first == second
-    alike = protocol.identities[first] == protocol.identities[second]
+    alike = dataset.identities[first] == dataset.identities[second]
 
     def note(kind: str, rows: NDArray[np.int64], message: Callable[[int], str]) -> None:
         for row in rows[:KEPT_OF_A_KIND].tolist():
@@ -133,12 +167,12 @@ def _check_pairs(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
     note(
         "contradicting_label",
         np.flatnonzero(selves & ~pairs.mated),
-        lambda row: "compared with itself, as of another person",
+        lambda row: "compared with itself as a non-mated pair",
     )
     note(
         "contradicting_identity",
         np.flatnonzero(alike & ~pairs.mated & ~selves),
-        lambda row: "a non-mated pair, but other pairs say it is one person",
+        lambda row: "a non-mated pair, but other pairs show the same person",
     )
     del alike
     order = np.argsort(keys, kind="stable")
@@ -149,19 +183,23 @@ def _check_pairs(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
     del order
     differ = pairs.mated[later] != pairs.mated[earlier]
 
-    def told(row: int) -> str:
+    def earlier_pair(row: int) -> str:
         before = int(earlier[np.flatnonzero(later == row)[0]])
-        swapped = "" if first[row] == first[before] else ", the other way round"
+        swapped = "" if first[row] == first[before] else ", in the other order"
         file, line = pairs.where(before)
-        return f"the pair of {file}, line {line}, again{swapped}"
+        return f"repeats the pair of {file}, line {line}{swapped}"
 
-    note("duplicate_pair", np.sort(later[~differ]), told)
-    note("contradicting_label", np.sort(later[differ]), lambda row: f"{told(row)}, another label")
+    note("duplicate_pair", np.sort(later[~differ]), earlier_pair)
+    note(
+        "contradicting_label",
+        np.sort(later[differ]),
+        lambda row: f"{earlier_pair(row)}, with another label",
+    )
 
 
-def _check_contents(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
-    """Report non-mated pairs of two files with the same content."""
-    files = [protocol.root / path_from_text(path) for path in protocol.paths]
+def _check_contents(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
+    """Log non-mated pairs of two files with the same content."""
+    files = [dataset.root / path_from_text(path) for path in dataset.paths]
     rows = np.flatnonzero(~pairs.mated & (pairs.first != pairs.second))
     sizes = np.full(len(files), -1, np.int64)
     for sample in np.unique([pairs.first[rows], pairs.second[rows]]).tolist():
@@ -173,30 +211,30 @@ def _check_contents(protocol: Protocol, pairs: PairList, log: IssueLog) -> None:
         with suppress(OSError):
             if filecmp.cmp(files[first], files[second], shallow=False):
                 message = (
-                    f"a non-mated pair of one and the same photo: {protocol.paths[first]} and "
-                    f"{protocol.paths[second]} are equal files"
+                    f"a non-mated pair of the same photo: {dataset.paths[first]} and "
+                    f"{dataset.paths[second]} are identical files"
                 )
                 log.add("same_photo", message, *pairs.where(row))
 
 
-def _check_files(protocol: Protocol, log: IssueLog) -> None:
+def _check_files(dataset: Dataset, log: IssueLog) -> None:
     present = {
-        path_text(PurePath(folder, name).relative_to(protocol.root))
-        for folder, _, names in os.walk(protocol.root / protocol.photos)
+        path_text(PurePath(folder, name).relative_to(dataset.root))
+        for folder, _, names in os.walk(dataset.root / dataset.photos)
         for name in names
     }
-    for path in protocol.paths:
-        # what lies behind a linked folder is not walked through
-        if path not in present and not is_file(protocol.root / path_from_text(path)):
+    for path in dataset.paths:
+        # os.walk does not follow linked folders
+        if path not in present and not is_file(dataset.root / path_from_text(path)):
             log.add("missing_file", "no such photo", path)
-    for path in sorted(present.difference(protocol.paths)):
+    for path in sorted(present.difference(dataset.paths)):
         if PurePath(path).suffix.lower() in PHOTO_EXTENSIONS:
             log.add("extra_file", "a photo that no pair names", path)
 
 
-def _check_encoded(protocol: Protocol, log: IssueLog) -> None:
-    for index, path in enumerate(protocol.paths):
+def _check_encoded(dataset: Dataset, log: IssueLog) -> None:
+    for index, path in enumerate(dataset.paths):
         try:
-            pixels(protocol, index)
+            pixels(dataset, index)
         except PhotoError as error:
             log.add("unreadable_photo", error.reason, path)

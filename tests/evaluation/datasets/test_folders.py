@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import ProtocolError, SettingsError
+from faceqan_toolkit.errors import DatasetError, SettingsError
 from faceqan_toolkit.evaluation.datasets.folders import Joined, RowPairs
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.results.identities import IdentityRule
-from tests.evaluation.datasets.trees import photo
+from tests.evaluation.datasets.trees import all_pairs, photo
 
 PHOTOS = ["A/1.jpg", "A/2.jpg", "A/deep/3.jpg", "B/1.jpg", "C/1.png", "C/2.png", "D/1.jpg"]
 
@@ -37,24 +37,24 @@ def expected(mated: bool) -> set[frozenset[str]]:
 
 
 def test_all_pairs(root: Path) -> None:
-    protocol = read_protocol("folders", root, non_mated="all")
-    assert set(protocol.paths) == set(PHOTOS)
-    found = protocol.comparisons()
+    dataset = read_dataset("folders", root, non_mated="all")
+    assert set(dataset.paths) == set(PHOTOS)
+    found = all_pairs(dataset)
     for mated in (True, False):
         rows = np.flatnonzero(found.mated == mated)
-        pairs = [frozenset((protocol.paths[found.first[r]], protocol.paths[found.second[r]]))
+        pairs = [frozenset((dataset.paths[found.first[r]], dataset.paths[found.second[r]]))
                  for r in rows]  # fmt: skip
         assert len(pairs) == len(set(pairs))
         assert set(pairs) == expected(mated)
-    assert len(protocol.pairs) == len(found.first) == 21
-    report = validate(protocol)
+    assert len(dataset.pairs) == len(found.first) == 21
+    report = validate(dataset)
     assert report.ok
     assert report.counts["identities"] == 4
 
 
 def test_drawn_pairs(root: Path) -> None:
     def draw(**options: int) -> list[tuple[int, int]]:
-        found = read_protocol("folders", root, **options).comparisons()
+        found = all_pairs(read_dataset("folders", root, **options))
         return list(zip(found.first[~found.mated].tolist(), found.second[~found.mated].tolist(),
                         strict=True))  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_drawn_pairs(root: Path) -> None:
 def test_a_draw_is_fair(root: Path) -> None:
     counts = np.zeros((7, 7))
     for seed in range(500):
-        found = read_protocol("folders", root, non_mated=5, seed=seed).comparisons()
+        found = all_pairs(read_dataset("folders", root, non_mated=5, seed=seed))
         np.add.at(counts, (found.first[~found.mated], found.second[~found.mated]), 1)
     drawn = counts[counts > 0]
     assert len(drawn) == 17
@@ -81,9 +81,9 @@ def test_a_draw_is_fair(root: Path) -> None:
 
 def test_photos_without_a_person(root: Path) -> None:
     photo(root / "alone.jpg")
-    protocol = read_protocol("folders", root)
-    assert set(protocol.paths) == set(PHOTOS)
-    assert validate(protocol).issue_counts == {"no_identity": 1, "extra_file": 1}
+    dataset = read_dataset("folders", root)
+    assert set(dataset.paths) == set(PHOTOS)
+    assert validate(dataset).issue_counts == {"no_identity": 1, "extra_file": 1}
 
 
 def test_photos_of_several_people(root: Path) -> None:
@@ -93,46 +93,46 @@ def test_photos_of_several_people(root: Path) -> None:
     (root / "C/2.png").write_bytes((root / "A/2.jpg").read_bytes())
     (root / "B/copy.jpg").write_bytes((root / "B/1.jpg").read_bytes())
     (root / "D/begins_alike.jpg").write_bytes((root / "A/1.jpg").read_bytes()[:-1] + b"x")
-    protocol = read_protocol("folders", root, non_mated="all")
+    dataset = read_dataset("folders", root, non_mated="all")
     left_out = {"A/2.jpg", "C/2.png"}
-    assert set(protocol.paths) == {
+    assert set(dataset.paths) == {
         *(set(PHOTOS) - left_out), "B/copy.jpg", "D/begins_alike.jpg"
     }  # fmt: skip
-    told = [str(issue) for issue in protocol.log.issues]
+    told = [str(issue) for issue in dataset.log.issues]
     assert told == [
-        "A/2.jpg: the same photo as C/2.png, of another person; left out",
-        "C/2.png: the same photo as A/2.jpg, of another person; left out",
+        "A/2.jpg: left out: the same photo as C/2.png, of another person",
+        "C/2.png: left out: the same photo as A/2.jpg, of another person",
     ]
-    assert validate(protocol).ok
+    assert validate(dataset).ok
     for path in PHOTOS:
         (root / path).write_bytes(b"")  # damaged files are not the same photo
-    assert len(read_protocol("folders", root).paths) == 9
+    assert len(read_dataset("folders", root).paths) == 9
 
 
 def test_other_people(root: Path, tmp_path: Path) -> None:
-    assert read_protocol("folders", root).people == "identity = first folder, 4 people"
-    deeper = read_protocol("folders", root, identity=IdentityRule(2), strict=False)
+    assert read_dataset("folders", root).people == "identity = first folder, 4 people"
+    deeper = read_dataset("folders", root, identity=IdentityRule(2), strict=False)
     assert deeper.people == "identity = folder 2, 1 person; 6 photos without an identity: left out"
     assert deeper.paths == ("A/deep/3.jpg",)
     table = tmp_path / "who.csv"
     table.write_text("path,identity\nA/1.jpg,x\nC/1.png,x\nD/1.jpg,y\n", encoding="utf-8")
-    named = read_protocol("folders", root, non_mated="all", identity=IdentityRule(table=table))
+    named = read_dataset("folders", root, non_mated="all", identity=IdentityRule(table=table))
     assert named.paths == ("A/1.jpg", "C/1.png", "D/1.jpg")
     assert named.identities.tolist() == [0, 0, 1]
-    with pytest.raises(SettingsError, match="--identity is for folders"):
-        read_protocol("lfw", root, identity=IdentityRule())
+    with pytest.raises(SettingsError, match="takes no --identity; it is for folders"):
+        read_dataset("lfw", root, identity=IdentityRule())
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="negative"):
-        read_protocol("folders", root, non_mated=-1)
+        read_dataset("folders", root, non_mated=-1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ProtocolError, match="nothing to compare"):
-        read_protocol("folders", tmp_path / "empty")
-    with pytest.raises(ProtocolError, match="no such folder"):
-        read_protocol("folders", tmp_path / "nothing")
+    with pytest.raises(DatasetError, match="nothing to compare"):
+        read_dataset("folders", tmp_path / "empty")
+    with pytest.raises(DatasetError, match="no such folder"):
+        read_dataset("folders", tmp_path / "nothing")
     with pytest.raises(SettingsError, match="no such folder"):
-        read_protocol("folders", root / "A" / "1.jpg")
+        read_dataset("folders", root / "A" / "1.jpg")
 
 
 def listed(pairs: RowPairs | Joined, block: int) -> list[tuple[int, int]]:

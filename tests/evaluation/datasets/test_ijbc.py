@@ -12,38 +12,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-from faceqan_toolkit.errors import FaceQANError, ProtocolError
+from faceqan_toolkit.errors import DatasetError, FaceQANError
 from faceqan_toolkit.evaluation.datasets.ijbc import BLOCK_BYTES, write_landmarks
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.settings import Settings
 from tests.conftest import in_every_encoding, photo_of
-from tests.evaluation.datasets.trees import ijbc_tree, lfw_tree
+from tests.evaluation.datasets.trees import all_pairs, ijbc_tree, lfw_tree
 
 
 @pytest.mark.parametrize("folder", ["", "IJBC"])
 def test_official_layout(tmp_path: Path, folder: str) -> None:
     tree = ijbc_tree(tmp_path / folder)
-    protocol = read_protocol("ijbc", tmp_path)
-    assert protocol.paths == tuple(f"loose_crop/{index}.jpg" for index in range(1, 41))
-    assert all(Path(source.place).is_file() for source in protocol.sources())
-    templates = protocol.templates
+    dataset = read_dataset("ijbc", tmp_path)
+    assert dataset.paths == tuple(f"loose_crop/{index}.jpg" for index in range(1, 41))
+    assert all(Path(source.place).is_file() for source in dataset.sources())
+    templates = dataset.templates
     assert templates is not None
-    assert protocol.landmarks is not None
-    assert protocol.confidences is not None
-    np.testing.assert_array_equal(protocol.landmarks, tree.points[:, :10].reshape(-1, 5, 2))
-    np.testing.assert_array_equal(protocol.confidences, tree.points[:, 10])
+    assert dataset.landmarks is not None
+    assert dataset.confidences is not None
+    np.testing.assert_array_equal(dataset.landmarks, tree.points[:, :10].reshape(-1, 5, 2))
+    np.testing.assert_array_equal(dataset.confidences, tree.points[:, 10])
     np.testing.assert_array_equal(templates.names[templates.template], tree.rows[:, 0])
     np.testing.assert_array_equal(templates.media, tree.rows[:, 1])
     np.testing.assert_array_equal(templates.sample, np.arange(40))
-    found = protocol.comparisons()
+    found = all_pairs(dataset)
     np.testing.assert_array_equal(templates.names[found.first], tree.pairs[:, 0])
     np.testing.assert_array_equal(templates.names[found.second], tree.pairs[:, 1])
     np.testing.assert_array_equal(found.mated, tree.pairs[:, 2] == 1)
     assert found.fold is None
-    alike = protocol.identities[found.first] == protocol.identities[found.second]
+    alike = dataset.identities[found.first] == dataset.identities[found.second]
     np.testing.assert_array_equal(alike, found.mated)
-    report = validate(protocol)
+    report = validate(dataset)
     assert report.ok
     assert report.counts["templates"] == 12
     assert report.counts["comparisons"] == 36
@@ -51,19 +51,19 @@ def test_official_layout(tmp_path: Path, folder: str) -> None:
 
 def test_landmarks_as_input(tmp_path: Path) -> None:
     tree = ijbc_tree(tmp_path)
-    protocol = read_protocol("ijbc", tmp_path)
-    write_landmarks(protocol, tmp_path / "faces.csv")
+    dataset = read_dataset("ijbc", tmp_path)
+    write_landmarks(dataset, tmp_path / "faces.csv")
     table = LandmarksFile(tmp_path / "faces.csv", Settings(min_face=1, min_confidence=0.0))
     for row in (0, 17, 39):
-        (face,) = table.detect(photo_of(np.zeros((250, 250, 3), np.uint8), protocol.paths[row]))
+        (face,) = table.detect(photo_of(np.zeros((250, 250, 3), np.uint8), dataset.paths[row]))
         np.testing.assert_array_equal(face.landmarks.ravel(), tree.points[row, :10])
         assert face.confidence == tree.points[row, 10]
     lfw_tree(tmp_path / "lfw")
-    without = read_protocol("lfw", tmp_path / "lfw")
-    with pytest.raises(ProtocolError, match="no landmarks"):
+    without = read_dataset("lfw", tmp_path / "lfw")
+    with pytest.raises(DatasetError, match="no landmarks"):
         write_landmarks(without, tmp_path / "faces.csv")
-    with pytest.raises(ProtocolError, match="cannot write"):
-        write_landmarks(protocol, tmp_path / "no" / "faces.csv")
+    with pytest.raises(DatasetError, match="cannot write"):
+        write_landmarks(dataset, tmp_path / "no" / "faces.csv")
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, line: int, text: str,
     lines = tree.lines(name)
     lines[line - 1] = text
     tree.rewrite(name, lines)
-    report = validate(read_protocol("ijbc", tmp_path, strict=False))
+    report = validate(read_dataset("ijbc", tmp_path, strict=False))
     found = [(issue.file, issue.line) for issue in report.issues if issue.kind == kind]
     assert (f"meta/ijbc_{name}.txt", line) in found
-    with pytest.raises(ProtocolError, match="meta/ijbc"):
-        read_protocol("ijbc", tmp_path)
+    with pytest.raises(DatasetError, match="meta/ijbc"):
+        read_dataset("ijbc", tmp_path)
 
 
 def test_duplicates_and_contradictions(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
         "9999 1 0",
     ]
     tree.rewrite("template_pair_label", lines)
-    report = validate(read_protocol("ijbc", tmp_path, strict=False))
+    report = validate(read_dataset("ijbc", tmp_path, strict=False))
     found = {(issue.kind, issue.line) for issue in report.issues if issue.line}
     assert found == {("duplicate_pair", 37), ("contradicting_label", 38), ("self_pair", 39),
                      ("unknown_sample", 40), *((k, n) for k, n in found
@@ -121,14 +121,14 @@ def test_lines_are_right_beyond_the_first_block(tmp_path: Path) -> None:
     number = 2 * BLOCK_BYTES // len(good)
     for text, kind in (("9999 1 0", "unknown_sample"), ("broken", "malformed_row")):
         tree.rewrite("template_pair_label", [*[good] * number, text, good])
-        log = read_protocol("ijbc", tmp_path, strict=False).log
+        log = read_dataset("ijbc", tmp_path, strict=False).log
         found = [(issue.kind, issue.line) for issue in log.issues if issue.severity == "error"]
         assert found == [(kind, number + 1)]
     tree.rewrite("template_pair_label", [good] * number)
-    protocol = read_protocol("ijbc", tmp_path)
-    assert len(protocol.pairs) == number
-    assert protocol.pairs.where(number - 1)[1] == number
-    blocks = list(protocol.pairs.blocks(100_000))
+    dataset = read_dataset("ijbc", tmp_path)
+    assert len(dataset.pairs) == number
+    assert dataset.pairs.where(number - 1)[1] == number
+    blocks = list(dataset.pairs.blocks(100_000))
     assert max(len(block.first) for block in blocks) == 100_000
     assert sum(len(block.first) for block in blocks) == number
 
@@ -136,27 +136,27 @@ def test_lines_are_right_beyond_the_first_block(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", range(6))
 def test_every_encoding(tmp_path: Path, place: int) -> None:
     ijbc_tree(tmp_path)
-    before = read_protocol("ijbc", tmp_path)
+    before = read_dataset("ijbc", tmp_path)
     pairs = tmp_path / "meta/ijbc_template_pair_label.txt"
     broken = pairs.read_text(encoding="utf-8") + "broken\n"
     for file in (tmp_path / "meta").iterdir():
         file.write_bytes(in_every_encoding(file.read_text(encoding="utf-8"))[place])
-    after = read_protocol("ijbc", tmp_path)
+    after = read_dataset("ijbc", tmp_path)
     assert after.paths == before.paths
     for name in ("first", "second", "mated"):
-        found, expected = (getattr(one.comparisons(), name) for one in (after, before))
+        found, expected = (getattr(all_pairs(one), name) for one in (after, before))
         np.testing.assert_array_equal(found, expected)
     pairs.write_bytes(in_every_encoding(broken)[place])
-    with pytest.raises(ProtocolError, match=r"pair_label\.txt, line 37: not 'first second label'"):
-        read_protocol("ijbc", tmp_path)
+    with pytest.raises(DatasetError, match=r"pair_label\.txt, line 37: not 'first second label'"):
+        read_dataset("ijbc", tmp_path)
 
 
 def test_a_list_that_is_no_text(tmp_path: Path) -> None:
     tree = ijbc_tree(tmp_path)
     text = "\n".join(tree.lines("face_tid_mid"))
     (tmp_path / "meta/ijbc_face_tid_mid.txt").write_bytes(text.encode("utf-16-le"))
-    with pytest.raises(ProtocolError, match="UTF-16 without a byte order mark; save it as UTF-8"):
-        read_protocol("ijbc", tmp_path)
+    with pytest.raises(DatasetError, match="UTF-16 without a byte order mark; save it as UTF-8"):
+        read_dataset("ijbc", tmp_path)
 
 
 def test_missing_and_empty_lists(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_missing_and_empty_lists(tmp_path: Path) -> None:
     (tmp_path / "meta" / "ijbc_face_tid_mid.txt").unlink()
     tree.rewrite("template_pair_label", [])
     (tmp_path / "loose_crop" / "7.jpg").unlink()
-    report = validate(read_protocol("ijbc", tmp_path, strict=False))
+    report = validate(read_dataset("ijbc", tmp_path, strict=False))
     assert report.issue_counts["missing_list"] == 1
     assert report.issue_counts["row_count"] == 1
     assert report.issue_counts["missing_file"] == 1
@@ -189,6 +189,6 @@ def test_any_list_is_read_or_refused(names: str, media: str, pairs: str) -> None
         for name, text in texts.items():
             file = root / "meta" / f"ijbc_{name}.txt"
             file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        assert validate(read_protocol("ijbc", root, strict=False)).lines()
+        assert validate(read_dataset("ijbc", root, strict=False)).lines()
         with contextlib.suppress(FaceQANError):
-            read_protocol("ijbc", root)
+            read_dataset("ijbc", root)

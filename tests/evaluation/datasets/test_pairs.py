@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import FaceQANError, ProtocolError
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.errors import DatasetError, FaceQANError
+from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from tests.conftest import in_every_encoding
 from tests.evaluation.datasets.test_lfw import read_pairs
@@ -28,7 +28,7 @@ def test_every_encoding(tmp_path: Path) -> None:
     pairs_csv(tmp_path / "list.csv", PAIRS)
     for data in in_every_encoding((tmp_path / "list.csv").read_text(encoding="utf-8")):
         (tmp_path / "list.csv").write_bytes(data)
-        assert read_pairs(read_protocol("pairs", tmp_path, pairs=tmp_path / "list.csv")) == PAIRS
+        assert read_pairs(read_dataset("pairs", tmp_path, pairs=tmp_path / "list.csv")) == PAIRS
 
 
 @pytest.mark.parametrize("columns", [("a", "b", "label"), ("label", "b", "a")])
@@ -37,13 +37,13 @@ def test_columns_in_any_order(tmp_path: Path, columns: tuple[str, ...]) -> None:
     for first, second, _ in PAIRS:
         photo(tmp_path / "root" / first)
         photo(tmp_path / "root" / second)
-    protocol = read_protocol("pairs", tmp_path / "root", pairs=tmp_path / "list.csv")
-    assert read_pairs(protocol) == PAIRS
-    assert protocol.folds is None
-    people = dict(zip(protocol.paths, protocol.identities.tolist(), strict=True))
+    dataset = read_dataset("pairs", tmp_path / "root", pairs=tmp_path / "list.csv")
+    assert read_pairs(dataset) == PAIRS
+    assert dataset.folds is None
+    people = dict(zip(dataset.paths, dataset.identities.tolist(), strict=True))
     assert people["a/1.jpg"] == people["a/2.jpg"]
     assert len(set(people.values())) == 3
-    assert validate(protocol).issue_counts == {}
+    assert validate(dataset).issue_counts == {}
 
 
 def test_a_photo_that_is_called_two_people(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_a_photo_that_is_called_two_people(tmp_path: Path) -> None:
         photo(tmp_path / path)
     (tmp_path / "d.jpg").write_bytes((tmp_path / "a/2.jpg").read_bytes())
     (tmp_path / "b, c/1.jpg").unlink()
-    report = validate(read_protocol("pairs", tmp_path, pairs=tmp_path / "list.csv"))
+    report = validate(read_dataset("pairs", tmp_path, pairs=tmp_path / "list.csv"))
     (issue,) = (issue for issue in report.issues if issue.kind == "same_photo")
     assert str(issue) == (
-        "list.csv, line 5: a non-mated pair of one and the same photo: d.jpg and a/2.jpg are "
-        "equal files"
+        "list.csv, line 5: a non-mated pair of the same photo: d.jpg and a/2.jpg are "
+        "identical files"
     )
     assert issue.severity == "warning"
 
@@ -85,14 +85,14 @@ def test_a_photo_that_is_called_two_people(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, row: str, kind: str, line: int) -> None:
     file = tmp_path / "list.csv"
     file.write_text(f"a,b,label\np.jpg,q.jpg,1\n{row}\n")
-    report = validate(read_protocol("pairs", tmp_path, pairs=file, strict=False))
+    report = validate(read_dataset("pairs", tmp_path, pairs=file, strict=False))
     assert [issue.line for issue in report.issues if issue.kind == kind] == [line]
 
 
 def test_people_that_contradict_each_other(tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     file.write_text("a,b,label\np,q,1\nq,r,1\np,r,0\n")
-    report = validate(read_protocol("pairs", tmp_path, pairs=file))
+    report = validate(read_dataset("pairs", tmp_path, pairs=file))
     (issue,) = (issue for issue in report.issues if issue.kind == "contradicting_identity")
     assert issue.line == 4
 
@@ -101,11 +101,11 @@ def test_people_that_contradict_each_other(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"a,b\nx,y\n", "line 1: the columns must be a, b, label; they are a, b"),
-        (b"a,b,label,more\n", "they are a, b, label, more"),
-        (b"x,y,1\n", "they are x, y, 1"),
+        (b"a,b\nx,y\n", "line 1: the columns must be a, b, label; found a, b"),
+        (b"a,b,label,more\n", "found a, b, label, more"),
+        (b"x,y,1\n", "found x, y, 1"),
         (b'a,b,label\n"x,y,1\n', "unexpected end of data"),
-        (b"\x89\xf4,\x07\n", "the columns must be a, b, label; this file is no text$"),
+        (b"\x89\xf4,\x07\n", "the columns must be a, b, label; the file is not text$"),
         (b"PK\3\4\0\0", "it is an Excel, zip or .npz file, not text"),
         ("a,b,label\nx,y,1\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
     ],
@@ -114,10 +114,10 @@ def test_people_that_contradict_each_other(tmp_path: Path) -> None:
 def test_lists_that_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "list.csv"
     file.write_bytes(content)
-    with pytest.raises(ProtocolError, match=rf"^pairs: list\.csv\b.*{message}"):
-        read_protocol("pairs", tmp_path, pairs=file)
-    with pytest.raises(ProtocolError, match="no such file"):
-        read_protocol("pairs", tmp_path, pairs=tmp_path / "nothing.csv")
+    with pytest.raises(DatasetError, match=rf"^pairs: list\.csv\b.*{message}"):
+        read_dataset("pairs", tmp_path, pairs=file)
+    with pytest.raises(DatasetError, match="no such file"):
+        read_dataset("pairs", tmp_path, pairs=tmp_path / "nothing.csv")
 
 
 CELLS = st.one_of(st.sampled_from(["a.jpg", "b.jpg", "1", "0", "..", '"', ""]), st.text(max_size=4))
@@ -130,11 +130,11 @@ def test_any_list_is_read_or_refused(lines: list[str], with_header: bool) -> Non
         file = Path(folder) / "list.csv"
         text = "\n".join(["a,b,label"] * with_header + lines)
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        report = validate(read_protocol("pairs", Path(folder), pairs=file, strict=False))
+        report = validate(read_dataset("pairs", Path(folder), pairs=file, strict=False))
         shown = "\n".join(report.lines())
         assert shown.encode().decode().splitlines() == report.lines()
         try:
-            protocol = read_protocol("pairs", Path(folder), pairs=file)
+            dataset = read_dataset("pairs", Path(folder), pairs=file)
         except FaceQANError:
             return
-        assert len(protocol.pairs) <= len(lines)
+        assert len(dataset.pairs) <= len(lines)

@@ -1,51 +1,128 @@
-"""Protocols by name, reports, and the page that describes them."""
+"""Registry of data sets, reports, and the page that describes them."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.errors import ProtocolError, SettingsError
-from faceqan_toolkit.evaluation.datasets.issues import KEPT_OF_A_KIND, SEVERITY
-from faceqan_toolkit.evaluation.datasets.registry import read_protocol
+from faceqan_toolkit.errors import DatasetError, SettingsError
+from faceqan_toolkit.evaluation.datasets import registry
+from faceqan_toolkit.evaluation.datasets.base import KEPT_OF_A_KIND, SEVERITY
+from faceqan_toolkit.evaluation.datasets.registry import (
+    builtin_datasets,
+    dataset_names,
+    find_dataset,
+    read_dataset,
+    register_dataset,
+)
 from faceqan_toolkit.evaluation.datasets.validation import validate
-from faceqan_toolkit.evaluation.options import PROTOCOLS
+from faceqan_toolkit.settings import FACE_POLICIES
+from tests.conftest import HANG
 from tests.evaluation.datasets.trees import lfw_tree
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "protocols.md"
+NAMES = ("lfw", "xqlfw", "cfp-fp", "bin", "ijbc", "pairs", "folders")
+
+PLUGIN = """
+from pathlib import Path
+from faceqan_toolkit.evaluation.datasets.lfw import read_lfw
+from faceqan_toolkit.evaluation.datasets.registry import register_dataset
+
+@register_dataset("calfw", help="CALFW.", faces="largest", root="", size="", layout="")
+def read_calfw(root: Path, *, variant: str = "a"):
+    assert variant == "b"
+    return read_lfw(root)
+"""
+
+
+def test_the_data_sets_of_this_package() -> None:
+    assert tuple(builtin_datasets()) == dataset_names()[: len(NAMES)] == NAMES
+    for entry in builtin_datasets().values():
+        assert entry.faces is None or entry.faces in FACE_POLICIES
+        assert entry.help.endswith(".")
+    assert dict(find_dataset("pairs").options) == {"pairs": True}
+    assert set(find_dataset("folders").options) == {"non_mated", "seed", "identity"}
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no protocol is called 'ytf'; there are lfw, xqlfw"):
-        read_protocol("ytf", tmp_path)
-    with pytest.raises(SettingsError, match="ijbc has its own pairs"):
-        read_protocol("ijbc", tmp_path, pairs=tmp_path / "list")
+    with pytest.raises(SettingsError, match="no data set is called 'ytf'; known: lfw, xqlfw"):
+        read_dataset("ytf", tmp_path)
+    with pytest.raises(SettingsError, match="ijbc takes no --pairs; it is for lfw, xqlfw, pairs"):
+        read_dataset("ijbc", tmp_path, pairs=tmp_path / "list")
     for option in ({"seed": 1}, {"non_mated": "all"}, {"non_mated": 0}):
-        with pytest.raises(SettingsError, match="for folders"):
-            read_protocol("lfw", tmp_path, **option)
-    with pytest.raises(SettingsError, match="name the list"):
-        read_protocol("pairs", tmp_path)
-    for name in PROTOCOLS:
-        with pytest.raises(ProtocolError, match="no such folder"):
-            read_protocol(name, tmp_path / "nothing", pairs=None if name != "pairs" else tmp_path)
+        with pytest.raises(SettingsError, match="it is for folders"):
+            read_dataset("lfw", tmp_path, **option)
+    with pytest.raises(SettingsError, match=r"lfw takes no --colour$"):
+        read_dataset("lfw", tmp_path, colour="red")
+    with pytest.raises(SettingsError, match="pairs needs --pairs"):
+        read_dataset("pairs", tmp_path)
+    for name in NAMES:
+        with pytest.raises(DatasetError, match="no such folder"):
+            read_dataset(name, tmp_path / "nothing", pairs=None if name != "pairs" else tmp_path)
 
 
-@given(st.text().filter(lambda name: name not in PROTOCOLS))
+@given(st.text().filter(lambda name: name not in NAMES))
 def test_any_other_name_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match="no protocol is called"):
-        read_protocol(name, DOCUMENT.parent)
+    with pytest.raises(SettingsError, match="no data set is called"):
+        read_dataset(name, DOCUMENT.parent)
+
+
+def test_the_default_face_of_a_data_set(tmp_path: Path) -> None:
+    lfw_tree(tmp_path)
+    assert read_dataset("lfw", tmp_path).faces == "central"
+
+
+def test_a_package_adds_a_data_set(tmp_path: Path) -> None:
+    """In a process of its own: what is registered stays."""
+    lfw_tree(tmp_path / "data")
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    metadata = tmp_path / "plugin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[faceqan_toolkit.datasets]\ncalfw = plugin\nbroken = no_such_module\n"
+    )
+    code = """
+import sys
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.datasets.registry import dataset_names, find_dataset, read_dataset
+assert dataset_names()[-2:] == ("calfw", "broken") and "plugin" not in sys.modules
+assert find_dataset("calfw").faces == "largest"
+found = read_dataset("calfw", "data", variant="b")
+assert found.faces == "largest" and len(found.pairs) == 60
+try:
+    find_dataset("broken")
+except SettingsError as error:
+    print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=HANG,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), *sys.path))}, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert "the data set broken cannot be loaded from no_such_module: ModuleNotFound" in told.stdout
+
+
+def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    builtin_datasets()
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    with pytest.raises(SettingsError, match=r"registers the data set lfw, which faceqan_toolkit"):
+        register_dataset("lfw", help="", faces=None, root="", size="", layout="")(read_dataset)
 
 
 def test_reports(tmp_path: Path) -> None:
     tree = lfw_tree(tmp_path)
     for path in {path for a, b, _ in tree.pairs for path in (a, b)}:
         (tmp_path / path).unlink()
-    report = validate(read_protocol("lfw", tmp_path))
+    report = validate(read_dataset("lfw", tmp_path))
     assert not report.ok
     text = report.lines(2)
     assert "  comparisons: 60" in text
@@ -63,7 +140,7 @@ def test_names_are_as_in_results(tmp_path: Path) -> None:
             (tmp_path / name / f"{number}.jpg").touch()
     (tmp_path / "pairs.csv").write_text("a,b,label\na/1.jpg,a/2.jpg,1\nb/1.jpg,a/1.jpg,0\n")
     (tmp_path / "a" / "\x1b[31m.jpg").touch()
-    report = validate(read_protocol("pairs", tmp_path, pairs=tmp_path / "pairs.csv"))
+    report = validate(read_dataset("pairs", tmp_path, pairs=tmp_path / "pairs.csv"))
     assert "  a/%1B[31m.jpg: a photo that no pair names" in report.lines()
     assert "a/%1B[31m.jpg" in [issue["file"] for issue in report.as_dict()["issues"]]
 
@@ -71,7 +148,7 @@ def test_names_are_as_in_results(tmp_path: Path) -> None:
 def test_thousands_of_issues_are_counted_not_kept(tmp_path: Path) -> None:
     lines = ["1\t3000", *(f"P{n}\t1\t2" for n in range(3000)), *("A\t1\tB\t1",) * 3000]
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
-    report = validate(read_protocol("lfw", tmp_path))
+    report = validate(read_dataset("lfw", tmp_path))
     assert report.issue_counts["missing_file"] == 6002
     assert report.issue_counts["duplicate_pair"] == 2999
     for kind in ("missing_file", "duplicate_pair"):
@@ -79,8 +156,15 @@ def test_thousands_of_issues_are_counted_not_kept(tmp_path: Path) -> None:
 
 
 def test_everything_is_documented() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for name in PROTOCOLS:
-        assert f"`{name}`" in text
+    page = DOCUMENT.read_text(encoding="utf-8")
+    words, faces = " ".join(page.split()), page.split("## Which face of a photo")[1]
+    rows = [
+        f"| `{entry.name}` | {entry.root} | {entry.size} |" for entry in builtin_datasets().values()
+    ]
+    assert re.findall(r"^\| `.*\|$", page, re.M)[: len(rows)] == rows
+    for entry in builtin_datasets().values():
+        assert f"**{entry.name}.** {entry.layout}" in words
+        (policy,) = re.findall(rf"^\| [^|]*`{entry.name}`[^|]* \| `?(\w+)`? \|", faces, re.M)
+        assert policy == (entry.faces or "none")
     for kind in SEVERITY:
-        assert f"| {kind.replace('_', ' ')} | {SEVERITY[kind]} |" in text
+        assert f"| {kind.replace('_', ' ')} | {SEVERITY[kind]} |" in page

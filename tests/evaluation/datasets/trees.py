@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faceqan_toolkit.evaluation.datasets.base import Dataset, PairBlock
+
 Pair = tuple[str, str, bool]
 
 
@@ -159,3 +161,15 @@ def pairs_csv(
         writer = csv.DictWriter(opened, columns)
         writer.writeheader()
         writer.writerows({"a": a, "b": b, "label": int(mated)} for a, b, mated in pairs)
+
+
+def all_pairs(dataset: Dataset) -> PairBlock:
+    """Return all comparisons of a data set in one block."""
+    blocks = list(dataset.pairs.blocks())
+    folds = [block.fold for block in blocks if block.fold is not None]
+    return PairBlock(
+        np.concatenate([block.first for block in blocks]),
+        np.concatenate([block.second for block in blocks]),
+        np.concatenate([block.mated for block in blocks]),
+        np.concatenate(folds) if folds else None,
+    )

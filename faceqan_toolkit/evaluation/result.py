@@ -1,0 +1,262 @@
+"""Types of an evaluation: methods, operating points, curves, areas; and its summary as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
+from faceqan_toolkit.evaluation.curves import Area, Curve, Det, RandomDiscard
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.verification import Accuracy
+from faceqan_toolkit.rounding import exact_text, shortest_between
+
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
+"""Discard shares of the FNMR in the summary."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Qualities of the samples by one method.
+
+    Attributes:
+        quality: (N,) qualities, higher is better; NaN for none.
+        kind: "quality", or "simple" for face size, sharpness and so on, drawn thinner.
+        note: short note in results, e.g. "S" for the recogniser's own model, "C" for another one.
+    """
+
+    quality: ArrayLike
+    kind: str = "quality"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """An operating point and its error rates before discarding.
+
+    Attributes:
+        kind: kind of the target, "fmr" or "fnmr".
+        target: target rate.
+        threshold: similarity threshold; comparisons with a greater similarity are accepted.
+        fmr: achieved false match rate; below the kept similarities it is estimated.
+        false_matches: number of false matches.
+        fnmr0: false non-match rate.
+        errors: number of false non-matches.
+        warnings: figures that rest on few errors.
+    """
+
+    kind: str
+    target: float
+    threshold: float
+    fmr: float
+    false_matches: int
+    fnmr0: float
+    errors: int
+    warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. "FMR 0.001"."""
+        return f"{self.kind.upper()} {self.target:g}"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A method at one operating point.
+
+    Attributes:
+        curve: error-versus-discard curve; for "random" the mean of the draws.
+        areas: area up to each limit.
+        intervals: interval of each raw area, or None.
+        normalised_intervals: interval of each normalised area, or None.
+        warnings: warnings about this curve.
+    """
+
+    curve: Curve
+    areas: tuple[Area, ...]
+    intervals: tuple[Interval | None, ...]
+    normalised_intervals: tuple[Interval | None, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """A method at all operating points.
+
+    Attributes:
+        name: name of the method; "oracle" and "random" are baselines.
+        kind: "quality", "simple", "oracle" or "random".
+        note: see `Method`.
+        missing: number of mated comparisons without a quality.
+        figures: figures at each point.
+    """
+
+    name: str
+    kind: str
+    note: str
+    missing: int
+    figures: tuple[Figures, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of the evaluation of one data set with one recogniser.
+
+    Attributes:
+        dataset: name of the data set.
+        recogniser: name of the recognition model.
+        options: options of the evaluation.
+        mated: number of mated comparisons of the curves.
+        excluded: number of mated comparisons left out.
+        non_mated: number of non-mated comparisons of the thresholds.
+        non_mated_missing: number of non-mated comparisons without a similarity.
+        det: DET curve of the recogniser, without comparisons that have no similarity.
+        accuracy: accuracy of the recogniser over folds, if there are folds.
+        points: operating points.
+        fnmr0_intervals: interval of the FNMR before discarding at each point, or None.
+        methods: methods in the given order, then "random" and "oracle".
+        random: random baseline at each point.
+        tests: paired tests of every two methods, at every point and limit.
+    """
+
+    dataset: str
+    recogniser: str
+    options: EvaluationOptions
+    mated: int
+    excluded: int
+    non_mated: int
+    non_mated_missing: int
+    det: Det
+    accuracy: Accuracy | None
+    points: tuple[Point, ...]
+    fnmr0_intervals: tuple[Interval | None, ...]
+    methods: tuple[MethodResult, ...]
+    random: tuple[RandomDiscard, ...]
+    tests: tuple[PairedTest, ...]
+
+    @property
+    def title(self) -> str:
+        """Data set and recogniser."""
+        return f"{self.dataset}, {self.recogniser}"
+
+    def point(self, fmr: float) -> int:
+        """Return the index of an FMR target.
+
+        Raises:
+            SettingsError: this FMR was not evaluated.
+        """
+        for index, point in enumerate(self.points):
+            if point.kind == "fmr" and point.target == fmr:
+                return index
+        raise SettingsError(f"FMR {fmr:g} was not evaluated on {self.title}")
+
+    def limit(self, share: float) -> int:
+        """Return the index of a limit.
+
+        Raises:
+            SettingsError: no area ends at this share.
+        """
+        if share not in self.options.limits:
+            raise SettingsError(f"the areas of {self.title} have no limit {share:g}")
+        return self.options.limits.index(share)
+
+    def rates(self, point: Point) -> tuple[str, str]:
+        """Return the achieved FMR and the FNMR before discarding, as text.
+
+        They have enough digits to give the same threshold again as `--fmr` or `--fnmr-start`.
+        """
+        decimals = max(0, 2 - math.floor(math.log10(point.fmr))) if point.fmr else 0
+        next_fmr = (point.false_matches + 1) / self.non_mated
+        fmr = -shortest_between(-next_fmr, -point.fmr, decimals)
+        fnmr = shortest_between((point.errors - 1) / self.mated, point.fnmr0)
+        return exact_text(fmr), exact_text(fnmr, 4)
+
+    def method(self, name: str) -> MethodResult:
+        """Return a method's result.
+
+        Raises:
+            SettingsError: no method has this name.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise SettingsError(f"no method {name!r} on {self.title}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of `summary.json`: plain types, None for undefined values."""
+        accuracy = self.accuracy
+        return {
+            "dataset": self.dataset,
+            "recogniser": self.recogniser,
+            "options": _plain(asdict(self.options)),
+            "comparisons": {
+                "mated": self.mated,
+                "mated_excluded": self.excluded,
+                "non_mated": self.non_mated,
+                "non_mated_missing": self.non_mated_missing,
+            },
+            "verification": {
+                "eer": self.det.eer,
+                "accuracy": accuracy and accuracy.mean,
+                "accuracy_standard_error": accuracy and accuracy.standard_error,
+            },
+            "methods": {method.name: self._method(method) for method in self.methods},
+            "tests": [_plain(asdict(test)) for test in self.tests],
+        }
+
+    def _method(self, method: MethodResult) -> dict[str, Any]:
+        rows: dict[str, dict[str, Any]] = {"fmr": {}, "fnmr": {}}
+        for point, start, figures in zip(
+            self.points, self.fnmr0_intervals, method.figures, strict=True
+        ):
+            rows[point.kind][f"{point.target:g}"] = {
+                "threshold": point.threshold if np.isfinite(point.threshold) else None,
+                "achieved_fmr": point.fmr,
+                "false_matches": point.false_matches,
+                "errors": point.errors,
+                "mated": self.mated,
+                "fnmr0": point.fnmr0,
+                "fnmr0_interval": start and asdict(start),
+                "fnmr": {
+                    f"{share:g}": float(rate)
+                    for share, rate in zip(SHARES, figures.curve.at(SHARES), strict=True)
+                },
+                "pauc": {
+                    f"{one.limit:g}": {
+                        "raw": one.raw,
+                        "normalised": one.normalised,
+                        "gap": one.gap,
+                        "interval": raw and asdict(raw),
+                        "normalised_interval": normalised and asdict(normalised),
+                    }
+                    for one, raw, normalised in zip(
+                        figures.areas,
+                        figures.intervals,
+                        figures.normalised_intervals,
+                        strict=True,
+                    )
+                },
+                "warnings": [*point.warnings, *figures.warnings],
+            }
+        return {
+            "kind": method.kind,
+            "note": method.note,
+            "missing": method.missing,
+            "targets": rows["fmr"],
+            "fnmr_starts": rows["fnmr"],
+        }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with types of JSON only."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,461 @@
+"""Files of quality scores: those of other tools are read, FaceQAN's published pickle is written."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import pickle
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
+from faceqan_toolkit.evaluation.safe_pickle import load_pickle
+from faceqan_toolkit.files import check_plain, writing
+from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.runs.database import connect
+from faceqan_toolkit.runs.folder import read_run
+from faceqan_toolkit.text_files import to_utf8
+from faceqan_toolkit.wording import counted, reason_of
+
+PATH_COLUMNS = (
+    "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
+    "name",
+)  # fmt: skip
+QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
+"""Known names of columns, in lower case; others must be given."""
+
+OFIQ_MEASURES = 28
+"""Number of measures in OFIQ's default configuration; UnifiedQualityScore is the first."""
+
+ACCEPTED = (
+    f"one column named {', '.join(PATH_COLUMNS)}, and one named {', '.join(QUALITY_COLUMNS)}; "
+    "NAME=FILE:COLUMN selects another score column"
+)
+"""Accepted columns, for messages."""
+
+ROUNDING = 1e-4
+"""Relative difference up to which two scores of a photo are equal: batches change last digits."""
+
+LARGEST = 4 << 30
+"""Maximum size of an unpacked file in bytes."""
+
+PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
+"""Start of a pickled dictionary, in protocols 2 and later, 0, and 1."""
+
+Row = tuple[str, int, float]
+"""Path as from `paths.path_text`, index of the face, quality or NaN."""
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Quality scores of a file.
+
+    Attributes:
+        name: name of the method in results.
+        format: detected format of the file.
+        paths: (R,) paths without repetitions, in the file's order.
+        values: (R,) float64 scores, higher is better; NaN for photos without.
+        duplicates: paths that occur several times with equal scores, up to `ROUNDING`.
+        conflicting: paths that occur with different scores; they are left out.
+        other_faces: number of unused rows, of a photo's further faces.
+    """
+
+    name: str
+    format: str
+    paths: tuple[str, ...]
+    values: NDArray[np.float64]
+    duplicates: tuple[str, ...] = ()
+    conflicting: tuple[str, ...] = ()
+    other_faces: int = 0
+
+    def remarks(self) -> list[str]:
+        """Return a clause for each kind of row that was not used as it is."""
+        unscored = [self.paths[row] for row in np.flatnonzero(np.isnan(self.values))]
+        told = told_paths(
+            ("without a score in it", unscored),
+            ("several times in it with equal scores", self.duplicates),
+            ("left out, with different scores", self.conflicting),
+        )
+        if self.other_faces:
+            told.append(f"{counted(self.other_faces, 'row')} of further faces not used")
+        return told
+
+    def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
+        """Return the scores of some samples.
+
+        Args:
+            wanted: (N,) paths of the samples, e.g. `Dataset.paths`.
+
+        Returns:
+            (N,) float64, NaN for a sample without score; and the match of the paths.
+        """
+        match = match_paths(wanted, self.paths)
+        return np.append(self.values, np.nan)[match.index], match
+
+
+def read_scores(
+    file: Path,
+    name: str = "",
+    *,
+    path_column: str | None = None,
+    quality_column: str | None = None,
+) -> ScoreTable:
+    """Return the scores in a file; its content tells the format.
+
+    Formats, packed with gzip or not: CSV with a header (this package's, FaceQnet's, or any with
+    columns of `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and score
+    without a header (pyiqa), OFIQ's CSV, parquet, lines of `path score` (CR-FIQA), the pickle of
+    the published FaceQAN code and of eDifFIQA; and run folders. Text is UTF-8, or in the encoding
+    of its byte order mark.
+
+    Of several faces in this package's results the first one with a quality is used: the largest.
+    In OFIQ's CSV the row `name;;`, or -1 in the measure's column ".scalar", means no score.
+
+    Args:
+        file: file or run folder.
+        name: name of the method; "" for the file's name.
+        path_column: column of the paths, if not one of `PATH_COLUMNS`.
+        quality_column: column of the scores, if not one of `QUALITY_COLUMNS`.
+
+    Raises:
+        ScoresError: the file cannot be read, or its format is ambiguous; names file and line.
+    """
+    file = Path(file)
+    try:
+        if file.is_dir():
+            _refuse_columns("a run folder", path_column, quality_column)
+            kind, rows = "run", list(_run_rows(file))
+        else:
+            kind, rows = _rows(_unpacked(file), path_column, quality_column)
+    except (RefusedPickle, RunError) as error:
+        raise ScoresError(f"{file}: {error}") from error
+    except (OSError, EOFError, zlib.error, csv.Error, ValueError, pa.ArrowException) as error:
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
+    except MemoryError as error:
+        raise ScoresError(f"{file}: too large for this machine's memory") from error
+    except ScoresError as error:
+        raise ScoresError(f"{file}, {error}") from error
+    if not rows:
+        raise ScoresError(f"{file} has no scores")
+    return _table(name or file.name, kind, rows)
+
+
+def _unpacked(file: Path) -> bytes:
+    check_plain(file)
+    with file.open("rb") as opened:
+        packed = opened.read(2) == b"\x1f\x8b"
+        opened.seek(0)
+        if not packed:
+            return opened.read()
+        with gzip.open(opened) as unpacked:
+            data = unpacked.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError("unpacks to more than 4 GiB")
+    return data
+
+
+def _rows(
+    data: bytes, path_column: str | None, quality_column: str | None
+) -> tuple[str, list[Row]]:
+    """Return the format and the rows of a file's content."""
+    if data.startswith(b"PAR1"):
+        return "parquet", list(_parquet_rows(data, path_column, quality_column))
+    if PICKLE.match(data):
+        _refuse_columns("a pickle", path_column, quality_column)
+        return "pickle", list(_pickle_rows(data))
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError("a zip or .npz file holds no scores; give embeddings with --embeddings")
+    text = to_utf8(data).decode("utf-8", "surrogateescape")
+    first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
+    if not (path_column or quality_column) and _is_text_row(first):
+        return "text", list(_text_rows(text))
+    return _csv_rows(text, first, path_column, quality_column)
+
+
+def _is_text_row(line: str) -> bool:
+    head, *last = line.rsplit(" ", 1)
+    return bool(last) and _number(last[0]) is not None and head.strip()[-1:] not in (*",;\t", "")
+
+
+def _text_rows(text: str) -> Iterator[Row]:
+    """Yield the rows of `path score` lines; the path may have spaces."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        cells = line.rsplit(None, 1)
+        if not cells:
+            continue
+        value = _number(cells[1]) if len(cells) == 2 else None
+        if value is None:
+            raise ScoresError(f"line {number}: expected a path, a space and a number")
+        yield path_text(cells[0].strip().replace("\\", "/")), 0, value
+
+
+def _csv_rows(
+    text: str, first: str, path_column: str | None, quality_column: str | None
+) -> tuple[str, list[Row]]:
+    delimiter = max(",;\t", key=first.count)
+    if not first.count(delimiter):
+        raise ValueError(
+            "the first line is neither a header nor a path and a number. Accepted are lines of a "
+            f"path and a number, and tables with a header: {ACCEPTED}"
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
+    header = [cell.strip() for cell in cells]
+    if len(header) == 2 and _number(header[1]) is not None and not (path_column or quality_column):
+        everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        return "csv without header", list(_cells_rows(_numbered(everything), 2, 0, 1))
+    if delimiter == ";" and header[:1] == ["Filename"]:
+        return "ofiq", list(_ofiq_rows(reader, header, path_column, quality_column))
+    path, quality = _columns(header, path_column, quality_column)
+    rows = _numbered(reader)
+    if {"rank", "path", "face", "quality"} <= set(header):
+        face = header.index("face")
+        return "rankings", list(
+            _cells_rows(rows, len(header), path, quality, face=face, guarded=True)
+        )
+    scalar = _scalar(header, quality)
+    return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
+
+
+def _ofiq_rows(
+    reader: Any, header: list[str], path_column: str | None, quality_column: str | None
+) -> Iterator[Row]:
+    """Yield the rows of OFIQSampleApp.
+
+    Its header, but not its rows, ends with a semicolon. The row of an unreadable photo is `name;;`;
+    if the first photo is unreadable, the header has no measures.
+    """
+    if header[-1] == "":
+        header.pop()
+    unnamed = header in (["Filename"], ["Filename", "assessment_time_in_ms"])
+    if unnamed:
+        others = [""] * (OFIQ_MEASURES - 1)
+        header[1:1] = ["UnifiedQualityScore", *others, "UnifiedQualityScore.scalar", *others]
+    path, quality = _columns(header, path_column, quality_column)
+
+    def whole() -> Iterator[tuple[int, list[str]]]:
+        for line, cells in _numbered(reader):
+            if not any(cells[1:3]):
+                cells += [""] * (len(header) - len(cells))
+            elif unnamed and len(cells) != len(header):
+                raise ScoresError(
+                    f"line {line}: the header has no measures, because OFIQ could not read its "
+                    f"first photo, and the rows do not have OFIQ's default {OFIQ_MEASURES}; run "
+                    "OFIQ again with a readable photo first"
+                )
+            yield line, cells
+
+    yield from _cells_rows(whole(), len(header), path, quality, scalar=_scalar(header, quality))
+
+
+def _scalar(names: Sequence[str], quality: int) -> int | None:
+    """Return the column of OFIQ in which -1 marks a failed measure, if there is one."""
+    wanted = names[quality].removesuffix(".scalar") + ".scalar"
+    return list(names).index(wanted) if wanted in names else None
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the non-blank rows of a CSV reader with their line numbers."""
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
+
+
+def _cells_rows(
+    rows: Iterable[tuple[int, list[str]]],
+    width: int,
+    path: int,
+    quality: int,
+    *,
+    face: int | None = None,
+    scalar: int | None = None,
+    guarded: bool = False,
+) -> Iterator[Row]:
+    for line, cells in rows:
+        where = f"line {line}"
+        if len(cells) != width and not (len(cells) == width + 1 and cells[-1] == ""):
+            raise ScoresError(f"{where}: {len(cells)} cells instead of {width}")
+        text = cells[quality].strip()
+        value = _number(text) if text else math.nan
+        if value is None:
+            raise ScoresError(f"{where}: {text[:50]!r} is not a number")
+        if scalar is not None and _number(cells[scalar]) == -1:
+            value = math.nan
+        if guarded:
+            shown = unguard(cells[path])
+        else:
+            shown = path_text(cells[path].strip().replace("\\", "/"))
+        if not shown:
+            raise ScoresError(f"{where}: no path")
+        index = cells[face].strip() if face is not None else ""
+        if index and not (index.isascii() and index.isdigit() and len(index) < 9):
+            raise ScoresError(f"{where}: {index[:50]!r} is not a face number")
+        yield shown, int(index or 0), value
+
+
+def _parquet_rows(
+    data: bytes, path_column: str | None, quality_column: str | None
+) -> Iterator[Row]:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    names = file.schema_arrow.names
+    path, quality = _columns(names, path_column, quality_column)
+    ours = {"rank", "path", "face", "quality"} <= set(names)
+    scalar = _scalar(names, quality)
+    wanted = [names[path], names[quality], *(["face"] if ours else [])]
+    if scalar is not None:
+        wanted.append(names[scalar])
+    for batch in file.iter_batches(columns=list(dict.fromkeys(wanted))):
+        nothing = [0] * len(batch)
+        for shown, value, face, measured in zip(
+            batch.column(names[path]).to_pylist(),
+            batch.column(names[quality]).to_pylist(),
+            batch.column("face").to_pylist() if ours else nothing,
+            nothing if scalar is None else batch.column(names[scalar]).to_pylist(),
+            strict=True,
+        ):
+            if measured == -1:
+                value = None
+            if not isinstance(shown, str) or not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{names[path]} must be text and {names[quality]} numbers")
+            number = math.nan if value is None else _number(value)
+            if number is None:
+                raise ValueError(f"{shown}: the score is infinite")
+            yield (shown if ours else path_text(shown.replace("\\", "/"))), face or 0, number
+
+
+def _pickle_rows(data: bytes) -> Iterator[Row]:
+    content = load_pickle(data)
+    if not isinstance(content, dict):
+        raise ValueError("the pickle is not a dictionary of path and score")
+    for path, value in content.items():
+        shown = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
+        number = _number(value) if isinstance(value, (int, float)) else None
+        if not isinstance(shown, str) or number is None:
+            raise ValueError("the pickle is not a dictionary of path and score")
+        yield path_text(shown.replace("\\", "/")), 0, number
+
+
+def _run_rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows of a run, of each photo's last attempt."""
+    with connect(ledger=read_run(folder)) as connection:
+        cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
+        while rows := cursor.fetchmany(10_000):
+            for path, face, quality in rows:
+                yield path, face, math.nan if quality is None else quality
+
+
+def _columns(
+    names: Sequence[str], path_column: str | None, quality_column: str | None
+) -> tuple[int, int]:
+    """Return the indices of the path column and the quality column."""
+    places = []
+    for what, wanted, known in (
+        ("path", path_column, PATH_COLUMNS),
+        ("quality", quality_column, QUALITY_COLUMNS),
+    ):
+        fitting = [
+            place
+            for place, name in enumerate(names)
+            if (name == wanted if wanted else name.strip().lower() in known)
+        ]
+        if len(fitting) != 1:
+            there = ", ".join(filter(None, names))[:300]
+            problem = f"no column {wanted!r}" if wanted else f"cannot tell the {what} column"
+            raise ValueError(f"{problem}; found {there}. Accepted are {ACCEPTED}")
+        places.append(fitting[0])
+    return places[0], places[1]
+
+
+def _refuse_columns(what: str, path_column: str | None, quality_column: str | None) -> None:
+    """Raise ValueError if a column was given for a format without columns."""
+    if path_column or quality_column:
+        raise ValueError(f"{what} has no columns; leave {path_column or quality_column!r} out")
+
+
+def _number(value: str | float) -> float | None:
+    """Return a number or NaN; None for infinity and text.
+
+    FaceQnet writes numbers in brackets, as numpy prints an array with one element.
+    """
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        value = value[1:-1]
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isinf(number) else number
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=ROUNDING) or (math.isnan(one) and math.isnan(other))
+
+
+def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
+    """Return a table with one value for each path: that of the first face with a value."""
+    found: dict[str, tuple[int, float]] = {}
+    duplicates: dict[str, None] = {}
+    conflicting: dict[str, None] = {}
+    other_faces = 0
+    for path, face, value in rows:
+        if path not in found:
+            found[path] = (face, value)
+            continue
+        known_face, known = found[path]
+        if face != known_face:
+            other_faces += 1
+            if not math.isnan(value) and (face < known_face or math.isnan(known)):
+                found[path] = (face, value)
+        elif _equal(known, value):
+            duplicates[path] = None
+        else:
+            conflicting[path] = None
+    for path in conflicting:
+        del found[path]
+    return ScoreTable(
+        name,
+        kind,
+        tuple(found),
+        np.array([value for _, value in found.values()], np.float64),
+        tuple(path for path in duplicates if path not in conflicting),
+        tuple(conflicting),
+        other_faces,
+    )
+
+
+def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
+    """Write the pickle of the published evaluation script, for existing notebooks.
+
+    It holds {path of the photo: quality}. The qualities are floats, which load with every version
+    of numpy; the published script writes numpy's own type.
+
+    Args:
+        target: pickle file; replaced if it exists.
+        root: folder of the photos, put before each path as given.
+        scores: quality of every photo by path (`paths.path_text`), not only of those in pairs.
+            Photos with NaN are left out.
+
+    Raises:
+        RunError: the file cannot be written.
+
+    Source: src/evaluation/xqlfw_eval.py of the published FaceQAN code.
+    """
+    content = {
+        str(root / path_from_text(path)): float(quality)
+        for path, quality in scores.items()
+        if quality == quality
+    }
+    with writing(target) as temporary:
+        temporary.write_bytes(pickle.dumps(content, protocol=4))
