@@ -72,7 +72,7 @@ def audit(session: nox.Session) -> None:
     session.run("pip-audit", *options, *session.posargs)
 
 
-@nox.session
+@nox.session(python=OLDEST)  # which needs more packages than newer ones
 def licences(session: nox.Session) -> None:
     """Write docs/licences.md anew."""
     session.install("--prefer-binary", f".[{FOR_USERS}]")

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import SHRINK_LIMIT, align, scale_of
-from faceqan_toolkit.detection.base import make_detector
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.quality.faceqan import FaceQAN
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--same", action="append", default=[], help="one person's photos")
     options = parser.parse_args()
     detector, model = make_detector(Settings(device="cpu")), FaceQAN(device="cpu")
-    embedder = EmbeddingNorm(model.embedder, device="cpu")
+    embedder = model.embedder
 
     people = [set(group.split(",")) for group in options.same]
     embeddings: dict[str, dict[str, NDArray[np.float32]]] = {way: {} for way in WAYS}
@@ -72,7 +71,7 @@ def main() -> None:
         large += shrink > SHRINK_LIMIT
         for way, antialias in WAYS.items():
             crop = align(photo.pixels, face, antialias=antialias).pixels
-            (embedding,) = embedder.embed([crop])
+            (embedding,) = embedder.embed([crop], device="cpu")
             embeddings[way][Path(source.path).stem] = embedding
             if shrink <= SHRINK_LIMIT:
                 continue
@@ -82,7 +81,7 @@ def main() -> None:
                 if long_side >= max(photo.pixels.shape):
                     continue
                 smaller = align(*reduced(photo, face, long_side), antialias=antialias).pixels
-                agreement[way].append(cosine(embedding, embedder.embed([smaller])[0]))
+                agreement[way].append(cosine(embedding, embedder.embed([smaller], device="cpu")[0]))
                 drift[way].append(abs(score.quality - model.score([smaller])[0].quality))
 
     print(f"{large} faces shrunk more than {SHRINK_LIMIT:g}x")

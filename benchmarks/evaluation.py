@@ -29,9 +29,9 @@ import numpy as np
 from damage import KINDS
 from scipy.stats import rankdata
 
-from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.evaluation.datasets.lfw import read_lfw
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
+from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
@@ -225,7 +225,7 @@ def main() -> None:
     photos, several = chosen_photos(options.lfw, [options.fold], options.measured)
     work.mkdir(parents=True, exist_ok=True)
     align = Settings(task="align", faces="central", device=options.device)
-    make_run(align, photos, work / "aligned", ["csv"], retry_failed=False)
+    process_photos(photos, work / "aligned", align)
     make_trees(work, several, options.share)
 
     pool = [
@@ -235,7 +235,7 @@ def main() -> None:
     methods = [m for m in METHODS if m != "FaceQAN instant" or options.fold == UNSEEN_FOLD]
     for name in sorted(methods, key=lambda name: METHODS[name].get("preset") == "exact"):  # slowest
         settings = Settings(task="score", device=options.device, **METHODS[name])
-        make_run(settings, pool, work / "runs" / name, ["csv"], retry_failed=False)
+        process_photos(pool, work / "runs" / name, settings)
 
     own = "FaceQAN instant" if "FaceQAN instant" in methods else "embedding norm"
     chosen = {"FaceQAN instant": ["--preset", "instant"], "embedding norm": ["--method", "norm"]}

@@ -159,8 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.sinks.recordio import RecordWriter
-    from faceqan_toolkit.results.sinks.samples import Sample
+    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -234,11 +233,11 @@ def calibration_file() -> bytes:
 
 
 def run_file() -> bytes:
-    from faceqan_toolkit.runs.folder import Run
+    from faceqan_toolkit.runs.folder import RunWriter
     from faceqan_toolkit.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        with Run(Path(folder) / "run", Settings(), "0" * 64) as run:
+        with RunWriter(Path(folder) / "run", Settings(), "0" * 64) as run:
             run.write_info({"ok": 1}, {"photos": 1, "seconds": 2.0})
         return (Path(folder) / "run" / "run.json").read_bytes()
 
@@ -406,7 +405,7 @@ def landmarks(folder: Path) -> None:
     import numpy as np
 
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.settings import Settings
     from faceqan_toolkit.types import FileState, Photo, PhotoSource
 
@@ -418,7 +417,7 @@ def landmarks(folder: Path) -> None:
 
 @target("groups.csv", seeds=lambda: [text("path,sex,age", "a.jpg,f,30", "'=b.jpg,,", '"c,d",m,2')])
 def groups(folder: Path) -> None:
-    from faceqan_toolkit.results.grouping import _read_groups
+    from faceqan_toolkit.results.groups import _read_groups
 
     _read_groups(folder / "groups.csv", "sex")
 
@@ -439,8 +438,8 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
+    from faceqan_toolkit.results.actions import put_back
     from faceqan_toolkit.results.manifest import Manifest
-    from faceqan_toolkit.results.transfer import put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")
@@ -477,7 +476,7 @@ def evaluation(folder: Path) -> None:
 @target("shards.json", seeds=lambda: [json.dumps({"shards": {"000.tar": {
     "selection": "ab", "photos": 1, "errors": [], "bytes": [512]}}}).encode()])  # fmt: skip
 def exported_shards(folder: Path) -> None:
-    from faceqan_toolkit.results.sinks.export import _read_index
+    from faceqan_toolkit.results.training_set import _read_index
 
     _read_index(folder)
 
@@ -501,7 +500,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.models.onnx_model import load_onnx
+    from faceqan_toolkit.models.onnx import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 
@@ -551,7 +550,7 @@ def video_archive(folder: Path) -> None:
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
     from faceqan_toolkit.photos.archives import open_archive
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))
     for name, content in islice(opened.members(), 20):
@@ -563,7 +562,7 @@ def archive(file: Path) -> None:
 @target("photo", seeds=lambda: [*photos(), tiff()])
 def photo_file(folder: Path) -> None:
     from faceqan_toolkit.photos.decode import decode
-    from faceqan_toolkit.photos.local import LocalFile
+    from faceqan_toolkit.photos.stores import LocalFile
     from faceqan_toolkit.types import PhotoSource
 
     source = PhotoSource("/photos", "photo", LocalFile(folder / "photo"))

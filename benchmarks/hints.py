@@ -24,15 +24,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import align, estimate_transform
-from faceqan_toolkit.detection.base import Detector, make_detector
+from faceqan_toolkit.detection.base import Detector
 from faceqan_toolkit.detection.choice import select_faces
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.models.base import Embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.quality.hints import find_hints
 from faceqan_toolkit.quality.measures import WHOLE_FACE, measure
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 
@@ -257,10 +259,10 @@ def as_photo(pixels: Pixels) -> Photo:
 
 
 def row_of(
-    photo: Photo, crop: Pixels, aligned: AlignedCrop | None, embedder: EmbeddingNorm
+    photo: Photo, crop: Pixels, aligned: AlignedCrop | None, embedder: Embedder
 ) -> dict[str, float | None]:
     """Return what the ledger would hold of a face, as far as hints look at it."""
-    (embedding,) = embedder.embed([crop])
+    (embedding,) = embedder.embed([crop], device="cpu")
     confidence = aligned.face.confidence if aligned else None
     norm = float(np.linalg.norm(embedding))
     return asdict(measure(crop, photo, aligned)) | {
@@ -270,7 +272,7 @@ def row_of(
 
 
 def examine(
-    pixels: Pixels, near: NDArray[np.float64] | None, detector: Detector, embedder: EmbeddingNorm
+    pixels: Pixels, near: NDArray[np.float64] | None, detector: Detector, embedder: Embedder
 ) -> dict[str, float | None] | None:
     """Return the row of the face nearest to a place, or None if there is no face there.
 
@@ -291,7 +293,7 @@ def examine(
 
 
 def rows_of(
-    chosen: list[Subject], detector: Detector, embedder: EmbeddingNorm
+    chosen: list[Subject], detector: Detector, embedder: Embedder
 ) -> Iterator[tuple[str, str, frozenset[str], list[dict[str, float | None]], int]]:
     """Yield kind, strength, right hints, rows and number of faces that were lost."""
     clean = [examine(subject.pixels, place(subject), detector, embedder) for subject in chosen]
@@ -350,7 +352,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=300, help="of LFW, at the most")
     parser.add_argument("--fit", action="store_true", help="show the half that chose thresholds")
     options = parser.parse_args()
-    detector, embedder = make_detector(Settings(device="cpu")), EmbeddingNorm(device="cpu")
+    detector, embedder = make_detector(Settings(device="cpu")), load_model("sface")
     if options.lfw:
         people = sorted(folder for folder in (options.lfw / "images").iterdir() if folder.is_dir())
         chosen = [person for person in people if in_fit_half(person.name) is options.fit]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit import geometry
-from faceqan_toolkit.detection.base import make_detector
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.geometry import Mistake, find_mistake, misfits
 from faceqan_toolkit.photos.decode import decode
@@ -118,7 +118,7 @@ def detect(options: argparse.Namespace, detector: str) -> list[Found]:
     found: list[Found] = []
     settings = Settings(detector=detector, faces="all", device="cpu")
     if options.least_confidence is not None:
-        settings = replace(settings, min_confidence=options.least_confidence)
+        settings = settings.replace(min_confidence=options.least_confidence)
     network = make_detector(settings)
     sources = list(find_photos(options.photos))
     for source in sources[:: max(1, len(sources) // options.limit)]:

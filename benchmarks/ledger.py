@@ -25,9 +25,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import SCHEMA
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
@@ -70,7 +70,7 @@ def write(work: Path, rows: int) -> None:
 
 
 def write_run(folder: Path, rows: int, seed: int) -> None:
-    with Run(folder, Settings(), "synthetic", {"template": "arcface"}) as run:
+    with RunWriter(folder, Settings(), "synthetic", {"template": "arcface"}) as run:
         for start in range(0, rows, PART):
             table = synthetic(start, min(PART, rows - start), seed=seed, total=rows)
             run.ledger.write([table])
@@ -184,13 +184,13 @@ def report(run: RunInfo, work: Path) -> object:
 
 
 def group_by(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.results.grouping import summarise
+    from faceqan_toolkit.results.groups import summarise
 
     return summarise(run, below=0.5)
 
 
 def compare(run: RunInfo, work: Path) -> object:
-    from faceqan_toolkit.results.comparing import RunComparison
+    from faceqan_toolkit.results.comparison import RunComparison
 
     return RunComparison(run, read_run(work / "other")).summary(10)
 
@@ -210,7 +210,7 @@ def run_faces(run: RunInfo, _work: Path) -> object:
 
 
 def open_run(run: RunInfo, _work: Path) -> None:
-    with Run(run.folder, Settings(), "synthetic"):
+    with RunWriter(run.folder, Settings(), "synthetic"):
         pass
 
 
@@ -224,14 +224,17 @@ def todo(run: RunInfo, _work: Path) -> object:
     """Take in as many photos as there are rows; none is there any more, so all are to do."""
     root = Path("/data/photos")
     sources = (PhotoSource(str(root), path, LocalFile(root / path)) for path in paths_of(run))
-    with Todo(run.folder, sources) as found, Run(run.folder, Settings(), "synthetic") as opened:
+    with (
+        Todo(run.folder, sources) as found,
+        RunWriter(run.folder, Settings(), "synthetic") as opened,
+    ):
         found.compare(opened)
         return exhaust(found)
 
 
 def compact(run: RunInfo, work: Path) -> None:
     shutil.copytree(run.folder, work / "out-run")
-    with Run(work / "out-run", Settings(), "synthetic") as copy:
+    with RunWriter(work / "out-run", Settings(), "synthetic") as copy:
         copy.compact()
 
 

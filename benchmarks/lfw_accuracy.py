@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 
 Pair = tuple[Path, Path, bool]
@@ -64,7 +64,7 @@ def main() -> None:
     images = sorted({image for fold in folds for pair in fold for image in pair[:2]})
 
     pipeline = Pipeline(Settings(task="align", faces="central"))
-    model = EmbeddingNorm(options.model)
+    model = load_model(options.model)
     embeddings: dict[Path, NDArray[np.float32]] = {}
     for number, prepared in enumerate(pipeline.prepare_ahead(find_photos(images)), 1):
         for cut in prepared.cuts:

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
-from faceqan_toolkit.detection.base import MTCNNDetector, make_detector
+from faceqan_toolkit.detection.mtcnn import MTCNNDetector
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.quality.faceqan import FaceQAN
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource
 
@@ -53,7 +53,7 @@ def measure_crops(
     detector: MTCNNDetector, model: FaceQAN, sources: list[PhotoSource], folder: Path
 ) -> None:
     """Print how much reduced decoding changes embeddings and scores."""
-    embedder = EmbeddingNorm(model.embedder, device="cpu")
+    embedder = model.embedder
     cosines, drifts = [], []
     for source in sources:
         jpeg = as_jpeg(decode(source, max_pixels=UNLIMITED), folder)
@@ -72,7 +72,7 @@ def measure_crops(
                     align(p.pixels, face, antialias=True, reduction=p.reduction).pixels
                     for p in (full, photo)
                 ]
-                one, other = embedder.embed(crops)
+                one, other = embedder.embed(crops, device="cpu")
                 cosines.append(float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
                 first, second = model.score(crops)
                 drifts.append(abs(first.quality - second.quality))

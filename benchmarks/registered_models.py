@@ -23,8 +23,7 @@ from pathlib import Path
 
 import torch
 
-from faceqan_toolkit.models.architectures import build_backbone, official
-from faceqan_toolkit.models.files import architecture_of
+from faceqan_toolkit.models.architectures import architecture_of, build_backbone, official
 from faceqan_toolkit.models.registry import Entry, entries
 
 PREFIXES = {"magface": "features.module.", "adaface": "model."}

@@ -24,12 +24,12 @@ from damage import KINDS
 from evaluation import auc, chosen_photos, digest, dlib_embeddings, spearman
 from torch import Tensor
 
-from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.verification import Comparisons
+from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.quality.faceqan import FaceQAN, aggregate
 from faceqan_toolkit.settings import Settings
 
@@ -64,7 +64,7 @@ def make_crops(lfw: Path, folds: list[int], measured: int, work: Path) -> None:
     photos, people = chosen_photos(lfw, folds, measured)
     wanted = [photo for photo in photos if photo.path.split("/")[0] in people]
     align = Settings(task="align", faces="central", device="cpu")
-    make_run(align, wanted, work / "aligned", ["csv"], retry_failed=False)
+    process_photos(wanted, work / "aligned", align)
     aligned = read_run_faces(work / "aligned")
     for path, crop in zip(aligned.paths, aligned.crops, strict=True):
         if not crop:

@@ -38,13 +38,12 @@ def load(model: str) -> Embedder:
     """
     import torch
 
-    from faceqan_toolkit.models.architectures import build, official
-    from faceqan_toolkit.models.files import architecture_of
+    from faceqan_toolkit.models.architectures import architecture_of, build, official
+    from faceqan_toolkit.models.load import load_model
     from faceqan_toolkit.models.registry import entries
-    from faceqan_toolkit.models.zoo import load_embedder
 
     if model == "sface":
-        return load_embedder(model)
+        return load_model(model)
     torch.manual_seed(0)
     if model in entries():
         return build(architecture_of(entries()[model]))

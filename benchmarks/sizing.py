@@ -26,7 +26,7 @@ from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
-from faceqan_toolkit.runs.folder import Run
+from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 
@@ -87,7 +87,7 @@ def written(record: Record, rows: int, folder: Path) -> str:
         for start in range(0, rows, BLOCK)
     ]
     settings = Settings(device="cpu")
-    with Run(folder / "run", settings, "synthetic", {"template": "arcface"}) as run:
+    with RunWriter(folder / "run", settings, "synthetic", {"template": "arcface"}) as run:
         start = time.process_time()
         for block in blocks:
             for records in pickle.loads(block):

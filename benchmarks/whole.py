@@ -43,9 +43,9 @@ def baseline(files: list[str]) -> dict[str, object]:
     from skimage.transform import SimilarityTransform
 
     from faceqan_toolkit.alignment import ARCFACE_TEMPLATE
-    from faceqan_toolkit.models.zoo import load_embedder
+    from faceqan_toolkit.models.load import load_model
 
-    detector, network = MTCNN(keep_all=True), load_embedder("sface").requires_grad_(True)
+    detector, network = MTCNN(keep_all=True), load_model("sface").requires_grad_(True)
     seconds = dict.fromkeys(STAGES, 0.0)
     faces = 0
     start = time.perf_counter()

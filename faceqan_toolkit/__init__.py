@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.api import Run, align, detect, evaluate, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.load import load_model
     from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality.faceqan import FaceQAN
@@ -31,12 +33,28 @@ __all__ = [
     "Pipeline",
     "Preprocessing",
     "Record",
+    "Run",
     "Score",
     "Settings",
     "__version__",
+    "align",
+    "detect",
+    "evaluate",
+    "load_model",
+    "merge",
+    "open_run",
+    "run",
 ]
 
 _HOMES = {
+    "Run": "api",
+    "align": "api",
+    "detect": "api",
+    "evaluate": "api",
+    "load_model": "models.load",
+    "merge": "api",
+    "open_run": "api",
+    "run": "api",
     "AlignedCrop": "types",
     "BackboneEmbedder": "models.base",
     "Embedder": "models.base",

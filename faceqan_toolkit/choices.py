@@ -1,15 +1,15 @@
-"""Words that a command's options take and the modules behind it understand; nothing heavy."""
+"""Values of options that commands and library modules share; imports nothing heavy."""
 
 from __future__ import annotations
 
 FORMATS = ("csv", "jsonl", "parquet")
-"""Of rankings and other tables."""
+"""File formats of rankings and other tables."""
 
 WHATS = ("photos", "crops")
-"""What `filter` judges."""
+"""Units that `filter` decides on."""
 BYS = ("best", "worst", "main")
-"""Which face speaks for a photo."""
+"""Face whose score represents a photo with several faces."""
 MODES = ("list", "copy", "move", "link", "symlink")
-"""What `filter` does with what is kept."""
+"""Actions of `filter` on kept files."""
 SINKS = ("files", "webdataset", "recordio")
-"""What copies are written as."""
+"""Output formats of copies."""

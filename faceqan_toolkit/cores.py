@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+
+from faceqan_toolkit.process_wide import Shared
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -89,6 +92,34 @@ def set_threads(number: int) -> None:
 
     torch.set_num_threads(number)  # OpenMP's, and what OpenVINO is told, too
     cv2.setNumThreads(number)
+
+
+class _OneThread(Shared):
+    """Has torch and OpenCV compute with one thread while any thread is inside."""
+
+    def __init__(self) -> None:
+        super().__init__(_threads_restored)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        set_threads(1)  # OpenMP keeps the number for each thread
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    import cv2
+    import torch
+
+    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        cv2.setNumThreads(of_opencv)
+
+
+one_thread = _OneThread()
+"""Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
 
 
 def _read(file: Path) -> str:

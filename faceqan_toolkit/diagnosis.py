@@ -207,11 +207,12 @@ def check_device() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Yield whether all networks' weights are there and what they should be."""
-    from faceqan_toolkit.detection.facenet_weights import load_weights
+    from faceqan_toolkit.detection.mtcnn_networks import load_weights
     from faceqan_toolkit.detection.yunet import SHA256, WEIGHTS
     from faceqan_toolkit.errors import FaceQANError
     from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.zoo import BUILT_IN, HEADS, find_model
+    from faceqan_toolkit.models.load import BUILT_IN, find_model
+    from faceqan_toolkit.models.registry import HEADS
     from faceqan_toolkit.weights import read_weights
 
     def state(label: str, what: str, load: Callable[..., str], *arguments: str) -> Finding:
@@ -242,17 +243,13 @@ def check_weights() -> Iterator[Finding]:
 
 def check_folders() -> Iterator[Finding]:
     """Yield whether what must be written can be, and how much room there is."""
-    from platformdirs import user_cache_path
-
     from faceqan_toolkit.models.installed import FOLDER_VARIABLE, user_folder
 
     for what, folder, advice in (
         ("current folder", Path.cwd(), "give -o a folder elsewhere"),
         ("temporary files", Path(tempfile.gettempdir()), "TMPDIR=FOLDER takes another"),
         ("your models", user_folder(), f"{FOLDER_VARIABLE}=FOLDER takes another"),
-        ("cache", user_cache_path("faceqan-toolkit"),
-         "XDG_CACHE_HOME=FOLDER takes another; without one, large --landmarks files are read anew"),
-    ):  # fmt: skip
+    ):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         text = f"{what}: {folder}, {free / 1e9:.1f} GB free"

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.text_files import HEAD_BYTES, open_text
@@ -70,6 +72,29 @@ def writing(target: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
+
+
+def lock(file: Path, used: Path) -> FileLock:
+    """Return a lock that this process now holds; `release` ends it.
+
+    Args:
+        file: the lock file; its folder is created if missing.
+        used: what the lock protects, for messages.
+
+    Raises:
+        RunError: another process holds the lock, or the lock file cannot be written.
+    """
+    held = FileLock(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"another process is writing to {used}; wait for it, or choose another place"
+        ) from None
+    except OSError as error:
+        raise RunError(f"cannot use {used}: {reason_of(error)}") from error
+    return held
 
 
 def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:

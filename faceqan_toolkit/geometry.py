@@ -1,9 +1,9 @@
-"""Landmarks that cannot be those of a face, and the mistake that explains them. numpy only.
+"""Detection of impossible landmarks and of the mistake behind them. numpy only.
 
-A similarity transform keeps left and right apart: it fits a mirrored face as badly as no face at
-all. So landmarks are judged by how well they fit ArcFace's template, as they are and corrected.
-Thresholds were chosen on faces that MTCNN and YuNet find, turned and cut off ones among them;
-benchmarks/impossible_landmarks.py measures them, docs/landmarks.md has the figures.
+The test is the misfit of landmarks to ArcFace's template under the best similarity transform, as
+given and after undoing each mistake. A similarity transform never mirrors, so a mirrored face has a
+large misfit. Thresholds were chosen on faces found by MTCNN and YuNet, including rotated and
+cut-off ones; benchmarks/impossible_landmarks.py measures them, docs/landmarks.md has the figures.
 """
 
 from __future__ import annotations
@@ -23,55 +23,57 @@ ARCFACE_TEMPLATE = np.array(
         [70.7299, 92.2041],
     ]
 )
-"""Where the five landmarks come to lie in a 112x112 crop, pixels (InsightFace's template)."""
+"""Positions of the five landmarks in a 112x112 crop, pixels (InsightFace's template)."""
 
 CLEARLY_BETTER = 0.2
-"""Eye distances by which a correction must lower the misfit to be the mistake. It raises it by 0.06
-and more for detected faces; of those below the detectors' least confidence some have 0.18."""
+"""Least reduction of the misfit, eye distances, for a correction to count. For detected faces every
+correction raises it by 0.06 or more; below the detectors' least confidence it lowers it by up to
+0.18."""
 
 NO_FACE = 0.5
-"""Misfit, eye distances. Detected faces have 0.34 at most; below the least confidence, where most
-profiles are, 0.48."""
+"""Least misfit, eye distances, of landmarks that are not a face. Detected faces have 0.34 at most;
+below the least confidence, where most profiles are, 0.48."""
 
 LIKE_A_FACE = 0.25
-"""Misfit, eye distances, up to which landmarks in another order count as a face's."""
+"""Largest misfit, eye distances, of reordered landmarks that count as a face."""
 
 NOT_PARALLEL = 0.45
-"""See `_eyes_and_mouth`. Detected faces have 0.22 at most, below the least confidence 0.35."""
+"""Limit of `_eyes_and_mouth`. Detected faces have 0.22 at most, below the least confidence 0.35."""
 
 FLAT = 0.05
-"""Spread of landmarks across the line through them over that along it. Detected faces have 0.38 at
-least, below the least confidence 0.21."""
+"""Least ratio of the landmarks' spread across to that along their main axis. Detected faces have
+0.38 or more, below the least confidence 0.21."""
 
 LARGEST = 1e7
-"""Pixels; no photo has more."""
+"""Largest coordinate, pixels; no photo is larger."""
 
 SMALLEST = 1e-3
-"""Pixels between landmarks that do not coincide."""
+"""Least extent of landmarks that do not coincide, pixels."""
 
 RELATIVE = 2.0
-"""A face whose coordinates are all below is given as shares of the photo's sides."""
+"""Coordinates that are all at most this are fractions of the photo's sides."""
 
 PHOTO_EXTENT = 1.5
-"""Extent of landmarks over the photo's longer side; 0.9 at most for faces cut off on all sides."""
+"""Largest extent of landmarks over the photo's longer side; faces cut off on all sides have 0.9."""
 
 BOX_EXTENT = 0.05, 3.0
-"""Extent of landmarks over the box's shorter side; detected faces have 0.14 to 1.4."""
+"""Least and largest extent of landmarks over the box's shorter side; detected faces have 0.14 to
+1.4."""
 
 BOX_OFFSET = 0.75
-"""Distance from the box's centre to that of the landmarks, in sides of the box; detected faces have
-0.49 at most."""
+"""Largest distance between the centres of box and landmarks, in sides of the box; detected faces
+have 0.49 at most."""
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong with landmarks.
+    """A mistake in landmarks.
 
     Attributes:
-        reason: what is wrong, for the record of a face.
-        remedy: what to do with a file that has many such rows, a clause in the imperative.
+        reason: description for the record of a face.
+        remedy: instruction for a file with many such rows.
     """
 
     reason: str
@@ -136,8 +138,8 @@ MISTAKES = (
 _SIDES = (1, 0, 2, 4, 3)
 _TURNED = ((0, 1, 2, 3, 4), (1, 4, 2, 0, 3), (4, 3, 2, 1, 0), (3, 0, 2, 4, 1))
 _TRANSPOSED = ((0, 3, 2, 1, 4), (4, 1, 2, 3, 0))
-# eyes and mouth are nearly a square: turned by 90 degrees it fits about as well, and a sideways
-# face is no mistake; transposed, it is x and y that are swapped
+# without rotations (eyes and mouth are nearly a square, and a sideways face is valid) and
+# transpositions (x and y swapped)
 _ORDERS = np.array([p for p in permutations(range(5)) if p not in (*_TURNED, *_TRANSPOSED)])
 
 
@@ -146,12 +148,12 @@ def find_mistake(
     box: Points | None = None,
     photo_size: tuple[int, int] | None = None,
 ) -> Mistake | None:
-    """Return what makes landmarks impossible; None if they may be a face's.
+    """Return the mistake in landmarks; None if they can be those of a face.
 
     Args:
         landmarks: (5, 2) x y in pixels, in the order of `types.LANDMARK_NAMES`.
-        box: (4,) x1 y1 x2 y2 of the face, pixels; None if it is not known.
-        photo_size: width and height of the photo, pixels; None if it is not known.
+        box: (4,) x1 y1 x2 y2 of the face, pixels; None if unknown.
+        photo_size: width and height of the photo, pixels; None if unknown.
 
     Examples:
         >>> find_mistake(3 * ARCFACE_TEMPLATE, photo_size=(400, 400)) is None
@@ -167,24 +169,24 @@ def find_mistake(
 
 
 def find_degeneracy(landmarks: Points) -> Mistake | None:
-    """Return why no transform can be computed from landmarks (5, 2); None if one can be."""
+    """Return why landmarks (5, 2) have no similarity transform; None if they have one."""
     if not np.isfinite(landmarks).all():
         return NOT_FINITE
-    # beyond, squares leave the range of float32
+    # squares of larger values exceed float32
     if np.abs(landmarks).max() > LARGEST:
         return OUTSIDE
     return COINCIDENT if np.ptp(landmarks, axis=0).max() < SMALLEST else None
 
 
 def misfits(faces: Points) -> NDArray[np.float64]:
-    """Return how far landmarks are from ArcFace's template after the best similarity transform.
+    """Return the misfit of landmarks to ArcFace's template after the best similarity transform.
 
     Args:
         faces: (N, 5, 2) x y.
 
     Returns:
-        (N,) root mean square distance in the template's eye distances: 0 for its shape, 0.66 at
-        most, whatever the points are.
+        (N,) root mean square distance in eye distances of the template, from 0 for its shape to
+        0.66.
     """
     correlations = np.abs(_correlations(faces))
     energy = float(np.vdot(_TEMPLATE, _TEMPLATE).real)
@@ -193,8 +195,9 @@ def misfits(faces: Points) -> NDArray[np.float64]:
 
 
 def _correlations(faces: Points) -> NDArray[np.complex128]:
-    """Return the complex correlation of landmarks (N, 5, 2) and template; its angle turns one onto
-    the other.
+    """Return the complex correlation (N,) of landmarks (N, 5, 2) and template.
+
+    Its angle is the rotation between them.
     """
     points = _centred(faces)
     lengths = np.linalg.norm(points, axis=1).clip(SMALLEST) * np.linalg.norm(_TEMPLATE)
@@ -214,7 +217,7 @@ MOUTH_TO_EYES = float(abs((_TEMPLATE[4] - _TEMPLATE[3]) / (_TEMPLATE[1] - _TEMPL
 
 
 def _wrong_shape(landmarks: Points) -> Mistake | None:
-    """Return why landmarks, wherever they lie, are not those of a face; None if they may be."""
+    """Return the mistake in the landmarks' shape, regardless of position; None without one."""
     (misfit,) = misfits(landmarks[None])
     if misfit > CLEARLY_BETTER and (mistake := _correctable(landmarks, misfit)):
         return mistake
@@ -224,11 +227,10 @@ def _wrong_shape(landmarks: Points) -> Mistake | None:
 
 
 def _correctable(landmarks: Points, misfit: float) -> Mistake | None:
-    """Return the mistake whose correction makes a clearly better face; None if none does.
+    """Return the mistake whose correction lowers the misfit most; None if none does clearly.
 
-    Left and right swapped, x and y swapped and y from the bottom all mirror a face: the one whose
-    correction leaves it upright is taken, so that of a sideways face may be called by another
-    name.
+    Swapped sides, swapped axes and y from the bottom all mirror a face. The correction that leaves
+    it upright is chosen, so a sideways face can get one of the other names.
     """
     corrections = _corrections(landmarks)
     corrected = np.stack(list(corrections.values()))
@@ -236,7 +238,7 @@ def _correctable(landmarks: Points, misfit: float) -> Mistake | None:
     better = found < misfit - CLEARLY_BETTER
     if not better.any():
         return None
-    # any five points come near a face in one of that many orders
+    # with so many orders, any five points resemble a face in one of them
     fits = better & (found <= np.array([1, 1, 1, LIKE_A_FACE, LIKE_A_FACE]))
     upright = np.abs(np.angle(_correlations(corrected))) <= np.pi / 4
     likely = fits & upright if (fits & upright).any() else fits
@@ -246,7 +248,7 @@ def _correctable(landmarks: Points, misfit: float) -> Mistake | None:
 
 
 def _corrections(landmarks: Points) -> dict[Mistake, Points]:
-    """Return what landmarks would be if a mistake were undone, by mistake."""
+    """Return the corrected landmarks for each mistake."""
     reordered = landmarks[_ORDERS]
     return {
         SIDES_SWAPPED: landmarks[list(_SIDES)],
@@ -258,13 +260,13 @@ def _corrections(landmarks: Points) -> dict[Mistake, Points]:
 
 
 def _eyes_and_mouth(landmarks: Points) -> float:
-    """Return how far the line between the mouth's corners is from that between the eyes.
+    """Return how much the line of the mouth's corners deviates from the line of the eyes.
 
-    They are parallel, and their lengths have one ratio, however a head is turned.
+    For any head pose the lines are parallel and their lengths have about the same ratio.
 
     Returns:
-        length of the difference, the eyes' line at the template's ratio, over the landmarks' root
-        sum of squares about their mean.
+        length of (mouth line - template ratio * eye line) over the root of the landmarks' sum of
+        squares about their mean.
     """
     left_eye, right_eye, _, left_mouth, right_mouth = _centred(landmarks)
     difference = right_mouth - left_mouth - MOUTH_TO_EYES * (right_eye - left_eye)
@@ -274,7 +276,7 @@ def _eyes_and_mouth(landmarks: Points) -> float:
 def _wrong_place(
     landmarks: Points, box: Points | None, photo_size: tuple[int, int] | None
 ) -> Mistake | None:
-    """Return why landmarks of a face's shape are not where the photo and the box allow them."""
+    """Return the mistake in the landmarks' position in photo and box; None without one."""
     if photo_size is not None:
         if np.ptp(landmarks, axis=0).max() > PHOTO_EXTENT * max(photo_size):
             return TOO_LARGE
@@ -285,7 +287,7 @@ def _wrong_place(
 
 
 def _fits_box(landmarks: Points, box: Points) -> bool:
-    """Tell whether landmarks may be those of the face in a box, which may be cut in any way."""
+    """Tell whether landmarks can belong to the face in a box; the box may be cut off."""
     sides = box[2:] - box[:2]
     least, most = (share * sides.min() for share in BOX_EXTENT)
     offset = np.abs(landmarks.mean(axis=0) - (box[:2] + box[2:]) / 2)

@@ -7,30 +7,40 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
+from PIL import Image
 
+from faceqan_toolkit.cores import one_thread
 from faceqan_toolkit.errors import (
+    FaceTooSmall,
     MissingDependency,
+    NoFace,
+    NoLandmarks,
     PhotoError,
     RunError,
+    SettingsError,
     TimedOut,
     Unalignable,
     Unscorable,
 )
+from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.paths import crop_path, printable
-from faceqan_toolkit.photos.decode import decode, decode_full
+from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.memory import ImageLike, as_source
 from faceqan_toolkit.photos.prefetch import prefetch
 from faceqan_toolkit.quality.hints import NO_FACE, find_hints
+from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
@@ -47,6 +57,7 @@ from faceqan_toolkit.types import (
 from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, reason_of
 
 if TYPE_CHECKING:
+    from faceqan_toolkit.cutting import Cutter
     from faceqan_toolkit.detection.base import Detector
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
     from faceqan_toolkit.quality.base import QualityEstimator
@@ -98,7 +109,10 @@ class Prepared:
 class Pipeline:
     """The stages of a task, loaded once, for any number of photos.
 
-    Several threads may prepare photos at once; one makes records of them.
+    Several threads may use one pipeline at once: they decode, detect and align side by side, and
+    score one after the other. No process is started, and nothing is written without
+    `crops_folder`. On a CPU it computes with one thread, so scores equal those of `run` to the
+    last bit.
 
     Args:
         settings: what to do.
@@ -124,6 +138,8 @@ class Pipeline:
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
         self._adding = threading.Lock()
+        self._scoring = threading.Lock()
+        self._scale: Scale | None = None
         self.scorer: QualityEstimator | None = None
         self._lengths_tell = True
         self.landmarks: LandmarksFile | None = None
@@ -131,16 +147,17 @@ class Pipeline:
         self._decode_at_least = 0
         template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
-            from faceqan_toolkit.models.zoo import load_embedder
+            from faceqan_toolkit.models.load import find_model
 
-            embedder = load_embedder(settings.model, settings.model_options)
+            embedder = find_model(settings.model.name, settings.model.options).load()
             template, self.crop_size = embedder.template, embedder.input_size
             if scoring:
-                from faceqan_toolkit.models.lengths import have_equal_lengths
+                from faceqan_toolkit.models.base import has_equal_lengths
                 from faceqan_toolkit.quality.registry import make_estimator
 
                 self.scorer = make_estimator(settings, embedder)
-                self._lengths_tell = not have_equal_lengths(embedder)
+                self._scale = builtin_scale(settings, embedder.sha256)
+                self._lengths_tell = not has_equal_lengths(embedder)
         if "alignment" in settings.stages:
             from faceqan_toolkit.alignment import Template
 
@@ -151,7 +168,7 @@ class Pipeline:
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection.base import make_detector
+                from faceqan_toolkit.detection.registry import make_detector
 
                 self.detector = make_detector(settings)
                 # plain sampling takes single pixels of the full photo, whatever a crop's size
@@ -170,6 +187,84 @@ class Pipeline:
         for records in self.source_records(find_photos(inputs)):
             yield from records
 
+    def assess(self, image: ImageLike, *, name: str = "image") -> list[Record]:
+        """Return the record of each face in an image, or one record with the reason.
+
+        Args:
+            image: a path, encoded bytes, a Pillow image, or a uint8 RGB array (H, W, 3); see
+                `ImageLike`.
+            name: `path` of the records of an image without a file.
+
+        Raises:
+            SettingsError: what is given is no image. A file that cannot be read is a record.
+        """
+        with one_thread:
+            (records,) = self.records([self.prepare(as_source(image, name))])
+        return records
+
+    def assess_many(
+        self, images: Iterable[ImageLike], *, progress: bool | Listener = False
+    ) -> Generator[list[Record]]:
+        """Yield the records of each image, in order, as `assess` returns them.
+
+        Faces are scored in blocks, which is faster on a GPU, and the next images are prepared
+        meanwhile.
+
+        Args:
+            images: any mixture of what `assess` takes. Images without a file are called
+                "image 0", "image 1", ...
+            progress: True shows a bar on standard error; a function gets `events`.
+
+        Raises:
+            SettingsError: what is given is no sequence of images.
+        """
+        if isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray):
+            raise SettingsError(
+                f"assess_many takes a list of images, not one {type(images).__name__}; "
+                "assess takes one"
+            )
+        tell = listener(progress)
+        sources = (as_source(image, f"image {index}") for index, image in enumerate(images))
+        counted = counting(tell, len(images), "image") if isinstance(images, Sized) else None
+        with counted or nullcontext(), one_thread:
+            for records in self.source_records(sources):
+                tell(Advanced(1, records))
+                yield records
+
+    def detect(self, image: ImageLike) -> list[Face]:
+        """Return all faces that the settings accept, largest first; none is an empty list.
+
+        Raises:
+            PhotoError: the image cannot be read.
+            SettingsError: what is given is no image, or the settings detect nothing.
+        """
+        if self.detector is None:
+            raise SettingsError(f"task {self.settings.task} detects no faces")
+        with one_thread:
+            try:
+                return self.detector.detect(self._decode(as_source(image)))
+            except (NoFace, FaceTooSmall, NoLandmarks):
+                return []
+
+    def align(self, image: ImageLike, face: Face | None = None) -> AlignedCrop:
+        """Return a face cut out as the recognition model wants it.
+
+        Args:
+            image: see `assess`.
+            face: of `detect`; None takes the one that the settings choose.
+
+        Raises:
+            PhotoError: the image cannot be read, has no such face, or the face cannot be aligned.
+            SettingsError: what is given is no image, or the settings align nothing.
+        """
+        if self.detector is None:
+            raise SettingsError(f"task {self.settings.task} aligns no faces")
+        with one_thread:
+            photo = self._decode(as_source(image))
+            face = face or self._choose(photo)[0][1]
+            check_landmarks(face, photo)
+            return self._cutter(photo).cut(face)
+
     def source_records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         """Yield each photo's records, in order, while the next ones are being prepared."""
         # closed at once, whatever happens: a process that ends with that thread at work aborts
@@ -185,12 +280,7 @@ class Pipeline:
         landmarks_id = self.landmarks.identify(source) if self.landmarks else ""
         state = None
         try:
-            with self._timed("decode"):
-                photo = decode(
-                    source,
-                    max_pixels=self.settings.max_pixels,
-                    at_least=self._decode_at_least,
-                )
+            photo = self._decode(source)
             state = photo.state
             cuts = tuple(self._cut(photo))
         except (PhotoError, MissingDependency) as error:
@@ -201,6 +291,12 @@ class Pipeline:
             failure = Crashed(f"{type(error).__name__}: {error}")
             return Prepared(source, state or _state(source), landmarks_id, failure=failure)
         return Prepared(source, state, landmarks_id, cuts, note=photo.note)
+
+    def _decode(self, source: PhotoSource) -> Photo:
+        with self._timed("decode"):
+            return decode(
+                source, max_pixels=self.settings.max_pixels, at_least=self._decode_at_least
+            )
 
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
@@ -224,67 +320,57 @@ class Pipeline:
 
     def _cut(self, photo: Photo) -> Iterator[Cut]:
         """Yield the photo's faces, cut out as far as the task goes."""
-        from faceqan_toolkit.detection.choice import select_faces
-
         if self.detector is None:
             yield self._as_crop(photo)
             return
-        with self._timed("detect"):
-            faces = self.detector.detect(photo)
-            chosen = select_faces(
-                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
-            )
-        full: Photo | None = None
-        for index, face in chosen:
+        cutter = self._cutter(photo) if "alignment" in self.settings.stages else None
+        for index, face in self._choose(photo):
             if photo.source.faces is not None and index not in photo.source.faces:
                 continue
-            if mistake := find_mistake(face.landmarks, face.box, photo.size):
-                yield Cut(index, face, failure=Unalignable(mistake.reason))
-                continue
-            if "alignment" not in self.settings.stages:
-                yield Cut(index, face)
-                continue
-            from faceqan_toolkit.alignment import align, detail_survives, is_aligned
-
             try:
-                cut_from = photo
-                # which one a face is cut from does not depend on the photo's other faces
-                if photo.reduction > 1 and not detail_survives(
-                    self.template.transform(face, photo.size), photo.reduction
-                ):
-                    with self._timed("decode"):
-                        cut_from = full = full or decode_full(photo)
-                with self._timed("align"):
-                    crop = align(
-                        cut_from.pixels,
-                        face,
-                        antialias=self.settings.antialias,
-                        template=self.template,
-                        reduction=cut_from.reduction,
-                        photo_size=cut_from.size,
-                    )
-                note = LIKE_A_CROP if is_aligned(face, photo.size) else ""
-                yield Cut(index, face, crop.pixels, note, self._measure_face(cut_from, crop))
+                check_landmarks(face, photo)
+                yield self._cut_face(index, face, cutter) if cutter else Cut(index, face)
             except PhotoError as error:
                 yield Cut(index, face, failure=error)
 
-    def _measure_face(self, photo: Photo, crop: AlignedCrop) -> Measures | None:
-        """Return the measures of a face, taken where ArcFace's template puts it."""
-        from faceqan_toolkit.alignment import ARCFACE, align
+    def _choose(self, photo: Photo) -> list[tuple[int, Face]]:
+        """Return the faces that the settings choose, with their indices by size.
 
-        if self.template != ARCFACE:
-            crop = align(
-                photo.pixels,
-                crop.face,
-                antialias=self.settings.antialias,
-                reduction=photo.reduction,
-                photo_size=photo.size,
+        Raises:
+            PhotoError: there is none.
+        """
+        from faceqan_toolkit.detection.choice import select_faces
+
+        assert self.detector is not None
+        with self._timed("detect"):
+            faces = self.detector.detect(photo)
+            return select_faces(
+                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
             )
-        return self._measure(crop.pixels, photo, crop)
+
+    def _cutter(self, photo: Photo) -> Cutter:
+        from faceqan_toolkit.cutting import Cutter
+
+        return Cutter(photo, self.template, antialias=self.settings.antialias, timed=self._timed)
+
+    def _cut_face(self, index: int, face: Face, cutter: Cutter) -> Cut:
+        from faceqan_toolkit.alignment import is_aligned
+
+        crop = cutter.cut(face)
+        note = LIKE_A_CROP if is_aligned(face, cutter.photo.size) else ""
+        measures = None
+        if self._measuring:
+            arcface = cutter.arcface(crop)
+            measures = self._measure(arcface.pixels, cutter.source(face), arcface)
+        return Cut(index, face, crop.pixels, note, measures)
+
+    @property
+    def _measuring(self) -> bool:
+        return self.settings.hints and "quality" in self.settings.stages
 
     def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
-        """Return what hints are made of, if they are wanted."""
-        if not self.settings.hints or "quality" not in self.settings.stages:
+        """Return the measures that hints are made of, if they are wanted."""
+        if not self._measuring:
             return None
         from faceqan_toolkit.quality.measures import measure
 
@@ -308,7 +394,7 @@ class Pipeline:
         crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
         scores: Iterator[Score | None] = iter([None] * len(crops))
         if self.scorer:
-            with self._timed("score"):
+            with self._scoring, self._timed("score"):
                 scores = iter(self.scorer.score(crops))
         for item in waiting:
             if item.failure:
@@ -327,6 +413,7 @@ class Pipeline:
             if math.isfinite(score.quality):
                 values = {
                     "quality": score.quality,
+                    "quality_100": self._scale.of(score.quality) if self._scale else None,
                     "quality_error": score.quality_error,
                     "similarity_mean": score.similarity_mean,
                     "similarity_std": score.similarity_std,
@@ -394,6 +481,12 @@ def _may_be_no_face(photo: Photo, face: Face) -> bool:
         return True
     row = asdict(measure(crop.pixels, photo, crop)) | {"confidence": face.confidence}
     return NO_FACE in find_hints(row)
+
+
+def check_landmarks(face: Face, photo: Photo) -> None:
+    """Raise Unalignable if a face's landmarks are not those of a face in this photo."""
+    if mistake := find_mistake(face.landmarks, face.box, photo.size):
+        raise Unalignable(mistake.reason)
 
 
 def _state(source: PhotoSource) -> FileState | None:

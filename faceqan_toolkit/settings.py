@@ -1,18 +1,18 @@
-"""What a run is asked to do, and which of it decides its scores."""
+"""Settings of a run, in five groups, and the identity that decides whether scores compare."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.methods import METHODS
+from faceqan_toolkit.fields import check, check_options, option, suggestion
+from faceqan_toolkit.registry import DETECTORS, METHODS, Part, Registry
 
 ALGORITHM_VERSION = 2
 """Raised whenever the same settings give a crop another score than before."""
@@ -30,45 +30,197 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 """The stages each task goes through; where a model scores, the template is the model's."""
 
 FACE_POLICIES = ("largest", "all", "central", "confident")
-DETECTORS: Mapping[str, Mapping[str, float]] = {
-    "mtcnn": {"min_confidence": 0.9, "max_side": 1600},
-    "yunet": {"min_confidence": 0.7, "max_side": 960},
-}
-"""What each detector takes where nothing else is asked for."""
 CLAMPS = ("published", "valid")
 EPS_MODES = ("absolute", "contrast")
 TEMPLATES = ("arcface", "box")
 CROP_SIZES = range(16, 1025)
-"""What the side of an aligned crop may measure, pixels."""
-ENGINES = ("local", "ray")
+"""Sides of an aligned crop, pixels."""
+ENGINES = ("local", "inline", "ray")
 BACKENDS = ("auto", "torch", "openvino", "compile")
 PRECISIONS = ("float32", "tf32")
 """Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
-"""Noisy copies each preset takes; "exact" is the paper's, "instant" predicts what it measures."""
+"""Noisy copies of each preset; "exact" is the paper's, "instant" predicts exact scores."""
+
+MOST = 1000
+"""Most steps and copies; the paper takes 5 and 10."""
+
+NOT_WITH_INSTANT = (
+    "eps", "eps_mode", "steps", "exponent", "seed", "clamp", "precision", "backend",
+)  # fmt: skip
+"""Settings that preset "instant" ignores, as it predicts scores made with their defaults."""
+
+G = TypeVar("G", bound="_Group")
+P = TypeVar("P", bound="_PartGroup")
 
 
-def _stage(stage: str, default: Any) -> Any:
-    """Return a field that matters to the scores of every run with that stage."""
-    return field(default=default, metadata={"stage": stage})
+class _Group:
+    """A group of settings; a frozen dataclass that checks itself."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def changed(self: G, **changes: Any) -> G:
+        """Return the group with other values and all defaults filled in.
+
+        A value that is the default of the old detector or preset becomes that of the new one.
+        """
+        unset = {
+            name: self.field_default(name)
+            for name, value in self.own_defaults().items()
+            if getattr(self, name) == value
+        }
+        group = replace(self, **{**unset, **changes})  # type: ignore[type-var]
+        missing = {
+            name: value
+            for name, value in group.own_defaults().items()
+            if getattr(group, name) == group.field_default(name)
+        }
+        return replace(group, **missing)  # type: ignore[type-var]
+
+    def own_defaults(self) -> dict[str, Any]:
+        """Return the defaults that other settings of the group decide."""
+        return {}
+
+    @classmethod
+    def field_default(cls, name: str) -> Any:
+        """Return the default of a setting as the class states it."""
+        return cls.__dataclass_fields__[name].default  # type: ignore[attr-defined]
 
 
-def is_model_name(model: str) -> bool:
-    """Tell a model's name from a path, which has a dot or a slash, and from module:factory."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", model) is not None
+class _PartGroup(_Group):
+    """A group with a detector or method, its options, and settings that only some of them use."""
+
+    options: Any
+    registry: ClassVar[Registry]
+    optional: ClassVar[tuple[str, ...]]
+
+    @property
+    def part(self) -> Part:
+        """The detector or method."""
+        return self.registry.find(getattr(self, self.registry.kind))
+
+    def changed(self: P, **changes: Any) -> P:
+        """Return the group as `_Group.changed` does; another part starts with its own options."""
+        kind = self.registry.kind
+        if changes.get(kind, getattr(self, kind)) != getattr(self, kind):
+            changes = {"options": None, **changes}
+        return super().changed(**changes)
+
+    def own_defaults(self) -> dict[str, Any]:
+        """Return the part's defaults, and its options' defaults."""
+        return {**self.part.defaults, "options": self.part.options()}
+
+    def option_values(self) -> dict[str, Any]:
+        """Return the part's own options that differ from their defaults."""
+        defaults = self.part.options()
+        given = {} if self.options is None else asdict(self.options)
+        return {name: v for name, v in given.items() if v != getattr(defaults, name)}
+
+    def check_part(self) -> None:
+        """Raise SettingsError for options of another part, or settings that it would ignore."""
+        part = self.part
+        if self.options is not None:
+            right = isinstance(self.options, part.options)
+            check(right, "options", repr(self.options), f"a {part.options.__name__} or None")
+            check_options(self.options)
+        for name in self.optional:
+            value, default = getattr(self, name), self.field_default(name)
+            same = value in (default, self.own_defaults().get(name, default))
+            expected = f"left out: {part.kind} {part.name} would ignore it"
+            check(name in part.uses or same, name, value, expected)
+
+
+@dataclass(frozen=True)
+class DetectionSettings(_PartGroup):
+    """Face detection: which faces of a photo are found and used.
+
+    `min_confidence`, `max_side` and `options` are None for the detector's defaults; `Settings`
+    fills them in.
+
+    Raises:
+        SettingsError: a value of a wrong type or range, or one that the detector ignores.
+    """
+
+    faces: str = option(
+        "largest", "Which detected faces to score.", choices=FACE_POLICIES, stage="detection"
+    )
+    detector: str = option(
+        "mtcnn", "Face detector; yunet is several times as fast, its landmarks are less exact.",
+        stage="detection",
+    )  # fmt: skip
+    min_face: int = option(
+        20, "Smallest face: shorter side of its box in the photo.",
+        at_least=1, metavar="PX", stage="detection",
+    )  # fmt: skip
+    min_confidence: float = option(
+        None, "Least confidence of a detection, 0 to 1.",
+        at_least=0, at_most=1, metavar="C", stage="detection",
+    )  # fmt: skip
+    max_side: int = option(
+        None, "Reduce photos to this longer side for detection; 0 for full size.",
+        at_least=0, metavar="PX", stage="detection",
+    )  # fmt: skip
+    rotate: bool = option(
+        False, "Also search the photo turned by 90, 180 and 270 degrees.", stage="detection"
+    )
+    one_based: bool = option(
+        False, "Use facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges.",
+        stage="detection",
+    )  # fmt: skip
+    landmarks: Path | None = option(  # noqa: RUF009
+        None, "Read faces from this file instead of detecting them: path, ten coordinates, "
+        "confidence.", metavar="CSV", stage="detection",
+    )  # fmt: skip
+    options: Any = None
+
+    registry = DETECTORS
+    optional = ("one_based",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_part()
+        expected = "at least 100 pixels, or 0 for the photo's own size"
+        check(self.max_side is None or not 0 < self.max_side < 100, "max_side", self.max_side,
+              expected)  # fmt: skip
+        if self.detector != self.field_default("detector"):
+            expected = "used without another detector"
+            check(self.landmarks is None, "landmarks", self.landmarks, expected)
+
+
+@dataclass(frozen=True)
+class AlignmentSettings(_Group):
+    """Aligned crops; `template` and `crop_size` are for the task "align", see `Template`.
+
+    Raises:
+        SettingsError: a value of a wrong type or range.
+    """
+
+    antialias: bool = option(
+        True, "Average pixels where a face is reduced more than twice.", stage="alignment"
+    )
+    template: str = option(
+        "arcface", "Cut by InsightFace's five landmarks, or by the face's box as FaceNet.",
+        choices=TEMPLATES, stage="template",
+    )  # fmt: skip
+    crop_size: int = option(
+        112, "Side of the crops.",
+        at_least=CROP_SIZES[0], at_most=CROP_SIZES[-1], metavar="PX", stage="template",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What the tensors of a weights file cannot tell; None leaves it to the family's default.
+    """Preprocessing and batch-norm epsilon of a weights file; None for the network's defaults.
 
     Attributes:
-        channels: order the network wants, "RGB" or "BGR".
-        mean, std: subtracted from and divided into pixels in 0..255.
-        eps: of every batch norm.
+        channels: colour order of the network's input, "RGB" or "BGR".
+        mean: subtracted from pixels in 0..255.
+        std: divisor of pixels after that.
+        eps: batch-norm epsilon.
 
     Raises:
-        SettingsError: a value that makes no sense.
+        SettingsError: a value of a wrong type or range.
     """
 
     channels: str | None = None
@@ -77,220 +229,319 @@ class ModelOptions:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self.channels in (None, "RGB", "BGR"), "channels", self.channels, "RGB or BGR")
-        if self.mean is not None:
-            _check(math.isfinite(self.mean), "pixel_mean", self.mean, "finite")
-        if self.std is not None:
-            _check(self.std > 0 and math.isfinite(self.std), "pixel_std", self.std, "above 0")
-        if self.eps is not None:
-            _check(0 < self.eps < 1, "norm_eps", self.eps, "between 0 and 1")
+        ModelSettings("", self.channels, self.mean, self.std, self.eps)
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The command line's names of those that are given."""
+        """Command-line names of the options that are not None."""
         names = {"channels": self.channels, "pixel-mean": self.mean, "pixel-std": self.std,
                  "norm-eps": self.eps}  # fmt: skip
         return tuple(name for name, value in names.items() if value is not None)
 
 
 @dataclass(frozen=True)
+class ModelSettings(_Group):
+    """Recognition model; the other settings are for weights files that nobody registered.
+
+    Raises:
+        SettingsError: a value of a wrong type or range.
+    """
+
+    name: str = option(
+        "sface", "Recognition model: a name (see `models list`), a weights file, or "
+        "package.module:factory.", metavar="MODEL", stage="quality",
+    )  # fmt: skip
+    channels: str | None = option(
+        None, "Colour order of the network's input.", choices=("RGB", "BGR"), stage="quality"
+    )
+    pixel_mean: float | None = option(
+        None, "Subtracted from pixels, 0..255.", metavar="M", stage="quality"
+    )
+    pixel_std: float | None = option(
+        None, "Divisor of pixels after that.", above=0, metavar="S", stage="quality"
+    )
+    norm_eps: float | None = option(
+        None, "Batch-norm epsilon of the checkpoint.",
+        above=0, below=1, metavar="E", stage="quality",
+    )  # fmt: skip
+
+    @property
+    def options(self) -> ModelOptions:
+        """The model's preprocessing and batch-norm epsilon."""
+        return ModelOptions(self.channels, self.pixel_mean, self.pixel_std, self.norm_eps)
+
+
+@dataclass(frozen=True)
+class QualitySettings(_PartGroup):
+    """Quality method, FaceQAN's settings, and the options of other methods.
+
+    `copies` is 0 for the preset's number and `options` None for the method's defaults; `Settings`
+    fills them in.
+
+    Raises:
+        SettingsError: a value of a wrong type or range, or one that the method or the preset
+            ignores.
+    """
+
+    method: str = option(
+        "faceqan", "Quality method; presets and attack options apply to faceqan only.",
+        stage="quality",
+    )  # fmt: skip
+    eps: float = option(
+        0.001, "Noise and step size; pixels are in 0..1.",
+        above=0, below=1, metavar="EPS", stage="quality",
+    )  # fmt: skip
+    eps_mode: str = option(
+        "absolute", "absolute is the paper's; contrast reduces eps for crops of low contrast, such "
+        "as dark ones. Scores of the two do not compare.", choices=EPS_MODES, stage="quality",
+    )  # fmt: skip
+    steps: int = option(
+        5, "Attack steps at which similarity is measured.",
+        at_least=1, at_most=MOST, metavar="L", stage="quality",
+    )  # fmt: skip
+    preset: str = option(
+        "exact", "exact: the paper's; fast: 2 copies, nearly the same ranking, 4 times as fast; "
+        "instant: predict the score from one forward pass.",
+        choices=tuple(PRESETS), stage="quality",
+    )  # fmt: skip
+    copies: int = option(
+        0, "Noisy copies of each crop; 0 for the preset's number.",
+        at_least=0, at_most=MOST, metavar="K", stage="quality",
+    )  # fmt: skip
+    exponent: float = option(5.0, "Exponent of the score.", above=0, metavar="P", stage="quality")
+    seed: int = option(
+        0, "Random seed of the noise.", at_least=0, below=2**63, metavar="N", stage="quality"
+    )
+    clamp: str = option(
+        "published", "Bounds of attacked pixels: the published code's [-1, 1], or valid [0, 1].",
+        choices=CLAMPS, stage="quality",
+    )  # fmt: skip
+    precision: str = option(
+        "float32", "tf32: coarser products, faster on NVIDIA GPUs, nearly the same ranking.",
+        choices=PRECISIONS, stage="quality",
+    )  # fmt: skip
+    backend: str = option(
+        "auto", "Library for the attack: torch, openvino (an extra, CPU only), or compile "
+        "(torch.compile). auto: openvino where it is faster, else torch.", choices=BACKENDS,
+    )  # fmt: skip
+    options: Any = None
+
+    registry = METHODS
+    optional = (*NOT_WITH_INSTANT, "preset", "copies")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_part()
+        if self.preset != "exact":
+            own = PRESETS[self.preset]
+            expected = f"{own} for preset {self.preset}"
+            check(self.copies in (0, own), "copies", self.copies, expected)
+        for name in NOT_WITH_INSTANT if self.preset == "instant" else ():
+            value, default = getattr(self, name), self.field_default(name)
+            expected = f"{default} for preset instant, which predicts the default scores"
+            check(value == default, name, value, expected)
+
+    def own_defaults(self) -> dict[str, Any]:
+        """Return the preset's number of copies and the method's defaults."""
+        return {**super().own_defaults(), "copies": PRESETS[self.preset]}
+
+
+@dataclass(frozen=True)
+class WorkSettings(_Group):
+    """How the work is done and what is kept; changes no score.
+
+    Raises:
+        SettingsError: a value of a wrong type or range.
+    """
+
+    max_pixels: int = option(
+        200_000_000, "Do not decode photos with more pixels.", at_least=1, metavar="N"
+    )
+    photo_timeout: float = option(
+        300.0, "Skip a photo if decoding and detection exceed this many seconds; 0 for no limit.",
+        at_least=0, metavar="SECONDS",
+    )  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda (all GPUs), cuda:N or mps.", metavar="DEVICE")
+    workers: int | None = option(
+        None, "Parallel processes, one a CPU core or GPU; auto: as many as pay off.",
+        at_least=1, metavar="auto|N",
+    )  # fmt: skip
+    engine: str = option(
+        "local", "local: processes of this machine; inline: the calling process; ray: a Ray "
+        "cluster (an extra), see docs/scale.md.",
+        choices=ENGINES,
+    )  # fmt: skip
+    ray_address: str | None = option(
+        None, "Ray cluster for --engine ray, as ray.init takes it; auto finds one.",
+        metavar="ADDRESS",
+    )  # fmt: skip
+    keep_crops: bool = option(True, "Keep the aligned crops in RUN/crops.")
+    hints: bool = option(
+        True, "Add hints about possible defects of each face; scores are unchanged."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        on_ray = self.ray_address is None or self.engine == "ray"
+        check(on_ray, "ray_address", self.ray_address, "used with --engine ray")
+
+
+_GROUPS: Mapping[str, type[_Group]] = {
+    "detection": DetectionSettings,
+    "alignment": AlignmentSettings,
+    "model": ModelSettings,
+    "quality": QualitySettings,
+    "work": WorkSettings,
+}
+_HOMES: Mapping[str, tuple[str, Field[Any]]] = {
+    "model" if (group, item.name) == ("model", "name") else item.name: (group, item)
+    for group, kind in _GROUPS.items()
+    for item in fields(kind)  # type: ignore[arg-type]
+    if item.metadata
+}
+"""Group and field of every setting, by its flat name."""
+
+
+@dataclass(frozen=True, init=False)
 class Settings:
-    """Everything that can be chosen for a run; the defaults are the tool's.
+    """Settings of a run; the defaults are the tool's.
+
+    They may be given in groups, `Settings(quality=QualitySettings(preset="fast"))`, or flat,
+    `Settings(preset="fast", detector="yunet")`; options of the detector and of the method flat as
+    well, `Settings(method="serfiq", passes=50)`. They are read in groups,
+    `settings.quality.preset`, or flat, `settings.preset`; only the model's name is
+    `settings.model.name`.
 
     Attributes:
         task: one of `TASKS`.
-        faces: which faces of a photo count, one of `FACE_POLICIES`; sizes are of the detector's
-            box.
-        detector: one of `DETECTORS`.
-        min_face: shortest side of a face's box, pixels of the photo.
-        min_confidence: of the detector, in [0, 1]; None means the detector's own.
-        max_side: photos are reduced to this longer side, pixels, before detection, and huge ones
-            searched in tiles besides; 0 searches photos as they are, None means the detector's own.
-        rotate: also look for faces in the photo turned by 90, 180 and 270 degrees, unless an
-            upright one is beyond doubt.
-        one_based: for "mtcnn", keep its coordinates as facenet-pytorch gives them: about one pixel
-            right of and below the face, as if the first pixel had number one, and stretched
-            where its windows cross the photo's edge.
-        landmarks: CSV file of faces to use in place of detection.
-        antialias: average the photo's pixels where a face is shrunk more than twice.
-        template, crop_size: of the crops that "align" writes, see `alignment.Template`.
-        model: recognition model: a name, a weights file, or "package.module:factory".
-        method: of quality, one of `methods.METHODS`; other methods than FaceQAN take few of the
-            settings below.
-        channels, pixel_mean, pixel_std, norm_eps: what the model's weights file does not tell,
-            see `ModelOptions`.
-        preset: one of `PRESETS`; "fast" and "instant" trade agreement for speed.
-        eps, eps_mode, steps, copies, exponent, seed, clamp, precision: of FaceQAN, see
-            `quality.faceqan.FaceQAN`. Given as 0, `copies` becomes the preset's number; others are
-            for "exact" alone. "instant" takes none of them.
-        engine: one of `ENGINES`: who runs the workers.
-        ray_address: of a Ray cluster, for engine "ray"; None means one made for this run on this
-            machine.
-        refine: share of the faces, in [0, 1], that "instant" is least certain of and that are
-            measured as "exact" does.
-        refine_at: a quality; uncertain then means on which side of it a face is, not its rank.
-        max_pixels: photos with more pixels are not decoded.
-        photo_timeout: seconds that decoding a photo and finding its faces may take; 0 sets no
-            limit. Worker processes keep it; `Pipeline` by itself does not.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        backend: one of `BACKENDS`, see `quality.faceqan.FaceQAN`.
-        workers: processes that work side by side, each on a core or a GPU; None means as many as
-            are worth it.
-        keep_crops: write the aligned crops to the run folder.
-        hints: measure what may be wrong with each face and say it in words, beside the score, which
-            does not change.
+        detection, alignment, model, quality, work: the groups, all defaults filled in.
 
     Raises:
-        SettingsError: a value that makes no sense; the message says which and why.
+        SettingsError: an unknown setting, or a value of a wrong type or range; the message says
+            what is expected.
     """
 
-    task: str = "align-and-score"
-    faces: str = _stage("detection", "largest")
-    detector: str = _stage("detection", "mtcnn")
-    min_face: int = _stage("detection", 20)
-    min_confidence: float = _stage("detection", None)
-    max_side: int = _stage("detection", None)
-    rotate: bool = _stage("detection", False)
-    one_based: bool = _stage("detection", False)
-    landmarks: Path | None = field(default=None, metadata={"stage": "detection"})
-    antialias: bool = _stage("alignment", True)
-    template: str = _stage("template", "arcface")
-    crop_size: int = _stage("template", 112)
-    model: str = _stage("quality", "sface")
-    channels: str | None = _stage("quality", None)
-    pixel_mean: float | None = _stage("quality", None)
-    pixel_std: float | None = _stage("quality", None)
-    norm_eps: float | None = _stage("quality", None)
-    method: str = _stage("quality", "faceqan")
-    eps: float = _stage("quality", 0.001)
-    eps_mode: str = _stage("quality", "absolute")
-    steps: int = _stage("quality", 5)
-    preset: str = _stage("quality", "exact")
-    copies: int = _stage("quality", 0)
-    exponent: float = _stage("quality", 5.0)
-    seed: int = _stage("quality", 0)
-    clamp: str = _stage("quality", "published")
-    precision: str = _stage("quality", "float32")
-    max_pixels: int = 200_000_000
-    photo_timeout: float = 300.0
-    device: str = "auto"
-    backend: str = "auto"
-    workers: int | None = None
-    engine: str = "local"
-    ray_address: str | None = None
-    refine: float = 0.0
-    refine_at: float | None = None
-    keep_crops: bool = True
-    hints: bool = True
+    task: str
+    detection: DetectionSettings
+    alignment: AlignmentSettings
+    model: ModelSettings
+    quality: QualitySettings
+    work: WorkSettings
 
-    def __post_init__(self) -> None:
-        _check_choice("task", self.task, TASKS)
-        self._check_method()
-        self._check_preset()
-        self._check_detection()
-        check_crops(self.template, self.crop_size)
-        _ = self.model_options
-        self._check_work()
-        check_attack(
-            self.eps,
-            self.steps,
-            self.copies,
-            self.exponent,
-            self.seed,
-            self.clamp,
-            self.eps_mode,
-            self.backend,
-            self.precision,
-        )
+    def __init__(
+        self,
+        task: str = "align-and-score",
+        *,
+        detection: DetectionSettings | None = None,
+        alignment: AlignmentSettings | None = None,
+        model: ModelSettings | str | Path | None = None,
+        quality: QualitySettings | None = None,
+        work: WorkSettings | None = None,
+        **flat: Any,
+    ) -> None:
+        check(task in tuple(TASKS), "task", task, f"one of {', '.join(TASKS)}")
+        if isinstance(model, (str, Path)):
+            model, flat["model"] = None, str(model)
+        if isinstance(flat.get("landmarks"), str):
+            flat["landmarks"] = Path(flat["landmarks"])
+        given = {
+            "detection": detection, "alignment": alignment, "model": model, "quality": quality,
+            "work": work,
+        }  # fmt: skip
+        changes: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
+        for name in [name for name in flat if name in _HOMES]:
+            group, item = _HOMES[name]
+            changes[group][item.name] = flat.pop(name)
+        groups = {}
+        for group, kind in _GROUPS.items():
+            value: Any = kind() if given[group] is None else given[group]
+            check(isinstance(value, kind), group, repr(value), f"{kind.__name__}(...)")
+            groups[group] = value.changed(**changes[group])
+        vars(self).update(task=task, **_with_options(groups, flat))
 
-    def _check_method(self) -> None:
-        """Refuse a method nobody knows, and settings it would ignore."""
-        _check_choice("method", self.method, METHODS)
-        for name in METHODS["faceqan"]:
-            value, own = getattr(self, name), type(self).__dataclass_fields__[name].default
-            # a run tells the number that 0 became
-            same = value == own or (name == "copies" and value == PRESETS["exact"])
-            if name not in METHODS[self.method] and not same:
-                expected = f"left out: method {self.method} would ignore it"
-                _check(False, name, value, expected)
+    if TYPE_CHECKING:  # settings that are read flat in this package
+        faces: str
+        max_side: int
+        landmarks: Path | None
+        antialias: bool
+        template: str
+        crop_size: int
+        method: str
+        preset: str
+        eps: float
+        precision: str
+        max_pixels: int
+        photo_timeout: float
+        device: str
+        workers: int | None
+        engine: str
+        ray_address: str | None
+        keep_crops: bool
+        hints: bool
+    else:
 
-    def _check_preset(self) -> None:
-        """Take the preset's number of copies; refuse what it would ignore."""
-        _check_choice("preset", self.preset, PRESETS)
-        own = PRESETS[self.preset]
-        if self.preset != "exact":
-            expected = f"{own} for preset {self.preset}"
-            _check(self.copies in (0, own), "copies", self.copies, expected)
-        object.__setattr__(self, "copies", self.copies or own)
-        self._check_instant()
+        def __getattr__(self, name: str) -> Any:
+            """Return a setting by its flat name."""
+            if name not in _HOMES:
+                raise AttributeError(f"there is no setting {name}{suggestion(name, _HOMES)}")
+            group, item = _HOMES[name]
+            return getattr(getattr(self, group), item.name)
 
-    def _check_instant(self) -> None:
-        """Refuse what "instant" would ignore, and what only "instant" understands."""
-        if self.preset == "instant":
-            for name in ("eps", "eps_mode", "steps", "exponent", "seed", "clamp", "precision"):
-                own = type(self).__dataclass_fields__[name].default
-                expected = f"{own} for preset instant, which predicts the default scores"
-                _check(getattr(self, name) == own, name, getattr(self, name), expected)
-            if not self.refine:
-                expected = "auto for preset instant without --refine: there is no attack"
-                _check(self.backend == "auto", "backend", self.backend, expected)
-        else:
-            _check(not self.refine, "refine", self.refine, "left out without preset instant")
-        _check(0 <= self.refine <= 1, "refine", self.refine, "a share in [0, 1]")
-        if self.refine_at is not None:
-            _check(math.isfinite(self.refine_at), "refine_at", self.refine_at, "finite")
-            _check(self.refine > 0, "refine_at", self.refine_at, "used with --refine")
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Settings:
+        """Return the settings that `as_dict` wrote, of this version or of 0.1.
 
-    def _check_detection(self) -> None:
-        """Take what the detector takes where nothing is asked for; refuse what it would ignore."""
-        _check_choice("detector", self.detector, DETECTORS)
-        for name, value in DETECTORS[self.detector].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        if self.detector != "mtcnn":
-            _check(not self.one_based, "one_based", True, "left out: it is MTCNN's alone")
-            expected = "used without another detector"
-            _check(self.landmarks is None, "landmarks", self.landmarks, expected)
-        _check_choice("faces", self.faces, FACE_POLICIES)
-        _check(self.min_face >= 1, "min_face", self.min_face, "at least 1 pixel")
-        _check(0 <= self.min_confidence <= 1, "min_confidence", self.min_confidence, "in [0, 1]")
-        expected = "at least 100 pixels, or 0 for the photo's own size"
-        _check(self.max_side == 0 or self.max_side >= 100, "max_side", self.max_side, expected)
+        Args:
+            content: settings by flat name; names that this version does not know are ignored.
 
-    def _check_work(self) -> None:
-        """Refuse what says nothing of how the work is done."""
-        _check(self.workers is None or self.workers >= 1, "workers", self.workers, "at least 1")
-        _check_choice("engine", self.engine, ENGINES)
-        on_ray = self.ray_address is None or self.engine == "ray"
-        _check(on_ray, "ray_address", self.ray_address, "used with --engine ray")
-        _check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
-        expected = "0 or more seconds; 0 sets no limit"
-        _check(0 <= self.photo_timeout < math.inf, "photo_timeout", self.photo_timeout, expected)
+        Raises:
+            SettingsError: a value that this version does not know, or a missing part.
+        """
+        parts = [
+            registry.find(content.get(registry.kind, _HOMES[registry.kind][1].default))
+            for registry in (DETECTORS, METHODS)
+        ]
+        known = {"task", *_HOMES}.union(*(part.fields for part in parts))
+        return cls(**{name: value for name, value in content.items() if name in known})
 
-    @property
-    def model_options(self) -> ModelOptions:
-        """What is said of the model besides its weights."""
-        return ModelOptions(self.channels, self.pixel_mean, self.pixel_std, self.norm_eps)
+    def replace(self, **changes: Any) -> Settings:
+        """Return the settings with some values changed, given as to `Settings`.
+
+        A value that is the default of the old detector, method or preset becomes that of the new
+        one.
+        """
+        groups = {group: getattr(self, group) for group in _GROUPS}
+        if isinstance(changes.get("model"), str):
+            groups["model"] = replace(self.model, name=changes.pop("model"))
+        return Settings(**{"task": self.task, **groups, **changes})
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages its task goes through."""
+        """The stages of its task."""
         return TASKS[self.task]
 
     def identity(self, weights_sha256: str) -> dict[str, Any]:
-        """Return all that can change a record of such a run, and nothing else."""
+        """Return everything that can change a record of such a run, and nothing else.
+
+        Options of detectors and methods are in it if they differ from their defaults.
+
+        Args:
+            weights_sha256: checksum of the recognition model (`FoundModel.weights`), "" without.
+        """
         identity: dict[str, Any] = {"algorithm": ALGORITHM_VERSION, "task": self.task}
         if "detection" in self.stages:
-            identity["detection"] = DETECTION_VERSION
-        for item in fields(self):
+            identity |= {"detection": DETECTION_VERSION, **self.detection.option_values()}
+        values = self.as_dict()
+        for name, (_, item) in _HOMES.items():
             if item.metadata.get("stage") in self.stages:
-                identity[item.name] = getattr(self, item.name)
+                identity[name] = values[name]
         if "quality" in self.stages:
-            # a file goes by its content, whatever it is called
-            identity["model"] = self.model if is_model_name(self.model) else "not by name"
+            identity |= self.quality.option_values()
+            # a file is identified by its content, whatever its name
+            identity["model"] = values["model"] if is_model_name(values["model"]) else "not by name"
             identity["weights_sha256"] = weights_sha256
         if "landmarks" in identity:
-            # which landmarks a photo had is kept with its record, so the file may grow
+            # each record has its photo's landmarks_id, so the file may grow
             identity["landmarks"] = "detector" if self.landmarks is None else "file"
         return identity
 
@@ -299,11 +550,71 @@ class Settings:
         return fingerprint_of(self.identity(weights_sha256))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every setting, as JSON can hold it."""
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(self).items()
-        }
+        """Return every setting by its flat name, as JSON values, as `run.json` holds them.
+
+        Options of the detector and the method follow if they differ from their defaults.
+        """
+        values = {"task": self.task}
+        for name, (group, item) in _HOMES.items():
+            value = getattr(getattr(self, group), item.name)
+            values[name] = str(value) if isinstance(value, Path) else value
+        return values | self.detection.option_values() | self.quality.option_values()
+
+
+def setting_field(name: str) -> Field[Any]:
+    """Return the field of a setting by its flat name: type, default, help and range."""
+    return _HOMES[name][1]
+
+
+def setting_owner(name: str) -> type[Any]:
+    """Return the class of the group of a setting."""
+    return _GROUPS[_HOMES[name][0]]
+
+
+def setting_names(*stages: str) -> tuple[str, ...]:
+    """Return the flat names of all settings, or of those that matter to some stages."""
+    return tuple(
+        name
+        for name, (_, item) in _HOMES.items()
+        if not stages or item.metadata.get("stage") in stages
+    )
+
+
+def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the groups with further options of the detector and the method.
+
+    Raises:
+        SettingsError: an unknown option, or one that both have.
+    """
+    parts = {group: groups[group].part for group in ("detection", "quality")}
+    values: dict[str, dict[str, Any]] = {group: {} for group in parts}
+    for name, value in flat.items():
+        owners = [group for group, part in parts.items() if name in part.fields]
+        if not owners:
+            known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
+            others = [
+                f" ({part.kind} {part.name} has such an option)"
+                for part in (*DETECTORS.imported, *METHODS.imported)
+                if name in part.fields
+            ]
+            hint = others[0] if others else suggestion(name, known)
+            raise SettingsError(f"there is no setting {name}{hint}")
+        if len(owners) > 1:
+            raise SettingsError(
+                f"detector {parts['detection'].name} and method {parts['quality'].name} both have "
+                f"an option {name}; they cannot be used together"
+            )
+        values[owners[0]][name] = value
+    for group, changes in values.items():
+        if changes:
+            options = parts[group].make_options({**asdict(groups[group].options), **changes})
+            groups[group] = replace(groups[group], options=options)
+    return groups
+
+
+def is_model_name(model: str) -> bool:
+    """Tell a model's name from a path, which has a dot or a slash, and from module:factory."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", model) is not None
 
 
 def fingerprint_of(identity: Mapping[str, Any]) -> str:
@@ -327,9 +638,6 @@ PUBLISHED: Mapping[str, Any] = {
 }
 """The choices of the published code, and plain MTCNN and bilinear warping before it."""
 
-MOST = 1000
-"""Steps and copies; the paper takes 5 and 10."""
-
 
 def check_attack(
     eps: float,
@@ -343,15 +651,11 @@ def check_attack(
     precision: str,
 ) -> None:
     """Raise SettingsError if an option of FaceQAN is out of its range."""
-    _check(0 < eps < 1, "eps", eps, "between 0 and 1, as pixel values are in [0, 1]")
-    _check(1 <= steps <= MOST, "steps", steps, f"1 to {MOST}")
-    _check(1 <= copies <= MOST, "copies", copies, f"1 to {MOST}")
-    _check(exponent > 0 and math.isfinite(exponent), "exponent", exponent, "above 0 and finite")
-    _check(0 <= seed < 2**63, "seed", seed, "0 or a positive integer below 2**63")
-    _check_choice("clamp", clamp, CLAMPS)
-    _check_choice("eps_mode", eps_mode, EPS_MODES)
-    _check_choice("precision", precision, PRECISIONS)
-    _check_choice("backend", backend, BACKENDS)
+    QualitySettings(
+        eps=eps, steps=steps, copies=copies, exponent=exponent, seed=seed, clamp=clamp,
+        eps_mode=eps_mode, backend=backend, precision=precision,
+    )  # fmt: skip
+    check(copies > 0, "copies", copies, f"1 to {MOST}")
 
 
 def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
@@ -362,19 +666,10 @@ def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
         size: side of the crop, pixels.
         size_name: what a message calls it.
     """
-    _check_choice("template", template, TEMPLATES)
+    AlignmentSettings(template=template)
     expected = f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels"
-    _check(size in CROP_SIZES, size_name, size, expected)
-
-
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    _check(value in choices, name, value, f"one of {', '.join(choices)}")
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise SettingsError(f"{name.replace('_', '-')} is {value}; it must be {expected}")
+    check(size in CROP_SIZES, size_name, size, expected)
 
 
 AS_TRAINED = ModelOptions()
-"""Nothing said: the file's own, or the family's."""
+"""No options: the file's own preprocessing, or the family's."""

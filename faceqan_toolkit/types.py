@@ -200,6 +200,8 @@ class Record:
     status: str
     reason: str = ""
     quality: float | None = None
+    # follows from quality, and is not stored
+    quality_100: int | None = field(default=None, compare=False, metadata={"derived": True})
     quality_error: float | None = None
     similarity_mean: float | None = None
     similarity_std: float | None = None
@@ -248,8 +250,8 @@ class Record:
     attempt: int = 0
     node: str = field(default="", compare=False)  # who computed it changes no result
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return its columns in order."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return its columns in order, as plain values: what one row of a data frame takes."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
 
 

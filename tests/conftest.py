@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +21,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from click.testing import CliRunner
 
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.engines.base import Engine
+from faceqan_toolkit.photos.stores import LocalFile
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
 
 if TYPE_CHECKING:
@@ -97,19 +102,55 @@ def cases() -> list[dict[str, Any]]:
     return found
 
 
+def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=HANG, check=False,
+        **options,
+    )  # fmt: skip
+
+
+def run_here(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process; an error that nobody expected is raised.
+
+    Photos are processed by the engine "inline", unless `--workers` asks for several processes.
+    """
+    from faceqan_toolkit.cli import cli
+    from faceqan_toolkit.engines import choice
+
+    def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
+        here = settings.engine == "local" and settings.workers in (None, 1)
+        return real(
+            replace(settings, engine="inline") if here else settings, photos, weights_sha256
+        )
+
+    real = choice.make_engine
+    given = list(map(str, arguments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "make_engine", make_engine)
+        patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
+        patch.chdir(cwd)
+        done = CliRunner().invoke(
+            cli, given, env={"COLUMNS": "200", **(env or {})}, prog_name="faceqan-toolkit",
+            catch_exceptions=False, **options,
+        )  # fmt: skip
+    return subprocess.CompletedProcess(given, done.exit_code, done.stdout, done.stderr)
+
+
 @pytest.fixture
 def command_line(tmp_path: Path) -> CommandLine:
-    """The real command line in a process of its own, in an empty folder."""
+    """The command line in this process, in an empty folder; see `run_here`."""
+    return partial(run_here, cwd=tmp_path)
 
-    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "faceqan_toolkit", *map(str, arguments)]
-        environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=options.pop("cwd", tmp_path),
-            env=environment, timeout=HANG, check=False, **options,
-        )  # fmt: skip
 
-    return run
+@pytest.fixture
+def real_command_line(tmp_path: Path) -> CommandLine:
+    """The command line in processes of its own, in an empty folder."""
+    return partial(run_process, cwd=tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from faceqan_toolkit.models.zoo import find_model
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 
@@ -19,7 +19,9 @@ def write_run(
 ) -> RunInfo:
     """Return a run of these records; a photo's records stand together."""
     settings = settings or Settings()
-    with Run(folder, settings, weights or find_model("sface").weights(settings.preset)) as run:
+    with RunWriter(
+        folder, settings, weights or find_model("sface").weights(settings.preset)
+    ) as run:
         for _, of_photo in groupby(records, key=lambda record: record.path):
             run.append(list(of_photo))
         run.write_info({})

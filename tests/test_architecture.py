@@ -19,16 +19,18 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 
 ROOMS = [
     {"paths", "text_files", "wording", "cells", "choices", "rounding", "differences", "errors"},
-    {"types", "geometry", "methods"},
+    {"types", "events", "geometry", "fields", "registry"},
     {"files", "settings", "weights", "device", "cores", "workers", "allocator", "process_wide"},
     {"photos"},
     {"alignment", "models"},
-    {"detection", "quality"},
+    {"cutting", "detection", "quality"},
     {"runs"},
     {"results"},
     {"report", "pipeline"},
-    {"engines", "explain", "evaluation"},
-    {"diagnosis"},
+    {"engines"},
+    {"job"},
+    {"explain", "evaluation"},
+    {"api", "diagnosis"},
     {"cli"},
 ]
 """Folders and files of the package; each may import from its own set and from those above it."""

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from faceqan_toolkit import diagnosis, weights
-from faceqan_toolkit.detection import facenet_weights
+from faceqan_toolkit.detection import mtcnn_networks
 from faceqan_toolkit.diagnosis import Finding, advice_for
 from tests.conftest import HANG
 from tests.test_docs_commands import ROOT, tomllib
@@ -179,7 +179,7 @@ def test_full_and_unwritable_folders(monkeypatch, tmp_path: Path) -> None:
     assert broken(diagnosis.check_folders()) == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 4 * 10**8))
     found = broken(diagnosis.check_folders())
-    assert len(found) == 4
+    assert len(found) == 3
     assert all("0.4 GB free" in text for text in found)
     assert all(advice.startswith("make room: less than 1 GB is left") for advice in found.values())
 
@@ -229,11 +229,11 @@ def test_mtcnns_weights(content: bytes | str | None, monkeypatch, tmp_path: Path
     elif isinstance(content, bytes):
         file.write_bytes(content)
     spec = namedtuple("Spec", "submodule_search_locations")([str(tmp_path)])
-    monkeypatch.setattr(facenet_weights, "find_spec", lambda name: spec)
+    monkeypatch.setattr(mtcnn_networks, "find_spec", lambda name: spec)
     ((text, _),) = broken(diagnosis.check_weights()).items()
     assert text.startswith("detector mtcnn: MTCNN's weights")
     assert ("are damaged or of another release" in text) == (content is not None)
-    assert facenet_weights.INSTALL_AGAIN in text
+    assert mtcnn_networks.INSTALL_AGAIN in text
 
 
 def test_a_check_that_fails_itself_stops_no_other(monkeypatch) -> None:

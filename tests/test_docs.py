@@ -9,9 +9,11 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
+from faceqan_toolkit.fields import expected, kind_of
 from faceqan_toolkit.geometry import MISTAKES
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import builtin_scale
+from faceqan_toolkit.registry import DETECTORS, METHODS
 from faceqan_toolkit.results.ranking import SCORED_COLUMNS
 from faceqan_toolkit.runs.folder import HEALABLE
 from faceqan_toolkit.settings import Settings
@@ -57,6 +59,26 @@ def test_every_option_and_default_is_on_its_page() -> None:
                 long = next(opt for opt in parameter.opts if opt.startswith("--"))
                 known[long] = shown_default(parameter)
     assert documented == known
+
+
+def test_every_option_of_a_method_is_on_its_page() -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    row = r"^\| `(\w+)` \| `(\w+)` \| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$"
+    assert re.findall(row, page, re.M) == [
+        (part.name, name, str(item.default), expected(item, kind_of(part.options, name)),
+         item.metadata["help"][0].lower() + item.metadata["help"][1:].rstrip("."))
+        for part in METHODS.values()
+        for name, item in part.fields.items()
+    ]  # fmt: skip
+    assert set(METHODS) <= set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+
+
+def test_every_detector_is_on_its_page() -> None:
+    page = (ROOT / "docs/detection.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| ([\d.]+) \| (\d+) \|$", page, re.M)
+    assert {name: (float(least), int(side)) for name, least, side in rows} == {
+        part.name: tuple(part.defaults.values()) for part in DETECTORS.values()
+    }
 
 
 def test_every_command_has_help_and_is_in_the_readme() -> None:
@@ -118,28 +140,27 @@ EXAMPLES = [
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch) -> None:
-    """Where examples are typed: a checkout that has a run of two faces."""
+    """Make a checkout, in which examples are typed."""
     for name in ("samples", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
-    faces = [face(tmp_path / "photos", f"{quality}.jpg", quality) for quality in (0.4, 0.7)]
-    write_run(tmp_path / "run", faces)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("checkout")
-def test_the_example_of_reading_a_run(capsys) -> None:
-    (example,) = [case.values[0] for case in EXAMPLES if "read_run(" in case.values[0]]
-    exec(compile(example, "an example", "exec"), {})
-    assert capsys.readouterr().out == "1 0.7.jpg 0.7\n2 0.4.jpg 0.4\n"
+    for registry in (DETECTORS, METHODS):  # examples add to them
+        monkeypatch.setattr(registry, "_parts", {part.name: part for part in registry.imported})
 
 
 @pytest.mark.usefixtures("checkout")
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_run(example: str, capsys) -> None:
+def test_examples_run(example: str, tmp_path: Path, capsys) -> None:
+    if "open_run(" in example:
+        faces = [face(tmp_path / "photos", f"ann/{quality}.jpg", quality) for quality in (0.4, 0.7)]
+        write_run(tmp_path / "run", faces)
     exec(compile(example, "an example", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert "None" not in lines[0]
+    if "open_run(" in example:
+        assert lines == ["1 ann/0.7.jpg 0.7", "2 ann/0.4.jpg 0.4"]
+        assert (tmp_path / "kept/ann/0.7.jpg").exists()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,8 @@ def test_every_option_is_documented(command: str, page: str) -> None:
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^|]*\| ([^|]+?) \|", page, re.M))
     known = {}
     for parameter in commands()[command].params:
-        if isinstance(parameter, click.Option):
+        # those of every command are in options.md
+        if isinstance(parameter, click.Option) and parameter.expose_value:
             long = next(opt for opt in parameter.opts if opt.startswith("--"))
             has_default = parameter.is_flag or parameter.show_default
             known[long] = shown_default(parameter) if has_default else "none"

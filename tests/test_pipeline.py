@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
+from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, cutting
 from faceqan_toolkit.errors import RunError, SettingsError
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
 from faceqan_toolkit.wording import LIKE_A_CROP
 from tests.conftest import DATA, SAMPLES, read_rgb
@@ -241,12 +241,12 @@ class TestReducedJPEGs:
         # a landmarks file looks at no picture, so it has the photo decoded in full
         _, (in_full,) = self.crops(folder, "photo.jpg", landmarks=table)
         assert not np.array_equal(crop, in_full)
-        one, other = EmbeddingNorm(device="cpu").embed([crop, in_full])
+        one, other = load_model("sface").embed([crop, in_full], device="cpu")
         assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
     def test_small_faces_are_cut_from_the_full_photo(self, folder: Path, monkeypatch) -> None:
         _, (large, small) = self.crops(folder, "photo.jpg")
-        monkeypatch.setattr(alignment, "detail_survives", lambda *_: False)
+        monkeypatch.setattr(cutting, "detail_survives", lambda *_: False)
         _, (large_in_full, small_in_full) = self.crops(folder, "photo.jpg")
         assert np.array_equal(small, small_in_full)
         assert not np.array_equal(large, large_in_full)
@@ -287,7 +287,7 @@ def test_landmarks_from_a_file_replace_detection(tmp_path: Path) -> None:
     numbers = ",".join(repr(getattr(found, column)) for column in LANDMARK_COLUMNS)
     table = tmp_path / "retinaface.csv"
     table.write_text(f"hopper.jpg,{numbers},0.97\n")
-    records = by_path(Pipeline(dataclasses.replace(settings, landmarks=table)).run([SAMPLES]))
+    records = by_path(Pipeline(settings.replace(landmarks=table)).run([SAMPLES]))
     (row,) = records["hopper.jpg"]
     assert row.quality == found.quality
     assert row.confidence == 0.97

@@ -29,7 +29,7 @@ from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.report.pictures import Pictures
 from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import SCHEMA, Ledger, as_table
 from faceqan_toolkit.runs.run_json import parse_run_json
 from faceqan_toolkit.settings import Settings
@@ -188,7 +188,7 @@ class TestLinks:
         place.symlink_to(outside)
         before = tree(tmp_path)
         with pytest.raises(RunError, match="is a link"):
-            Run(run.folder, Settings(), "0123456789abcdef" * 4)
+            RunWriter(run.folder, Settings(), "0123456789abcdef" * 4)
         assert tree(tmp_path) == before
 
     def test_crops_are_not_written_through_links(self, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ class TestCode:
         change(read_run(run), lambda content: content["settings"].update(model=name))
         done = run_cli("explain", "run", "-o", "why")
         assert done.exit_code == 1
-        assert "wants to run the code" in done.output
+        assert "was made with the code" in done.output
 
 
 def rows(run: RunInfo):

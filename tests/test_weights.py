@@ -9,9 +9,9 @@ import pytest
 from faceqan_toolkit import weights
 from faceqan_toolkit.detection import yunet
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
-from faceqan_toolkit.models import zoo
+from faceqan_toolkit.models import load
 
-LOADERS = [("sface.safetensors", lambda: zoo.load_embedder("sface")), ("yunet.onnx", yunet.YuNet)]
+LOADERS = [("sface.safetensors", lambda: load.load_model("sface")), ("yunet.onnx", yunet.YuNet)]
 
 
 @pytest.mark.parametrize(("file_name", "load"), LOADERS, ids=[name for name, _ in LOADERS])

@@ -8,31 +8,24 @@ from importlib import import_module
 import click
 
 from faceqan_toolkit import __version__
+from faceqan_toolkit.cli.command import Group
+from faceqan_toolkit.cli.exit_codes import INTERRUPTED, MEANINGS
+from faceqan_toolkit.cli.exit_codes import SOME_FAILED as SOME_FAILED
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.errors import FaceQANError, SettingsError
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.wording import reason_of
 
-SOME_FAILED = 3
-"""Exit code: done, but some photos, faces or files have no result."""
-
-COMMANDS = {
-    "align-and-score": "align_and_score",
-    "detect": "detect",
-    "align": "align",
-    "score": "score",
-    "rank": "rank",
-    "filter": "filter",
-    "calibrate": "calibrate",
-    "report": "report",
-    "merge": "merge",
-    "models": "models",
-    "explain": "explain",
-    "evaluate": "evaluate",
-    "doctor": "doctor",
-    "completion": "completion",
+SECTIONS = {
+    "Score photos": ["align-and-score", "detect", "align", "score"],
+    "Use a run": ["rank", "filter", "report", "merge", "calibrate"],
+    "Understand scores": ["explain", "evaluate"],
+    "Set up": ["models", "doctor", "completion"],
 }
+"""Commands by section of the program's help."""
 
-
+COMMANDS = {name: name.replace("-", "_") for names in SECTIONS.values() for name in names}
+"""Modules in this package by command."""
 GUIDE = """\
 Raw photos in, ranked face-quality report out.
 
@@ -53,12 +46,16 @@ All commands: faceqan-toolkit --help; options: faceqan-toolkit COMMAND --help
 """What people see who type the program's name alone."""
 
 
-class Commands(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+class Commands(Group):
+    """All commands; the module of one is imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names, in the order of a photo's way through them."""
+        """Return the commands' names."""
         return list(COMMANDS)
+
+    def sections(self, ctx: click.Context) -> dict[str, list[str]]:
+        """Return names of commands by their section in the help."""
+        return SECTIONS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None if there is none by that name."""
@@ -69,7 +66,19 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; errors become one line and an exit code."""
+        """Run the command; errors become one line, or one event, and an exit code."""
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            tell = Reporter()
+            if not tell.as_json:
+                raise
+            tell.emit("error", text=error.format_message(), exit_code=error.exit_code)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except SettingsError as error:
@@ -85,18 +94,14 @@ class Commands(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(_shown(where + reason_of(error))) from error
-        except KeyboardInterrupt:
-            ctx.exit(130)
 
 
 @click.command(
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=(
-        "Exit codes: 0 all scored, 1 fatal error, 2 wrong usage, 3 done but some photos or faces "
-        "have no score, 130 interrupted."
-    ),
+    epilog="\b\nExit codes:\n"
+    + "\n".join(f"  {code:<5}{meaning}" for code, meaning in MEANINGS.items()),
 )
 @click.version_option(__version__, prog_name="faceqan-toolkit")
 @click.pass_context
@@ -106,7 +111,12 @@ def cli(context: click.Context) -> None:
     MTCNN finds the faces, five landmarks align them to 112x112 crops, FaceQAN scores how well a
     recognition model can use them.
 
-    Start with:  faceqan-toolkit align-and-score PHOTOS -o RUN
+    \b
+    Start with:
+      faceqan-toolkit align-and-score photos/ -o run
+
+    Options may also be set by environment variables, such as FACEQAN_PRESET=fast, and by a TOML
+    file (--config).
     """
     if context.invoked_subcommand is None:
         click.echo(GUIDE, nl=False)

@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.exit_codes import fail_on_option
 
 
-@click.command("align-and-score")
+@click.command("align-and-score", cls=Command, example="align-and-score photos/ -o run")
 @options.photos_argument
 @options.run_options
+@fail_on_option
 @options.crops_option
 @options.report_option
 @options.calibration_option
@@ -28,6 +31,6 @@ def command(photos: tuple[str, ...], **chosen: Any) -> None:
 
     The same command again goes on where it stopped and takes in new photos.
     """
-    from faceqan_toolkit.cli.job import run_job
+    from faceqan_toolkit.cli.run_job import run_job
 
     run_job("align-and-score", photos, **chosen)

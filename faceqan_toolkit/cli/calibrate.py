@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=Command, example="calibrate run --target-fnmr 0.01")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -90,18 +91,24 @@ def command(
     and `align-and-score` take the file with --calibration, for the same model and settings alone.
     Exit code 1: not enough data for a --target-fnmr.
     """
-    from faceqan_toolkit.cli import calibrate_job
+    from faceqan_toolkit.api import open_run
+    from faceqan_toolkit.cli.reporter import Reporter
+    from faceqan_toolkit.cli.show import print_calibration
 
-    targets = [("fnmr", value) for value in target_fnmr]
-    targets += [("discard", value) for value in target_discard]
-    calibrate_job.calibrate(
-        run,
-        output or run / "calibration.json",
-        targets,
+    target = output or run / "calibration.json"
+    calibration = open_run(run).calibrate(
+        target,
+        target_fnmr=target_fnmr,
+        target_discard=target_discard,
         fmr=fmr,
         pairs=pairs,
         identity=identity,
         embeddings=embeddings,
         seed=seed,
-        access=calibrate_job.Access(device, model, fetch),
+        device=device,
+        model=model,
+        fetch=fetch,
+        progress=Reporter(),
     )
+    print_calibration(calibration)
+    click.echo(target)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from faceqan_toolkit.cli.command import Command
 
-@click.command("completion")
+
+@click.command("completion", cls=Command, example="completion bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print a script that lets SHELL complete commands and options with the Tab key.

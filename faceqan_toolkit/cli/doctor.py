@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from faceqan_toolkit.cli.command import Command
 
-@click.command("doctor")
+
+@click.command("doctor", cls=Command, example="doctor")
 def command() -> None:
     """Tell what this machine can run, what is wrong with it and what to do.
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
 from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets, dataset_names
 from faceqan_toolkit.evaluation.options import (
@@ -19,6 +20,7 @@ from faceqan_toolkit.evaluation.options import (
     TEMPLATE_QUALITIES,
     EvaluationOptions,
 )
+from faceqan_toolkit.settings import ModelSettings, QualitySettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -98,7 +100,7 @@ model_options = stack(
         help="Recognition model whose errors are counted.",
     ),
     click.option(
-        "--quality-model", metavar="MODEL", default=options.DEFAULTS["model"], show_default=True,
+        "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
         help="Recognition model that the quality is measured with.",
     ),
     click.option(
@@ -107,7 +109,7 @@ model_options = stack(
     ),
     options.method_options,
     click.option(
-        "--noise-seed", type=int, default=options.DEFAULTS["seed"], show_default=True,
+        "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
         help="Of the attack's noise.",
     ),
     options.attack_options,
@@ -144,10 +146,21 @@ pickle_option = click.option(
     help="Score every photo and write the published evaluation script's pickle.",
 )  # fmt: skip
 
+EXAMPLES = {
+    "lfw": "evaluate lfw LFW -o out",
+    "xqlfw": "evaluate xqlfw XQLFW -o out",
+    "cfp-fp": "evaluate cfp-fp CFP -o out",
+    "bin": "evaluate bin lfw.bin -o out",
+    "ijbc": "evaluate ijbc IJBC -o out",
+    "pairs": "evaluate pairs photos --pairs pairs.csv -o out",
+    "folders": "evaluate folders people -o out",
+}
+"""Arguments that show how each protocol is used."""
+
 COMMON = (input_options, curve_options, model_options)
 
 
-@click.group("evaluate")
+@click.group("evaluate", cls=Group)
 def command() -> None:
     """Do quality scores predict recognition errors? Error-versus-discard curves.
 
@@ -158,7 +171,7 @@ def command() -> None:
 
 def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
     """Return a decorator that makes the command of a protocol."""
-    return stack(command.command(name), root_argument, *COMMON, *extra)
+    return stack(command.command(name, example=EXAMPLES[name]), root_argument, *COMMON, *extra)
 
 
 def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:
@@ -235,7 +248,7 @@ def folders(root: Path, **chosen: Any) -> None:
     _run("folders", root, chosen)
 
 
-@command.command("validate")
+@command.command("validate", example="evaluate validate lfw LFW")
 @click.argument("protocol", type=click.Choice(dataset_names()))
 @root_argument
 @pairs_option
@@ -251,7 +264,7 @@ def validate(
         raise click.exceptions.Exit(1)
 
 
-@command.command("agree")
+@command.command("agree", example="evaluate agree run other.csv")
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
 @click.option(
@@ -273,7 +286,7 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
     evaluate_tools.agree(first, second, output, top, as_json=as_json)
 
 
-@command.command("grid")
+@command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
 @click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True,

@@ -1,364 +1,37 @@
-"""What `evaluate` does: make or take a run, embed its crops, compare, write, tell."""
+"""`evaluate` on a data set: options to inputs, the evaluation, its result, the exit code."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
-from filelock import FileLock, Timeout
 
-from faceqan_toolkit.cli import SOME_FAILED, options
-from faceqan_toolkit.cli.evaluate_inputs import (
-    Recogniser,
-    is_weights_file,
-    named,
-    named_scores,
-    refuse,
-    scores_of,
-    tell,
-)
-from faceqan_toolkit.cli.job import make_run
-from faceqan_toolkit.cli.options import is_given
-from faceqan_toolkit.cli.progress import Progress
+from faceqan_toolkit.cli.exit_codes import SOME_FAILED
+from faceqan_toolkit.cli.options import is_given, make_settings
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
-from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
+from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
-from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
-from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
-from faceqan_toolkit.evaluation.datasets.registry import find_dataset, read_dataset
-from faceqan_toolkit.evaluation.datasets.validation import validate
-from faceqan_toolkit.evaluation.embeddings import (
-    EmbeddingCache,
-    EmbeddingSource,
-    Vectors,
-    read_embeddings,
-    stored_source,
+from faceqan_toolkit.evaluation.evaluate import (
+    MODEL_OPTIONS,
+    Inputs,
+    evaluate_opened,
+    has_aligned_photos,
+    is_complete,
+    is_weights_file,
+    open_dataset,
 )
-from faceqan_toolkit.evaluation.evaluator import compared_vectors, evaluate_dataset
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.path_matching import told_paths
-from faceqan_toolkit.evaluation.result import Method
-from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
-from faceqan_toolkit.evaluation.run_faces import (
-    RunFaces,
-    baselines,
-    crop_files,
-    face_policy,
-    is_constant,
-    model_note,
-    other_faces,
-    own_method,
-    read_run_faces,
-)
-from faceqan_toolkit.evaluation.score_files import write_published_pickle
-from faceqan_toolkit.models.zoo import find_model
-from faceqan_toolkit.results.identities import IdentityRule
-from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings
-from faceqan_toolkit.wording import counted, reason_of
+from faceqan_toolkit.settings import ModelOptions, Settings, setting_names
 
-SETTINGS = {item.name for item in fields(Settings)}
+SETTINGS = {*setting_names(), "detector_option", "method_option"}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
-RESULTS = "scores"
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
-ALIGNED_FOLDER = "xqlfw_aligned_112"
-
-
-@dataclass
-class Job:
-    """One evaluation that is being made."""
-
-    name: str
-    root: Path
-    chosen: Mapping[str, Any]
-    options: EvaluationOptions
-    dataset: Dataset
-    output: Path
-    files: dict[str, Path] = field(default_factory=dict)
-    matched: dict[str, str] = field(default_factory=dict)
-
-    def run(self) -> bool:
-        """Do all of it; return whether every comparison could be made."""
-        chosen = self.chosen
-        recogniser = self._recogniser()
-        faces = None if chosen["scores_only"] else self._faces()
-        methods: dict[str, Method] = {}
-        if faces is not None:
-            counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
-            click.echo(f"Photos of the data set: {counts}", err=True)
-            methods |= own_method(faces, recogniser.sha256)
-        # first, for lists of scores take more memory to read than to keep; embeddings stay
-        self._add_scores(methods, recogniser)
-        weights = self.dataset.confidences if chosen.get("detector_weights") else None
-        for name, method in methods.items():
-            if is_constant(method.quality):
-                click.echo(
-                    f"Warning: {name} gives all faces the same quality; its curve is meaningless",
-                    err=True,
-                )
-        # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
-        vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
-        if faces is not None:
-            simple, left_out = baselines(faces, methods, recogniser.sha256)
-            methods |= simple
-            for line in left_out:
-                click.echo(line, err=True)
-        click.echo("Comparing", err=True)
-        evaluation = evaluate_dataset(
-            self.dataset,
-            vectors,
-            methods,
-            name=chosen["name"] or self._name(),
-            recogniser=recogniser.name + (" + flip" if chosen["flip"] else ""),
-            options=self.options,
-        )
-        if weights is not None:
-            click.echo("Templates: photos weighted by the detector's confidence", err=True)
-        made = made_by(sys.argv[1:], self.files)
-        made |= self.matched
-        if self.dataset.people:
-            made["people"] = self.dataset.people
-        made["recognition model sha256"] = recogniser.sha256 or "unknown"
-        made["detector weights in templates"] = "no" if weights is None else "yes"
-        if faces is not None:
-            made |= self._made_by_run(faces)
-        if find_spec("matplotlib") is None:
-            click.echo("No figures: pip install 'faceqan-toolkit[evaluate]'", err=True)
-        written = write_evaluation([evaluation], self.output, made, figures=chosen["formats"])
-        print_evaluation(evaluation, written)
-        failed = evaluation.excluded + evaluation.non_mated_missing
-        return not failed and not any(one.missing for one in evaluation.methods)
-
-    def _name(self) -> str:
-        own = find_dataset(self.name).own
-        return self.root.absolute().name if own else self.dataset.name
-
-    def _recogniser(self) -> Recogniser:
-        chosen = self.chosen
-        if chosen["embeddings"]:
-            refuse(("recogniser", "flip"), "--embeddings brings the model's work")
-            name, file = named(chosen["embeddings"])
-            self.files["embeddings"] = file
-            source = stored_source(file)
-            if source:
-                return Recogniser(name or source.model, source.sha256, file)
-            name = name or file.stem
-            return Recogniser(name, self._sha256_of(name), file)
-        if chosen["scores_only"]:
-            raise SettingsError("--scores-only needs --embeddings")
-        model = chosen["recogniser"] or chosen["quality_model"]
-        given = ModelOptions(*(chosen[name] for name in _MODEL_OPTIONS))
-        if chosen["recogniser"] is None and chosen["run"] is not None:
-            settings = read_run(chosen["run"]).content["settings"]
-            model = settings["model"]
-            given = ModelOptions(*(settings.get(name) for name in _MODEL_OPTIONS))
-        found = find_model(model, given if is_weights_file(model) else ModelOptions())
-        if found.entry is not None and found.entry.notice and chosen["recogniser"]:
-            click.echo(f"Note: {found.entry.notice}", err=True)
-        return Recogniser(found.name, found.sha256, None, found)
-
-    def _sha256_of(self, name: str) -> str:
-        """Return the weights' checksum if a name is the quality model's, else ""."""
-        if self.chosen["run"] is not None:
-            model = read_run(self.chosen["run"]).content.get("model") or {}
-            return str(model["sha256"]) if model.get("name") == name else ""
-        return find_model(name).sha256 if name == self.chosen["quality_model"] else ""
-
-    def _settings(self) -> Settings:
-        """Return what the run is made with."""
-        chosen = dict(self.chosen)
-        aligned = chosen.get("aligned")
-        if find_dataset(self.name).aligned:
-            aligned = True
-        elif aligned is None and "aligned" in chosen:
-            aligned = ALIGNED_FOLDER in (self.dataset.photos, self.dataset.root.name)
-            if aligned:
-                click.echo(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected", err=True)
-        if aligned:
-            refuse(_DETECTION, "aligned photos need no detection")
-        given = {name: value for name, value in chosen.items() if name in SETTINGS}
-        model = chosen["quality_model"]
-        if (
-            not is_weights_file(model)
-            and chosen["recogniser"]
-            and is_weights_file(chosen["recogniser"])
-        ):
-            given |= dict.fromkeys(_MODEL_OPTIONS)
-        if self.dataset.landmarks is not None:
-            self.output.mkdir(parents=True, exist_ok=True)
-            landmarks = self.output / "landmarks.csv"
-            write_landmarks(self.dataset, landmarks)
-            # whoever made the lists chose the faces
-            given |= {"landmarks": landmarks, "min_face": 1, "min_confidence": 0.0}
-        return options.make_settings(
-            "score" if aligned else "align-and-score",
-            like_published=chosen["like_published"],
-            **{**given, "model": model, "seed": chosen["noise_seed"]},
-        )
-
-    def _faces(self) -> RunFaces:
-        """Return the data set's faces, from a run that is there or is made now."""
-        folder: Path | None = self.chosen["run"]
-        pickle = self.chosen.get("legacy_pickle")
-        everything = self.dataset.all_photos() if pickle else []
-        if folder is None:
-            settings = self._settings()
-            folder = self.output / RESULTS
-            self._refuse_other_default(settings, folder)
-            wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
-            retry = self.chosen["retry_failed"]
-            make_run(settings, wanted.values(), folder, ["csv"], retry_failed=retry)
-        else:
-            taken = SETTINGS - {"device"}
-            recogniser = self.chosen["recogniser"]
-            if recogniser and is_weights_file(recogniser):
-                taken -= set(_MODEL_OPTIONS)
-            refuse((*taken, *SCORING), "--run has its scores")
-            self._warn_of_other_faces(read_run(folder))
-        paths = [source.path for source in everything]
-        found = read_run_faces(folder, (*self.dataset.paths, *paths))
-        if pickle:
-            values = found.match(paths)[0].values["quality"].tolist()
-            write_published_pickle(pickle, self.root, dict(zip(paths, values, strict=True)))
-            click.echo(f"Written: {pickle}", err=True)
-        faces, match = found.match(self.dataset.paths)
-        if self.chosen["run"] is not None:
-            more = [f"{found.others:,} more are not in the data set"] if found.others else []
-            tell(str(folder), match.lines() + more)
-            if not sum(match.rules.values()):
-                raise ScoresError(f"{folder} has none of the data set's photos")
-        return faces
-
-    def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
-        """Refuse to go on with an evaluation whose faces an earlier default chose.
-
-        Raises:
-            RunError: the folder was made with other faces, and nobody chose these.
-        """
-        if "faces" not in self.chosen or is_given("faces") or not (folder / "run.json").exists():
-            return
-        run = read_run(folder)
-        if run.content["identity"].get("detection") != DETECTION_VERSION:
-            return  # no choice of faces lets this version go on with it
-        before = face_policy(run)
-        if settings.task != "score" and before not in (None, settings.faces):
-            raise RunError(
-                f"{folder} was made with --faces {before}, and {self.name} takes --faces "
-                f"{settings.faces} unless told otherwise: give --faces {before} to go on with it, "
-                "or another -o"
-            )
-
-    def _warn_of_other_faces(self, run: RunInfo) -> None:
-        policy = self.chosen.get("faces", self.dataset.faces)
-        if warning := other_faces(run, self.dataset, policy):
-            click.echo(warning, err=True)
-
-    def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
-        """Return the samples' embeddings, (N, D), NaN for none."""
-        if recogniser.embeddings is not None:
-            table = read_embeddings(recogniser.embeddings)
-            vectors, match = table.match(self.dataset.paths)
-            lines = match.lines()
-            lines += told_paths(
-                ("several times in it with equal values", table.duplicates),
-                ("left out, with different values", table.conflicting),
-            )
-            self.matched["embeddings"] = lines[0]
-            tell(f"{recogniser.name}, {recogniser.embeddings}", lines)
-            if not sum(match.rules.values()):
-                raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
-            return vectors
-        assert faces is not None
-        faces = self._cut_for(recogniser, faces)
-        store = EmbeddingCache(
-            self.output / "embeddings.parquet",
-            EmbeddingSource(recogniser.name, recogniser.sha256, self.chosen["flip"]),
-            self.dataset.paths,
-            crop_files(self.dataset, faces),
-        )
-        if not store.pending:
-            return store.vectors
-        number = len(store.pending)
-        click.echo(f"Embedding {counted(number, 'crop')}", err=True)
-        with Progress(number, "crop") as progress:
-
-            def load() -> Any:
-                from faceqan_toolkit.quality.norm import EmbeddingNorm
-
-                assert recogniser.found is not None
-                made = EmbeddingNorm(recogniser.found.load(), device=self.chosen["device"])
-                progress.loaded()
-                return made
-
-            try:
-                return store.complete(load, lambda done: progress.advance([], done))
-            except KeyboardInterrupt:
-                click.echo("\nInterrupted; the same command goes on from there.", err=True)
-                raise
-
-    def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
-        """Return faces whose crops are cut as the recogniser wants them, made if need be."""
-        template, size = recogniser.cut_as
-        if faces.run.task == "score":
-            has = faces.run.content["model"]["template"]
-            if has != template:
-                raise SettingsError(
-                    f"{recogniser.name} wants faces cut another way ({template}) than these "
-                    f"aligned photos ({has})"
-                )
-            return faces
-        if faces.cut_as is None or faces.cut_as == recogniser.cut_as:
-            return faces
-        if self.chosen["run"] is not None:
-            has = "{} {}".format(*faces.cut_as)
-            raise SettingsError(
-                f"{self.chosen['run']} has crops cut as {has}, {recogniser.name} wants "
-                f"{template} {size}; leave --run out"
-            )
-        click.echo(f"Cutting faces anew: {recogniser.name} wants {template} {size}", err=True)
-        settings = replace(self._settings(), task="align", template=template, crop_size=size)
-        folder = self.output / "crops"
-        retry = self.chosen["retry_failed"]
-        make_run(settings, self.dataset.sources(), folder, ["csv"], retry_failed=retry)
-        return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
-
-    def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
-        """Add the methods whose scores were made elsewhere."""
-        for given in self.chosen["scores"]:
-            table, file = scores_of(given)
-            values, match = table.match(self.dataset.paths)
-            lines = match.lines() + table.remarks()
-            tell(f"{table.name}, {file}", lines)
-            if np.isnan(values).all():
-                raise ScoresError(f"{file} has a score for none of the data set's photos")
-            if table.name in methods:
-                raise SettingsError(f"two methods are called {table.name}; use --scores NAME=FILE")
-            run = read_run(file) if file.is_dir() else None
-            if run:
-                self._warn_of_other_faces(run)
-            note = model_note(run, recogniser.sha256) if run else ""
-            methods[table.name] = Method(values, note=note)
-            self.files[f"scores of {table.name}"] = file
-            self.matched[f"scores of {table.name}"] = lines[0]
-
-    def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
-        content = faces.run.content
-        model = content.get("model") or {}
-        counts = ", ".join(f"{count} {status}" for status, count in faces.counts().items())
-        return {
-            "quality model": str(model.get("name", "")),
-            "quality model sha256": str(model.get("sha256", "")),
-            "run fingerprint": str(content.get("fingerprint", "")),
-            "faces": face_policy(faces.run) or "given",
-            "photos": counts,
-        }
+DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 
 
 def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
@@ -367,81 +40,85 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
     Raises:
         FaceQANError: whatever stops it; scores and embeddings made until then are kept.
     """
+    _refuse_ignored(chosen)
+    options = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
+    reporter = Reporter()
+    dataset = open_dataset(
+        name, root, pairs=chosen.get("pairs"), non_mated=_non_mated(chosen.get("non_mated")),
+        seed=chosen["seed"] if name == "folders" else None, identity=chosen.get("identity"),
+        tell=reporter,
+    )  # fmt: skip
+    inputs = Inputs(
+        settings=_settings(name, dataset, chosen, reporter),
+        chosen_faces="faces" not in chosen or is_given("faces"),
+        model=chosen["recogniser"],
+        model_options=ModelOptions(*(chosen[name] for name in MODEL_OPTIONS)),
+        flip=chosen["flip"],
+        run=chosen["run"],
+        scores=chosen["scores"],
+        embeddings=chosen["embeddings"],
+        scores_only=chosen["scores_only"],
+        name=chosen["name"],
+        detector_weights=chosen.get("detector_weights", False),
+        published_pickle=chosen.get("legacy_pickle"),
+        retry_failed=chosen["retry_failed"],
+        figures=chosen["formats"],
+        command=sys.argv[1:],
+    )
+    files = {"pairs": chosen["pairs"]} if chosen.get("pairs") else {}
+    try:
+        evaluation, written = evaluate_opened(
+            name, root, dataset, chosen["output"], inputs, options, files=files, tell=reporter
+        )
+    except KeyboardInterrupt:
+        reporter.message("\nInterrupted; the same command goes on from there.")
+        raise
+    print_evaluation(evaluation, written)
+    if not is_complete(evaluation):
+        reporter.exit(
+            SOME_FAILED,
+            "some comparisons lack a face, an embedding or a score; "
+            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
+        )
+
+
+def _refuse_ignored(chosen: Mapping[str, Any]) -> None:
+    """Refuse options that other options make useless."""
     if chosen["scores_only"]:
-        if not chosen["scores"]:
-            raise SettingsError("--scores-only needs --scores")
         taken = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
         refuse(taken, "--scores-only opens no photo")
-    # what it refuses must not be found after hours of work
-    wanted = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
-    given = [named_scores(scores)[1] for scores in chosen["scores"]]
-    given += [named(embeddings)[1] for embeddings in filter(None, [chosen["embeddings"]])]
-    for file in given:
-        if not file.exists():
-            raise ScoresError(f"{file}: No such file or directory")
-    dataset = read_dataset(
-        name, root.absolute(), pairs=chosen.get("pairs"),
-        non_mated=_non_mated(chosen.get("non_mated")),
-        seed=chosen["seed"] if name == "folders" else None,
-        identity=IdentityRule.parse(chosen["identity"]) if name == "folders" else None,
-    )  # fmt: skip
-    if dataset.people:
-        click.echo(dataset.people, err=True)
-    report = validate(dataset)
-    report.require_usable()
-    for line in report.remarks():
-        click.echo(line, err=True)
-    click.echo(
-        f"{dataset.name}: {report.counts['samples']:,} photos, {report.counts['mated']:,} mated "
-        f"and {report.counts['non_mated']:,} non-mated comparisons",
-        err=True,
+    if chosen["embeddings"]:
+        refuse(("recogniser", "flip"), "--embeddings brings the model's work")
+    if chosen["run"] is not None:
+        taken = tuple(SETTINGS - {"device"})
+        if chosen["recogniser"] and is_weights_file(chosen["recogniser"]):
+            taken = tuple(set(taken) - set(MODEL_OPTIONS))
+        refuse((*taken, *SCORING), "--run has its scores")
+
+
+def _settings(
+    name: str, dataset: Dataset, chosen: Mapping[str, Any], reporter: Reporter
+) -> Settings:
+    """Return the settings of the run that is made."""
+    aligned = has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
+    if aligned:
+        refuse(DETECTION, "aligned photos need no detection")
+    given = {name: value for name, value in chosen.items() if name in SETTINGS}
+    model, recogniser = chosen["quality_model"], chosen["recogniser"]
+    if not is_weights_file(model) and recogniser and is_weights_file(recogniser):
+        given |= dict.fromkeys(MODEL_OPTIONS)
+    return make_settings(
+        "score" if aligned else "align-and-score",
+        like_published=chosen["like_published"],
+        **{**given, "model": model, "seed": chosen["noise_seed"]},
     )
-    output = chosen["output"]
-    with _locked(output):
-        if not chosen["scores_only"]:
-            dataset = unpack(dataset, output.absolute() / "photos")
-        made = Job(name, root, chosen, wanted, dataset, output)
-        if chosen.get("pairs"):
-            made.files["pairs"] = chosen["pairs"]
-        complete = made.run()
-    if not complete:
-        click.echo(
-            "Exit code 3: some comparisons lack a face, an embedding or a score; "
-            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
-            err=True,
-        )
-        raise click.exceptions.Exit(SOME_FAILED)
 
 
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Keep other evaluations out of a folder, which is made if it is not there.
-
-    Raises:
-        RunError: it cannot be used, or another process does.
-    """
-    lock = FileLock(output / ".lock")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"another process is writing to {output}; wait for it, or take another -o"
-        ) from None
-    except OSError as error:
-        raise RunError(f"cannot use {output}: {reason_of(error)}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-_MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")
-_DETECTION = tuple(
-    item.name
-    for item in fields(Settings)
-    if item.metadata.get("stage") in ("detection", "alignment")
-)
+def refuse(names: Sequence[str], why: str) -> None:
+    """Raise SettingsError if one of some options was given."""
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names and is_given(parameter.name):
+            raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
 
 
 def _non_mated(given: str | None) -> int | Literal["all"] | None:

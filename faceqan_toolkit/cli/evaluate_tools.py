@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.cli.evaluate_inputs import scores_of, tell
 from faceqan_toolkit.cli.show_evaluation import print_agreement
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate as validate_dataset
+from faceqan_toolkit.evaluation.evaluate import scores_of
 from faceqan_toolkit.evaluation.figures import figure_format, grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.result_files import read_panels
 from faceqan_toolkit.files import absolute
@@ -42,7 +42,7 @@ def agree(first: str, second: str, output: Path | None, movers: int, *, as_json:
     tables = [scores_of(given) for given in (first, second)]
     for table, file in tables:
         if remarks := table.remarks():
-            tell(f"{table.name}, {file}", remarks)
+            click.echo(f"{table.name}, {file}: {'; '.join(remarks)}", err=True)
     if tables[0][0].name == tables[1][0].name:
         tables = [
             (replace(table, name=f"{absolute(file).parent.name}/{table.name}"), file)

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli import config, exit_codes, options
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.photos.archives import ArchiveOptions
 
 ENDS = 12
@@ -18,7 +19,7 @@ OF_RUNS = ("photos", "output", "worst", "best", "device", "model", "fetch")
 """Parameters that go with a run folder; of its settings only the model may be said again."""
 
 
-@click.command("explain")
+@click.command("explain", cls=Command, example="explain photo.jpg -o why")
 @options.photos_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
@@ -66,7 +67,7 @@ def command(
 def _refuse_settings() -> None:
     """Refuse what a run has decided already."""
     for name in click.get_current_context().params:
-        if options.is_given(name) and name not in OF_RUNS:
+        if config.is_typed(name) and name not in OF_RUNS:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} cannot be given with a run folder, which has its own "
                 "settings"
@@ -81,7 +82,7 @@ def _explain_run(
     fetch: bool,
     chosen: dict[str, Any],
 ) -> None:
-    from faceqan_toolkit.cli import SOME_FAILED
+    from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.explain.explanation import write_contact_sheet
     from faceqan_toolkit.runs.folder import read_run
 
@@ -97,19 +98,19 @@ def _explain_run(
     click.echo(target)
     if lost:
         faces = f"{lost} face is" if lost == 1 else f"{lost} faces are"
-        click.echo(f"{faces} not shown: crop and photo are gone or changed", err=True)
-        raise click.exceptions.Exit(SOME_FAILED)
+        Reporter().exit(
+            exit_codes.SOME_FAILED, f"{faces} not shown: crop and photo are gone or changed"
+        )
 
 
 def _explain_photos(
     photos: tuple[str, ...], archives: ArchiveOptions, output: Path, settings: Any
 ) -> None:
-    from faceqan_toolkit.cli import SOME_FAILED
-    from faceqan_toolkit.cli.job import NO_PHOTOS
+    from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.explain.explanation import Explainer, write_explanation
-    from faceqan_toolkit.photos.find import find_photos
+    from faceqan_toolkit.photos.find import NO_PHOTOS, find_photos
 
-    explainer = Explainer(settings)
+    explainer, tell = Explainer(settings), Reporter()
     found = failed = 0
     for source in find_photos(photos, options=archives):
         found += 1
@@ -119,9 +120,8 @@ def _explain_photos(
             if explanation.failed:
                 failed += 1
                 record = explanation.record
-                click.echo(f"{record.path}: {record.status}: {record.reason}", err=True)
+                tell.warn(f"{record.path}: {record.status}: {record.reason}")
     if not found:
-        click.echo(NO_PHOTOS, err=True)
+        tell.exit(exit_codes.NO_PHOTOS, NO_PHOTOS)
     if failed:
-        click.echo(f"Exit code 3: {failed} without a score; their JSON files say why.", err=True)
-        raise click.exceptions.Exit(SOME_FAILED)
+        tell.exit(exit_codes.SOME_FAILED, f"{failed} without a score; their JSON files say why.")

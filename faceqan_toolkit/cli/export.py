@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_replaceable
 
@@ -86,7 +87,7 @@ class Exports:
             self._check(self.output, file_format)
             rows = export(self.output)
             click.echo(self.output)
-        click.echo(f"{rows:,} of {total:,} rows", err=True)
+        Reporter().message(f"{rows:,} of {total:,} rows")
 
     def _check(self, output: Path, file_format: str) -> None:
         in_run = (output.parent / "run.json").exists() and output.stem in WHOLE_RESULTS

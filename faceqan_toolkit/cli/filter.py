@@ -9,14 +9,15 @@ import click
 
 from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Command
+from faceqan_toolkit.cli.config import is_typed
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("filter")
+@click.command("filter", cls=Command, example="filter run --keep-top 80% --mode copy --to kept")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--to",
-    "folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Where kept files and the manifest go; made if it is not there.",
@@ -60,7 +61,6 @@ from faceqan_toolkit.errors import SettingsError
 @click.option("--min-quality", type=float, metavar="Q", help="Keep from this quality on.")
 @click.option(
     "--calibration",
-    "calibration_path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Keep from a quality threshold on that `calibrate` wrote to this file.",
@@ -113,7 +113,6 @@ from faceqan_toolkit.errors import SettingsError
 )
 @click.option(
     "--manifest",
-    "manifest_path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="CSV file of all decisions.",
@@ -138,15 +137,96 @@ def command(run: Path | None, undo: Path | None, dry_run: bool, **chosen: Any) -
     Nothing is ever replaced. The same command again goes on after an interruption. Exit code 3:
     some files could not be placed; the manifest says which and why.
     """
-    from faceqan_toolkit.cli import filter_job
+    from faceqan_toolkit.cli.reporter import Reporter
+    from faceqan_toolkit.cli.show_filter import print_entry, print_nothing, show
+    from faceqan_toolkit.results.selection import undo as put_back
 
     if undo is not None:
         _only_dry_run_with_undo(run)
-        filter_job.undo(undo, dry=dry_run)
+        outcomes = put_back(undo, dry=dry_run, tell=Reporter())
+        tell = print_entry if dry_run else print_nothing
+        show(outcomes, tell, what="moves in the manifest", dry=dry_run)
         return
     if run is None:
         raise click.UsageError("give the RUN to filter, or --undo MANIFEST")
-    filter_job.run_filter(run, dry=dry_run, **chosen)
+    _filter(run, dry=dry_run, **chosen)
+
+
+def _filter(
+    folder: Path,
+    *,
+    dry: bool,
+    fetch: bool,
+    to: Path | None,
+    mode: str,
+    what: str,
+    sink: str,
+    shard_size: int | None,
+    keep_top: str | None,
+    drop_status: tuple[str, ...],
+    manifest: Path | None,
+    null: bool,
+    calibration: Path | None,
+    target_fnmr: float | None,
+    target_discard: float | None,
+    min_quality: float | None,
+    identity: str | None,
+    **conditions: Any,
+) -> None:
+    """Carry out what the conditions decide and exit with 0, or 3 if some files stayed."""
+    from faceqan_toolkit.api import open_run
+    from faceqan_toolkit.cli.reporter import Reporter
+    from faceqan_toolkit.cli.show_filter import print_entry, print_nothing, print_paths, show
+    from faceqan_toolkit.results.filtering import Rules
+    from faceqan_toolkit.results.identities import IdentityRule
+    from faceqan_toolkit.results.selection import Selection, calibrated_quality
+
+    if null and (mode != "list" or dry):
+        raise SettingsError("--null is for the paths that --mode list prints")
+    run = open_run(folder)
+    if calibration is not None:
+        if min_quality is not None:
+            raise SettingsError("--calibration gives the quality: leave --min-quality out")
+        min_quality = calibrated_quality(
+            run, calibration, target_fnmr=target_fnmr, target_discard=target_discard
+        )
+    elif target_fnmr is not None or target_discard is not None:
+        raise SettingsError("--target-fnmr and --target-discard need --calibration FILE")
+    number, percent = _amount(keep_top)
+    rules = Rules(
+        what=what, keep_top=number, keep_percent=percent, drop_status=frozenset(drop_status),
+        min_quality=min_quality, identity=IdentityRule.parse(identity), **conditions,
+    )  # fmt: skip
+    if identity is not None and not rules.need_identities and sink == "files":
+        raise SettingsError(
+            "--identity is for --per-identity, --min-per-identity, --as webdataset and --as "
+            "recordio"
+        )
+    reporter = Reporter()
+    outcomes = Selection(run, rules, fetch=fetch, tell=reporter).outcomes(
+        mode, to, sink=sink, shard_size=shard_size, manifest=manifest, dry=dry
+    )
+    paths = print_paths(b"\0" if null else b"\n")
+    show(
+        outcomes,
+        print_entry if dry else paths if mode == "list" else print_nothing,
+        what=what,
+        dry=dry,
+    )
+    if not dry and (manifest or to):
+        reporter.message(f"Manifest: {manifest or (to and to / 'manifest.csv')}")
+
+
+def _amount(text: str | None) -> tuple[int | None, float | None]:
+    """Return the number, or the percentage, that `--keep-top` is given."""
+    if text is None:
+        return None, None
+    try:
+        return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
+    except ValueError:
+        raise SettingsError(
+            f"keep-top is {text}; it must be a number, or a percentage as in 10%"
+        ) from None
 
 
 def _only_dry_run_with_undo(run: Path | None) -> None:
@@ -155,7 +235,8 @@ def _only_dry_run_with_undo(run: Path | None) -> None:
         parameter.opts[0]
         for parameter in click.get_current_context().command.params
         if parameter.name not in ("run", "undo", "dry_run")
-        and options.is_given(str(parameter.name))
+        and parameter.expose_value
+        and is_typed(str(parameter.name))
     ]
     if run is not None or given:
         raise SettingsError(

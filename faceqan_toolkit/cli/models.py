@@ -7,29 +7,26 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.cli import options
+from faceqan_toolkit.cli.command import Group
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def command() -> None:
     """List, show, add, verify and remove face recognition models."""
 
 
-@command.command("list")
+@command.command("list", example="models list")
 def list_models() -> None:
     """Print every model that --model knows by name, and whether its weights are here."""
-    from rich.table import Table
-    from rich.text import Text
-
     from faceqan_toolkit.cli.show import make_console
+    from faceqan_toolkit.cli.tables import Cell, Column, print_table
     from faceqan_toolkit.errors import WeightsError
-    from faceqan_toolkit.models import factories, installed
-    from faceqan_toolkit.models.registry import entries
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import entries, offered
+    from faceqan_toolkit.paths import printable
 
     added = set(installed.names())
     rows: list[tuple[str, str, str, str, str]] = []
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "weights", "what", "trained on", "commercial use"):
-        table.add_column(column)
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
         state = "added" if entry.name in added else state
@@ -42,26 +39,31 @@ def list_models() -> None:
             continue
         if found is not None:
             rows.append((name, "added", found.entry.title, "", found.entry.commercial))
-    for name, factory in factories.offered().items():
+    for name, factory in offered().items():
         rows.append((name, "offered", factory, "", "unclear"))
-    for row in rows:
-        table.add_row(*map(Text, row))  # a file's own text is no markup
-    make_console(stderr=False).print(table)
+    columns = [
+        Column("name"),
+        Column("weights"),
+        Column("what", least=14),
+        Column("trained on", least=12, drop=1),
+        Column("commercial use", least=10),
+    ]
+    cells = [[Cell(printable(text)) for text in row] for row in rows]
+    print_table(make_console(stderr=False), columns, cells)
 
 
-@command.command("show")
+@command.command("show", example="models show sface")
 @click.argument("name")
 def show(name: str) -> None:
     """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import factories, installed
-    from faceqan_toolkit.models.registry import entries
-    from faceqan_toolkit.models.zoo import HEADS
+    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import HEADS, entries, offered
 
     found = installed.find(name)
     entry = found.entry if found else entries().get(name)
-    if entry is None and name in (offered := factories.offered()):
-        click.echo(f"{name}: offered by an installed package, made by {offered[name]}")
+    if entry is None and name in (others := offered()):
+        click.echo(f"{name}: offered by an installed package, made by {others[name]}")
         return
     if entry is None:
         raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
@@ -91,7 +93,7 @@ def show(name: str) -> None:
         click.echo(f"{label + ':':<18}{text}")
 
 
-@command.command("add")
+@command.command("add", example="models add cosface_r100_glint360k backbone.pth")
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @options.model_options
@@ -113,37 +115,40 @@ def add(
 
     NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
     """
+    from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
-    from faceqan_toolkit.models import adding, installed
+    from faceqan_toolkit.job import assumed_text
+    from faceqan_toolkit.models import installed
     from faceqan_toolkit.settings import ModelOptions
 
     folder = installed.checkout_folder() if here else installed.user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
-    model, embedder = adding.add(name, file, folder, given, licence)
+    tell = Reporter()
+    model, embedder = installed.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
-        click.echo(f"Note: {note}", err=True)
+        tell.note(note)
     if embedder.assumed:
-        click.echo(options.assumed_text(embedder.assumed), err=True)
+        tell.message(assumed_text(embedder.assumed))
     click.echo(f"weights  {model.path}")
     click.echo(f"sha256   {model.sha256}")
     click.echo(f"licence  {model.entry.licence}; commercial use: {model.entry.commercial}")
 
 
-@command.command("verify")
+@command.command("verify", example="models verify")
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
     from faceqan_toolkit.errors import MissingDependency, WeightsError
     from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.zoo import BUILT_IN, load_embedder
+    from faceqan_toolkit.models.load import BUILT_IN, load_model
 
     broken = False
     for name in names or (BUILT_IN, *installed.names()):
         try:
-            load_embedder(name)
+            load_model(name)
             click.echo(f"{name}: verified")
         except (WeightsError, MissingDependency) as error:
             broken = True
@@ -152,12 +157,12 @@ def verify(names: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
-@command.command("remove")
+@command.command("remove", example="models remove cosface_r100_glint360k")
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete a model that was added."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import adding, installed
+    from faceqan_toolkit.models import installed
 
     found = installed.find(name)
     if found is None:
@@ -165,5 +170,5 @@ def remove(name: str) -> None:
             f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
             "which were"
         )
-    adding.remove(found)
+    installed.remove(found)
     click.echo(f"removed {found.path}")

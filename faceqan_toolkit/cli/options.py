@@ -1,36 +1,30 @@
-"""Options that several commands share. Defaults come from `Settings`, their one home."""
+"""Options that several commands share; those of settings come from the settings' fields."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.methods import METHODS
+from faceqan_toolkit.fields import kind_of
 from faceqan_toolkit.photos.video import Every, parse_every
+from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import (
-    BACKENDS,
-    CLAMPS,
-    DETECTORS,
-    ENGINES,
-    EPS_MODES,
-    FACE_POLICIES,
-    PRECISIONS,
-    PRESETS,
     PUBLISHED,
-    TEMPLATES,
+    DetectionSettings,
     Settings,
+    setting_field,
+    setting_owner,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -49,17 +43,89 @@ def fetch_option(function: F) -> F:
     return click.option(
         "--fetch",
         is_flag=True,
-        help="Of a RUN: read photos that it names on other machines, by URL for instance.",
+        help="For a RUN: also read its photos on other machines, for instance by URL.",
     )(function)
 
 
-def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
-    """Return an option whose default is that of the setting it is named after."""
-    setting = next(name for name in names if name.startswith("--"))
-    setting = setting.split("/")[0].lstrip("-").replace("-", "_")
-    attributes.setdefault("default", DEFAULTS.get(setting))
-    attributes.setdefault("show_default", True)
-    return click.option(*names, **attributes)
+class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # click 8.2 and 8.4
+    """The name of a registered detector or method."""
+
+    name = "choice"
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or fail with those there are."""
+        try:
+            return self._registry.find(value).name
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return the names there are."""
+        return f"[{'|'.join(self._registry)}]"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        return [CompletionItem(name) for name in self._registry if name.startswith(incomplete)]
+
+
+class _PartOption(click.Option):
+    """`NAME=VALUE` for an option of the detector or method; its help lists all of them."""
+
+    def __init__(self, names: Sequence[str], registry: Registry) -> None:
+        self._registry = registry
+        text = f"Option of the {registry.kind}; may be repeated."
+        super().__init__(
+            names, multiple=True, default=(), show_default="none", metavar="NAME=VALUE", help=text
+        )
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help and the options of all parts."""
+        names, text = super().get_help_record(ctx) or ("", "")
+        for name in self._registry:
+            with suppress(SettingsError):  # a package that cannot be imported
+                options = self._registry[name].fields.values()
+                known = ", ".join(f"{item.name} [{item.default}]" for item in options)
+                text += f" {name}: {known}." if known else ""
+        return names, text
+
+
+def _part_option(registry: Registry) -> Callable[[F], F]:
+    return click.option(f"--{registry.kind}-option", cls=_PartOption, registry=registry)
+
+
+def _setting(name: str, *short: str, flag: str = "", **attributes: Any) -> Callable[[F], F]:
+    """Return the option of a setting; default, type and help come from its field.
+
+    Args:
+        name: of the setting.
+        short: short forms, such as "-k".
+        flag: "--on/--off" of a setting that is true or false.
+        attributes: for click, in place of what the field says.
+    """
+    item = setting_field(name)
+    kind = kind_of(setting_owner(name), item.name)
+    long = flag or "--" + name.replace("_", "-")
+    known: dict[str, Any] = {
+        "default": item.default, "show_default": True, "help": item.metadata["help"],
+        "metavar": item.metadata["metavar"] or None,
+    }  # fmt: skip
+    if item.metadata["choices"]:
+        known["type"] = click.Choice(item.metadata["choices"])
+    elif kind in (int, float):
+        known["type"] = kind
+    return click.option(*short, long, name, **{**known, **attributes})
+
+
+def _of_detectors(name: str) -> str:
+    """Return the built-in detectors' defaults of a setting: "0.9, yunet 0.7"."""
+    first, *others = DETECTORS.imported
+    texts = [f"{part.name} {part.defaults[name]}" for part in others]
+    return ", ".join([str(first.defaults[name]), *texts])
 
 
 def _number_or_auto(
@@ -91,71 +157,56 @@ def _shard(_context: click.Context, _option: click.Parameter, value: str | None)
 archive_options = stack(
     click.option(
         "--every", callback=_every, default="1s", show_default=True, metavar="N|Ns",
-        help="Of videos: one frame in N, or one in N seconds.",
+        help="Frames of videos: one in N, or one every N seconds.",
     ),
     click.option(
         "--image-column", default="", show_default="found by its type", metavar="NAME",
-        help="Of parquet files: the column with the photos.",
+        help="Column of parquet files that holds the photos.",
     ),
 )  # fmt: skip
 
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
 
-device_option = _option(
-    "--device", metavar="DEVICE", help="auto, cpu, cuda (all GPUs), cuda:N or mps.",
-)  # fmt: skip
+device_option = _setting("device")
 
 identity_option = click.option(
     "--identity", metavar="first|last|N|FILE", show_default="first",
-    help="A photo's person: the first, last or Nth folder of its path, or a CSV file with the "
+    help="Identity of a photo: first, last or Nth folder of its path, or a CSV file with the "
     "columns path and identity.",
 )  # fmt: skip
 
-machine_options = stack(
-    _option("--max-pixels", type=int, metavar="N", help="Do not decode photos with more pixels."),
-    device_option,
-)
+machine_options = stack(_setting("max_pixels"), device_option)
 
 group_options = stack(
     click.option(
         "--group-by", metavar="folder|COLUMN",
-        help="Summarise the faces of each folder, or of each value in a column of --groups.",
+        help="Summarise faces by folder, or by a column of --groups.",
     ),
     click.option(
         "--groups", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
-        help="With --group-by: a file with the columns path (as in rankings) and COLUMN.",
+        help="File for --group-by with the columns path (as in rankings) and COLUMN.",
     ),
 )  # fmt: skip
 
-workers_option = _option(
-    "--workers", callback=_number_or_auto, metavar="auto|N", show_default="auto",
-    help="Processes side by side, one core each, or one GPU; auto: as many as are worth it.",
-)  # fmt: skip
+workers_option = _setting(
+    "workers", type=click.UNPROCESSED, callback=_number_or_auto, show_default="auto"
+)
 
 engine_options = stack(
-    _option(
-        "--engine", type=click.Choice(ENGINES),
-        help="local: this machine; ray: a Ray cluster (an extra), see docs/scale.md.",
-    ),
-    _option(
-        "--ray-address", metavar="ADDRESS", show_default="a cluster of this machine alone",
-        help="With --engine ray: the cluster, as ray.init takes it; auto finds one.",
-    ),
-)  # fmt: skip
+    _setting("engine"),
+    _setting("ray_address", show_default="a cluster of this machine alone"),
+)
 
-timeout_option = _option(
-    "--photo-timeout", type=float, metavar="SECONDS", show_default="300",
-    help="Give a photo up that takes longer to decode and search; 0: never.",
-)  # fmt: skip
+timeout_option = _setting("photo_timeout", show_default="300")
 
 retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Try every photo without a score again."
+    "--retry-failed", is_flag=True, help="Retry every photo without a score."
 )
 
 format_option = click.option(
     "--format", "formats", type=click.Choice(FORMATS), multiple=True,
-    default=["csv"], show_default=True, help="Result file's format; may be repeated.",
+    default=["csv"], show_default=True, help="Format of the result file; may be repeated.",
 )  # fmt: skip
 
 run_options = stack(
@@ -168,7 +219,7 @@ run_options = stack(
     retry_option,
     click.option(
         "--shard", callback=_shard, metavar="I/N", show_default="none",
-        help="Only the Ith of N parts of the photos, the same on every machine; see merge.",
+        help="Process only the Ith of N parts of the photos, equal on every machine; see merge.",
     ),
     machine_options,
     timeout_option,
@@ -177,187 +228,94 @@ run_options = stack(
 )  # fmt: skip
 
 
-def faces_option(default: str = Settings.faces) -> Callable[[F], F]:
+def faces_option(default: str = DetectionSettings.faces) -> Callable[[F], F]:
     """Return the option `--faces` with a default."""
-    return _option(
-        "--faces", type=click.Choice(FACE_POLICIES), default=default,
-        help="Which detected faces to score.",
-    )  # fmt: skip
+    return _setting("faces", default=default)
 
 
 detector_options = stack(
-    _option(
-        "--detector", type=click.Choice(list(DETECTORS)),
-        help="mtcnn, or yunet: several times as fast, landmarks less exact.",
-    ),
-    _option(
-        "--min-face", type=int, metavar="PX", help="Smallest face: shorter side of its box.",
-    ),
-    _option(
-        "--min-confidence", type=float, metavar="C", help="Least confidence of the detector, 0..1.",
-        show_default="0.9, yunet 0.7",
-    ),
-    _option(
-        "--max-side", type=int, metavar="PX",
-        help="Longer side photos are reduced to for detection; 0 keeps them as they are.",
-        show_default="1600, yunet 960",
-    ),
-    _option(
-        "--rotate/--no-rotate",
-        help="Also look in the photo turned by 90, 180 and 270 degrees.",
-    ),
-    _option(
-        "--one-based/--zero-based",
-        help="Keep facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges.",
-    ),
-    click.option(
-        "--landmarks", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
-        help="Take faces from this file instead of detecting them: path, ten coordinates, "
-        "confidence.",
-    ),
+    _setting("detector", type=_PartName(DETECTORS)),
+    _part_option(DETECTORS),
+    _setting("min_face"),
+    _setting("min_confidence", show_default=_of_detectors("min_confidence")),
+    _setting("max_side", show_default=_of_detectors("max_side")),
+    _setting("rotate", flag="--rotate/--no-rotate"),
+    _setting("one_based", flag="--one-based/--zero-based"),
+    _setting("landmarks", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+             show_default=False),
 )  # fmt: skip
 
 detection_options = stack(faces_option(), detector_options)
 
-alignment_options = stack(
-    _option(
-        "--antialias/--no-antialias",
-        help="Average pixels where a face is shrunk more than twice, or sample them plainly.",
-    ),
-)
+alignment_options = _setting("antialias", flag="--antialias/--no-antialias")
 
-template_options = stack(
-    _option(
-        "--template", type=click.Choice(TEMPLATES),
-        help="arcface: five landmarks to InsightFace's places; box: the face's box, as FaceNet's.",
-    ),
-    _option("--crop-size", type=int, metavar="PX", help="Side of the crops."),
-)  # fmt: skip
+template_options = stack(_setting("template"), _setting("crop_size"))
 
-crops_option = click.option(
-    "--crops/--no-crops", "keep_crops", default=DEFAULTS["keep_crops"], show_default=True,
-    help="Keep the aligned crops in RUN/crops.",
-)  # fmt: skip
+crops_option = _setting("keep_crops", flag="--crops/--no-crops")
 
-hints_option = _option(
-    "--hints/--no-hints",
-    help="Measure what may be wrong with each face, beside its score.",
-)
+hints_option = _setting("hints", flag="--hints/--no-hints")
 
 report_option = stack(
     click.option(
         "--report/--no-report", default=True, show_default=True,
-        help="Write RUN/report.html, a page to look at the result.",
+        help="Write RUN/report.html.",
     ),
-    click.option("--redact", is_flag=True, help="Leave every picture out of the report."),
+    click.option("--redact", is_flag=True, help="Omit all pictures from the report."),
 )  # fmt: skip
 
 calibration_option = click.option(
     "--calibration", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="What `calibrate` wrote: gives quality_100 its scale, and counts faces below thresholds.",
+    help="File of `calibrate`: sets the scale of quality_100 and counts faces below thresholds.",
 )  # fmt: skip
 
 like_published_option = click.option(
     "--like-published", is_flag=True,
-    help="Every choice as the published FaceQAN code makes it, after plain MTCNN and warping.",
+    help="Use the published FaceQAN code's choices, after plain MTCNN and bilinear warping.",
 )  # fmt: skip
 
 model_options = stack(
-    _option(
-        "--channels", type=click.Choice(["RGB", "BGR"]), show_default="the network's own",
-        help="Colour order a weights file wants.",
-    ),
-    _option(
-        "--pixel-mean", type=float, metavar="M", show_default="the network's own",
-        help="Subtracted from pixels, 0..255.",
-    ),
-    _option(
-        "--pixel-std", type=float, metavar="S", show_default="the network's own",
-        help="Pixels are divided by it after that.",
-    ),
-    _option(
-        "--norm-eps", type=float, metavar="E", show_default="the network's own",
-        help="Of every batch norm.",
-    ),
+    *(_setting(name, show_default="the network's own")
+      for name in ("channels", "pixel_mean", "pixel_std", "norm_eps"))
 )  # fmt: skip
 
 method_options = stack(
-    _option(
-        "--method", type=click.Choice(list(METHODS)),
-        help="Quality measure; others than faceqan have no presets and take no noise.",
-    ),
+    _setting("method", type=_PartName(METHODS)),
+    _part_option(METHODS),
     model_options,
-    _option(
-        "--preset", type=click.Choice(list(PRESETS)),
-        help="exact is the paper's; fast takes 2 copies: nearly the same ranking, 4 times as fast; "
-        "instant predicts the score from one pass.",
-    ),
-    _option(
-        "--refine", type=float, metavar="SHARE",
-        help="With instant: measure the share of faces, 0..1, whose rank is least certain.",
-    ),
-    _option(
-        "--refine-at", type=float, metavar="Q", show_default="none",
-        help="With --refine: those whose side of quality Q is least certain instead.",
-    ),
-    _option("-e", "--eps", type=float, help="Noise and step size; pixels are in 0..1."),
-    _option(
-        "--eps-mode", type=click.Choice(EPS_MODES),
-        help="absolute is the paper's; contrast: less eps for crops of low contrast, such as dark "
-        "ones. Never compare the two's scores.",
-    ),
-    _option("-l", "--steps", type=int, help="Attack steps at which similarity is measured."),
-    _option(
-        "-k", "--copies", type=click.IntRange(min=0), show_default="10, or the preset's",
-        help="Noisy copies of each crop; 0: the preset's.",
-    ),
-    _option("-p", "--exponent", type=float, help="Exponent of the score."),
-)  # fmt: skip
+    _setting("preset"),
+    _setting("eps", "-e"),
+    _setting("eps_mode"),
+    _setting("steps", "-l"),
+    _setting("copies", "-k", show_default="10, or the preset's"),
+    _setting("exponent", "-p"),
+)
 
-attack_options = stack(
-    _option(
-        "--clamp", type=click.Choice(CLAMPS),
-        help="Bounds of attacked pixels: the published [-1, 1], or the valid [0, 1].",
-    ),
-    _option(
-        "--precision", type=click.Choice(PRECISIONS),
-        help="tf32: coarser products, faster on NVIDIA GPUs, nearly the same ranking.",
-    ),
-    _option(
-        "--backend", type=click.Choice(BACKENDS),
-        help="What computes the attack: torch, openvino (an extra) on a CPU, or compile: "
-        "torch.compile. auto: openvino where it is faster, else torch.",
-    ),
-)  # fmt: skip
+attack_options = stack(_setting("clamp"), _setting("precision"), _setting("backend"))
 
-quality_options = stack(
-    _option(
-        "--model", metavar="MODEL",
-        help="Face recognition model: a name (see `models list`), a weights file, or "
-        "package.module:factory.",
-    ),
-    method_options,
-    _option("--seed", type=int, help="Of the noise."),
-    attack_options,
-)  # fmt: skip
+quality_options = stack(_setting("model"), method_options, _setting("seed"), attack_options)
 
 
 def is_given(name: str) -> bool:
-    """Tell whether whoever typed the command gave a parameter, be it its default's value."""
+    """Return whether a parameter was given on the command line, even with its default value."""
     source = click.get_current_context().get_parameter_source(name)
     return source is not click.core.ParameterSource.DEFAULT
 
 
-def assumed_text(assumed: Sequence[str]) -> str:
-    """Return what people are told of a weights file that does not tell all."""
-    return (
-        f"No weights file tells these, so the network's usual ones are taken: {', '.join(assumed)}."
-        " Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
-    )
+def make_settings(
+    task: str,
+    *,
+    like_published: bool = False,
+    detector_option: Sequence[str] = (),
+    method_option: Sequence[str] = (),
+    **options: Any,
+) -> Settings:
+    """Return the settings of a command's options.
 
-
-def make_settings(task: str, *, like_published: bool = False, **options: Any) -> Settings:
-    """Return the settings a command's options mean.
+    Args:
+        task: one of `settings.TASKS`.
+        like_published: take the published code's choices.
+        detector_option, method_option: texts of the form "NAME=VALUE".
+        options: further settings by flat name.
 
     Raises:
         SettingsError: a bad value, or one that contradicts `--like-published`.
@@ -372,4 +330,7 @@ def make_settings(task: str, *, like_published: bool = False, **options: Any) ->
                     "leave one of the two options out"
                 )
             options[name] = value
+    for registry, pairs in ((DETECTORS, detector_option), (METHODS, method_option)):
+        if pairs:
+            options |= registry.find(options[registry.kind]).parse(pairs)
     return Settings(task=task, **options)

@@ -1,8 +1,9 @@
-"""How far a run is: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -14,28 +15,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from faceqan_toolkit.types import Record
+from faceqan_toolkit.wording import counted
 
 LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Photos done, rate, time left and failures so far, on standard error.
+    """Things done, rate, time left and failures so far, on standard error.
 
     Args:
-        total: photos to do.
-        unit: what they are called.
+        total: number of things to do.
+        unit: noun for one of them.
+        quiet: show nothing.
 
     Attributes:
-        done: photos done so far.
-        failed: records without a result so far.
+        done: number of things done so far.
+        failed: number of records without a result so far.
     """
 
-    def __init__(self, total: int, unit: str = "photo") -> None:
+    def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:
         self.total, self.done, self.failed = total, 0, 0
         self._unit = unit
-        console = Console(stderr=True)
+        console = Console(stderr=True, quiet=quiet)
         self._started = self._logged = time.monotonic()
         self._task: TaskID | None = None
         self._bar = Bar(
@@ -60,17 +64,24 @@ class Progress:
     def __exit__(self, kind: object, *_: object) -> None:
         self._bar.stop()
         if kind is None:
-            print_line = (
-                f"{self.done:,} {self._unit}s in {_duration(self.seconds)} ({self._rate()})"
-            )
-            self._console.print(print_line, highlight=False, soft_wrap=True)
+            done = counted(self.done, self._unit)
+            self.print(f"{done} in {_duration(self.seconds)} ({self._rate()})")
+
+    def print(self, text: str, colour: str | None = None) -> None:
+        """Print a line above the bar."""
+        self._console.print(Text(text, colour or ""), soft_wrap=True)
 
     def loaded(self) -> None:
-        """Begin to count the time: networks are loaded, photos follow."""
+        """Start the clock: models are loaded, photos follow."""
         self._started = time.monotonic()
 
-    def advance(self, records: list[Record], number: int = 1) -> None:
-        """Count a photo, or several, given their records."""
+    def advance(self, records: Sequence[Record], number: int = 1) -> None:
+        """Count things that are done.
+
+        Args:
+            records: of the photos among them.
+            number: of things.
+        """
         self.done += number
         self.failed += sum(record.status != "ok" for record in records)
         failures = f"{self.failed:,} failed" if self.failed else ""
@@ -82,13 +93,11 @@ class Progress:
             left = self.seconds / self.done * (self.total - self.done)
             line = f"{self.done:,}/{self.total:,} {self._unit}s, {self._rate()}, "
             line += f"{_duration(left)} left"
-            self._console.print(
-                f"{line}, {failures}" if failures else line, highlight=False, soft_wrap=True
-            )
+            self.print(f"{line}, {failures}" if failures else line)
 
     @property
     def seconds(self) -> float:
-        """Seconds since the first photo was begun."""
+        """Seconds since the clock started."""
         return time.monotonic() - self._started
 
     def _rate(self) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from faceqan_toolkit.choices import FORMATS
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("rank")
+@click.command("rank", cls=Command, example="rank run --bottom 20")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[RUN_B]", required=False, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
@@ -55,10 +56,10 @@ def command(
     With RUN_B: show how two runs of the same photos differ. They must be of the same model;
     --top N then shows the N faces that moved most.
     """
+    from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli import rank_job
     from faceqan_toolkit.cli.export import Exports
-    from faceqan_toolkit.cli.given_run import given_run
-    from faceqan_toolkit.results.grouping import Grouping
+    from faceqan_toolkit.results.groups import Grouping
 
     if group_by is None and (groups is not None or below is not None):
         raise SettingsError("--groups and --below go with --group-by")
@@ -68,10 +69,10 @@ def command(
     if other is not None:
         if bottom is not None or group_by is not None:
             raise SettingsError("two runs are compared without --bottom and --group-by")
-        rank_job.compare(given_run(run), given_run(other), top, exports)
+        rank_job.compare(open_run(run), open_run(other), top, exports)
     elif group_by is not None:
         if top is not None or bottom is not None:
             raise SettingsError("--group-by shows all groups; leave --top and --bottom out")
-        rank_job.group(given_run(run), Grouping(group_by, groups), below, exports)
+        rank_job.group(open_run(run), Grouping(group_by, groups), below, exports)
     else:
-        rank_job.rank(given_run(run), top, bottom, exports)
+        rank_job.rank(open_run(run), top, bottom, exports)

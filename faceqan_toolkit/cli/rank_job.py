@@ -12,8 +12,8 @@ from faceqan_toolkit.cli.show import (
     warn_of_one_quality,
 )
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.results.comparing import RunComparison
-from faceqan_toolkit.results.grouping import Grouping, export, summarise
+from faceqan_toolkit.results.comparison import RunComparison
+from faceqan_toolkit.results.groups import Grouping, export, summarise
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 

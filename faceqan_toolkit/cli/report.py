@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import fetch_option, group_options
 from faceqan_toolkit.errors import SettingsError
 
 
-@click.command("report")
+@click.command("report", cls=Command, example="report run --redact -o public.html")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -48,26 +49,15 @@ def command(
 
     It needs no network. Pictures of more than 200 rows lie in a folder beside it, report-files.
     """
-    from faceqan_toolkit.cli.given_run import given_run
-    from faceqan_toolkit.files import check_replaceable
-    from faceqan_toolkit.report.page import write_report
-    from faceqan_toolkit.results.grouping import Grouping
+    from faceqan_toolkit.api import open_run
+    from faceqan_toolkit.cli.reporter import Reporter
 
     if group_by is None and groups is not None:
         raise SettingsError("--groups goes with --group-by")
-    info = given_run(run)
-    info.check_threshold(below)
-    target = output or run / "report.html"
-    check_replaceable(target, _is_page, "HTML page")
-    report = write_report(
-        info, target, pictures=not redact, photos=photos,
-        grouping=Grouping(group_by, groups) if group_by is not None else None, below=below,
+    report = open_run(run).report(
+        output, pictures=not redact, photos=photos, group_by=group_by, groups=groups, below=below,
         fetch=fetch,
     )  # fmt: skip
     click.echo(report.file)
     if report.folder:
-        click.echo(f"Its pictures are in {report.folder}; keep them together.", err=True)
-
-
-def _is_page(head: bytes) -> bool:
-    return head.lstrip()[:14].lower() == b"<!doctype html"
+        Reporter().message(f"Its pictures are in {report.folder}; keep them together.")

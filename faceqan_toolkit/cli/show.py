@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from faceqan_toolkit.cli.reporter import Reporter
+from faceqan_toolkit.cli.tables import Cell, Column, print_rows, print_table
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, below_thresholds
-from faceqan_toolkit.results.comparing import Comparison
-from faceqan_toolkit.results.grouping import GroupSummary
+from faceqan_toolkit.results.comparison import Comparison
+from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs.folder import RunInfo
@@ -27,97 +27,87 @@ ENDS = 5
 PRINTED = 1000
 """Rows that are laid out as one table."""
 
-WIDEST = {"preset": len("instant")}
-"""Cells that are wider than their column's header."""
+PATH = Column("path [face]", least=26, is_path=True)
 
 
 def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None:
-    """Print rows on standard output, one line each, few of them in memory."""
+    """Print rows on standard output, few of them in memory."""
     console = make_console(stderr=False)
     rows = ranking.iterate(top=top, bottom=bottom)
-    width = len(str(sum(ranking.counts().values())))
-    previous, header = 0, True
-    while (block := list(islice(rows, PRINTED))) or header:
-        table = _table(block, ranking, previous, rank_width=width)
-        table.show_header, header = header, False
-        console.print(table)
+    columns = _columns(ranking)
+    widths: Mapping[int, int] | None = None
+    ranks = len(str(sum(ranking.counts().values())))  # later blocks have the longest ones
+    previous = 0
+    while (block := list(islice(rows, PRINTED))) or widths is None:
+        cells = _cells(block, ranking, previous, rank_width=ranks)
+        widths = print_rows(console, columns, cells, widths)
         previous = (block and block[-1].get("rank")) or previous
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
     """Print the best and worst, the counts and where the files are, on standard error."""
-    console = make_console(stderr=True)
+    tell = Reporter()
     ranking = Ranking(run)
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
-        rows = ranking.rows(top=ENDS, bottom=ENDS)
-        console.print(_table(rows, ranking))
+        if tell.shows_tables:
+            rows = ranking.rows(top=ENDS, bottom=ENDS)
+            print_table(make_console(stderr=True), _columns(ranking), _cells(rows, ranking))
         settings = run.content["settings"]
         most = ", 1 at most" if settings.get("method", "faceqan") == "faceqan" else ""
-        console.print(
+        tell.message(
             f"Quality: higher is better{most}. Compare it only with scores of the same model "
             f"and settings (fingerprint {run.content.get('fingerprint', 'unknown')})."
         )
     warn_of_one_quality(ranking)
     if aligned := ranking.noted(LIKE_A_CROP):
-        console.print(
-            f"Warning: {counted(aligned, 'photo')} looked like aligned crops and were aligned "
-            "again, which moves scores a little. The command score takes crops as they are.",
-            style="yellow",
+        tell.warn(
+            f"{counted(aligned, 'photo')} looked like aligned crops and were aligned again, which "
+            "moves scores a little. The command score takes crops as they are."
         )
     if resized := ranking.noted(RESIZED):
-        console.print(
-            f"Warning: {resized:,} crops were not of the model's size and were resized; resizing "
-            "aligns nothing. Use align-and-score for raw photos.",
-            style="yellow",
+        tell.warn(
+            f"{resized:,} crops were not of the model's size and were resized; resizing aligns "
+            "nothing. Use align-and-score for raw photos."
         )
     for what, faces in below_thresholds(run).items():
-        console.print(f"{what}: {faces}", markup=False)
-    console.print("Rows: " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
+        tell.message(f"{what}: {faces}")
+    tell.message("Rows: " + ", ".join(f"{n:,} {status}" for status, n in counts.items()))
     examples = ranking.examples() if failed else {}
     for status in filter(examples.get, failed):
-        path, reason = map(printable, examples[status])
-        console.print(f"  {status}, for instance {path}: {reason}", markup=False)
+        path, reason = examples[status]
+        tell.message(f"  {status}, for instance {path}: {reason}")
     for file in files:
-        console.print(f"Written: {file}", markup=False)
+        tell.message(f"Written: {file}")
     crops = run.folder / "crops"
     if crops.is_dir():
-        console.print(f"Crops:   {crops}", markup=False)
-    if failed:
-        what = ", ".join(f"{number:,} {status}" for status, number in failed.items())
-        console.print(
-            f"Exit code 3: the run is complete, but some photos or faces have no result ({what}); "
-            "columns status and reason say why.",
-            style="yellow",
-            markup=False,
-        )
+        tell.message(f"Crops:   {crops}")
+    tell.emit("summary", folder=run.folder, counts=counts, files=files)
 
 
 def warn_of_one_quality(ranking: Ranking) -> None:
-    """Say on standard error that a ranking says nothing, if all faces have the same score."""
+    """Warn of a ranking that says nothing because all faces have the same score."""
     quality = ranking.only_quality()
     if quality is not None:
-        make_console(stderr=True).print(
-            f"Warning: all faces have the same quality, {quality:.6g}; the ranking says nothing. "
-            "Take another method or model.",
-            style="yellow",
+        Reporter().warn(
+            f"all faces have the same quality, {quality:.6g}; the ranking says nothing. "
+            "Take another method or model."
         )
 
 
 def print_calibration(calibration: Calibration) -> None:
     """Print what thresholds do to people that did not choose them, on standard error."""
-    console = make_console(stderr=True)
+    tell = Reporter()
     counts = calibration.counts
-    console.print(
+    tell.message(
         f"{counts['choosing_people']:,} people ({counts['choosing_faces']:,} faces) choose; all "
         f"figures are of the other {counts['other_people']:,} ({counts['other_faces']:,} faces); "
         "intervals of 95 %"
     )
     for item in calibration.thresholds:
-        console.print(_calibrated(item, calibration.scale), markup=False)
-    console.print(
-        f"Scale {calibration.scale.id}: quality {calibration.scale.midpoint:.4f} becomes 50",
-        markup=False,
+        tell.message(_calibrated(item, calibration.scale))
+    tell.message(
+        f"Scale {calibration.scale.id}: quality {calibration.scale.midpoint:.4f} becomes 50"
     )
 
 
@@ -161,49 +151,60 @@ def _rate(rate: Rate, decimals: int = 2) -> str:
 
 
 def make_console(*, stderr: bool) -> Console:
-    """Return a console; a pipe has no width, so every row has the line it needs."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 1000
-    return console
+    """Return a console whose lines are not broken."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def _table(
+def _columns(ranking: Ranking) -> list[Column]:
+    """Return the columns of a table of a ranking."""
+    scores = [
+        Column("rank", right=True),
+        Column("quality", right=True),
+        Column("of 100", right=True, drop=2),
+        Column("percentile", right=True, drop=3),
+    ]
+    # in a run that predicts scores, rows say which of them were measured
+    if ranking.run.content["settings"].get("preset") == "instant":
+        scores.append(Column("preset", right=True, drop=1))
+    faces = [Column("face px", right=True, drop=4), Column("confidence", right=True, drop=5)]
+    return [*(scores if ranking.scored else []), *faces, PATH]
+
+
+def _cells(
     rows: Sequence[Mapping[str, Any]], ranking: Ranking, previous: int = 0, rank_width: int = 0
-) -> Table:
-    """Return a table of a ranking's rows; a gap in the ranks shows as a line.
+) -> list[list[Cell]]:
+    """Return the cells of a ranking's rows; a gap in the ranks shows as a row of dots.
 
     Args:
         rows: the rows.
         ranking: where they come from.
         previous: the rank before them.
-        rank_width: least width of the column of ranks.
+        rank_width: smallest width of ranks.
     """
-    scored = ranking.scored
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ["rank", "quality", "of 100", "percentile"] if scored else []
-    # the row says which scores were measured and which predicted
-    mixed = scored and ranking.run.content["settings"].get("preset") == "instant"
-    names += ["preset"] if mixed else []
-    for name in (*names, "face px", "confidence"):
-        widest = rank_width if name == "rank" else WIDEST.get(name, 0)
-        table.add_column(name, justify="right", min_width=max(widest, len(name)))
-    table.add_column(r"path \[face]", overflow="fold")
+    columns = _columns(ranking)
+    cells = []
     for row in rows:
-        if scored and row["rank"] and previous and row["rank"] > previous + 1:
-            table.add_row("...")
+        if ranking.scored and row["rank"] and previous and row["rank"] > previous + 1:
+            cells.append([Cell("..."), *[Cell("")] * (len(columns) - 1)])
         previous = row.get("rank") or previous
-        cells = [_number(row["face_px"], 0), _number(row["confidence"], 3)]
-        if scored:
-            rank = "" if row["rank"] is None else str(row["rank"])
-            quality, of_100 = _number(row["quality"], 4), _number(row["quality_100"], 0)
-            scores = [rank, quality, of_100, _number(row["percentile"], 1)]
-            cells = [*scores, *([row["preset"]] if mixed else []), *cells]
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
-        if row["status"] != "ok":
-            name += f"  {row['status']}: {row['reason']}"
-        table.add_row(*cells, Text(printable(name)))
-    return table
+        remark = "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+        texts = {"face px": _number(row["face_px"], 0), "confidence": _number(row["confidence"], 3)}
+        if ranking.scored:
+            texts |= {
+                "rank": str(row["rank"] or "").rjust(rank_width),
+                "quality": _number(row["quality"], 4),
+                "of 100": _number(row["quality_100"], 0),
+                "percentile": _number(row["percentile"], 1),
+                "preset": row["preset"] or "",
+            }
+        cells.append(
+            [
+                *(Cell(texts[column.name]) for column in columns[:-1]),
+                Cell(printable(name), printable(remark)),
+            ]
+        )
+    return cells
 
 
 def _number(value: float | None, decimals: int) -> str:
@@ -233,44 +234,62 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
         console.print("These settings move all scores: only ranks compare.")
     if not figures.common:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for name in ("moved", "percentile", "then", "quality", "then"):
-        table.add_column(name, justify="right")
-    table.add_column(r"path \[face]", overflow="fold")
+    columns = [
+        Column("moved", right=True),
+        Column("percentile", right=True, drop=1),
+        Column("then", right=True, drop=1),
+        Column("quality", right=True, drop=2),
+        Column("then", right=True, drop=2),
+        PATH,
+    ]
+    rows = []
     for row in movers:
-        name = f"{row['path']} [{row['face']}]"
-        if row["path_b"] != row["path"]:
-            name += f"  in the second run {row['path_b']}"
-        table.add_row(
+        moved = row["path_b"] != row["path"]
+        remark = f"in the second run {row['path_b']}" if moved else ""
+        numbers = [
             f"{row['shift']:+.1f}",
             *(_number(row[f"percentile_{run}"], 1) for run in "ab"),
             *(_number(row[f"quality_{run}"], 4) for run in "ab"),
-            Text(printable(name)),
-        )
-    console.print(table)
+        ]
+        path = Cell(printable(f"{row['path']} [{row['face']}]"), printable(remark))
+        rows.append([*map(Cell, numbers), path])
+    print_table(console, columns, rows)
 
 
 def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None) -> None:
-    """Print summaries of groups on standard output, one line each."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ["faces", "unscored", "mean", "5 %", "25 %", "median", "75 %", "95 %"]
+    """Print summaries of groups on standard output, one row each."""
+    columns = [
+        Column(by, least=12, is_path=True),
+        Column("faces", right=True),
+        Column("unscored", right=True, drop=4),
+        Column("mean", right=True, drop=3),
+        Column("5 %", right=True, drop=5),
+        Column("25 %", right=True, drop=6),
+        Column("median", right=True),
+        Column("75 %", right=True, drop=6),
+        Column("95 %", right=True, drop=5),
+    ]
     if below is not None:
-        names += [f"below {exact_text(below)}", "95 % interval", "against others", "95 % interval"]
-    table.add_column(Text(by))
-    for name in names:
-        table.add_column(name, justify="right")
+        columns += [
+            Column(f"below {exact_text(below)}", right=True),
+            Column("95 % interval", right=True, drop=1),
+            Column("against others", right=True, drop=2),
+            Column("95 % interval", right=True, drop=2),
+        ]
+    rows = []
     for item in summaries:
         values = (item.mean, item.q05, item.q25, item.median, item.q75, item.q95)
-        cells = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
+        texts = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
         if below is not None:
-            cells += [
+            texts += [
                 _percent(item.share),
                 _interval(item.share_low, item.share_high),
                 _percent(item.difference, sign="+"),
                 _interval(item.difference_low, item.difference_high, sign="+"),
             ]
-        table.add_row(Text("(none)" if item.group is None else printable(item.group)), *cells)
-    make_console(stderr=False).print(table)
+        group = "(none)" if item.group is None else printable(item.group)
+        rows.append([Cell(group), *map(Cell, texts)])
+    print_table(make_console(stderr=False), columns, rows)
 
 
 def _percent(share: float | None, sign: str = "") -> str:

@@ -5,56 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show import make_console
+from faceqan_toolkit.cli.tables import Cell, Column, print_table
 from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import between, number
+from faceqan_toolkit.paths import printable
 
 
 def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
     """Print a table on standard output; what stands behind it and the files on standard error."""
     limit = evaluation.options.limits[0]
-    out, people = make_console(stderr=False), make_console(stderr=True)
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title_justify="left",
-        title=Text(f"{evaluation.title}: normalised pAUC to {limit:g}, lower is better"),
-    )  # fmt: skip
-    table.add_column("method", overflow="fold")
-    for point in evaluation.points:
-        table.add_column(point.name, justify="right")
+    out, tell = make_console(stderr=False), Reporter()
+    columns = [Column("method", least=16)]
+    # narrowed columns break between a figure and the ends of its interval
+    columns += [Column(one.name, right=True, least=len(one.name)) for one in evaluation.points]
+    rows = []
     for method in evaluation.methods:
-        name = f"{method.name} ({method.note})" if method.note else method.name
-        cells = [
-            number(figures.areas[0].normalised) + between(figures.normalised_intervals[0])
-            for figures in method.figures
+        figures = [
+            number(one.areas[0].normalised) + between(one.normalised_intervals[0])
+            for one in method.figures
         ]
-        table.add_row(Text(name), *cells)
-    out.print(table)
+        note = f"({method.note})" if method.note else ""
+        rows.append([Cell(method.name, note), *map(Cell, figures)])
+    out.print(Text(f"{evaluation.title}: normalised pAUC to {limit:g}, lower is better", "italic"))
+    print_table(out, columns, rows)
     left_out = f", {evaluation.excluded:,} mated left out" if evaluation.excluded else ""
-    people.print(
+    tell.message(
         f"{evaluation.mated:,} mated, {evaluation.non_mated:,} non-mated comparisons{left_out}; "
         f"EER {100 * evaluation.det.eer:.2f} %"
     )
     if evaluation.accuracy:
         accuracy = evaluation.accuracy
-        people.print(
+        tell.message(
             f"Accuracy {100 * accuracy.mean:.2f} % +- {100 * accuracy.standard_error:.2f} "
             f"over {len(accuracy.by_fold)} folds"
         )
     for point in evaluation.points:
         fmr, fnmr = evaluation.rates(point)
-        people.print(
+        tell.message(
             f"{point.name}: achieved FMR {fmr} ({point.false_matches:,} false matches), "
             f"FNMR {fnmr} ({point.errors:,} errors)"
         )
         for warning in point.warnings:
-            people.print(f"Careful, {point.name}: {warning}", style="yellow", markup=False)
+            tell.warn(f"{point.name}: {warning}")
     for file in files:
         if file.suffix in (".html", ".json", ".md"):
-            people.print(f"Written: {file}", markup=False)
+            tell.message(f"Written: {file}")
 
 
 def print_agreement(agreement: Agreement, movers: int) -> None:
@@ -72,14 +72,20 @@ def print_agreement(agreement: Agreement, movers: int) -> None:
             out.print(f"Without a score in {name}: {count:,}", markup=False)
     if not movers:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("moved", "percentile", "then", first, second):
-        table.add_column(Text(name), justify="right")
-    table.add_column("path", overflow="fold")
-    for row in agreement.movers(movers):
-        table.add_row(
+    columns = [
+        Column("moved", right=True),
+        Column("percentile", right=True, drop=1),
+        Column("then", right=True, drop=1),
+        Column(first, right=True, least=8, is_path=True),
+        Column(second, right=True, least=8, is_path=True),
+        Column("path", least=20, is_path=True),
+    ]
+    rows = [
+        [
             f"{row['moved']:+.1f}", f"{row['first_percentile']:.1f}",
             f"{row['second_percentile']:.1f}", f"{row['first']:.4f}", f"{row['second']:.4f}",
-            Text(row["path"]),
-        )  # fmt: skip
-    out.print(table)
+            row["path"],
+        ]
+        for row in agreement.movers(movers)
+    ]  # fmt: skip
+    print_table(out, columns, [[Cell(printable(text)) for text in row] for row in rows])

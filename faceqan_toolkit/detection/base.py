@@ -1,46 +1,40 @@
-"""Faces of a photo, found by MTCNN or YuNet."""
+"""Common part of face detectors: working resolution, turned photos, tiles, box suppression."""
 
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.detection.choice import accept_faces, best_confidence
-from faceqan_toolkit.detection.mtcnn import FACTOR, MTCNN, best, distinct, halved
-from faceqan_toolkit.detection.yunet import OVERLAP, YuNet
-from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.photos.decode import decode_full
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 
 SMALLEST_FACE = 20
-"""Pixels, at working resolution; looking for smaller ones is slow and finds faces that are none."""
+"""Pixels at working resolution; a search for smaller faces is slow and has many false positives."""
 
 HUGE_SIDE = 6400
-"""Pixels of a photo's longer side above which the small faces in it are looked for in tiles."""
+"""Longer side of a photo, pixels, above which small faces are searched in tiles."""
 
 TILE_SIDE = 1600
-"""Pixels of a tile's side, at working resolution, unless faces across its edges need more."""
+"""Least side of a tile, pixels at working resolution."""
 
-YUNET_SMALL_SIDE, YUNET_LARGE_FACE = 320, 400
-"""Pixels, at working resolution. YuNet misses large faces, so it looks at a small copy too; what
-that shows of other faces is coarser and does not count."""
+OVERLAP = 0.7
+"""Two faces are one if they share more than this part of the smaller box."""
+
+Array = NDArray[np.float32]
 
 
 class Detector(Protocol):
-    """Anything that finds the faces of a photo."""
+    """Interface of detectors."""
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
@@ -52,21 +46,21 @@ class Detector(Protocol):
 
 
 class PhotoDetector(ABC):
-    """What detectors have in common: working resolution, turned photos, tiles, which faces count.
+    """Base class of detectors: working resolution, turned photos, tiles, filtering of faces.
 
     Photos are reduced to `max_side` before detection. A huge photo is searched a second time, in
-    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, if that can
-    change which faces count: not where the largest one is wanted and was found.
+    tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, unless only the
+    largest face is wanted and one was found.
 
     Args:
-        settings: the detection fields count.
+        settings: only `settings.detection` matters.
     """
 
     certain: float
     """Confidence above which an upright face is trusted and turned copies are not searched."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = settings.detection
 
     @abstractmethod
     def search(self, pixels: Pixels, scale: float) -> Detections:
@@ -106,17 +100,17 @@ class PhotoDetector(ABC):
             raise NoFace("; ".join([error.reason, *self._advice(photo)])) from None
 
     def _has_tiles(self, photo: Photo) -> bool:
-        """Return whether a photo is to be searched in tiles, too."""
+        """Return whether a photo is also searched in tiles."""
         side = self.settings.max_side
         return bool(side) and max(photo.size) > max(HUGE_SIDE, side * self._reduction)
 
     @property
     def _reduction(self) -> float:
-        """How many times a photo may be reduced without losing faces of `min_face` pixels."""
+        """Largest reduction of a photo that keeps faces of `min_face` pixels."""
         return max(1.0, self.settings.min_face / SMALLEST_FACE)
 
     def _advice(self, photo: Photo) -> Iterator[str]:
-        """Yield what may have hidden a face."""
+        """Yield hints on why no face was found."""
         settings = self.settings
         reduction = max(photo.size) / settings.max_side if settings.max_side else 1
         if reduction > self._reduction and not self._has_tiles(photo):
@@ -128,8 +122,10 @@ class PhotoDetector(ABC):
             yield "if the photo lies on its side, try --rotate"
 
     def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
-        """Return all faces found in a photo, in its pixels: upright, or in the turn that shows the
-        most certain face if `rotate` asks for it and no upright face is beyond doubt.
+        """Return all faces found in a photo, in its pixels.
+
+        With `rotate`, and if no upright face exceeds `certain`, they come from the turn with the
+        most confident face.
         """
         found = self._find_turned(photo, 0, tiled)
         if self.settings.rotate and best_confidence(found) < self.certain:
@@ -138,7 +134,7 @@ class PhotoDetector(ABC):
         return [enlarge(face, photo.reduction) for face in found]
 
     def _find_turned(self, photo: Photo, turns: int, tiled: bool) -> list[Face]:
-        """Return all faces found in a photo turned by 90 degrees so often, in its own pixels."""
+        """Return all faces found in a photo turned by 90 degrees `turns` times, in its pixels."""
         pixels = np.ascontiguousarray(np.rot90(photo.pixels, turns))
         reduction = max(photo.size) / max(pixels.shape[:2])
         search = self._search_tiles if tiled else self._search_whole
@@ -153,15 +149,15 @@ class PhotoDetector(ABC):
 
         Args:
             pixels: (H, W, 3) uint8, RGB.
-            reduction: how many times they are reduced against the photo.
+            reduction: size of the photo over that of `pixels`.
         """
         return self._search(pixels, self.settings.max_side or max(pixels.shape[:2]), reduction)
 
     def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
         """Return the small faces in a picture, searched in tiles that overlap.
 
-        A face that the search of the whole picture may miss is smaller than the overlap, so one
-        tile at least shows it whole; faces that a tile cuts are left to the others.
+        Faces that the search of the whole picture misses are smaller than the overlap, so at least
+        one tile shows each of them whole; faces that a tile's edge cuts are dropped.
 
         Args:
             pixels, reduction: see `_search_whole`.
@@ -185,13 +181,13 @@ class PhotoDetector(ABC):
         return found
 
     def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
-        """Return all faces in a picture, in its pixels, searched with that longer side."""
-        working = _reduced(pixels, side)
+        """Return all faces in a picture, in its pixels, searched at a longer side of `side`."""
+        working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
             Face(
-                box=_in_picture(box, working, pixels).reshape(4),
-                landmarks=_in_picture(points, working, pixels),
+                box=in_picture(box, working, pixels).reshape(4),
+                landmarks=in_picture(points, working, pixels),
                 confidence=float(confidence),
             )
             for box, confidence, points in zip(
@@ -201,12 +197,12 @@ class PhotoDetector(ABC):
 
 
 def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Return the first pixels and the ends of tiles that cover a length.
+    """Return the start and end pixels of tiles that cover a length.
 
     Args:
-        length: to be covered, pixels.
-        side: of a tile at the most, pixels.
-        overlap: pixels that neighbours share at the least, fewer than `side`.
+        length: length to cover, pixels.
+        side: largest side of a tile, pixels.
+        overlap: least overlap of neighbours, pixels, below `side`.
 
     Examples:
         >>> spans(10, 4, 1), spans(3, 4, 1)
@@ -217,112 +213,8 @@ def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, min(length, start + side)) for start in starts]
 
 
-class MTCNNDetector(PhotoDetector):
-    """MTCNN with facenet-pytorch's networks, its traps closed.
-
-    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
-    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
-    for them as they are.
-
-    Args:
-        settings: the detection fields count; `one_based` also has the photo's edges treated as
-            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
-        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
-            an operator there.
-    """
-
-    certain = 0.999
-
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        super().__init__(settings)
-        self.networks = MTCNN("cpu" if device.type == "mps" else device)
-        self._own = threading.local()
-        if self.networks.device.type == "cpu":
-            keep_freed_buffers()
-
-    def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what MTCNN finds."""
-        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
-        finest = float(min(SMALLEST_FACE, self.settings.min_face))
-        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
-        with self._own_stream():
-            found = self.networks.detect(
-                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
-            )
-        offset = np.float32(0 if self.settings.one_based else 1)
-        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
-
-    def _own_stream(self) -> AbstractContextManager[object]:
-        """Have a GPU not queue this thread's work behind that of the thread that scores."""
-        device = self.networks.device
-        if device.type != "cuda":
-            return nullcontext()
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(self._own.stream)
-
-    def _levels_to_skip(self, finest: float, wanted: float) -> int:
-        """Return how many of the image pyramid's finest levels hold no face that counts.
-
-        Args:
-            finest: face size of the finest level, pixels at working resolution.
-            wanted: smallest face that counts, pixels at working resolution.
-        """
-        skipped = 0
-        # one finer level than seems needed: the best candidate often comes from there
-        while finest / FACTOR ** (skipped + 2) <= wanted:
-            skipped += 1
-        return skipped
-
-
-class YuNetDetector(PhotoDetector):
-    """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
-
-    Args:
-        settings: the detection fields count.
-
-    Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old.
-    """
-
-    certain = 0.92
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.network = YuNet()
-
-    def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what YuNet finds."""
-        found = self.network.detect(pixels)
-        small = _reduced(pixels, YUNET_SMALL_SIDE)
-        if small is pixels:
-            return found
-        second = self.network.detect(small)
-        boxes = _in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
-        points = _in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
-        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > YUNET_LARGE_FACE
-        boxes = np.concatenate([found.boxes, boxes[large]])
-        confidences = np.concatenate([found.confidences, second.confidences[large]])
-        kept = best(boxes, confidences, OVERLAP)
-        landmarks = np.concatenate([found.landmarks, points[large]])
-        return Detections(boxes[kept], confidences[kept], landmarks[kept])
-
-
-def make_detector(settings: Settings) -> Detector:
-    """Return the detector the settings name.
-
-    Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: its weights are missing or changed.
-    """
-    if settings.detector == "yunet":
-        return YuNetDetector(settings)
-    return MTCNNDetector(settings, resolve_device(settings.device))
-
-
-def _reduced(pixels: Pixels, side: int) -> Pixels:
-    """Return a picture with that longer side, or itself if it has no more."""
+def reduced(pixels: Pixels, side: int) -> Pixels:
+    """Return a picture reduced to a longer side of `side` pixels, or itself if it is smaller."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
@@ -335,12 +227,10 @@ def _reduced(pixels: Pixels, side: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _in_picture(
-    points: NDArray[np.float32], reduced: Pixels, picture: Pixels
-) -> NDArray[np.float64]:
-    """Return (N, 2) points of a reduced picture, in pixels of the picture itself."""
+def in_picture(points: NDArray[np.float32], copy: Pixels, picture: Pixels) -> NDArray[np.float64]:
+    """Return (N, 2) points of a picture's reduced copy in pixels of the picture."""
     # the centres of pixels are at whole numbers
-    ratio = np.array(picture.shape[1::-1]) / reduced.shape[1::-1]
+    ratio = np.array(picture.shape[1::-1]) / copy.shape[1::-1]
     moved: NDArray[np.float64] = (
         np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
     ) * ratio - 0.5
@@ -348,13 +238,13 @@ def _in_picture(
 
 
 def distinct_faces(faces: list[Face]) -> list[Face]:
-    """Return faces without those that a more confident one overlaps by most of either."""
+    """Return faces without those that overlap a more confident one by more than `OVERLAP`."""
     boxes = np.array([[*face.box, face.confidence] for face in faces], np.float32).reshape(-1, 5)
     return [faces[index] for index in distinct(boxes)]
 
 
 def enlarge(face: Face, reduction: int) -> Face:
-    """Return a face in the photo's pixels that was found in the photo reduced so many times."""
+    """Return a face of a photo reduced `reduction` times, in the photo's own pixels."""
     if reduction == 1:
         return face
     return replace(
@@ -365,7 +255,7 @@ def enlarge(face: Face, reduction: int) -> Face:
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:
-    """Return a face in the photo's pixels that was found in the photo turned by `face.rotation`.
+    """Return a face of a photo turned by `face.rotation`, in the upright photo's pixels.
 
     Args:
         face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
@@ -389,3 +279,49 @@ def unrotate(face: Face, width: int, height: int) -> Face:
         confidence=face.confidence,
         rotation=face.rotation,
     )
+
+
+def halved(pixels: Pixels) -> Pixels:
+    """Return a picture of at least 2x2 pixels at half its size; odd last rows are dropped."""
+    height, width = (side // 2 for side in pixels.shape[:2])
+    # of an even size halving is exact, and quick
+    even = pixels[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
+    """Return the indices of boxes that non-maximum suppression keeps, best first.
+
+    Args:
+        boxes: (N, 4) corners.
+        scores: (N,), above 0.
+        overlap: intersection over union above which only the better box is kept.
+    """
+    corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
+    kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
+    return np.asarray(kept, dtype=np.int64)
+
+
+def distinct(boxes: Array) -> list[int]:
+    """Return the indices of boxes, best first, that overlap no better one by more than `OVERLAP`.
+
+    Args:
+        boxes: (N, 5) corners and scores.
+    """
+    waiting = np.argsort(-boxes[:, 4], kind="stable")
+    kept = []
+    while waiting.size:
+        best, waiting = int(waiting[0]), waiting[1:]
+        kept.append(best)
+        waiting = waiting[~contained(boxes[waiting], boxes[best])]
+    return kept
+
+
+def contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
+    """Return (N,) whether boxes overlap a box by more than `OVERLAP` of the smaller of the two."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:4], boxes[:, 2:4])
+    shared = (high - low + 1).clip(0).prod(axis=1)
+    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)

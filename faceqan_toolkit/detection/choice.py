@@ -1,4 +1,4 @@
-"""Which of a photo's faces count."""
+"""Choice of a photo's faces: confident and large enough, then by a policy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.rounding import down_text, exact_text
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import DetectionSettings
 from faceqan_toolkit.types import Face
 
 
@@ -17,7 +17,7 @@ def best_confidence(faces: Iterable[Face]) -> float:
     return max(map(_confidence, faces), default=0.0)
 
 
-def accept_faces(found: list[Face], settings: Settings) -> list[Face]:
+def accept_faces(found: list[Face], settings: DetectionSettings) -> list[Face]:
     """Return the faces that are confident and large enough, largest first, equals by position.
 
     Raises:
@@ -51,17 +51,18 @@ def select_faces(
     *,
     doubtful: Callable[[Face], bool] = lambda _: False,
 ) -> list[tuple[int, Face]]:
-    """Return the faces a policy chooses, each with its index.
+    """Return the faces that a policy chooses, each with its index.
 
-    Faces with impossible landmarks (`geometry.find_mistake`) come last: they are chosen by "all",
-    or if the photo has no other face. So, among the others, are doubtful ones.
+    Faces with impossible landmarks (`geometry.find_mistake`) come last. Policies other than "all"
+    choose them only if the photo has no other face, and doubtful faces only if it has no better
+    one.
 
     Args:
-        faces: of one photo, largest first, at least one.
+        faces: faces of one photo, largest first, at least one.
         policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
-            of equals the larger one.
+            the larger of equal ones.
         size: width and height of the photo.
-        doubtful: tells whether a detection may be no face; asked only if there is a choice.
+        doubtful: whether a detection may be a false positive; called only if there is a choice.
     """
     possible: list[Face] = []
     impossible: list[Face] = []
@@ -76,7 +77,7 @@ def select_faces(
     def preference(item: tuple[int, Face]) -> float:
         face = item[1]
         if policy == "largest":
-            return 0.0  # they come so
+            return 0.0  # faces are sorted by size
         if policy == "confident":
             return -_confidence(face)
         x1, y1, x2, y2 = face.box

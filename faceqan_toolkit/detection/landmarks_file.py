@@ -1,4 +1,4 @@
-"""Faces that another detector found, read from a CSV file."""
+"""Faces of another detector, read from a CSV file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.alignment import estimate_transform, footprint
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.detection.choice import accept_faces
-from faceqan_toolkit.detection.landmarks_index import open_index
+from faceqan_toolkit.detection.landmarks_table import LandmarksTable, Row
 from faceqan_toolkit.errors import NoLandmarks, SettingsError, Unalignable
 from faceqan_toolkit.files import check_plain
 from faceqan_toolkit.geometry import LARGEST, Mistake, find_mistake
@@ -26,25 +26,16 @@ from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, Ph
 from faceqan_toolkit.wording import reason_of
 
 FIRST_ROWS = 200
-"""Rows of a file that are looked at for a mistake they share."""
-
-
-class Row(NamedTuple):
-    """A face of the file."""
-
-    landmarks: tuple[float, ...]
-    confidence: float | None
-    box: tuple[float, ...] | None
-    rotation: int = 0
+"""Rows at the beginning of a file that are checked for a shared mistake."""
 
 
 class CommonMistake(NamedTuple):
-    """A mistake that most rows of a file share.
+    """A mistake in most rows of a file.
 
     Attributes:
-        mistake: what it is.
-        number: of rows that have it.
-        rows: number of rows that were looked at.
+        mistake: the mistake.
+        number: number of rows with it.
+        rows: number of checked rows.
     """
 
     mistake: Mistake
@@ -52,7 +43,7 @@ class CommonMistake(NamedTuple):
     rows: int
 
     def describe(self, file: Path) -> str:
-        """Return one line that says which mistake and what to do."""
+        """Return one line that names the mistake and its remedy."""
         return (
             f"{file}: in {self.number:,} of {self.rows:,} rows {self.mistake.reason}; "
             f"{self.mistake.remedy}"
@@ -60,112 +51,75 @@ class CommonMistake(NamedTuple):
 
 
 class LandmarksFile:
-    """A detector that looks faces up instead of finding them.
+    """A detector that takes faces from a CSV file.
 
-    The file has one row a face. With a header: `path`, the ten columns of `LANDMARK_COLUMNS`,
-    and if you like `confidence`, the box (`BOX_COLUMNS`) and `rotation` (`Face.rotation`, which
-    turns crops of boxes), in any order among others: our own `faces.csv` fits. Without: path, the
-    ten numbers in that order, and perhaps the confidence.
-    Paths are those of the results (relative to the folder given), or absolute. A face without a
-    box gets the smallest upright one that holds its crop.
+    One row per face. With a header: `path`, the ten columns of `LANDMARK_COLUMNS` and, optionally,
+    `confidence`, the box (`BOX_COLUMNS`) and `rotation` (`Face.rotation`, needed to turn crops of
+    boxes), in any order and with other columns among them; `faces.csv` of this tool is such a file.
+    Without a header: path, the ten numbers in that order and, optionally, the confidence.
+    Paths are those of the results (relative to the given folder) or absolute. A face without a box
+    gets the smallest upright box around its crop.
 
     Args:
         path: the CSV file.
-        settings: `min_face` and `min_confidence` count; a face without a confidence passes.
+        settings: `min_face` and `min_confidence` apply; a face without a confidence passes.
 
     Raises:
-        SettingsError: it cannot be read, has no row, or one that is not as described; the line is
-            named.
+        SettingsError: the file cannot be read, has no rows, or has a malformed one; the message
+            names its line.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
-        self.settings = settings
+        self.settings = settings.detection
         try:
             check_plain(path)
-            self._index = open_index(path, self._entries)
+            self._table = LandmarksTable(path, self._entries())
         except (OSError, ValueError, csv.Error) as error:
             raise SettingsError(f"{path}: {reason_of(error)}") from error
 
     def _entries(self) -> Iterator[tuple[str, Row]]:
-        """Yield the file's faces with their photos' paths."""
+        """Yield each face of the file with its photo's path."""
         with open_text(self.path, "surrogateescape") as lines:
             reader = csv.reader(lines)
-            columns: dict[str, int] | None = None
+            layout: _Layout | None = None
             empty = True
             for cells in reader:
-                if not any(cell.strip() for cell in cells):
+                if not any(map(str.strip, cells)):
                     continue
-                if columns is None:
-                    columns, is_header = _columns(cells, self.path)
-                    if is_header:
+                if layout is None:
+                    layout = _Layout(cells, self.path)
+                    if layout.has_header:
                         continue
                 empty = False
-                yield from self._faces(cells, columns, reader.line_num)
+                try:
+                    row = layout.row(cells)
+                except ValueError as error:
+                    raise SettingsError(f"{self.path}, line {reader.line_num}: {error}") from None
+                if row is not None:  # our own faces.csv also lists photos without a face
+                    yield layout.photo(cells), row
             if empty:
                 raise SettingsError(f"{self.path} is empty: it has no row of a face")
 
-    def _faces(
-        self, cells: list[str], columns: dict[str, int], line: int
-    ) -> Iterator[tuple[str, Row]]:
-        """Yield a line's face, if it has one, with its photo's path."""
-
-        def number(column: str) -> float | None:
-            index = columns.get(column)
-            text = cells[index].strip() if index is not None and index < len(cells) else ""
-            try:
-                return float(unguard(text)) if text else None
-            except ValueError:
-                raise SettingsError(f"{where}: {column} is {text[:50]!r}, no number") from None
-
-        where = f"{self.path}, line {line}"
-        if len(cells) <= max(columns[column] for column in ("path", *LANDMARK_COLUMNS)):
-            told = "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
-            raise SettingsError(
-                f"{where}: {len(cells)} cells, too few for a path and landmarks{told}"
-            )
-        photo = unguard(cells[columns["path"]]).replace("\\", "/")
-        points = [number(column) for column in LANDMARK_COLUMNS]
-        box = [number(column) for column in BOX_COLUMNS]
-        confidence = number("confidence")
-        rotation = number("rotation") or 0
-        landmarks = tuple(value for value in points if value is not None)
-        if not landmarks:
-            return  # a photo without a face, as our own faces.csv lists them
-        if len(landmarks) != len(points):
-            raise SettingsError(f"{where}: {len(landmarks)} of ten landmark coordinates")
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise SettingsError(f"{where}: confidence {confidence:g} is not in 0..1")
-        if rotation not in (0, 90, 180, 270):
-            raise SettingsError(f"{where}: rotation {rotation:g} is none of 0, 90, 180, 270")
-        known = tuple(value for value in box if value is not None)
-        whole = known if len(known) == len(box) else None
-        yield photo, Row(landmarks, confidence, whole, int(rotation))
-
-    def _lookup(self, source: PhotoSource) -> list[Row]:
-        found = self._index.rows(source.path) or self._index.rows(source.place)
-        return [
-            Row(tuple(landmarks), confidence, box and tuple(box), rotation)
-            for landmarks, confidence, box, rotation in found
-        ]
+    def _rows(self, source: PhotoSource) -> list[Row]:
+        return self._table.rows(source.path) or self._table.rows(source.place)
 
     def identify(self, source: PhotoSource) -> str:
-        """Return a short text that changes when the photo's rows do; empty if it has none."""
-        rows = self._lookup(source)
-        known = [tuple(row) for row in rows]
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16] if rows else ""
+        """Return a hash of the photo's rows, 16 hexadecimal digits; "" if it has none."""
+        rows = [tuple(row) for row in self._rows(source)]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
 
     def detect(self, photo: Photo) -> list[Face]:
         """Return the photo's faces, largest first; at least one.
 
-        Rows without finite numbers are left out where the photo has others.
+        Rows with numbers that are not finite are skipped, unless the photo has no other row.
 
         Raises:
             NoLandmarks: the file has no row for the photo.
-            NoFace, FaceTooSmall: its faces are not confident or large enough.
-            Unalignable: none of its rows has finite numbers.
+            NoFace, FaceTooSmall: its faces are below `min_confidence` or `min_face`.
+            Unalignable: all of its rows have numbers that are not finite.
         """
-        rows = self._lookup(photo.source)
+        rows = self._rows(photo.source)
         if not rows:
             raise NoLandmarks(f"{self.path.name} has no landmarks for this photo")
         faces, failures = [], []
@@ -177,13 +131,14 @@ class LandmarksFile:
         if not faces:
             raise failures[0]
         if all(find_mistake(face.landmarks, face.box, photo.size) for face in faces):
-            return sorted(faces, key=lambda face: -face.size)  # too small or not, they are wrong
+            # the mistake is the reason to report, whatever the faces' size is
+            return sorted(faces, key=lambda face: -face.size)
         return accept_faces(faces, self.settings)
 
     def common_mistake(self) -> CommonMistake | None:
-        """Return the mistake that most of the file's first rows share; None if there is none.
+        """Return the mistake in most of the file's first `FIRST_ROWS` rows; None if there is none.
 
-        Photos are not looked at, so landmarks outside their photos are not found.
+        Photos are not decoded, so landmarks outside their photos are not detected.
         """
         rows = [row for _, row in islice(self._entries(), FIRST_ROWS)]
         mistakes = Counter(find_mistake(_points(row), _box(row)) for row in rows)
@@ -191,11 +146,11 @@ class LandmarksFile:
 
 
 def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
-    """Return the mistake that more than half of some rows share; None if there is none.
+    """Return the mistake in more than half of the rows; None if there is none.
 
     Args:
-        mistakes: number of rows by mistake; None counts rows without one.
-        rows: number of rows.
+        mistakes: number of rows by mistake; the key None counts correct rows.
+        rows: number of all rows.
     """
     for mistake, number in mistakes.items():
         if mistake is not None and number > rows / 2:
@@ -208,16 +163,18 @@ def _points(row: Row) -> NDArray[np.float64]:
 
 
 def _box(row: Row) -> NDArray[np.float64] | None:
-    """Return a row's box, None if it has none of finite numbers."""
+    """Return a row's box; None without one or if it is not finite."""
     return np.array(row.box) if row.box and np.isfinite(row.box).all() else None
 
 
 def _face(row: Row, photo_size: tuple[int, int]) -> Face:
-    """Return the face of a row. Without a box it gets that of its crop; impossible landmarks have
-    no crop and get the smallest box around them.
+    """Return the face of a row.
+
+    Without a box it gets the box of its crop. Impossible landmarks have no crop; they get their
+    own bounding box.
 
     Raises:
-        Unalignable: its landmarks are no finite numbers, or larger than any photo.
+        Unalignable: the landmarks are not finite, or beyond the size of any photo.
     """
     landmarks, box = _points(row), _box(row)
     mistake = find_mistake(landmarks, box, photo_size)
@@ -230,17 +187,68 @@ def _face(row: Row, photo_size: tuple[int, int]) -> Face:
     return Face(box, landmarks, row.confidence, row.rotation)
 
 
-def _columns(first: list[str], file: Path) -> tuple[dict[str, int], bool]:
-    """Return where each column stands, and whether the first row was a header.
+class _Layout:
+    """Column numbers of a landmarks file.
+
+    Args:
+        first: cells of its first row, a header or a face.
+        file: the file, for messages.
 
     Raises:
-        SettingsError: neither a header with all columns nor a row of numbers.
+        SettingsError: a header without all columns.
     """
-    names = {name.strip(): index for index, name in enumerate(first)}
-    if "path" in names:
-        missing = [column for column in LANDMARK_COLUMNS if column not in names]
-        if missing:
+
+    def __init__(self, first: list[str], file: Path) -> None:
+        names = [name.strip() for name in first]
+        self.has_header = "path" in names
+        if not self.has_header:
+            names = ["path", *LANDMARK_COLUMNS, "confidence"]
+        elif missing := [column for column in LANDMARK_COLUMNS if column not in names]:
             raise SettingsError(f"{file} lacks the columns {', '.join(missing)}")
-        return names, True
-    order = ("path", *LANDMARK_COLUMNS, "confidence")
-    return {name: index for index, name in enumerate(order)}, False
+        self._columns = {name: index for index, name in enumerate(names)}
+        self._landmarks = [self._columns[name] for name in LANDMARK_COLUMNS]
+        self._least = max(self._columns["path"], *self._landmarks) + 1
+        self._has_box = all(name in self._columns for name in BOX_COLUMNS)
+
+    def photo(self, cells: list[str]) -> str:
+        """Return the path in a row."""
+        return unguard(cells[self._columns["path"]]).replace("\\", "/")
+
+    def row(self, cells: list[str]) -> Row | None:
+        """Return the face in a row; None if its ten landmark cells are empty.
+
+        Raises:
+            ValueError: the row is malformed; the message says how.
+        """
+        if len(cells) < self._least:
+            remedy = (
+                "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
+            )
+            raise ValueError(f"{len(cells)} cells, too few for a path and landmarks{remedy}")
+        try:
+            landmarks = tuple([float(cells[index]) for index in self._landmarks])
+        except ValueError:  # guarded, empty, or not a number
+            known = [self._number(cells, name) for name in LANDMARK_COLUMNS]
+            landmarks = tuple(value for value in known if value is not None)
+        box = [self._number(cells, name) for name in BOX_COLUMNS] if self._has_box else []
+        confidence = self._number(cells, "confidence")
+        rotation = self._number(cells, "rotation") or 0
+        if not landmarks:
+            return None
+        if len(landmarks) != len(LANDMARK_COLUMNS):
+            raise ValueError(f"{len(landmarks)} of ten landmark coordinates")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise ValueError(f"confidence {confidence:g} is not in 0..1")
+        if rotation not in (0, 90, 180, 270):
+            raise ValueError(f"rotation {rotation:g} is not 0, 90, 180 or 270")
+        whole = tuple(value for value in box if value is not None)
+        return Row(landmarks, confidence, whole if len(whole) == 4 else None, int(rotation))
+
+    def _number(self, cells: list[str], column: str) -> float | None:
+        """Return a cell's number; None if the cell or the column is missing."""
+        index = self._columns.get(column)
+        text = cells[index].strip() if index is not None and index < len(cells) else ""
+        try:
+            return float(unguard(text)) if text else None
+        except ValueError:
+            raise ValueError(f"{column} is {text[:50]!r}, not a number") from None

@@ -1,84 +1,96 @@
-"""MTCNN's three networks from facenet-pytorch, run the quick way.
+"""The MTCNN cascade with facenet-pytorch's networks, made faster.
 
 Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded
 Convolutional Networks", IEEE Signal Processing Letters, 2016; networks and weights of
-facenet-pytorch 2.5.3. Differs from its `MTCNN.detect` in how pictures are resized, which took
-more than half of the time: levels of the pyramid and large candidates come from copies of half the
-size, a quarter and so on, not from the full picture, and as bytes. On a CPU, pieces of work are
-shared out to threads, see `workers`; their sizes are fixed, so results do not depend on the number
-of threads.
+facenet-pytorch 2.5.3.
 
-It also differs at the picture's edges. `MTCNN.detect` clips a candidate window that crosses an edge
-and stretches what is left to a square, which moves the landmarks of cut faces outwards, and it
-never looks for a face that is larger than the picture. Here such windows keep their shape and are
-filled with grey, and large faces are looked for beyond the edges. Faces away from the edges are
-found exactly as without this.
+Resizing took more than half of the time of its `MTCNN.detect`. Here pyramid levels and large
+windows are resized, as uint8, from copies at half the size, a quarter and so on. On a CPU, work is
+split among threads, see `workers`. The pieces have a fixed size, so results do not depend on the
+number of threads.
+
+The image's edges are treated differently as well. `MTCNN.detect` clips a window that crosses an
+edge and stretches the rest to a square, which moves the landmarks of cut-off faces outwards, and it
+finds no face that is larger than the image. Here such windows keep their shape and are filled with
+grey, and large faces are also searched beyond the edges. Other faces are the same in both ways.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from faceqan_toolkit.detection.facenet_weights import load_weights
-from faceqan_toolkit.detection.proposals import CELL, STRIDE, ProposalNet, normalised, stripes
+from faceqan_toolkit.allocator import keep_freed_buffers
+from faceqan_toolkit.detection.base import (
+    SMALLEST_FACE,
+    Array,
+    PhotoDetector,
+    best,
+    contained,
+    distinct,
+    halved,
+)
+from faceqan_toolkit.detection.mtcnn_networks import (
+    CELL,
+    STRIDE,
+    ProposalNet,
+    WindowNet,
+    normalised,
+    stripes,
+)
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.workers import serial_workers
 
 FACTOR = 0.709
-"""Size of a pyramid's level relative to the level before it; a half in area."""
+"""Scale from one pyramid level to the next; half the area."""
 
 BILINEAR_LIMIT = 1.5
-"""Where more pixels than that, along a side, become one, levels are averaged: bilinear sampling,
-several times as quick, would skip some, and the smallest faces with them."""
+"""Reduction above which pyramid levels are resized by area averaging. Bilinear sampling is several
+times faster, but would skip pixels and so the smallest faces."""
 
 ENOUGH = 3
-"""Candidates are cut from a copy of the picture where they have this many times the pixels that
-their network takes: rounding to whole pixels moves them by 0.7 % at most."""
+"""Windows are cut from the smallest copy of the image where they are this many times as large as
+the network's input; rounding to whole pixels moves them by 0.7 % at most."""
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 
 FILL = (127.5,) * 3
-"""What lies beyond the picture's edges, as a colour: the networks' zero. With black
-more cut faces are lost, and landmarks are off by more, see `benchmarks/edges.py`."""
+"""Colour beyond the image's edges, the zero of the networks' input. With black more cut-off faces
+are lost and landmarks are less exact, see `benchmarks/edges.py`."""
 
 MARGIN = 6
-"""Grey pixels around a level of the pyramid where faces beyond the edges are looked for: half of
-P-Net's cell, and a whole number of its strides."""
+"""Width of the grey border of the pyramid levels for faces beyond the edges, pixels: half of
+`CELL`, and a multiple of `STRIDE`."""
 
 LARGE_SHARE = 1 / 3
-"""Share of the picture's shorter side from which on faces are looked for beyond the edges: enough
-for portraits and cheap, as those levels are tiny."""
+"""Least size of faces that are searched beyond the edges, relative to the image's shorter side.
+Their pyramid levels are tiny."""
 
 WHOLE = (0.9, 1.1, 1.3, 1.5)
-"""Sides of windows about the picture's middle, in units of its longer side: the picture may be a
-face and nothing else, of which P-Net often finds no part that looks like a whole."""
-
-OVERLAP = 0.7
-"""Two faces are one if they share more than this part of the smaller box."""
+"""Sides of additional centred windows, relative to the image's longer side. P-Net often misses a
+face that fills the whole image."""
 
 CPU_PIXELS, GPU_PIXELS = 1 << 16, 1 << 20
-"""Pixels a network looks at at once: what stays in a processor's cache, or fills a GPU."""
-
-Array = NDArray[np.float32]
+"""Pixels per call of a network: as many as fit the processor's cache, or fill a GPU."""
 
 
-class Judgement(NamedTuple):
-    """What a network says of N candidates it accepts.
+class Accepted(NamedTuple):
+    """Boxes, offsets and landmarks of the accepted candidates.
 
     Attributes:
         boxes: (N, 5), corners and score.
-        offsets: (N, 4), of the corners, in units of the box's sides.
-        points: (N, 10) landmarks, x then y, in units of the box's sides; R-Net has none.
+        offsets: (N, 4), regression of the corners, in units of the box's sides.
+        points: (N, 10) landmarks, five x then five y, in units of the box's sides; from O-Net only.
     """
 
     boxes: Array
@@ -86,73 +98,23 @@ class Judgement(NamedTuple):
     points: Array
 
 
-NOTHING = Judgement(*(np.empty((0, columns), np.float32) for columns in (5, 4, 10)))
-
-
-class JudgingNet:
-    """R-Net or O-Net: looks at candidates one by one.
-
-    Args:
-        network: "rnet" or "onet".
-        size: side of the candidates it takes, pixels.
-        pools: what each convolution is followed by: maxima of so many pixels squared, or 0.
-        device: where it runs.
-    """
-
-    def __init__(
-        self, network: str, *, size: int, pools: tuple[int, ...], device: torch.device | str = "cpu"
-    ) -> None:
-        self.size = size
-        self._pools = pools
-        self._weights = load_weights(network, device)
-        last = len(pools) + 2
-        self._heads = [f"dense{last}_{head}" for head in (1, 2, 3)]
-
-    def __call__(self, pictures: Tensor) -> list[Tensor]:
-        """Return what it says of pictures.
-
-        Args:
-            pictures: (N, 3, size, size), see `proposals.normalised`.
-
-        Returns:
-            (N,) scores in [0, 1], (N, 4) offsets and, from O-Net, (N, 10) landmarks.
-        """
-        maps = pictures
-        for layer, pool in enumerate(self._pools, 1):
-            maps = self._activate(layer, F.conv2d(maps, *self._layer(f"conv{layer}")))
-            if pool:
-                maps = F.max_pool2d(maps, pool, stride=2, ceil_mode=True)
-        dense = len(self._pools) + 1
-        flat = maps.permute(0, 3, 2, 1).flatten(1)  # the weights count columns first
-        features = self._activate(dense, F.linear(flat, *self._layer(f"dense{dense}")))
-        scores, *rest = (
-            F.linear(features, *self._layer(head))
-            for head in self._heads
-            if f"{head}.weight" in self._weights
-        )
-        return [scores.softmax(dim=1)[:, 1], *rest]
-
-    def _layer(self, name: str) -> tuple[Tensor, Tensor]:
-        return self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
-
-    def _activate(self, layer: int, maps: Tensor) -> Tensor:
-        return torch.prelu(maps, self._weights[f"prelu{layer}.weight"])
+NOTHING = Accepted(*(np.empty((0, columns), np.float32) for columns in (5, 4, 10)))
 
 
 class MTCNN:
-    """The cascade: proposals from a pyramid, refined twice.
+    """The cascade: P-Net on an image pyramid, then R-Net and O-Net on its candidates.
 
     Args:
-        device: where the networks run; pictures and boxes stay on the CPU.
+        device: device of the networks; images and boxes stay on the CPU.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._proposal = ProposalNet(self.device)
-        self._refinement = JudgingNet("rnet", size=24, pools=(3, 3, 0), device=self.device)
-        self._output = JudgingNet("onet", size=48, pools=(3, 3, 2, 0), device=self.device)
+        self._refinement = WindowNet("rnet", size=24, pools=(3, 3, 0), device=self.device)
+        self._output = WindowNet("onet", size=48, pools=(3, 3, 2, 0), device=self.device)
         on_cpu = self.device.type == "cpu"
-        # threads that call, if there are several, share no single thread
+        # with one thread, several calling threads must not share a pool of one
         shared_out = on_cpu and torch.get_num_threads() > 1
         self._map = serial_workers().map if shared_out else map
         self._pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
@@ -160,13 +122,13 @@ class MTCNN:
     def detect(
         self, pixels: Pixels, smallest: float, skip_levels: int = 0, *, clip_windows: bool = False
     ) -> Detections:
-        """Return the faces of a picture, their coordinates counted from one.
+        """Return the faces of an image in one-based coordinates.
 
         Args:
             pixels: (H, W, 3) uint8, RGB.
-            smallest: face size of the pyramid's finest level, pixels.
-            skip_levels: how many of the finest levels are not searched.
-            clip_windows: treat the picture's edges as facenet-pytorch does.
+            smallest: face size of the finest pyramid level, pixels.
+            skip_levels: number of the finest levels to skip.
+            clip_windows: treat the image's edges as facenet-pytorch does.
         """
         halves = _halves(pixels)
         candidates = self._propose(islice(_pyramid(halves, smallest), skip_levels, None))
@@ -183,13 +145,13 @@ class MTCNN:
     def _refine(
         self, halves: list[Pixels], candidates: Array, *, filled: bool
     ) -> tuple[Detections, Array]:
-        """Return the faces among candidates and the (N, 4) windows that showed them to O-Net."""
-        boxes, offsets, _ = self._judge_all(
+        """Return the faces among candidates, and the (N, 4) windows that O-Net found them in."""
+        boxes, offsets, _ = self._classify_all(
             self._refinement, halves, candidates, THRESHOLDS[1], filled=filled
         )
         kept = best(boxes[:, :4], boxes[:, 4], 0.7)
         boxes = _squared(_moved(boxes[kept], offsets[kept], extent=1))
-        windows, offsets, points = self._judge_all(
+        windows, offsets, points = self._classify_all(
             self._output, halves, boxes, THRESHOLDS[2], filled=filled
         )
         sides = windows[:, 2:4] - windows[:, :2] + 1
@@ -204,8 +166,8 @@ class MTCNN:
         """Return (N, 5) square candidates with their scores.
 
         Args:
-            levels: of the pyramid, with their scales.
-            margin: pixels around each level that do not belong to the picture.
+            levels: pyramid levels with their scales.
+            margin: width of each level's border, pixels.
         """
         scales: list[float] = []
 
@@ -235,65 +197,59 @@ class MTCNN:
         candidates = candidates[best(candidates[:, :4], candidates[:, 4], 0.7)]
         return _squared(_moved(candidates[:, :5], candidates[:, 5:], extent=0))
 
-    def _judge_all(
+    def _classify_all(
         self,
-        network: JudgingNet,
+        network: WindowNet,
         halves: list[Pixels],
         boxes: Array,
         threshold: float,
         *,
         filled: bool,
-    ) -> Judgement:
-        """Return boxes, offsets and landmarks of the candidates that a network accepts.
+    ) -> Accepted:
+        """Return the candidates that a network accepts.
 
         Args:
             network: R-Net or O-Net.
-            halves: the picture, see `_halves`.
-            boxes: (N, 5) candidates; those that lie wholly outside the picture are left out.
+            halves: the image, see `_halves`.
+            boxes: (N, 5) candidates; those completely outside the image are dropped.
             threshold: score above which a candidate is accepted.
             filled: see `_cut`.
         """
 
-        batch = self._pixels // (2 * network.size**2)  # their maps are more than P-Net's
+        batch = self._pixels // (2 * network.size**2)  # their feature maps are larger than P-Net's
 
-        def judge(start: int) -> Judgement:
+        def classify(start: int) -> Accepted:
             some = boxes[start : start + batch]
-            return self._judge(network, some, threshold, _cut(halves, some, network.size, filled))
+            return self._classify(
+                network, some, threshold, _cut(halves, some, network.size, filled)
+            )
 
-        judged = [NOTHING, *self._map(judge, range(0, len(boxes), batch))]
-        return Judgement(*(np.concatenate(parts) for parts in zip(*judged, strict=True)))
+        accepted = [NOTHING, *self._map(classify, range(0, len(boxes), batch))]
+        return Accepted(*(np.concatenate(parts) for parts in zip(*accepted, strict=True)))
 
     @torch.inference_mode()
-    def _judge(
+    def _classify(
         self,
-        network: JudgingNet,
+        network: WindowNet,
         boxes: Array,
         threshold: float,
         windows: tuple[list[int], list[Pixels]],
-    ) -> Judgement:
+    ) -> Accepted:
         kept, cuts = windows
         if not cuts:
             return NOTHING
         batch = normalised(torch.from_numpy(np.stack(cuts)).to(self.device))
         scores, offsets, *landmarks = (part.cpu().numpy() for part in network(batch))
         accepted = scores > threshold
-        return Judgement(
+        return Accepted(
             np.column_stack([boxes[kept, :4], scores])[accepted],
             offsets[accepted],
             landmarks[0][accepted] if landmarks else NOTHING.points,
         )
 
 
-def halved(pixels: Pixels) -> Pixels:
-    """Return a picture of at least 2x2 pixels at half its size, an odd last row left out."""
-    height, width = (side // 2 for side in pixels.shape[:2])
-    # of an even size halving is exact, and quick
-    even = pixels[: 2 * height, : 2 * width]
-    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _halves(pixels: Pixels) -> list[Pixels]:
-    """Return a picture and its copies of half the size, a quarter, and so on."""
+    """Return an image and its copies at half the size, a quarter, and so on."""
     halves = [pixels]
     while min(halves[-1].shape[:2]) >= 2 * CELL:
         halves.append(halved(halves[-1]))
@@ -303,14 +259,14 @@ def _halves(pixels: Pixels) -> list[Pixels]:
 def _pyramid(
     halves: list[Pixels], smallest: float, *, margin: int = 0
 ) -> Iterator[tuple[float, Pixels]]:
-    """Yield ever smaller copies of a picture with their scales.
+    """Yield the pyramid levels of an image with their scales, finest first.
 
     Args:
-        halves: the picture, see `_halves`.
-        smallest: face size that the finest level shows in one cell of P-Net, pixels.
-        margin: grey pixels around each level. Without, levels end where a cell no longer fits
-            into the picture; with, there are only those of large faces, up to 1.5 times as large
-            as the picture's shorter side.
+        halves: the image, see `_halves`.
+        smallest: face size that fills one `CELL` in the finest level, pixels.
+        margin: width of a grey border, pixels. With 0 the coarsest level still holds one `CELL`.
+            With a border there are only levels for large faces, up to 1.5 times the image's
+            shorter side.
     """
     height, width = halves[0].shape[:2]
     shorter = min(height, width)
@@ -328,14 +284,13 @@ def _pyramid(
 def _cut(
     halves: list[Pixels], boxes: Array, size: int, filled: bool
 ) -> tuple[list[int], list[Pixels]]:
-    """Return which boxes hold pixels of the picture, and those, resized to squares.
+    """Return the indices of the boxes that overlap the image, and their pixels as squares.
 
     Args:
-        halves: the picture, see `_halves`.
-        boxes: (N, 4 or 5) corners, the first pixel is number one.
+        halves: the image, see `_halves`.
+        boxes: (N, 4 or 5) corners, one-based.
         size: side of the squares, pixels.
-        filled: beyond the picture's edges a box is grey; else it is clipped there, and what is
-            left is stretched.
+        filled: fill boxes with grey beyond the image's edges; otherwise clip and stretch them.
     """
     height, width = halves[0].shape[:2]
     kept, cuts = [], []
@@ -349,7 +304,7 @@ def _cut(
         halvings = min(int(math.log2(max(1, side / (ENOUGH * size)))), len(halves) - 1)
         x1, y1, x2, y2 = (round(edge / 2**halvings) for edge in (left, top, right, bottom))
         region = _region(halves[halvings], x1, y1, x2, y2)
-        if region.size == 0:  # a sliver of the picture that the reduced copy does not have
+        if region.size == 0:  # too thin for the reduced copy
             continue
         resized = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
         kept.append(index)
@@ -358,7 +313,7 @@ def _cut(
 
 
 def _region(picture: Pixels, x1: int, y1: int, x2: int, y2: int) -> Pixels:
-    """Return part of a picture, grey where it reaches beyond; empty if it has no pixel of it."""
+    """Return a part of an image, grey beyond its edges; empty if it is completely outside."""
     height, width = picture.shape[:2]
     left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     region = picture[top:bottom, left:right]
@@ -368,56 +323,43 @@ def _region(picture: Pixels, x1: int, y1: int, x2: int, y2: int) -> Pixels:
 
 
 def _bordered(picture: Pixels, top: int, bottom: int, left: int, right: int) -> Pixels:
-    """Return a picture with so many pixels of `FILL` on each side."""
+    """Return an image with a border of `FILL`; widths in pixels."""
     wider = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=FILL)
     return np.asarray(wider, np.uint8)
 
 
 def _crosses_edge(boxes: Array, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes reach beyond a picture of that width and height."""
+    """Return (N,) whether boxes reach beyond an image of a width and height."""
     low, high = boxes[:, :2].astype(int), boxes[:, 2:4].astype(int)
     return np.asarray(((low < 1) | (high > size)).any(axis=1), np.bool_)
 
 
 def _whole(size: tuple[int, ...]) -> Array:
-    """Return (N, 5) candidates that show a picture of that width and height whole."""
+    """Return the (N, 5) candidates of `WHOLE` for an image of a width and height."""
     middle, half = np.array(size) / 2, np.array(WHOLE)[:, None] * max(size) / 2
     return np.hstack([middle - half, middle + half, np.ones_like(half)]).astype(np.float32)
 
 
 def _grown(boxes: Array) -> Array:
-    """Return boxes twice as large about their centres: the networks move corners by less."""
+    """Return boxes at twice the size, which bounds how far the networks move corners."""
     half = (boxes[:, 2:4] - boxes[:, :2]) / 2
     return np.column_stack([boxes[:, :2] - half, boxes[:, 2:4] + half])
 
 
 def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
-    """Return some of the faces, by index or mask."""
+    """Return faces by index or mask."""
     return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
 
 
 def _joined(faces: Detections, more: Detections) -> Detections:
-    """Return faces and those of more that none of them is already."""
-    new = [index for index, box in enumerate(more.boxes) if not _contained(faces.boxes, box).any()]
+    """Return faces and the additional ones of `more`."""
+    new = [index for index, box in enumerate(more.boxes) if not contained(faces.boxes, box).any()]
     more = _selected(more, np.array(new, np.int64))
     return Detections(
         np.concatenate([faces.boxes, more.boxes]),
         np.concatenate([faces.confidences, more.confidences]),
         np.concatenate([faces.landmarks, more.landmarks]),
     )
-
-
-def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
-    """Return which boxes non-maximum suppression keeps, best first.
-
-    Args:
-        boxes: (N, 4) corners.
-        scores: (N,), above 0.
-        overlap: intersection over union from which on only the better one is kept.
-    """
-    corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
-    kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
-    return np.asarray(kept, dtype=np.int64)
 
 
 def _moved(boxes: Array, offsets: Array, *, extent: int) -> Array:
@@ -434,26 +376,59 @@ def _squared(boxes: Array) -> Array:
     return np.column_stack([corners, corners + side, boxes[:, 4]])
 
 
-def distinct(boxes: Array) -> list[int]:
-    """Return boxes, best first, without those that a better one overlaps by most of either.
+class MTCNNDetector(PhotoDetector):
+    """MTCNN with facenet-pytorch's networks, its traps closed.
+
+    facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
+    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
+    for them as they are.
 
     Args:
-        boxes: (N, 5) corners and scores.
+        settings: only `settings.detection` matters; `one_based` also treats the photo's edges as
+            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
+        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
+            an operator there.
     """
-    waiting = np.argsort(-boxes[:, 4], kind="stable")
-    kept = []
-    while waiting.size:
-        best, waiting = int(waiting[0]), waiting[1:]
-        kept.append(best)
-        waiting = waiting[~_contained(boxes[waiting], boxes[best])]
-    return kept
 
+    certain = 0.999
 
-def _contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
-    """Return (N,) whether boxes share more than `OVERLAP` of the smaller of the two with a box."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:4], boxes[:, 2:4])
-    shared = (high - low + 1).clip(0).prod(axis=1)
-    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
-    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
-    return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        super().__init__(settings)
+        self.networks = MTCNN("cpu" if device.type == "mps" else device)
+        self._own = threading.local()
+        if self.networks.device.type == "cpu":
+            keep_freed_buffers()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what MTCNN finds."""
+        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        finest = float(min(SMALLEST_FACE, self.settings.min_face))
+        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
+        with self._own_stream():
+            found = self.networks.detect(
+                pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
+            )
+        offset = np.float32(0 if self.settings.one_based else 1)
+        return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Have a GPU not queue this thread's work behind that of the thread that scores."""
+        device = self.networks.device
+        if device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._own.stream)
+
+    def _levels_to_skip(self, finest: float, wanted: float) -> int:
+        """Return how many of the image pyramid's finest levels hold no face that counts.
+
+        Args:
+            finest: face size of the finest level, pixels at working resolution.
+            wanted: smallest face that counts, pixels at working resolution.
+        """
+        skipped = 0
+        # one finer level than seems needed: the best candidate often comes from there
+        while finest / FACTOR ** (skipped + 2) <= wanted:
+            skipped += 1
+        return skipped

@@ -11,8 +11,10 @@ import threading
 import cv2
 import numpy as np
 
+from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
 from faceqan_toolkit.errors import MissingDependency
 from faceqan_toolkit.process_wide import quiet_opencv
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.weights import read_weights
 
@@ -23,15 +25,20 @@ LOWEST_CONFIDENCE = 0.3
 OVERLAP = 0.3
 
 SMALLEST_SIDE = 64
-"""Pixels; smaller pictures get a black margin. OpenCV 4 finds faces that are not in tiny ones."""
+"""Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
+tiny images."""
+
+SMALL_COPY_SIDE, LARGE_FACE = 320, 400
+"""Pixels at working resolution. YuNet misses large faces, so a small copy is searched as well, and
+only faces above `LARGE_FACE` are taken from it, as their coordinates are coarser."""
 
 
 class YuNet:
-    """The network; runs on the CPU. Every thread gets its own, as OpenCV's keeps the last size.
+    """The network, on the CPU. Each thread has its own, as OpenCV's object keeps the image size.
 
     Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old to read them.
+        WeightsError: the weights are missing or changed.
+        MissingDependency: OpenCV is too old.
     """
 
     def __init__(self) -> None:
@@ -50,14 +57,14 @@ class YuNet:
                     LOWEST_CONFIDENCE,
                     OVERLAP,
                 )
-        except (cv2.error, TypeError) as error:  # another OpenCV package in the way of ours
+        except (cv2.error, TypeError) as error:  # another OpenCV package shadows the required one
             raise MissingDependency(
                 f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
                 "pip install -U opencv-python-headless"
             ) from error
 
     def detect(self, pixels: Pixels) -> Detections:
-        """Return the faces of a picture; those much larger than 300 pixels are missed.
+        """Return the faces of an image; faces much larger than 300 pixels are missed.
 
         Args:
             pixels: (H, W, 3) uint8, RGB.
@@ -75,3 +82,37 @@ class YuNet:
         rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found, np.float32)
         corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))
+
+
+class YuNetDetector(PhotoDetector):
+    """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
+
+    Args:
+        settings: only `settings.detection` matters.
+
+    Raises:
+        WeightsError: its weights are missing or changed.
+        MissingDependency: OpenCV is too old.
+    """
+
+    certain = 0.92
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.network = YuNet()
+
+    def search(self, pixels: Pixels, scale: float) -> Detections:
+        """Return what YuNet finds."""
+        found = self.network.detect(pixels)
+        small = reduced(pixels, SMALL_COPY_SIDE)
+        if small is pixels:
+            return found
+        second = self.network.detect(small)
+        boxes = in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
+        points = in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
+        large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > LARGE_FACE
+        boxes = np.concatenate([found.boxes, boxes[large]])
+        confidences = np.concatenate([found.confidences, second.confidences[large]])
+        kept = best(boxes, confidences, OVERLAP)
+        landmarks = np.concatenate([found.landmarks, points[large]])
+        return Detections(boxes[kept], confidences[kept], landmarks[kept])

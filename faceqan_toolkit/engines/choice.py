@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
 from faceqan_toolkit.engines.base import Engine
+from faceqan_toolkit.engines.inline import InlineEngine
 from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.settings import Settings
@@ -15,11 +16,10 @@ PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
 def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
     """Return the engine for a run.
 
-    The work is done by other processes, even by a single one: whatever a photo does to it, the
-    one that keeps the records lives. Each computes with one thread, as threads of one process
-    wait for each other, and their number moves scores in the last digits, which the number of
-    processes never does. Where a GPU scores, the cores are shared out to threads that prepare
-    photos for it.
+    Engine "local" starts processes, even for a single worker, so that a photo that ends one does
+    not end the run. Each computes with one thread: threads of one process wait for each other, and
+    their number changes the last digits of scores, which the number of processes never does. Where
+    a GPU scores, the cores are shared among threads that prepare photos for it.
 
     Args:
         settings: `device` and `workers` count.
@@ -35,6 +35,8 @@ def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> En
         from faceqan_toolkit.engines.ray import RayEngine
 
         return RayEngine(photos, weights_sha256=weights_sha256)
+    if settings.engine == "inline":
+        return InlineEngine(weights_sha256=weights_sha256)
     devices = worker_devices(settings, photos)
     cores = usable_cores() // len(devices)
     # one core is for the thread that keeps the GPU busy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.settings import Settings
 
 WORKER_BYTES = 1_300_000_000
@@ -20,4 +20,6 @@ def worker_bytes(settings: Settings) -> int:
     """
     if "quality" not in settings.stages:
         return WORKER_BYTES
-    return WORKER_BYTES + MODEL_COPIES * find_model(settings.model, settings.model_options).size
+    return (
+        WORKER_BYTES + MODEL_COPIES * find_model(settings.model.name, settings.model.options).size
+    )

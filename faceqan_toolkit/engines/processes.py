@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -253,7 +253,7 @@ class ProcessEngine:
                 yield from self._bury(worker)
                 continue
             if isinstance(answer, Ready):
-                check_weights(self._settings.model, self.weights_sha256, answer.weights_sha256)
+                check_weights(self._settings.model.name, self.weights_sha256, answer.weights_sha256)
                 worker.capacity = BLOCKS_IN_HAND * max(answer.block_faces, self.preparers)
                 self._loaded, self._failed_starts = True, 0
                 self._backend = answer.backend
@@ -335,7 +335,7 @@ class ProcessEngine:
         context = multiprocessing.get_context("spawn")
         inbox, to_inbox = context.Pipe(duplex=False)
         from_outbox, outbox = context.Pipe(duplex=False)
-        settings = replace(self._settings, device=device)
+        settings = self._settings.replace(device=device)
         share = 1 / self.devices.count(device)
         process = context.Process(
             target=work,

@@ -181,7 +181,7 @@ class Scorer(Actor):
         self.pipeline = self.make(self.settings, self.crops_folder)
         if self.pipeline.scorer is not None:
             found = self.pipeline.scorer.embedder.sha256
-            check_weights(self.settings.model, self.weights_sha256, found)
+            check_weights(self.settings.model.name, self.weights_sha256, found)
 
     def answer(self, blocks: list[Answer]) -> Answer:
         """Return records in the place of prepared photos."""
@@ -343,7 +343,7 @@ class RayEngine:
             )
             return made
 
-        on_cpu = replace(settings, device="cpu")
+        on_cpu = settings.replace(device="cpu")
         seen = first if _is_there(first) else None
         core: dict[str, Any] = {"num_cpus": 1, "memory": self._memory or None}
         if not self.split:
@@ -354,7 +354,7 @@ class RayEngine:
         engine = ProcessEngine(["cpu"], make=make_preparing)
         preparing = {"engine": engine, "settings": on_cpu, "first": seen}
         prepared = stage(blocks, Supervisor, preparing, half, **core)
-        scoring = replace(settings, device="cuda" if self._gpus else "cpu")
+        scoring = settings.replace(device="cuda" if self._gpus else "cpu")
         rest = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
         # they ask for no memory: those that prepare could have taken it all, and wait for these
         need, number = ("num_gpus", self._gpus) if self._gpus else ("num_cpus", half)
@@ -390,9 +390,9 @@ def _for_other_folders(settings: Settings) -> Settings:
     changes: dict[str, Any] = {}
     if settings.landmarks is not None:
         changes["landmarks"] = settings.landmarks.absolute()
-    if not is_model_name(settings.model) and Path(settings.model).exists():
-        changes["model"] = str(Path(settings.model).absolute())
-    return replace(settings, **changes)
+    if not is_model_name(settings.model.name) and Path(settings.model.name).exists():
+        changes["model"] = str(Path(settings.model.name).absolute())
+    return settings.replace(**changes)
 
 
 def _is_there(photo: PhotoSource) -> bool:

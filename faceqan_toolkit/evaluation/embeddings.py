@@ -31,7 +31,6 @@ from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
-    from faceqan_toolkit.quality.norm import EmbeddingNorm
 
 Vectors = NDArray[np.float32]
 
@@ -58,24 +57,24 @@ def embed_crops(
     Raises:
         SettingsError: this machine does not have the device.
     """
-    from faceqan_toolkit.quality.norm import EmbeddingNorm
+    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.models.blocks import forward_block
 
-    model = EmbeddingNorm(embedder, device=device)
-    size = embedder.input_size
-    width = model.embed(np.zeros((1, size, size, 3), np.uint8)).shape[1]
-    remaining = iter(crops)
-    while block := list(islice(remaining, model.block_faces)):
-        vectors = _embed(model, block)
-        yield from vectors if vectors.size else np.full((len(block), width), np.nan, np.float32)
+    remaining, block_size = iter(crops), forward_block(resolve_device(device))
+    while block := list(islice(remaining, block_size)):
+        yield from _embed(embedder, block, device=device)
 
 
-def _embed(model: EmbeddingNorm, crops: Sequence[Pixels | None], *, flip: bool = False) -> Vectors:
-    """Return (N, D) embeddings, NaN rows for none; (N, 0) if all crops are None."""
+def _embed(
+    model: Embedder, crops: Sequence[Pixels | None], *, device: str, flip: bool = False
+) -> Vectors:
+    """Return (N, D) embeddings; rows of NaN for None, and for embeddings without a direction."""
     from faceqan_toolkit.alignment import resize_crop
 
     there = [crop is not None for crop in crops]
-    size = model.embedder.input_size
-    found = model.embed([resize_crop(crop, size) for crop in crops if crop is not None], flip=flip)
+    size = model.input_size
+    given = [resize_crop(crop, size) for crop in crops if crop is not None]
+    found = model.embed(given, flip=flip, device=device)
     found[~(np.isfinite(found).all(axis=1) & found.any(axis=1))] = np.nan
     vectors = np.full((len(crops), found.shape[1]), np.nan, np.float32)
     vectors[there] = found
@@ -140,29 +139,36 @@ class EmbeddingCache:
 
     def complete(
         self,
-        load: Callable[[], EmbeddingNorm],
-        advance: Callable[[int], None] = lambda number: None,
+        load: Callable[[], Embedder],
+        advance: Callable[[int], object] = lambda number: None,
+        *,
+        device: str = "auto",
     ) -> Vectors:
         """Embed the pending crops, save from time to time, and return all vectors.
 
         Args:
             load: returns the recognition model; not called if nothing is pending.
             advance: called with the number of crops after each block.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
         Raises:
-            WeightsError, SettingsError: see `EmbeddingNorm`.
+            WeightsError, SettingsError: see `load` and `Embedder.embed`.
             RunError: a crop cannot be read, or the file cannot be written.
         """
         if not self.pending:
             return self.vectors
+        from faceqan_toolkit.device import resolve_device
+        from faceqan_toolkit.models.blocks import forward_block
+
         model = load()
         saved = time.monotonic()
         wait = SAVE_SECONDS
-        step = 4 * model.block_faces
+        step = 4 * forward_block(resolve_device(device))
         try:
             while self.pending:
                 chosen, rest = self.pending[:step], self.pending[step:]
-                vectors = _embed(model, self._read(chosen), flip=self.source.flip)
+                crops = self._read(chosen)
+                vectors = _embed(model, crops, device=device, flip=self.source.flip)
                 if vectors.size:
                     self._allocate(vectors.shape[1])
                     self.vectors[chosen] = vectors

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
 
 RULES = ("exact", "end", "end without extension", "folder and name", "name")
 """Rules of matching, strictest first.

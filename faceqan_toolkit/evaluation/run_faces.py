@@ -18,6 +18,7 @@ from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_name, match_paths
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.registry import METHODS
 from faceqan_toolkit.results.crops import RunCrops, crop_file
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.runs.database import connect, fetch_value
@@ -26,10 +27,6 @@ from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
 
-METHOD_NAMES = {
-    "faceqan": "FaceQAN", "serfiq": "SER-FIQ", "grafiqs": "GraFIQs", "magface": "MagFace",
-    "norm": "embedding norm",
-}  # fmt: skip
 BASELINES = {
     "face size": "face_px", "sharpness": "sharpness", "detector confidence": "confidence",
     "embedding norm": "embedding_norm",
@@ -185,7 +182,9 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     if np.isnan(faces.values["quality"]).all():
         return {}
     settings = faces.run.content["settings"]
-    name = METHOD_NAMES.get(settings["method"], settings["method"])
+    name = settings["method"]
+    if method := METHODS.get(name):
+        name = method.title
     if settings["method"] == "faceqan" and settings["preset"] != "exact":
         name += f" {settings['preset']}"
     if settings.get("eps_mode") == "contrast":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +20,8 @@ from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.faceqan import FaceQAN, Trace
 from faceqan_toolkit.quality.hints import describe
 from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.results.model_of_run import model_of
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.results.run_model import model_of
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
@@ -69,7 +69,7 @@ class Explainer:
                 "preset is instant, which predicts scores and attacks nothing; explain with "
                 "--preset exact or fast"
             )
-        self.settings = replace(settings, hints=True)
+        self.settings = settings.replace(hints=True)
         self.pipeline = Pipeline(self.settings)
         scorer = self.pipeline.scorer
         if not isinstance(scorer, FaceQAN):
@@ -103,7 +103,7 @@ class Explainer:
 def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
     """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
-    row = record.as_dict()
+    row = record.to_dict()
     left_out = ("hints", "crop", "attempt", "landmarks_id")
     found: dict[str, Any] = {
         **{
@@ -207,7 +207,9 @@ def write_contact_sheet(
     ends = (("best", best_rows), ("worst", worst_rows))
     shown = " and ".join(f"the {end} {len(some)}" for end, some in ends if some)
     title = f"{run.folder.absolute().name}: {shown}"
-    subtitle = f"model {settings.model}, preset {run.content['settings'].get('preset', 'exact')}"
+    subtitle = (
+        f"model {settings.model.name}, preset {run.content['settings'].get('preset', 'exact')}"
+    )
     _save(contact_sheet(title, subtitle, sections, eps=settings.eps), target)
     return target, lost
 
@@ -221,10 +223,9 @@ def _settings_of(run: RunInfo, device: str) -> Settings:
     settings = run.settings
     preset = "exact" if settings.preset == "instant" else settings.preset
     # where the faces are is in the ledger
-    return replace(
-        settings, task="score", landmarks=None, device=device, backend="auto", preset=preset,
-        refine=0.0, refine_at=None,
-    )  # fmt: skip
+    return settings.replace(
+        task="score", landmarks=None, device=device, backend="auto", preset=preset
+    )
 
 
 def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:

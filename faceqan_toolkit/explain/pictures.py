@@ -318,7 +318,7 @@ def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
     if not hints:
         _text(draw, (left, y), "nothing stands out", 16, MUTED)
         return y + 24
-    row = record.as_dict()
+    row = record.to_dict()
     for hint in hints:
         _text(draw, (left, y), hint, 17, WARNING, width=PANEL)
         y = _lines(draw, (left, y + 23), describe(hint, row), 14, MUTED, PANEL) + 9

@@ -1,1 +1,1 @@
-"""Face recognition networks, one architecture a file; `zoo` is the only wiring."""
+"""Face recognition networks: found by name or file, loaded, verified, and run on aligned crops."""

@@ -1,4 +1,4 @@
-"""Which network a set of named tensors belongs to, told by names and shapes alone."""
+"""Known network architectures, recognised by the names and shapes of a checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from faceqan_toolkit.models.ir import IR
 from faceqan_toolkit.models.iresnet import BLOCKS as IRESNET_BLOCKS
 from faceqan_toolkit.models.iresnet import IResNet
 from faceqan_toolkit.models.preprocessing import Preprocessing
+from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
 State = Mapping[str, Tensor]
@@ -23,15 +24,15 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """Networks that share their parameters' names and were trained alike.
+    """Networks with the same parameter names and the same kind of training.
 
     Attributes:
-        title: what people call them.
+        title: common name.
         anchor: a parameter that all networks of this layout have and no other network has.
-        parts: the outermost modules; what else a checkpoint holds is not the network.
-        preprocessing: the official one.
-        eps: of batch norms, the official one.
-        assumed: which of these no checkpoint tells.
+        parts: names of the outermost modules; other tensors of a checkpoint are ignored.
+        preprocessing: official preprocessing.
+        eps: official batch-norm epsilon.
+        assumed: which of `eps` and the preprocessing's fields no checkpoint tells.
     """
 
     title: str
@@ -77,17 +78,18 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """All it takes to build a network, its weights apart.
+    """A complete description of a network without its weights.
 
     Attributes:
         family: one of `FAMILIES`.
-        depth: as the family counts it, such as 50 or 100; 0 where there is only one.
+        depth: as the family counts it, such as 50 or 100; 0 if the family has one depth only.
         embedding_size: D.
-        squeeze_excitation: IR-SE, of the families "ir" and "adaface".
-        output_affine: the last batch norm has weights, as in InsightFace_Pytorch's "ir".
-        eps: of every batch norm.
-        preprocessing: what the network was trained to see.
-        assumed: what of eps and preprocessing is the family's because no checkpoint tells it.
+        squeeze_excitation: IR-SE; families "ir" and "adaface" only.
+        output_affine: whether the last batch norm has weights, as in InsightFace_Pytorch's "ir".
+        eps: batch-norm epsilon.
+        preprocessing: what the network was trained with.
+        assumed: which of `eps` and the preprocessing's fields are the family's defaults because no
+            checkpoint tells them.
     """
 
     family: str
@@ -106,7 +108,7 @@ class Architecture:
 
     @property
     def title(self) -> str:
-        """One line for people."""
+        """A description, one line."""
         parts = [FAMILIES[self.family].title]
         if self.depth:
             parts.append(f"depth {self.depth}")
@@ -116,13 +118,13 @@ class Architecture:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What no checkpoint tells and the family's default stands for, in words."""
+        """The assumed values in words, such as "channels RGB"."""
         told = {**self.preprocessing.in_words(), "eps": f"batch norm eps {self.eps:g}"}
         return tuple(told[name] for name in self.assumed)
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What decides the tensors' names and shapes; MagFace's are those of any IResNet."""
+        """What determines the tensors' names and shapes; MagFace's are those of any IResNet."""
         family = "iresnet" if self.family == "magface" else self.family
         se, affine = self.squeeze_excitation, self.output_affine
         return family, self.depth, self.embedding_size, se, affine
@@ -132,7 +134,7 @@ def official(
     family: str, depth: int = 0, *, embedding_size: int = 512, squeeze_excitation: bool = False,
     output_affine: bool = False,
 ) -> Architecture:  # fmt: skip
-    """Return an architecture with its family's own eps and preprocessing."""
+    """Return an architecture with its family's official eps and preprocessing."""
     own = FAMILIES[family]
     return Architecture(
         family, depth, embedding_size, squeeze_excitation, output_affine,
@@ -140,8 +142,32 @@ def official(
     )  # fmt: skip
 
 
+def architecture_of(entry: Entry) -> Architecture:
+    """Return a registered model's architecture."""
+    return Architecture(
+        family=entry.family,
+        depth=entry.depth,
+        embedding_size=entry.embedding_size,
+        squeeze_excitation=entry.squeeze_excitation,
+        output_affine=entry.output_affine,
+        eps=entry.eps,
+        preprocessing=preprocessing_of(entry),
+    )
+
+
+def preprocessing_of(entry: Entry) -> Preprocessing:
+    """Return a registered model's preprocessing."""
+    return Preprocessing(
+        entry.channels, entry.mean, entry.std, input_size=entry.input_size, template=entry.template
+    )
+
+
 def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
-    """Return an architecture with what options say in place of what was assumed."""
+    """Return an architecture with options in place of the family's defaults.
+
+    Raises:
+        SettingsError: an eps for a family whose eps is fixed.
+    """
     if options.eps is not None and "eps" not in architecture.assumed:
         raise SettingsError(f"norm-eps is fixed for {architecture.title}")
     return replace(
@@ -157,8 +183,8 @@ def identify(state: State, prefix: str = "") -> Architecture:
 
     Args:
         state: the network's tensors under their own names.
-        prefix: what stood before those names in the checkpoint. It tells MagFace from other
-            IResNets, for MagFace's official code calls the whole network `features`.
+        prefix: text before those names in the checkpoint. It distinguishes MagFace from other
+            IResNets: MagFace's official code calls the whole network `features`.
 
     Raises:
         WrongArchitecture: no family has such tensors, or the family has no such depth.
@@ -185,9 +211,9 @@ def identify(state: State, prefix: str = "") -> Architecture:
 
 
 def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module:
-    """Return the network without its preprocessing, weights random, in evaluation mode.
+    """Return the network without preprocessing, with random weights, in evaluation mode.
 
-    On the device "meta" it has shapes but no weights, and costs no time.
+    On the device "meta" it has shapes but no weights, and takes no time.
     """
     make: Callable[[], nn.Module]
     if architecture.family in ("iresnet", "magface"):
@@ -211,14 +237,14 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
 
 
 def build(architecture: Architecture) -> BackboneEmbedder:
-    """Return the model, weights random, in evaluation mode."""
+    """Return the model with random weights, in evaluation mode."""
     embedder = BackboneEmbedder(build_backbone(architecture), architecture.preprocessing)
     embedder.name, embedder.family = architecture.name, architecture.family
     return embedder.eval()
 
 
 def _children(state: State, part: str) -> int:
-    """Return how many numbered modules a part has, going by the highest number."""
+    """Return the number of a part's numbered submodules: the highest number plus one."""
     names = (name.removeprefix(f"{part}.") for name in state if name.startswith(f"{part}."))
     numbers = [int(first) for name in names if (first := name.split(".")[0]).isdecimal()]
     return max(numbers, default=-1) + 1
@@ -234,6 +260,6 @@ def _depth(blocks: tuple[int, ...], known: Mapping[int, tuple[int, ...]], title:
 
 
 def _rows(state: State, name: str) -> int:
-    """Return the embedding size a last linear layer gives; 512 if it is not there to tell."""
+    """Return the output size of a linear layer, here the embedding size; 512 if it is missing."""
     weight = state.get(name)
     return weight.shape[0] if weight is not None and weight.ndim == 2 and len(weight) else 512

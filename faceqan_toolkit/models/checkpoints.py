@@ -1,4 +1,4 @@
-"""Weights files from elsewhere: read without running their code, unwrapped, checked, loaded."""
+"""Load weights files: read without running code in them, unwrap, recognise, check."""
 
 from __future__ import annotations
 
@@ -14,34 +14,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faceqan_toolkit.errors import DamagedWeights, UnsafeCheckpoint, WrongArchitecture
+from faceqan_toolkit.errors import (
+    DamagedWeights,
+    SettingsError,
+    UnsafeCheckpoint,
+    WeightsError,
+    WrongArchitecture,
+)
 from faceqan_toolkit.models.architectures import (
     FAMILIES,
     Architecture,
     adjust,
+    architecture_of,
     build_backbone,
     identify,
+    preprocessing_of,
 )
-from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
-from faceqan_toolkit.models.weights_file import is_safetensors
+from faceqan_toolkit.models.base import BackboneEmbedder, check_embeddings
+from faceqan_toolkit.models.registry import Entry
+from faceqan_toolkit.models.weights_file import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
 
 NESTING = 4
-"""Dictionaries inside dictionaries are searched this deep."""
+"""Depth to which nested dictionaries are searched."""
 
 NAMED = 5
-"""Tensors of a kind that a message names."""
+"""Tensors named in a message at most."""
 
 STAND_INS = (
     "argparse.Namespace",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-"""Classes that official checkpoints mention beside their tensors; none is ever imported."""
+"""Classes that official checkpoints contain beside tensors; `_StandIn` replaces them."""
+
+TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+"""The first object, a pickled integer, of a file in torch's format before 1.6."""
+
+CONVERT = (
+    "if you trust the file, load it in the program that made it and save its tensors there: "
+    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+)
 
 
 class _StandIn(dict[Any, Any]):
-    """Takes the place of a class of `STAND_INS`; holds what it is given, does nothing."""
+    """Replaces a class of `STAND_INS`, which is never imported: holds its state, has no code."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +67,8 @@ class Found:
 
     Attributes:
         state: tensors under the network's own names.
-        place: keys of the dictionaries it was in, outermost first.
-        prefix: what stood before the names there, with its last dot.
+        place: keys of the dictionaries around it, outermost first.
+        prefix: text before the names there, its last dot included.
     """
 
     state: dict[str, Tensor]
@@ -60,32 +77,87 @@ class Found:
 
 
 @dataclass(frozen=True)
-class RecognisedNetwork:
-    """A model and what it was recognised as."""
+class Loaded:
+    """A model from a weights file.
+
+    Attributes:
+        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
+        embedding_size: D.
+        architecture: the recognised architecture; None for an ONNX file.
+    """
 
     embedder: BackboneEmbedder
-    architecture: Architecture
+    embedding_size: int
+    architecture: Architecture | None = None
+
+
+def load_weights(
+    content: bytes,
+    entry: Entry | None = None,
+    *,
+    options: ModelOptions = AS_TRAINED,
+    where: str,
+) -> Loaded:
+    """Return the model in a weights file's content, checked.
+
+    Args:
+        content: content of a checkpoint or an ONNX file, told apart by their first bytes.
+        entry: the registered model it must be; None accepts any known network.
+        options: without an entry, the preprocessing that the file does not tell.
+        where: name of the file in messages.
+
+    Raises:
+        WeightsError: it cannot be loaded, or is not the registered model.
+        SettingsError: an option that does not apply to this file.
+        MissingDependency: an ONNX file, and the extra `onnx` is not installed.
+    """
+    try:
+        if is_onnx(content):
+            return _load_onnx(content, entry, options)
+        if entry is not None and entry.family == "onnx":
+            raise WrongArchitecture(f"{entry.name} is an ONNX file, this is none")
+        return load_network(content, architecture_of(entry) if entry else None, options)
+    except WeightsError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Loaded:
+    from faceqan_toolkit.models.onnx import load_onnx
+
+    if entry is not None and entry.family != "onnx":
+        raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")
+    if options.eps is not None:
+        raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
+    loaded = load_onnx(content, preprocessing_of(entry) if entry else None)
+    assumed = () if entry else loaded.assumed
+    if options.given:
+        loaded = load_onnx(content, loaded.embedder.preprocessing.adjusted(options))
+    embedder, size = loaded.embedder, loaded.embedding_size
+    if entry is not None and entry.embedding_size != size:
+        raise WrongArchitecture(
+            f"gives {size}-d embeddings; {entry.name} has {entry.embedding_size}"
+        )
+    told = embedder.preprocessing.in_words()
+    embedder.assumed = tuple(told[name] for name in assumed if getattr(options, name, None) is None)
+    return Loaded(embedder, size)
 
 
 def load_network(
     content: bytes, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
-) -> RecognisedNetwork:
-    """Return the model that a weights file's content holds.
+) -> Loaded:
+    """Return the model in a checkpoint's content.
 
     Args:
-        content: of a `.pth`, `.pt`, `.ckpt` or `.safetensors` file, in any official wrapping.
-        architecture: what it must be, eps and preprocessing included; None takes what the
-            tensors' names and shapes tell and the family's own for the rest.
-        options: what to take in place of the family's own.
-
-    Returns:
-        The model on the CPU in evaluation mode, float32, no weight asking for gradients, and
-        its architecture.
+        content: content of a `.pth`, `.pt`, `.ckpt` or `.safetensors` file, in any official
+            wrapping.
+        architecture: what it must be, eps and preprocessing included; None recognises it by the
+            tensors' names and shapes, and takes the family's defaults for the rest.
+        options: replace the family's defaults.
 
     Raises:
-        DamagedWeights: empty, cut off, no checkpoint, or NaN or infinite weights.
+        DamagedWeights: empty, cut off, not a checkpoint, or NaN or infinite weights.
         UnsafeCheckpoint: reading it would run code.
-        WrongArchitecture: no known network, or its tensors do not fit.
+        WrongArchitecture: not a known network, or its tensors do not fit.
     """
     found = strip(read_state_dict(content))
     looks = identify(found.state, found.prefix)
@@ -105,19 +177,19 @@ def load_network(
     embedder.equal_lengths = False
     embedder.eval().requires_grad_(False)
     check_embeddings(embedder, architecture.embedding_size)
-    return RecognisedNetwork(embedder, architecture)
+    return Loaded(embedder, architecture.embedding_size, architecture)
 
 
 def read_state_dict(content: bytes) -> Mapping[str, Any]:
-    """Return what a weights file holds: tensors by name, perhaps inside other dictionaries.
+    """Return the tensors of a checkpoint by name, or nested dictionaries of them.
 
     Args:
-        content: of a safetensors file, or of one that `torch.save` wrote. It is told by its
-            content; a pickle is read by torch's weights-only reader, which runs no code.
+        content: content of a safetensors file, or of a file written by `torch.save`, which is read
+            by torch's weights-only unpickler: no code in it runs.
 
     Raises:
-        DamagedWeights: empty, cut off or no such file.
-        UnsafeCheckpoint: a pickle that asks for more than tensors, or a TorchScript program.
+        DamagedWeights: empty, cut off or neither of these.
+        UnsafeCheckpoint: a pickle of other things than tensors, or a TorchScript program.
     """
     if not content:
         raise DamagedWeights("the file is empty")
@@ -128,10 +200,10 @@ def read_state_dict(content: bytes) -> Mapping[str, Any]:
 
 
 def strip(checkpoint: Mapping[str, Any]) -> Found:
-    """Return the one network in a checkpoint, freed of dictionaries and prefixes around it.
+    """Return the one network in a checkpoint, without dictionaries and prefixes around it.
 
-    A network is found by a parameter that only its family has; all that stands before that
-    parameter's name is the wrapping. Heads, optimisers and training state stay behind.
+    A network is found by its family's anchor; the text before the anchor's name is the prefix of
+    all its tensors. Heads, optimisers and training state are ignored.
 
     Raises:
         WrongArchitecture: no known network, or more than one.
@@ -158,46 +230,6 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
     )
 
 
-def embedding_size(embedder: Embedder) -> int:
-    """Return how many numbers a model's embeddings have.
-
-    Raises:
-        WrongArchitecture: it gives no row of numbers for a crop.
-    """
-    size = embedder.input_size
-    with torch.inference_mode():
-        embedding = embedder(torch.zeros(1, 3, size, size))
-    if embedding.ndim != 2 or len(embedding) != 1 or not embedding.numel():
-        raise WrongArchitecture(f"a crop gives an embedding of shape {tuple(embedding.shape)}")
-    return embedding.shape[1]
-
-
-def check_embeddings(embedder: Embedder, embedding_size: int) -> None:
-    """Make sure that a model gives every crop of a batch an embedding of its own.
-
-    Raises:
-        DamagedWeights: embeddings that are not finite, or equal for unlike crops.
-        WrongArchitecture: another shape, or rows that depend on the batch.
-    """
-    size = embedder.input_size
-    crops = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        together = embedder(crops)
-        alone = torch.cat([embedder(crop[None]) for crop in crops])
-    if together.shape != (2, embedding_size):
-        raise WrongArchitecture(
-            f"two crops give embeddings of shape {tuple(together.shape)}, "
-            f"expected (2, {embedding_size})"
-        )
-    if not together.isfinite().all():
-        raise DamagedWeights("embeddings are not finite")
-    tolerance = 1e-3 * together.norm(dim=1).max()
-    if (together - alone).norm(dim=1).max() > tolerance:
-        raise WrongArchitecture("a crop's embedding depends on the batch it is in")
-    if (together[0] - together[1]).norm() <= 1e-3 * tolerance:
-        raise DamagedWeights("unlike crops have equal embeddings")
-
-
 def _read_safetensors(content: bytes) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -209,7 +241,7 @@ def _read_safetensors(content: bytes) -> Mapping[str, Any]:
 
 
 def _read_pickle(content: bytes) -> Any:
-    # torch's oldest format, a tar file, is not read without running code by its older releases
+    # older releases of torch run code when they read its oldest format, a tar file
     if not content.startswith((b"PK\x03\x04", b"\x80")):
         raise DamagedWeights(
             "no checkpoint: neither safetensors nor ONNX nor written by torch.save"
@@ -218,7 +250,7 @@ def _read_pickle(content: bytes) -> Any:
         try:
             return _load_weights_only(content)
         except pickle.UnpicklingError as error:
-            if _wanted(error) not in STAND_INS:
+            if _refused(error) not in STAND_INS:
                 raise
             with torch.serialization.safe_globals([(_StandIn, name) for name in STAND_INS]):
                 return _load_weights_only(content)
@@ -228,8 +260,8 @@ def _read_pickle(content: bytes) -> Any:
             raise UnsafeCheckpoint(
                 f"a TorchScript program, which is code, is not run; {CONVERT}"
             ) from error
-        if wanted := _wanted(error):
-            raise UnsafeCheckpoint(f"reading it would run {wanted}; {CONVERT}") from error
+        if refused := _refused(error):
+            raise UnsafeCheckpoint(f"reading it would run {refused}; {CONVERT}") from error
         if content.startswith(b"\x80") and TORCH_MAGIC not in content[:64]:
             raise UnsafeCheckpoint(
                 f"a plain pickle, which could run code, is refused; {CONVERT}"
@@ -240,23 +272,14 @@ def _read_pickle(content: bytes) -> Any:
         ) from error
 
 
-TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""What torch's older format begins with, in a pickle of its own."""
-
-CONVERT = (
-    "if you trust the file, load it in the program that made it and save its tensors there: "
-    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-)
-
-
 def _load_weights_only(content: bytes) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
 
 
-def _wanted(error: Exception) -> str:
-    """Return the class or function that torch's reader refused, if that is what the error says."""
+def _refused(error: Exception) -> str:
+    """Return the class or function that torch's unpickler refused; "" for any other error."""
     refused = re.search(r"\b(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", str(error))
     return refused[1] if isinstance(error, pickle.UnpicklingError) and refused else ""
 
@@ -264,7 +287,7 @@ def _wanted(error: Exception) -> str:
 def _dictionaries(
     value: Mapping[Any, Any], place: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Yield every dictionary's own tensors, and where it lies."""
+    """Yield the keys that lead to each nested dictionary, and the tensors in it."""
     named = {name: item for name, item in value.items() if isinstance(name, str)}
     yield place, {name: item for name, item in named.items() if isinstance(item, Tensor)}
     if len(place) < NESTING:
@@ -294,7 +317,7 @@ def _fit(
         WrongArchitecture: tensors missing, unexpected or of another shape.
         DamagedWeights: NaN or infinite values.
     """
-    # no part of the arithmetic, and older or converted checkpoints lack it
+    # not used in evaluation mode, and missing in older or converted checkpoints
     counters = {name: torch.tensor(0) for name in expected if name.endswith("num_batches_tracked")}
     state = {**counters, **state}
     faults = {
@@ -317,7 +340,7 @@ def _fit(
 
 
 def _same_kind(found: Tensor, expected: Tensor) -> bool:
-    """Tell whether one can stand for the other, in whatever precision."""
+    """Return whether a tensor can be cast to another: same shape, dense, real, float if needed."""
     return (
         found.shape == expected.shape
         and found.layout == torch.strided

@@ -1,4 +1,4 @@
-"""A network made ready for attacks: same embeddings, same input gradients, much less work."""
+"""Copies of networks that are faster for attacks: same embeddings and input gradients."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """Return a copy for which only gradients with respect to the input are ever wanted.
+    """Return a fast copy of a network that only needs gradients with respect to its input.
 
-    Batch norms are folded into the layers beside them; one before a padded convolution leaves an
-    addition behind, which costs the backward pass nothing. PReLU's backward leaves out its
-    weight's gradient (44 % of the time of an attack on SFace), and weights are channels_last. A
-    network that torch.fx cannot trace keeps its layers.
+    Batch norms are folded into neighbouring layers; one before a padded convolution becomes an
+    addition, which costs nothing in the backward pass. PReLU's backward skips the gradient of its
+    weight (44 % of the time of an attack on SFace). Weights are channels_last. A network that
+    torch.fx cannot trace keeps its layers.
     """
     try:
-        # in double precision, so that folded weights are rounded once
+        # double precision: folded weights are rounded once
         copied = deepcopy(network).eval().requires_grad_(False).double()
         _give_weights(copied)
         traced = fuse(copied, inplace=True)
-    except Exception:  # noqa: BLE001 - tracing runs the network's own code on stand-ins
+    except Exception:  # noqa: BLE001 - tracing runs the network's code with proxies
         frozen = deepcopy(network).eval()
     else:
         assert isinstance(traced, fx.GraphModule)
@@ -36,7 +36,7 @@ def freeze(network: nn.Module) -> nn.Module:
 
 
 def frozen_copy(network: Network) -> Network:
-    """Return a copy as `freeze` does, with every layer where it was: no batch norm is folded."""
+    """Return a copy as `freeze` does, but with all layers kept: no batch norm is folded."""
     return _without_weight_gradients(deepcopy(network).eval())
 
 
@@ -46,7 +46,7 @@ def _without_weight_gradients(network: Network) -> Network:
 
 
 def _give_weights(network: nn.Module) -> None:
-    """Give batch norms without weights those that change nothing: `fuse` asks for them."""
+    """Give batch norms without weights identity weights, which `fuse` needs."""
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and not norm.affine:
             assert norm.running_mean is not None
@@ -56,7 +56,7 @@ def _give_weights(network: nn.Module) -> None:
 
 
 def _fold_before_linear(traced: fx.GraphModule) -> None:
-    """Fold a batch norm over feature maps into the linear layer their flattening goes to."""
+    """Fold a batch norm over feature maps into the linear layer behind the flattening."""
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         linear = modules.get(str(node.target))
@@ -75,10 +75,10 @@ def _fold_before_linear(traced: fx.GraphModule) -> None:
 
 
 def _fold_before_padding(traced: fx.GraphModule) -> None:
-    """Leave of a batch norm before a padded convolution only what padding does not let fold.
+    """Fold the scaling of a batch norm into the padded convolution behind it; keep the shift.
 
-    scale * x + shift = scale * (x + shift / scale), and a convolution can do the scaling: it
-    makes zeros of the zeros around the picture. It could not do the addition there.
+    scale * x + shift = scale * (x + shift / scale). The convolution can scale, because its zero
+    padding stays zero. It cannot shift, because the padding would have to be shifted too.
     """
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
@@ -89,7 +89,7 @@ def _fold_before_padding(traced: fx.GraphModule) -> None:
         norm = modules.get(str(source.target)) if source.op == "call_module" else None
         if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
             scale, shift = _affine(norm)
-            # a channel that is scaled to nothing still gives its shift
+            # avoid dividing by a zero scale; the channel's shift must survive
             least = (1e-7 * scale.abs().max()).clamp_min(1e-20)
             scale = torch.where(scale.abs() < least, least, scale)
             conv.weight = nn.Parameter(conv.weight * scale[:, None, None])
@@ -98,7 +98,7 @@ def _fold_before_padding(traced: fx.GraphModule) -> None:
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return the scale and the shift of each channel that a batch norm amounts to."""
+    """Return the scale and shift per channel that a batch norm in evaluation mode applies."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -106,7 +106,7 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _passes_on(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Tell whether a node only flattens its input, for that single use."""
+    """Return whether a node only flattens its input and has a single user."""
     if len(node.users) != 1:
         return False
     if node.op == "call_module":
@@ -115,7 +115,7 @@ def _passes_on(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _absorb(linear: nn.Linear, norm: nn.BatchNorm2d) -> None:
-    """Make a linear layer do the work of a batch norm before it, in place."""
+    """Fold a batch norm into the linear layer behind it, in place."""
     scale, shift = _affine(norm)
     by_channel = linear.weight.view(linear.out_features, norm.num_features, -1)
     bias = (by_channel * shift[:, None]).sum(dim=(1, 2))
@@ -146,7 +146,7 @@ class Shift(nn.Module):
 
 
 class FrozenPReLU(nn.Module):
-    """PReLU with constant slopes, one a channel, or one for all."""
+    """PReLU with constant slopes, one per channel or one for all."""
 
     slopes: Tensor
 
@@ -161,7 +161,7 @@ class FrozenPReLU(nn.Module):
 
 
 class _PReLU(torch.autograd.Function):
-    """torch's own backward computes the slopes' gradient as well, wanted or not."""
+    """PReLU without a gradient for the slopes, which torch's own backward always computes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
@@ -172,8 +172,7 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        # the gradient where x > 0 and zero elsewhere, then moved the slope's way to the gradient:
-        # two passes over memory, in a buffer that is wanted anyway
+        # gradient where x > 0, slope * gradient elsewhere, in two passes over one buffer
         passed = torch.ops.aten.threshold_backward(gradient, x, 0)
         slopes = ctx.slopes.view(1, -1, *[1] * (x.ndim - 2))
         return passed.lerp_(gradient, slopes), None

@@ -1,4 +1,4 @@
-"""FaceNet: facenet-pytorch's Inception-ResNet v1, its embeddings kept at their length."""
+"""FaceNet: facenet-pytorch's Inception-ResNet v1, without normalisation of the embedding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class InceptionResnet(InceptionResnetV1):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(pretrained=None)
-        # it normalises embeddings unless it classifies: a classifier that does nothing
+        # as a classifier it skips normalisation; the identity replaces its last layer
         self.classify, self.logits = True, nn.Identity()
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Return the stem and what follows it before each reduction: 17, 17, 8 and 3 pixels."""
+        """Return the stem and the blocks before each reduction: 17, 17, 8 and 3 pixels a side."""
         return self.conv2d_4b, self.repeat_1, self.repeat_2, self.repeat_3

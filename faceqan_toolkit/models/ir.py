@@ -1,7 +1,7 @@
 """IR and IR-SE, the residual networks of CurricularFace, InsightFace_Pytorch and AdaFace.
 
-Related to IResNet, not a renaming of it: where the number of channels stays, the shortcut picks
-pixels instead of convolving them. Parameters have the names they have in the official code.
+Similar to IResNet, but shortcuts between equal numbers of channels subsample pixels instead of
+convolving them. Parameters are named as in the official code.
 
 Source: CurricularFace `backbone/model_irse.py`, InsightFace_Pytorch `model.py` (TreB1eN), AdaFace
 `net.py`. J. Hu et al., "Squeeze-and-excitation networks", CVPR 2018.
@@ -17,11 +17,11 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 101: (3, 13, 30
 """Blocks in each of the four stages, by depth."""
 CHANNELS = (64, 128, 256, 512)
 REDUCTION = 16
-"""Channels a squeeze-and-excitation unit squeezes into one."""
+"""Reduction ratio of squeeze-and-excitation units."""
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs each channel by what all channels are on average."""
+    """Scales each channel by a function of all channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class Block(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        stride: of the second convolution and the shortcut.
+        stride: stride of the second convolution and the shortcut.
         inner_norm: AdaFace's layout, with a norm between the first convolution and PReLU.
-        squeeze_excitation: ends the branch with such a unit.
-        eps: of every batch norm.
+        squeeze_excitation: whether a squeeze-and-excitation unit ends the branch.
+        eps: batch-norm epsilon.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Block(nn.Module):
             nn.BatchNorm2d(outputs, eps),
         )
         if squeeze_excitation:
-            # AdaFace gives the unit a name, the others a number
+            # its name in AdaFace; the others number it
             name = "se_block" if inner_norm else str(len(self.res_layer))
             self.res_layer.add_module(name, SqueezeExcitation(outputs))
 
@@ -81,17 +81,16 @@ class Block(nn.Module):
 class IR(nn.Module):
     """The network without preprocessing.
 
-    The official AdaFace network returns its embedding divided by its length, and the length;
-    CurricularFace's the embedding and the last feature map. Here both return the embedding, with
-    its length.
+    The official AdaFace network returns the normalised embedding and its length, CurricularFace's
+    the embedding and the last feature map. This one returns the embedding, not normalised.
 
     Args:
         depth: one of `BLOCKS`.
         embedding_size: D.
         inner_norm: AdaFace's layout.
         squeeze_excitation: IR-SE.
-        output_affine: the last batch norm has weights, as in InsightFace_Pytorch.
-        eps: of every batch norm.
+        output_affine: whether the last batch norm has weights, as in InsightFace_Pytorch.
+        eps: batch-norm epsilon.
     """
 
     def __init__(
@@ -130,5 +129,5 @@ class IR(nn.Module):
         return embeddings
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Return the last block of each of its four stages: 56, 28, 14 and 7 pixels."""
+        """Return the last block of each of the four stages: 56, 28, 14 and 7 pixels a side."""
         return tuple(self.body[end - 1] for end in self._ends)

@@ -1,8 +1,8 @@
 """IResNet, the residual network of ArcFace, CosFace, ElasticFace and MagFace.
 
-Source: InsightFace's `arcface_torch`; parameters have the names they have there. I. C. Duta et al.,
-"Improved residual networks for image and video recognition", ICPR 2020, in the variant of J. Deng
-et al., "ArcFace", CVPR 2019.
+Source: InsightFace's `arcface_torch`, with its names of parameters. I. C. Duta et al., "Improved
+residual networks for image and video recognition", ICPR 2020, in the variant of J. Deng et al.,
+"ArcFace", CVPR 2019.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class IResNet(nn.Module):
     Args:
         depth: one of `BLOCKS`.
         embedding_size: D.
-        eps: of every batch norm; InsightFace's is 1e-5, MagFace's 2e-5.
+        eps: batch-norm epsilon; InsightFace's is 1e-5, MagFace's 2e-5.
     """
 
     def __init__(self, depth: int, embedding_size: int = 512, eps: float = 1e-5) -> None:
@@ -77,11 +77,11 @@ class IResNet(nn.Module):
         return embeddings
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Return its four stages: 56, 28, 14 and 7 pixels."""
+        """Return the four stages: 56, 28, 14 and 7 pixels a side."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
 
 def _stage(inputs: int, outputs: int, blocks: int, eps: float) -> nn.Sequential:
-    """Return a stage whose first block halves the picture."""
+    """Return a stage whose first block halves the resolution."""
     rest = (Block(outputs, outputs, 1, eps) for _ in range(blocks - 1))
     return nn.Sequential(Block(inputs, outputs, 2, eps), *rest)

@@ -1,7 +1,7 @@
 """A step of the attack as one OpenVINO model: the similarity, and its gradient by reverse mode.
 
-OpenVINO has no gradients, but the gradient of a network is made of forward operations too. They
-are written out here after the network's own, and OpenVINO compiles all of them together.
+OpenVINO has no automatic differentiation. But the backward pass consists of forward operations too:
+they are appended to the network's own, and OpenVINO compiles both together.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from faceqan_toolkit.errors import FaceQANError
 from faceqan_toolkit.models.freeze import FrozenPReLU, Shift
 
 Value = Any
-"""What OpenVINO calls a node; it publishes no types."""
+"""A node of OpenVINO, which has no type annotations."""
 Pull = Callable[[Value], Value]
-"""From the gradient for a result to the gradient for one of its arguments."""
+"""Maps the gradient with respect to a result to that with respect to one of its arguments."""
 Ruled = tuple[Value, Sequence[Pull]]
 """A result, and a pull for each argument that may be a tensor."""
 
 SHORTEST = 1e-12
-"""Embeddings are divided by no less, as by `torch.nn.functional.normalize`."""
+"""Smallest divisor of an embedding, as in `torch.nn.functional.normalize`."""
 
 
 class UnsupportedOperation(FaceQANError):
-    """The network does something there is no rule for."""
+    """The network has an operation without a rule here."""
 
     def __init__(self, operation: str) -> None:
         super().__init__(f"the backend openvino cannot compute {operation}; take torch")
@@ -39,16 +39,17 @@ def step_model(openvino: Any, network: nn.Module, size: int) -> Any:
     """Return the model of a step for one copy.
 
     Args:
-        openvino: the package.
+        openvino: the package `openvino`.
         network: frozen and traced; maps (1, 3, S, S) crops to (1, D) embeddings.
         size: S, pixels.
 
     Returns:
-        An `openvino.Model`, float32: from (1, 3, S, S) and (1, D), a copy and a unit vector, to
-        (1, 1) and (1, 3, S, S), their cosine similarity and its gradient for the copy.
+        An `openvino.Model`, float32. Its inputs are a copy, (1, 3, S, S), and a unit vector,
+        (1, D); its outputs are their cosine similarity, (1, 1), and the gradient of that with
+        respect to the copy, (1, 3, S, S).
 
     Raises:
-        UnsupportedOperation: there is no rule for an operation of the network.
+        UnsupportedOperation: an operation of the network has no rule.
     """
     if not isinstance(network, fx.GraphModule):
         raise UnsupportedOperation(f"{type(network).__name__}, which torch.fx cannot trace")
@@ -63,12 +64,12 @@ def step_model(openvino: Any, network: nn.Module, size: int) -> Any:
 
 
 class _Tape:
-    """Runs through a traced network forward, and backward again."""
+    """Appends the operations of a traced network, then those of its backward pass."""
 
     def __init__(self, ops: Any, rules: _Rules, network: fx.GraphModule) -> None:
         self.ops, self.rules, self.network = ops, rules, network
         self.values: dict[Any, Value] = {}
-        # of every node but constants, in the order they are computed
+        # for every node but constants, in the order of computation
         self.pulls: dict[Any, Sequence[Pull]] = {}
 
     def forward(self, crop: Value) -> Value:
@@ -101,11 +102,11 @@ class _Tape:
         arguments = [self.values[a] if isinstance(a, fx.Node) else a for a in node.args]
         try:
             return rule(*own, *arguments)
-        except (TypeError, RuntimeError) as error:  # arguments of a kind the rule is not made for
+        except (TypeError, RuntimeError) as error:  # unexpected arguments
             raise UnsupportedOperation(name) from error
 
     def backward(self, gradient: Value) -> Value:
-        """Return the gradient for the crop, given that for its embedding."""
+        """Return the gradient with respect to the crop, given that for its embedding."""
         gradients = {self.result: gradient}
         for node in reversed(self.pulls):
             if node not in gradients:
@@ -122,7 +123,7 @@ class _Tape:
 
 
 class _Rules:
-    """What the functions and modules of torch compute, and how gradients go back through them."""
+    """Forward and backward rules for functions and modules of torch."""
 
     def __init__(self, ops: Any) -> None:
         self.ops = ops
@@ -138,11 +139,11 @@ class _Rules:
         return self.constant(value) if isinstance(value, float | int) else value
 
     def along_channels(self, values: Tensor, x: Value) -> Value:
-        """Return a constant with one value for each channel of (1, C, ...)."""
+        """Return a constant with one value per channel of x, (1, C, ...)."""
         return self.constant(values.reshape(1, -1, *[1] * (len(_shape(x)) - 2)))
 
     def cosine(self, embedding: Value, target: Value) -> tuple[Value, Value]:
-        """Return the similarity to a unit vector, and its gradient for the embedding."""
+        """Return an embedding's similarity to a unit vector, and its gradient."""
         ops, axis = self.ops, self.integers([1])
         squares = ops.reduce_sum(ops.multiply(embedding, embedding), axis, True)
         length = ops.maximum(ops.sqrt(squares), self.constant(SHORTEST))
@@ -241,7 +242,7 @@ class _Rules:
         return value, pulls
 
     def picking_pool(self, module: nn.MaxPool2d, x: Value) -> Ruled:
-        """Pool over single pixels, the shortcut of the networks called IR."""
+        """Subsample pixels, as the shortcuts of IR networks do."""
         if _pair(module.kernel_size) != (1, 1) or _pair(module.padding) != (0, 0):
             raise UnsupportedOperation("MaxPool2d over more than one pixel")
         channels = _shape(x)[1]
@@ -258,7 +259,7 @@ class _Rules:
             forward = self.ops.group_convolution
             backward = self.ops.group_convolution_backprop_data
             weight = weight.reshape(groups, -1, *weight.shape[1:])
-        # rows and columns at the end that no place of the kernel reaches
+        # rows and columns at the end that the kernel never reaches
         unreached = [
             (side + 2 * pad - apart * (length - 1) - 1) % step
             for side, pad, apart, length, step in zip(
@@ -269,8 +270,8 @@ class _Rules:
 
         def pull(gradient: Value) -> Value:
             steps, begin, end, apart = places
-            # a constant of its own: OpenVINO packs one that two convolutions share only once, and
-            # computes nonsense where inputs and outputs are equal in number
+            # not the forward pass's constant: OpenVINO packs a shared one only once, which gives
+            # wrong results for equal numbers of input and output channels
             return backward(
                 gradient, self.constant(weight), steps, pads_begin=begin, pads_end=end,
                 dilations=apart, output_padding=unreached,
@@ -317,4 +318,4 @@ CALLS: Mapping[Any, Callable[..., Ruled]] = {
     "flatten": _Rules.flatten,
     "flip": _Rules.flip,
 }
-"""Functions, and names of tensors' methods."""
+"""Rules of functions, and of tensors' methods by name."""

@@ -1,4 +1,4 @@
-"""How an aligned crop becomes a network's input: constants that travel with the weights."""
+"""Preprocessing of aligned crops: constants that belong to a network's weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ ChannelValues = float | tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network was trained to see: (pixel - mean) / std, pixels in 0..255.
+    """A network's input: (pixel - mean) / std, with pixels in 0..255.
 
     Attributes:
         channels: order of the colour channels, "RGB" or "BGR".
         mean, std: one number for all channels, or one a channel in the order of `channels`; in
-            units of a pixel in 0..255.
+            the units of a pixel in 0..255.
         input_size: side of the crop, pixels.
         template: how the crop is cut: "arcface" (five landmarks) or "box" (the detector's box).
 
     Raises:
-        SettingsError: another order of channels, a std that is not above 0, an unknown template,
-            or a size that is no crop's.
+        SettingsError: a value out of its range.
     """
 
     channels: str = "RGB"
@@ -43,7 +42,7 @@ class Preprocessing:
             raise SettingsError(f"std is {self.std}; it must be above 0")
 
     def adjusted(self, options: ModelOptions) -> Preprocessing:
-        """Return it with what options say in place of its own."""
+        """Return a copy with the options' values where they are given."""
         return replace(
             self,
             channels=options.channels or self.channels,
@@ -52,7 +51,7 @@ class Preprocessing:
         )
 
     def in_words(self) -> dict[str, str]:
-        """Return its parts as people are told them, by their names."""
+        """Return a short text for each attribute, by name."""
         return {
             "channels": self.channels,
             "mean": f"pixel mean {self.mean}",
@@ -63,7 +62,7 @@ class Preprocessing:
 
 
 class Normalise(nn.Module):
-    """Makes a network's input from crops in [0, 1]."""
+    """Normalises crops in [0, 1] for a network."""
 
     scale: Tensor
     shift: Tensor
@@ -72,7 +71,7 @@ class Normalise(nn.Module):
         super().__init__()
         mean = torch.tensor(_by_channel(preprocessing.mean), dtype=torch.double)
         std = torch.tensor(_by_channel(preprocessing.std), dtype=torch.double)
-        # no part of a checkpoint, so its keys stay the network's own
+        # not persistent: the state dict keeps the network's own keys
         self.register_buffer("scale", (255 / std).float().view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1), persistent=False)
         self.reverse = preprocessing.channels == "BGR"

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from faceqan_toolkit.models.base import Embedder
 
-# Output channels and stride of each depthwise-separable block after the 32-channel stem.
 BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1),
     (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
 )  # fmt: skip
+"""Output channels and stride of each depthwise-separable block after the 32-channel stem."""
 STAGE_ENDS = (2, 4, 10, 12)
-"""The last block at each of 56, 28, 14 and 7 pixels."""
+"""Index of the last block at 56, 28, 14 and 7 pixels a side."""
 EMBEDDING_SIZE = 128
 
 
@@ -54,7 +54,7 @@ class SeparableBlock(nn.Module):
 
 
 class SFace(Embedder):
-    """The network, preprocessing included: embeddings of RGB crops in [0, 1]."""
+    """The network with its preprocessing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +72,10 @@ class SFace(Embedder):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Map (N, 3, 112, 112) crops in [0, 1] to (N, 128) embeddings."""
-        return self.embed(self.bn(self.feature_maps(crops)[-1]))
+        return self.project(self.bn(self.feature_maps(crops)[-1]))
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Return the last block of each of its four stages: 56, 28, 14 and 7 pixels."""
+        """Return the last block of each of the four stages: 56, 28, 14 and 7 pixels a side."""
         return tuple(self.blocks[end] for end in STAGE_ENDS)
 
     def feature_maps(self, crops: Tensor) -> list[Tensor]:
@@ -85,17 +85,17 @@ class SFace(Embedder):
             maps.append(block(maps[-1]))
         return maps
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Map (N, 1024, 7, 7) normalised features to (N, 128) embeddings."""
+    def project(self, features: Tensor) -> Tensor:
+        """Map (N, 1024, 7, 7) batch-normalised features to (N, 128) embeddings."""
         embeddings: Tensor = self.embedding_bn(self.fc(features.flatten(1)))
         return embeddings
 
 
 def dequantise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict in float32 from one whose weights are stored as int8 blocks.
+    """Return the float32 state dict of weights stored as int8 blocks.
 
-    A weight `w` is stored as `w.int8`, `w.scales`, `w.zero_points` and `w.shape`; the blocks lie
-    along the last axis. Other tensors pass unchanged.
+    A weight `w` is stored as `w.int8`, `w.scales`, `w.zero_points` and `w.shape`, with blocks along
+    the last axis. Other tensors are returned unchanged.
     """
     state = {}
     for name, tensor in tensors.items():
@@ -108,6 +108,6 @@ def dequantise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             state[weight] = values.reshape(tensors[f"{weight}.shape"].tolist())
         elif part not in ("scales", "zero_points", "shape"):
             state[name] = tensor
-            if part == "running_var":  # the network counts batches, the file does not
+            if part == "running_var":  # not in the file
                 state[f"{weight}.num_batches_tracked"] = torch.tensor(0)
     return state

@@ -1,4 +1,4 @@
-"""Weights files as they lie on a disk, an ONNX graph's external data included. No torch."""
+"""Read weights files from disk, with the external data of ONNX graphs. No torch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.wording import reason_of
 
 LARGEST = (2 << 30) - 1
-"""Bytes of an ONNX graph in one piece: what its format, protobuf, can hold."""
+"""Largest ONNX graph in one piece, in bytes: the limit of its format, protobuf."""
 
 HEAD = 16
-"""Bytes that tell an ONNX file from a checkpoint."""
+"""Bytes that suffice to tell an ONNX file from a checkpoint."""
 
 
 def is_safetensors(content: bytes) -> bool:
-    """Tell by the header: its length in eight bytes, then JSON."""
+    """Return whether content begins like safetensors: a header length in 8 bytes, then JSON."""
     return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < 10**8
 
 
 def is_onnx(content: bytes) -> bool:
-    """Tell an ONNX file, which begins with its format's version, from a checkpoint."""
-    # a safetensors file begins with a length, whose first byte may be the same
+    """Return whether content begins like ONNX: with the field of the format's version."""
+    # the length that safetensors begins with may have the same first byte
     return content.startswith(b"\x08") and not is_safetensors(content)
 
 
 def identify_weights(path: Path) -> tuple[int, str]:
-    """Return the size of a weights file and its sha256, external data included.
+    """Return the size in bytes and the sha256 of a weights file, external data included.
 
     Raises:
         OSError: it cannot be read.
@@ -44,19 +44,21 @@ def identify_weights(path: Path) -> tuple[int, str]:
 
 
 def read_weights_file(path: Path) -> tuple[bytes, str]:
-    """Return a weights file's content, an ONNX graph in one piece, and the sha256 of its files.
+    """Return the content of a weights file, and the sha256 of it and its external data.
+
+    External data of an ONNX graph is merged into the content.
 
     Raises:
         OSError: it cannot be read.
-        MissingWeights: external data that is not there, or not beside the file.
-        DamagedWeights: external data that is cut off.
-        UnsupportedGraph: more than `LARGEST` bytes of external data.
+        MissingWeights: external data is missing, or not beside the file.
+        DamagedWeights: external data is cut off.
+        UnsupportedGraph: external data of more than `LARGEST` bytes.
     """
     content = path.read_bytes()
     data = {name: file.read_bytes() for name, file in _external_files(path, content).items()}
     sha256 = _joined(_sha256(content), {name: _sha256(held) for name, held in data.items()})
     if data:
-        from faceqan_toolkit.models.onnx_data import embed_data
+        from faceqan_toolkit.models.onnx.source import embed_data
 
         try:
             content = embed_data(content, data, LARGEST)
@@ -70,7 +72,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _joined(graph: str, external: Mapping[str, str]) -> str:
-    """Return one sha256 of a file and of those it names; its own if it names none."""
+    """Return one sha256 for a file and its external files; the file's own if it has none."""
     if not external:
         return graph
     lines = [graph, *(f"{sha256} {name}" for name, sha256 in sorted(external.items()))]
@@ -78,22 +80,22 @@ def _joined(graph: str, external: Mapping[str, str]) -> str:
 
 
 def _graph(path: Path) -> bytes:
-    """Return an ONNX file's content, b"" for any other file."""
+    """Return the content of an ONNX file; b"" for any other file."""
     with path.open("rb") as file:
         head = file.read(HEAD)
         return head + file.read() if is_onnx(head) else b""
 
 
 def _external_files(path: Path, content: bytes) -> dict[str, Path]:
-    """Return the files that hold an ONNX graph's weights, by the name it gives them."""
+    """Return the files with external data of an ONNX graph, by their names in the graph."""
     if not is_onnx(content) or b"\x08location" not in content:  # the key as protobuf writes it
         return {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from faceqan_toolkit.models.onnx_data import external_names
+            from faceqan_toolkit.models.onnx.source import external_names
     except ImportError:
-        return {}  # whoever loads the graph is told which extra it needs
+        return {}  # loading the graph will name the missing extra
     found = {name: _beside(path, name) for name in external_names(content)}
     size = sum(file.stat().st_size for file in found.values())
     if size > LARGEST:
@@ -104,10 +106,10 @@ def _external_files(path: Path, content: bytes) -> dict[str, Path]:
 
 
 def _beside(path: Path, name: str) -> Path:
-    """Return a file that an ONNX graph names, if it lies in the graph's folder or below it."""
+    """Return the path of a file that an ONNX graph names; it must lie in or below its folder."""
     file, shown = path.parent / name, path_text(name)
     try:
-        # download tools keep files elsewhere under other names, and links to them here
+        # download tools store files elsewhere, under other names, and link to them
         folders = path.parent, Path(os.path.realpath(path)).parent
         if not any(is_inside(folder, file) for folder in folders):
             raise MissingWeights(

@@ -1,4 +1,4 @@
-"""Which files are archives, and the photos in them as if they were folders."""
+"""Archives and videos by their file extension, and the photos in them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from faceqan_toolkit.errors import PhotoError, SettingsError
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.base import Archive, Failed, Store
-from faceqan_toolkit.photos.names import extension
+from faceqan_toolkit.photos.members import Archive, Failed
+from faceqan_toolkit.photos.stores import Store, extension
 from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every
 from faceqan_toolkit.types import PhotoSource
 
@@ -18,11 +18,11 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How archives are read.
+    """Options of archives.
 
     Attributes:
-        every: which frames of a video are taken.
-        image_column: of parquet files; "" finds it.
+        every: sampling of video frames.
+        image_column: column of the photos in parquet files; "" detects it.
     """
 
     every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
@@ -30,21 +30,21 @@ class ArchiveOptions:
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its name whether a file is read as a folder.
+    """Tell by its name whether a file is an archive or a video.
 
     Raises:
-        SettingsError: it is an archive that cannot be read in places.
+        SettingsError: it is a compressed archive, which has no random access.
     """
     if name.lower().endswith(COMPRESSED):
         raise SettingsError(
-            f"{name}: compressed archives cannot be read in places; unpack it, to a plain .tar or "
+            f"{name}: compressed archives have no random access; unpack it to a plain .tar or "
             "to a folder"
         )
     return extension(name) in ARCHIVE_EXTENSIONS
 
 
 def open_archive(store: Store, options: ArchiveOptions = ArchiveOptions()) -> Archive:
-    """Return what reads a file with one of `ARCHIVE_EXTENSIONS`; nothing is opened yet."""
+    """Return the reader of a file with one of `ARCHIVE_EXTENSIONS`, without opening the file."""
     kind = extension(store.name)
     if kind == ".tar":
         from faceqan_toolkit.photos.tar import TarArchive
@@ -64,12 +64,12 @@ def open_archive(store: Store, options: ArchiveOptions = ArchiveOptions()) -> Ar
 
 
 def expand(root: str, path: str, store: Store, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos in an archive, and one more if something is wrong with it.
+    """Yield the photos in an archive, then a failing one if the archive is damaged.
 
     Args:
-        root, path: of the archive, as records have them.
-        store: the archive.
-        options: how it is read.
+        root, path: location of the archive, as in records.
+        store: the archive file.
+        options: options of archives.
     """
     try:
         for name, content in open_archive(store, options).members():

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a sample: what their white is, and the same in 8 bits."""
+"""Conversion of images with more than 8 bits per sample to 8 bits."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from faceqan_toolkit.types import Pixels
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC = 256, 257, 258, 262
 LARGEST, FORMAT, SAMPLE_LARGEST = 281, 339, 341
-"""Numbers of TIFF's tags."""
+"""TIFF tag numbers."""
 
 WHITES = {255: 1, 1023: 973, 4095: 256, 65535: 4096}
-"""White of samples of 8, 10, 12 and 16 bits, and from which largest value on it is likely.
+"""White of 8, 10, 12 and 16-bit samples, and the least maximum from which it is assumed.
 
-Of 10 bits only near the end: a dark picture of 12 bits has no larger values either. Of 14 bits
-never: that holds of any dark photo of 16 bits.
+10 bits are assumed only near their maximum, as a dark 12-bit image can have the same values. 14
+bits are never assumed, as any dark 16-bit image can have the same values.
 """
 
 
 @dataclass(frozen=True)
 class SampleFormat:
-    """What a file says about its samples.
+    """Format of a file's samples.
 
     Attributes:
-        bits: of a sample.
-        signed: negative values exist; they are black.
-        inverted: zero is white.
-        white: largest value a sample can have; 0 if the file does not say it.
+        bits: bits per sample.
+        signed: whether samples are signed; negative values are black.
+        inverted: whether zero is white.
+        white: largest possible value; 0 if the file does not state it.
     """
 
     bits: int = 16
@@ -42,18 +42,18 @@ class SampleFormat:
 
 
 def tiff_format(tags: Mapping[int, Any]) -> SampleFormat:
-    """Return what a TIFF's tags say; of several values the first counts."""
+    """Return the sample format in a TIFF's tags; of several values the first counts."""
     first = {tag: _first(value) for tag, value in tags.items()}
     bits = min(int(first.get(BITS) or 1), 64)
     white = 0 if bits in (8, 16, 32, 64) else 2**bits - 1
     for tag in (LARGEST, SAMPLE_LARGEST):
-        # some programs write the largest value that occurs, which is no white
+        # some programs write the largest value in the image, which is not the white
         white = next((2**n - 1 for n in range(8, bits) if first.get(tag) == 2**n - 1), white)
     return SampleFormat(bits, first.get(FORMAT) == 2, first.get(PHOTOMETRIC) == 0, white)
 
 
 def read_tiff_tags(data: bytes) -> dict[int, int]:
-    """Return the first value of each whole-number tag of a TIFF's first picture."""
+    """Return the first value of each integer tag of a TIFF's first image."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, length: int) -> int:
@@ -61,7 +61,7 @@ def read_tiff_tags(data: bytes) -> dict[int, int]:
 
     start, found = number(4, 4), {}
     for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
-        # two bytes of a tag, two of a type, four of a count; then the values, or where they are
+        # an entry: 2 bytes tag, 2 type, 4 count, 4 values or their offset
         size = {3: 2, 4: 4}.get(number(at + 2, 2), 0)
         place = at + 8 if size * number(at + 4, 4) <= 4 else number(at + 8, 4)
         if size:
@@ -70,16 +70,16 @@ def read_tiff_tags(data: bytes) -> dict[int, int]:
 
 
 def to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:
-    """Return samples in 8 bits, zero black.
+    """Return samples as 8 bits with zero as black.
 
-    Where the file does not say its white, the largest value tells, see `WHITES`; of floats up to 2
-    it is 1. Samples of 16 bits that are all multiples of 256, or of 257, use all their bits.
+    If the file does not state its white, the largest value decides, see `WHITES`; for floats up to
+    2 the white is 1. 16-bit samples that are all multiples of 256 or of 257 use all 16 bits.
 
     Returns:
-        The samples, and a note for people if the white was told by the values.
+        The samples, and a note for people if the white was guessed from the values.
 
     Raises:
-        UnreadablePhoto: floats above 65535, whose white nothing tells.
+        UnreadablePhoto: floats above 65535.
     """
     if samples.dtype == np.uint8:
         return samples, ""
@@ -104,7 +104,7 @@ def to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:
 
 
 def _likely_white(largest: float, floats: bool, usual: int) -> float:
-    """Return the white that samples of unknown range most likely have."""
+    """Return the most likely white of samples of unknown range."""
     if largest <= (2 if floats else 0):
         return usual
     for white, start in WHITES.items():
@@ -118,7 +118,7 @@ def _likely_white(largest: float, floats: bool, usual: int) -> float:
 
 
 def _are_expanded(samples: NDArray[Any]) -> bool:
-    """Tell whether samples of 16 bits were made from 8: such a photo is as dark as it looks."""
+    """Tell whether 16-bit samples were expanded from 8 bits."""
     return any(not (samples % step).any() for step in (256, 257))
 
 

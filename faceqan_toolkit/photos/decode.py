@@ -1,4 +1,4 @@
-"""Photos as a viewer would show them: the only place that opens an image."""
+"""Decoding of photos to upright sRGB pixels, as a viewer shows them. All images are opened here."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from faceqan_toolkit.photos.bit_depth import (
     tiff_format,
     to_uint8,
 )
+from faceqan_toolkit.photos.memory import DecodedImage
 from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 from faceqan_toolkit.wording import first_line
@@ -34,22 +35,24 @@ HEIF_BRANDS = frozenset(
 )
 
 NEARLY_BLACK = 16
-"""Of 8 bits: samples that use 12 bits of 16 are below."""
+"""8-bit level; an image of 12-bit samples in 16 bits is below it."""
 
 
 def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
-    """Return a photo as a viewer would show it.
+    """Return a photo, upright, in sRGB.
 
     Args:
         source: the photo.
-        max_pixels: a photo with more is not decoded.
-        at_least: pixels its longer side must keep. A JPEG with twice, four or eight times as many
-            is decoded at a half, a quarter or an eighth, for a fraction of the time and memory;
-            0 decodes in full.
+        max_pixels: most pixels to decode.
+        at_least: least longer side, pixels. A JPEG with two, four or eight times as many is
+            decoded at a half, a quarter or an eighth, which saves time and memory; 0 decodes in
+            full.
 
     Raises:
-        PhotoError: it cannot be read; the class says why.
+        PhotoError: the photo cannot be read; the class says why.
     """
+    if isinstance(source.content, DecodedImage):
+        return _already_decoded(source, source.content, max_pixels)
     try:
         data, found = source.content.read()
     except MemoryError as error:
@@ -67,8 +70,24 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
     return Photo(source, decoded.pixels, state, decoded.reduction, decoded.full_size, data)
 
 
+def _already_decoded(source: PhotoSource, content: DecodedImage, max_pixels: int) -> Photo:
+    image = content.image
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+    _check_pixels(width, height, max_pixels)
+    data, state = content.read()
+    state = replace(state, sha256=hashlib.sha256(data).hexdigest())
+    if not isinstance(image, Image.Image):
+        if 0 in image.shape:
+            raise UnreadablePhoto("it has no pixels")
+        return Photo(source, image, state)
+    image = image.copy()
+    _turn_upright(image)
+    pixels, note = _in_8_bits(image, SampleFormat())
+    return Photo(source, _pixels(pixels, image.info.get("icc_profile")), state, note=note)
+
+
 def decode_full(photo: Photo) -> Photo:
-    """Return a photo that was decoded smaller, in its own size.
+    """Return a photo that was decoded at a reduced size, in full size.
 
     Raises:
         UnreadablePhoto, TooLarge: see `decode_bytes`.
@@ -78,12 +97,12 @@ def decode_full(photo: Photo) -> Photo:
 
 
 def decode_bytes(data: bytes, *, max_pixels: int) -> Pixels:
-    """Return an encoded photo as (H, W, 3) uint8 sRGB, upright; of several frames the first.
+    """Return an encoded photo as (H, W, 3) uint8 sRGB, upright; the first of several frames.
 
     Raises:
-        UnreadablePhoto: no photo in a supported format, or a damaged one.
-        MissingExtra: HEIC or AVIF, and the extra `heif` is not installed.
-        TooLarge: more than `max_pixels`, or more than memory holds.
+        UnreadablePhoto: the format is not supported, or the photo is damaged.
+        MissingExtra: HEIC or AVIF without the extra `heif`.
+        TooLarge: more than `max_pixels`, or not enough memory.
     """
     return _decode_safely(data, max_pixels, 0).pixels
 
@@ -96,7 +115,7 @@ class _Decoded(NamedTuple):
 
 
 def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
-    """Decode; whatever goes wrong becomes a PhotoError."""
+    """Decode; convert any error to a PhotoError."""
     try:
         with _pillow_unlimited:
             return _decode(data, max_pixels, at_least)
@@ -108,7 +127,7 @@ def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
         ) from None
     except MemoryError as error:
         raise TooLarge("not enough memory to decode it") from error
-    except Exception as error:  # decoders raise anything on damaged files
+    except Exception as error:  # decoders raise various errors on damaged files
         raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
 
 
@@ -130,11 +149,17 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     if _has_lost_bits(image, stored):
         image, note = _decode_all_bits(image, data, stored)
     turned = _turn_upright(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        samples, note = to_uint8(np.asarray(image), stored)
-        image = Image.fromarray(samples)
+    image, scaled = _in_8_bits(image, stored)
     full_size = (height, width) if turned else (width, height)
-    return _Decoded(_pixels(image, profile), reduction, full_size, note)
+    return _Decoded(_pixels(image, profile), reduction, full_size, note or scaled)
+
+
+def _in_8_bits(image: Image.Image, stored: SampleFormat) -> tuple[Image.Image, str]:
+    """Return grey images of more than 8 bits in 8, with a note; others as they are."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image, ""
+    samples, note = to_uint8(np.asarray(image), stored)
+    return Image.fromarray(samples), note
 
 
 def _pixels(image: Image.Image, profile: bytes | None) -> Pixels:
@@ -145,17 +170,17 @@ def _pixels(image: Image.Image, profile: bytes | None) -> Pixels:
 
 
 def _reduce(image: Image.Image, at_least: int) -> int:
-    """Have a JPEG decoded smaller, if it may be; return how many times."""
+    """Set the size at which Pillow decodes a JPEG; return the reduction factor."""
     longer = max(image.size)
     if image.format not in ("JPEG", "MPO") or not 0 < at_least <= longer // 2:
         return 1
     width, height = (max(1, side * at_least // longer) for side in image.size)
-    image.draft(None, (width, height))  # the smallest that is not below this size
+    image.draft(None, (width, height))  # picks the smallest size that is not below this
     return round(longer / max(image.size))
 
 
 def _open(data: bytes) -> Image.Image:
-    """Open with Pillow, formats of photos only; HEIC and AVIF through pillow-heif if need be."""
+    """Open with Pillow, photo formats only; HEIC, and AVIF if needed, through pillow-heif."""
     formats = [name for name in FORMATS if name in _registered()]
     try:
         return Image.open(io.BytesIO(data), formats=formats)
@@ -180,10 +205,10 @@ def _registered() -> Iterable[str]:
 
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Lift Pillow's own limit in pixels: ours was checked before.
+    """Disable Pillow's limit of pixels and its warnings, which are process-wide.
 
-    It is a global, looked at when Pillow opens and, for some formats, when it loads. The same goes
-    for warnings, which nobody sees meanwhile: people get a record.
+    `max_pixels` is checked instead. Pillow checks its limit when it opens an image and, for some
+    formats, when it loads one.
     """
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -205,17 +230,16 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _turn_upright(image: Image.Image) -> bool:
-    """Turn a picture as viewers do; broken EXIF turns nothing.
+    """Rotate an image as its EXIF orientation says; invalid EXIF is ignored.
 
-    That is as its EXIF orientation says, except for HEIC and AVIF: their own `irot` and `imir`
-    decide, and orientations in EXIF or XMP are ignored.
+    HEIC and AVIF are rotated by their own `irot` and `imir`; EXIF and XMP orientations are ignored.
 
     Returns:
-        Whether width and height changed places.
+        Whether width and height were swapped.
     """
-    if image.format == "HEIF":  # turned when it was decoded
+    if image.format == "HEIF":  # rotated by the decoder
         return False
-    if image.format == "AVIF":  # the EXIF orientation that Pillow shows is that of irot and imir
+    if image.format == "AVIF":  # Pillow reports irot and imir as EXIF orientation
         image.info.pop("xmp", None)
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -226,7 +250,7 @@ def _turn_upright(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return any mode as RGB in sRGB, transparency over white."""
+    """Return an image of any mode as sRGB, transparency over white."""
     if image.mode in ("PA", "La", "LA") or "transparency" in image.info or image.mode == "RGBa":
         image = image.convert("RGBA")
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
@@ -241,7 +265,7 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return the picture in sRGB if it carries a colour profile that fits it."""
+    """Return the image converted to sRGB if it has a usable colour profile."""
     if not profile:
         return image
     try:
@@ -250,21 +274,22 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return image  # a broken profile, or one for other channels: viewers ignore it
+        return image  # an invalid profile, or one for other channels; viewers ignore it
     return converted if converted is not None else image
 
 
 def _sample_format(image: Image.Image, data: bytes) -> SampleFormat:
-    """Return what a file says about its samples; Pillow's mode does not tell all of it."""
+    """Return the sample format of a file, which Pillow's mode does not show."""
     if isinstance(image, TiffImageFile):
         return tiff_format(image.tag_v2)
     return SampleFormat(bits=data[24] if image.format == "PNG" else 8)
 
 
 def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
-    """Tell whether Pillow made too little of the samples: of several channels it keeps 8 bits.
+    """Tell whether Pillow lost bits of the samples.
 
-    These are the highest. Where samples do not use all their bits, they are nearly black.
+    Of colour images it keeps the highest 8 bits of 16, so samples that do not use all bits become
+    nearly black.
     """
     if stored.signed and image.mode == "L":
         return True
@@ -278,22 +303,22 @@ def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
 def _decode_all_bits(
     image: Image.Image, data: bytes, stored: SampleFormat
 ) -> tuple[Image.Image, str]:
-    """Return a picture in 8 bits, made from all bits of its samples; see `to_uint8`."""
+    """Return an image decoded from all bits of its samples, and a note; see `to_uint8`."""
     samples = _decode_by_opencv(data)
     if samples is None:
         return image, ""
     whole, note = _as_image(samples, stored)
-    if image.format == "PNG":  # OpenCV turns TIFFs only
+    if image.format == "PNG":  # OpenCV rotates TIFFs only
         whole.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return whole, note
 
 
 def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
-    """Return a TIFF that Pillow does not know, 32 bits a channel for instance, in 8 bits."""
+    """Return a TIFF that Pillow does not support, e.g. 32-bit channels, in 8 bits, and a note."""
     tags = read_tiff_tags(data)
     if not (tags.get(WIDTH) and tags.get(HEIGHT)):
         raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
-    # OpenCV has limits of its own, much larger
+    # OpenCV's own limit is much larger
     _check_pixels(tags[WIDTH], tags[HEIGHT], max_pixels)
     samples = _decode_by_opencv(data)
     if samples is None:
@@ -302,9 +327,9 @@ def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
 
 
 def _decode_by_opencv(data: bytes) -> np.ndarray[Any, Any] | None:
-    """Return (H, W) or (H, W, C) samples of any type, or None if OpenCV cannot read them.
+    """Return (H, W) or (H, W, C) samples of any type; None if OpenCV cannot decode them.
 
-    Values of 10, 12 or 14 bits come in the highest bits of 16. TIFFs come upright.
+    Samples of 10, 12 or 14 bits are in the highest bits of 16. TIFFs are upright.
     """
     import cv2
 
@@ -313,7 +338,7 @@ def _decode_by_opencv(data: bytes) -> np.ndarray[Any, Any] | None:
 
 
 def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Image.Image, str]:
-    """Return samples of OpenCV's as a picture in 8 bits."""
+    """Return OpenCV's samples as an image in 8 bits, and a note."""
     if 8 < stored.bits < 16:
         stored = replace(stored, bits=16, white=65535)
     if samples.ndim == 2:
@@ -321,5 +346,5 @@ def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Imag
         return Image.fromarray(grey), note
     colours, note = to_uint8(samples[..., :3], stored)
     alpha, _ = to_uint8(samples[..., 3:], stored)
-    # OpenCV's are blue, green, red
+    # OpenCV's order is blue, green, red
     return Image.fromarray(np.concatenate([colours[..., ::-1], alpha], axis=2)), note

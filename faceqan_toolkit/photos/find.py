@@ -1,4 +1,4 @@
-"""Photos found in all that people give: folders, files, archives, patterns, URLs, lists."""
+"""Finding photos in folders, files, archives, glob patterns, URLs and lists."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.files import absolute, is_file, is_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS, ArchiveOptions, expand, is_archive
-from faceqan_toolkit.photos.base import Inside
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate
-from faceqan_toolkit.photos.names import PHOTO_EXTENSIONS, extension
+from faceqan_toolkit.photos.members import Inside
 from faceqan_toolkit.photos.remote import RemoteFile, expand_url, is_url
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, LocalFile, extension
 from faceqan_toolkit.text_files import has_mark, to_utf8
 from faceqan_toolkit.types import PhotoSource
 from faceqan_toolkit.wording import reason_of
+
+NO_PHOTOS = (
+    "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic and "
+    "so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
+)
 
 
 def find_photos(
@@ -30,21 +34,20 @@ def find_photos(
     stdin: IO[bytes] | None = None,
     options: ArchiveOptions | None = None,
 ) -> Iterator[PhotoSource]:
-    """Yield the photos of all inputs, each once, folders sorted.
+    """Yield the photos of all inputs, each once, folders sorted by name.
 
     Args:
         inputs: folders (searched recursively for `PHOTO_EXTENSIONS`), files, archives and videos
             (whose photos and frames are taken), glob patterns, URLs, `@list` (a text file of such
             inputs, one a line) or `-` (the same from standard input). Run folders among the
             photos are passed over.
-        stdin: in place of the process's standard input.
-        options: how archives are read.
+        stdin: replacement for the process's standard input.
+        options: options of archives.
 
     Raises:
-        SettingsError: an input that does not exist, a pattern without a match, a folder that has
-            archives and no photos or is a run folder, or two photos that would have the same path
-            in the results.
-        MissingDependency: URLs need a package that is not installed.
+        SettingsError: an input does not exist, a pattern matches nothing, a folder is a run folder
+            or has archives but no photos, or two photos would have the same path in the results.
+        MissingDependency: a URL needs a package that is not installed.
     """
     roots: dict[str, str] = {}
     places: set[str] = set()
@@ -59,11 +62,11 @@ def find_photos(
 
 
 def two_photos(path: str, one: str, other: str) -> SettingsError:
-    """Return the error of two photos that would have the same path in the results.
+    """Return the error for two photos with the same path in the results.
 
     Args:
-        path: of both.
-        one, other: the roots they are below.
+        path: their path.
+        one, other: their roots.
     """
     return SettingsError(
         f"{path!r} exists below {one} and below {other}; give a common parent folder, so that "
@@ -103,7 +106,7 @@ def stream_photos(
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
             if not matches:
                 raise SettingsError(f"{text}: nothing matches")
-            # `**` also matches the folders on the way; what lies in them matches by itself
+            # `**` also matches folders; their files match by themselves
             plain = [match for match in matches if not Path(match).is_dir()] or matches
             for match in plain:
                 yield from _existing(match, options)
@@ -117,10 +120,10 @@ def _listed(data: bytes, shown: str, base: Path, options: ArchiveOptions) -> Ite
     """Yield the photos of a list.
 
     Args:
-        data: the list, see `_entries_of`.
-        shown: what to call it.
-        base: the folder it lies in.
-        options: how archives are read.
+        data: content of the list, see `_entries_of`.
+        shown: name of the list, for messages.
+        base: folder of the list.
+        options: options of archives.
     """
     for where, text in _entries_of(data, shown):
         if not text.strip() or text.startswith("#"):
@@ -132,7 +135,7 @@ def _listed(data: bytes, shown: str, base: Path, options: ArchiveOptions) -> Ite
                     _refuse_disk(rest.partition("**")[0])
                 yield from _remote(text, options)
                 continue
-            # lists are written relative to themselves or to where they are used
+            # paths are relative to the list or to the current folder
             beside = os.fspath(base / text)
             given = beside if os.path.lexists(beside) else text
             _refuse_disk(given)
@@ -142,14 +145,14 @@ def _listed(data: bytes, shown: str, base: Path, options: ArchiveOptions) -> Ite
 
 
 def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
-    """Yield where each entry of a list stands, and the entry.
+    """Yield the location of each entry of a list, for messages, and the entry.
 
-    Entries are lines, or end with a NUL byte each, as `find -print0` writes them. NUL bytes are
-    taken for that only if the list ends with one and every entry has two bytes or more, or is a
-    dot: text in UTF-16, pictures and archives are not like that.
+    Entries are lines, or end with NUL bytes as `find -print0` writes them. The latter is assumed
+    only if the list ends with NUL and every entry has two bytes or more or is a dot, which UTF-16
+    text, images and archives do not meet.
 
     Raises:
-        SettingsError: it is neither, or a line cannot be decoded.
+        SettingsError: the list is not text, or a line cannot be decoded.
     """
     unit, lines = "line", []
     if data.endswith(b"\0") and not has_mark(data):
@@ -167,21 +170,21 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
         where = f"{shown}, {unit} {number}"
         try:
             yield where, os.fsdecode(line)
-        except UnicodeDecodeError as error:  # not where names may be any bytes
+        except UnicodeDecodeError as error:  # on systems where file names are text
             raise SettingsError(f"{where}: it is not UTF-8; save the list as UTF-8") from error
 
 
 def _refuse_disk(place: str) -> None:
-    """Refuse a folder that a list must have named by mistake.
+    """Refuse a folder that is probably a mistake in a list.
 
     Raises:
-        SettingsError: it is a root, the home folder, or above the home folder.
+        SettingsError: it is a file system's root, the home folder, or a parent of it.
     """
     if not is_folder(Path(place)):
         return
     real = Path(os.path.realpath(place))
     kind = "the top of a file system" if real == Path(real.anchor) else ""
-    with suppress(RuntimeError):  # a user without a home folder
+    with suppress(RuntimeError):  # no home folder
         if not kind and Path(os.path.realpath(Path.home())).is_relative_to(real):
             kind = "the home folder, or above it"
     if kind:
@@ -191,9 +194,9 @@ def _refuse_disk(place: str) -> None:
 
 
 def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield a folder's photos, an archive's, or the one file or member that a text names.
+    """Yield the photos of a folder or an archive, or the one file or member named.
 
-    What is gone gets its record later.
+    A file that disappears later becomes a failed record.
     """
     path = absolute(text)
     if is_folder(path):
@@ -214,7 +217,7 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
 
 
 def _remote(url: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos a URL means: a file, an archive, those below a folder."""
+    """Yield the photos at a URL: a file, an archive, or the photos below a folder."""
     archives = found = 0
     for root, name, is_named in expand_url(url):
         path = path_text(name)
@@ -238,10 +241,10 @@ def _only_archives(folder: str | Path, archives: int, example: str) -> str:
 
 
 def _walk(root: Path) -> Iterator[PhotoSource]:
-    """Yield the photos below a folder, by name, every real folder once."""
+    """Yield the photos below a folder, by name; linked folders are visited once."""
     physical = {_identity(root)}
     pending = [root]
-    while pending:  # folders that are not links have precedence over links to them
+    while pending:  # real folders take precedence over links to them
         for entry in _entries(pending.pop())[0]:
             if entry.is_dir(follow_symlinks=False):
                 physical.add(_identity(entry.path))
@@ -267,7 +270,7 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
                 continue
             visited.add(identity)
             if is_run(path):
-                continue  # its pictures are made of photos
+                continue  # its crops and reports are not photos
             yield from walk(path)
 
     visited.add(_identity(root))
@@ -281,12 +284,12 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run folder of ours."""
+    """Tell whether a folder is a run folder of this tool."""
     return is_file(folder / "run.json") and is_folder(folder / "records")
 
 
 def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], bool]:
-    """Return a folder's entries by name, hidden ones left out, and whether it could be read."""
+    """Return a folder's entries by name, without hidden ones, and whether it is readable."""
     try:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
@@ -299,7 +302,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # links that go in circles
+        return False  # a circular link
 
 
 def _identity(path: str | Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A photo of a run, found again by what its records say of it."""
+"""Photos by the `root` and `path` of their records."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from faceqan_toolkit.errors import PhotoError, Unreachable
 from faceqan_toolkit.files import is_file
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS, open_archive
-from faceqan_toolkit.photos.base import Inside, Store
-from faceqan_toolkit.photos.local import LocalFile
-from faceqan_toolkit.photos.names import extension
+from faceqan_toolkit.photos.members import Inside
 from faceqan_toolkit.photos.remote import RemoteFile, is_url
+from faceqan_toolkit.photos.stores import LocalFile, Store, extension
 from faceqan_toolkit.types import Content, FileState, PhotoSource
 
 
 def locate(root: str, path: str, faces: frozenset[int] | None = None) -> PhotoSource:
-    """Return the photo that a record's `root` and `path` name, whether it is there or not.
+    """Return the photo at a record's `root` and `path`; it need not exist.
 
     Args:
-        root: of the record: a folder, or a URL.
-        path: of the record; part of it may lie inside an archive.
-        faces: the faces that are wanted; None means all.
+        root: folder or URL.
+        path: path below the root, possibly inside an archive.
+        faces: indices of the wanted faces; None means all.
     """
     return PhotoSource(root, path, _content(path_from_text(root), path_from_text(path)), faces)
 
@@ -32,14 +31,13 @@ def locate(root: str, path: str, faces: frozenset[int] | None = None) -> PhotoSo
 def locate_recorded(
     root: str, path: str, faces: frozenset[int] | None = None, *, fetch: bool = False
 ) -> PhotoSource:
-    """Return the photo that a record of a run folder names, see `locate`.
+    """Return the photo of a run folder's record, see `locate`.
 
-    A run folder may come from anybody, so where it names another machine the photo cannot be read
-    unless that is wanted.
+    Run folders are untrusted, so photos on other machines cannot be read without `fetch`.
 
     Args:
-        root, path, faces: as for `locate`.
-        fetch: photos behind URLs are wanted, too.
+        root, path, faces: see `locate`.
+        fetch: allow reading from URLs.
     """
     if is_elsewhere(root) and not fetch:
         return PhotoSource(root, path, Unfetched(path_from_text(root)), faces)
@@ -55,28 +53,28 @@ def is_elsewhere(root: str) -> bool:
 
 @dataclass(frozen=True)
 class Unfetched:
-    """A photo on another machine that nobody asked to fetch."""
+    """A photo on another machine, without permission to fetch it."""
 
     root: str
 
     def state(self) -> FileState:
-        """Raise why it cannot be looked at."""
+        """Raise Unreachable."""
         raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
 
     def read(self) -> tuple[bytes, FileState]:
-        """Raise why it cannot be read."""
+        """Raise Unreachable."""
         raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
 
 
 def store_at(root: str, path: str) -> Store:
-    """Return the file at a place, not percent-encoded."""
+    """Return the file at a root and path without percent-encoding."""
     if is_url(root):
         return RemoteFile(f"{root.rstrip('/')}/{path}")
     return LocalFile(Path(root) / path)
 
 
 def is_there(source: PhotoSource) -> bool:
-    """Tell whether a photo can be looked at."""
+    """Tell whether a photo exists and can be accessed."""
     try:
         source.content.state()
     except PhotoError:

@@ -1,4 +1,4 @@
-"""Parquet files with encoded photos in a column, Hugging Face's data sets among them."""
+"""Parquet files with encoded photos in a column, such as Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -17,37 +17,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
-from faceqan_toolkit.photos.base import Store
-from faceqan_toolkit.photos.names import (
-    LABEL_NAMES,
-    PHOTO_EXTENSIONS,
-    Names,
-    extension,
-    label_folder,
-    told_extension,
-)
+from faceqan_toolkit.photos.members import LABEL_NAMES, Names, label_folder, told_extension
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
 KEY_COLUMNS = ("key", "__key__")
 BATCH = 16
-"""Photos that are read at once."""
+"""Number of rows read at once."""
 KEPT_BATCHES, KEPT_BYTES = 64, 32 << 20
-"""Of the latest batches, and never fewer than two: threads ask for rows a little out of order."""
+"""Limits of the cache of recent batches, as threads ask for rows slightly out of order. Two batches
+are always kept."""
 KEPT_GROUPS = 2
-"""Row groups that are read side by side: where one ends, threads ask for rows of two."""
+"""Row groups open at once: at the end of one, threads ask for rows of two."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns a file's photos and their names come from; "" where there is none.
+    """Columns of a file's photos and names; "" where the file has none.
 
     Attributes:
-        image: the column.
-        leaf: what is read of it, the bytes alone.
-        label: a folder for each of its values.
-        key: the photo's name, in place of its row's number.
+        image: column of the photos.
+        leaf: that column, or its field with the bytes.
+        label: column of the labels, which become folders.
+        key: column of the photos' names, used instead of row numbers.
     """
 
     image: str
@@ -58,24 +52,24 @@ class Columns:
 
 @dataclass(frozen=True)
 class ParquetArchive:
-    """The photos in a parquet file, see `base.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
+    """The photos in a parquet file, see `members.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
 
     Args:
         store: the file.
-        column: with the photos; "" finds it: binary, or a struct with binary `bytes`.
+        column: column of the photos, binary or a struct with binary `bytes`; "" detects it.
     """
 
     store: Store
     column: str = ""
 
     def members(self) -> Iterator[tuple[str, Cell]]:
-        """Yield names and contents, row by row; of the photos one is looked at."""
+        """Yield names and contents in row order; only the first photo is read."""
         state, names = self.store.state(), Names()
         damage = ""
         try:
             by_row = not _reader(self, state).columns.key
             for row, name in enumerate(self._names(state)):
-                if names.take(name, row if by_row else None):
+                if names.take(name, True if by_row else None):
                     yield name, Cell(self, row)
         except UnreadablePhoto as error:
             damage = error.reason
@@ -93,10 +87,10 @@ class ParquetArchive:
         return Cell(archive, row)
 
     def columns(self, schema: pa.Schema) -> Columns:
-        """Return where photos and names are.
+        """Return the columns of photos and names.
 
         Raises:
-            UnreadablePhoto: no column has photos, or several may.
+            UnreadablePhoto: no column has photos, or several could.
         """
         found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
         by_name = [name for name in IMAGE_COLUMNS if name in found]
@@ -130,7 +124,7 @@ class ParquetArchive:
 
 @dataclass(frozen=True)
 class Cell:
-    """A photo in a row. Its state is the whole file's: a row's size is not known unread."""
+    """The photo in a row. Its state is that of the file: the size of a row is unknown unread."""
 
     archive: ParquetArchive
     row: int
@@ -140,7 +134,7 @@ class Cell:
         return self.archive.store.state()
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return the photo, and the file's state."""
+        """Return the photo and the file's state."""
         state = self.archive.store.state()
         data = _reader(self.archive, state).cell(self.row)
         if data is None:
@@ -150,11 +144,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Photos of some rows.
+    """Photos of consecutive rows.
 
     Attributes:
-        first, end: the rows, counted in the file.
-        photos: encoded; a struct where the column is one.
+        first, end: range of row numbers in the file.
+        photos: encoded photos, or structs with them.
     """
 
     first: int
@@ -169,7 +163,7 @@ class _Batch:
 
 
 class _Group:
-    """A row group that is read from its beginning on; `at` is the next row."""
+    """A row group that is being read; `at` is the number of the next row."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], at: int) -> None:
         self._batches = batches
@@ -185,7 +179,7 @@ class _Group:
 
 
 class _Reader:
-    """Reads one file roughly in its order; a row far behind costs a new start of its group."""
+    """Reads one file roughly in order; going far back reads a row group again from its start."""
 
     def __init__(self, archive: ParquetArchive) -> None:
         self._lock = threading.Lock()
@@ -203,7 +197,7 @@ class _Reader:
         self._latest: deque[_Batch] = deque(maxlen=KEPT_BATCHES)
 
     def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
-        """Yield each row's label and key, None where there is no such column."""
+        """Yield each row's label and key; None without such a column."""
         wanted = [name for name in (self.columns.label, self.columns.key) if name]
         if not wanted:
             yield from ((None, None) for _ in range(self._starts[-1]))
@@ -218,7 +212,7 @@ class _Reader:
                 yield from zip(*values, strict=True)
 
     def first_extension(self) -> str:
-        """Return the extension of what the first photo is."""
+        """Return the extension for the first photo's format."""
         try:
             start = (self.cell(0) if self._starts[-1] else b"") or b""
         except PhotoError:
@@ -235,7 +229,7 @@ class _Reader:
         return batch.photo(row)
 
     def _read_on(self, row: int) -> _Batch:
-        """Read a row's group up to it; anew, if the row is behind."""
+        """Read on to a row; start its group again if the row is behind."""
         index = bisect_right(self._starts, row) - 1
         group = self._groups.pop(index, None)
         if group is None or row < group.at:
@@ -247,10 +241,10 @@ class _Reader:
             self._keep(batch)
             if row < batch.end:
                 break
-        if group.at < self._starts[index + 1]:  # else it only takes memory
+        if group.at < self._starts[index + 1]:  # a finished group would only take memory
             self._groups[index] = group
             if len(self._groups) > KEPT_GROUPS:
-                del self._groups[next(iter(self._groups))]  # used longest ago
+                del self._groups[next(iter(self._groups))]  # least recently used
         return batch
 
     def _keep(self, batch: _Batch) -> None:
@@ -260,8 +254,8 @@ class _Reader:
             size -= self._latest.popleft().photos.nbytes
 
 
-class _damage_told:  # noqa: N801 - reads as what it does, as contextlib's do
-    """Turns what pyarrow raises on damaged files into an UnreadablePhoto."""
+class _damage_told:  # noqa: N801 - a context manager
+    """Converts pyarrow's errors on damaged files to UnreadablePhoto."""
 
     def __enter__(self) -> None:
         pass
@@ -289,7 +283,7 @@ def _rows_by_name(archive: ParquetArchive, _state: FileState) -> dict[str, int]:
 
 
 def _leaf(item: pa.Field) -> str:
-    """Return what to read of a column with photos; "" of any other."""
+    """Return the field with the bytes of a column of photos; "" for any other column."""
     kind = item.type
     if _is_binary(kind):
         return str(item.name)

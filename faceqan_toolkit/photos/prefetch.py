@@ -1,4 +1,4 @@
-"""Iterators that work ahead in threads."""
+"""Iterators whose items are computed ahead in threads."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _END = object()
 def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     """Yield the items in order while a thread computes up to `depth` of them ahead.
 
-    An error the thread meets is raised here, after the items before it. When the consumer stops
-    early, the thread ends with the item it is at.
+    An error in the thread is raised here after the items before it. If the consumer stops early,
+    the thread ends after its current item.
     """
     ready: queue.Queue[T | _Failure | object] = queue.Queue(depth)
     stopped = threading.Event()
@@ -63,16 +63,16 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
 def prefetch_map(
     function: Callable[[T], Result], items: Iterable[T], depth: int, threads: int
 ) -> Generator[Result]:
-    """Yield what a function makes of the items, in their order, computed ahead by threads.
+    """Yield a function's results in the order of the items, computed ahead by threads.
+
+    An error is raised here after the results before it. If the consumer stops early, the threads
+    end after their current items.
 
     Args:
-        function: called by several threads at once.
-        items: taken one by one, by a thread of their own.
-        depth: results that may be ahead of the consumer, those being computed included.
-        threads: that compute.
-
-    An error is raised here, after the results before it. When the consumer stops early, threads
-    end with the items they are at.
+        function: the function; several threads call it at once.
+        items: its arguments; a thread of its own takes them one by one.
+        depth: most results ahead of the consumer, including those in computation.
+        threads: number of computing threads.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:

@@ -1,12 +1,12 @@
-"""InsightFace's training sets: MXNet's RecordIO with an aligned face and its label in each record.
+"""MXNet's RecordIO, the format of InsightFace's training sets: one labelled face per record.
 
-A `.rec` is a row of records: a magic number, three bits that say which part of a record this is
-and 29 bits of length, the data, zeros up to a multiple of four. Where the data would hold the
-magic number at such a place the record is cut in two there, and the number left out. In the data
-stand a flag, a label, two ids, as many further labels as the flag says, then the encoded photo.
-The `.idx` beside it has a line for each record: its key and where it starts.
+A `.rec` file is a sequence of records. A record is a magic number, a word (3 bits: which part of a
+record this is, 29 bits: length), the data, and zeros up to a multiple of four. Data that contain
+the magic number at a multiple of four are split there into several parts, without the number. The
+data are a flag, a label, two ids, as many more labels as the flag says, and the encoded photo. The
+`.idx` file beside it has a line for each record: key and offset.
 
-Source: dmlc-core's recordio.h and MXNet's recordio.py, as documented; nothing of theirs is needed.
+Source: the documentation of dmlc-core's recordio.h and MXNet's recordio.py.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import MissingPhoto, UnreadablePhoto
-from faceqan_toolkit.photos.base import Slice, Store
-from faceqan_toolkit.photos.names import Names, label_folder, told_extension
+from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
+from faceqan_toolkit.photos.members import Names, Slice, label_folder, told_extension
+from faceqan_toolkit.photos.stores import Store
 from faceqan_toolkit.types import FileState
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 HEADER = struct.Struct("<IfQQ")
-"""Flag, label, two ids."""
+"""Flag, label and two ids of a record's data."""
 LENGTH_BITS = 29
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 
@@ -39,10 +39,10 @@ class Entry:
     """One record.
 
     Attributes:
-        label: the first one.
-        content: the encoded photo; empty where the record tells of the set itself.
-        end: where the next record starts.
-        extension: of such a photo.
+        label: its first label.
+        content: the encoded photo.
+        end: offset of the next record.
+        extension: extension for the photo's format.
     """
 
     label: float
@@ -51,33 +51,39 @@ class Entry:
     extension: str
 
     def name(self, key: int) -> str:
-        """Return the member's name: the label is its folder."""
+        """Return the member's name, in a folder named after the label."""
         label = int(self.label) if self.label.is_integer() else self.label
         return f"{label_folder(label)}{key:08d}{self.extension}"
 
 
 @dataclass(frozen=True)
 class RecordArchive:
-    """The photos in a `.rec`, see `base.Archive`: `LABEL/KEY.jpg`.
+    """The photos in a `.rec`, see `members.Archive`: `LABEL/KEY.jpg`.
 
-    Keys are those of the `.idx`; without one, the records' places from 0. Records without a photo,
-    as InsightFace's first one and those of the identities, are passed over.
+    Keys come from the `.idx`; without one, records are numbered from 0. Records without a photo,
+    such as InsightFace's first one and those of the identities, are skipped.
     """
 
     store: Store
 
     def members(self) -> Iterator[tuple[str, Slice]]:
-        """Yield names and contents in the order of the index, or of the file without one."""
+        """Yield names and contents in the order of the `.idx`, or of the file without one."""
         state, names = self.store.state(), Names()
         bad: list[str] = []
         with self.store.open() as file:
+            repeated, seen = _repeated_keys(self, state), set[int]()
             for key, offset in self.places(file, state, bad):
                 try:
                     entry = read_entry(self.store, file, offset, state)
                 except UnreadablePhoto as error:
                     bad.append(f"record {key}: {error.reason}" if not bad else "")
                     continue
-                if entry is not None and names.take(name := entry.name(key), key):
+                if entry is None:
+                    continue
+                is_new = key not in seen
+                if key in repeated:
+                    seen.add(key)
+                if names.take(name := entry.name(key), is_new):
                     yield name, entry.content
         names.finish(f"{len(bad):,} records damaged, the first is {bad[0]}" if bad else "")
 
@@ -100,8 +106,8 @@ class RecordArchive:
 
         Args:
             file: the opened store.
-            state: its.
-            bad: gets what is wrong; after the first thing only that there is more.
+            state: file state of `store`.
+            bad: receives a description of the first error and "" for each further one.
         """
         index = self.store.sibling(".idx")
         try:
@@ -122,10 +128,10 @@ class RecordArchive:
 
 
 def read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> Entry | None:
-    """Return the record at a place; None if it has labels and no photo.
+    """Return the record at an offset; None if it has only labels.
 
     Raises:
-        UnreadablePhoto: it is damaged.
+        UnreadablePhoto: the record is damaged.
     """
     parts, end = _parts(file, offset, state.size)
     size = sum(size for _, size in parts) + len(MAGIC) * (len(parts) - 1)
@@ -160,7 +166,7 @@ def read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> E
 
 
 def _walk(file: BinaryIO, size: int, bad: list[str]) -> Iterator[int]:
-    """Yield where each record starts, up to the first that is damaged."""
+    """Yield the offset of each record, up to the first damaged one."""
     offset = 0
     while offset < size:
         try:
@@ -173,7 +179,7 @@ def _walk(file: BinaryIO, size: int, bad: list[str]) -> Iterator[int]:
 
 
 def _parts(file: BinaryIO, offset: int, size: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Return offset and size of a record's pieces, and where the next record starts."""
+    """Return offset and size of each part of a record, and the offset of the next record."""
     parts: list[tuple[int, int]] = []
     while True:
         file.seek(offset)
@@ -194,9 +200,21 @@ def _parts(file: BinaryIO, offset: int, size: int) -> tuple[tuple[tuple[int, int
             return tuple(parts), offset
 
 
+def _repeated_keys(archive: RecordArchive, state: FileState) -> frozenset[int]:
+    """Return the keys of several records in the `.idx`; none without one. 8 bytes a record."""
+    try:
+        archive.store.sibling(".idx").state()
+    except PhotoError:
+        return frozenset()
+    with archive.store.open() as file:
+        keys = array("q", (key for key, _ in archive.places(file, state, [])))
+    found = np.sort(np.frombuffer(keys, np.int64) if keys else np.empty(0, np.int64))
+    return frozenset(found[1:][found[1:] == found[:-1]].tolist())
+
+
 @lru_cache(2)
 def _index(archive: RecordArchive, state: FileState) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return keys in order and the offsets of their records: 16 bytes a record."""
+    """Return sorted keys and the offsets of their records, 16 bytes a record."""
     keys, offsets = array("q"), array("q")
     with archive.store.open() as file:
         for key, offset in archive.places(file, state, []):

@@ -1,4 +1,4 @@
-"""Photos and archives behind URLs, by fsspec and whatever it needs for each kind of them."""
+"""Photos and archives behind URLs, through fsspec."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from faceqan_toolkit.errors import (
     Unreachable,
     UnreadablePhoto,
 )
-from faceqan_toolkit.photos.base import check_size
+from faceqan_toolkit.photos.stores import check_size
 from faceqan_toolkit.types import FileState
 from faceqan_toolkit.wording import first_line
 
 REMEMBERED = 4096
-"""Files whose size and time are asked for once."""
+"""Number of files whose size and time are cached."""
 
 
 def is_url(text: str) -> bool:
@@ -34,24 +34,24 @@ def is_url(text: str) -> bool:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL, see `base.Store`."""
+    """A file behind a URL, see `stores.Store`."""
 
     url: str
 
     @property
     def name(self) -> str:
-        """Its name without folders."""
+        """File name without folders."""
         return posixpath.basename(self.url.partition("?")[0]) or self.url
 
     def state(self) -> FileState:
-        """Return its size and time, asked for once in a process.
+        """Return size and modification time, cached per process.
 
-        A store without times may have an ETag; a number made of it stands for the time.
+        Without a time, a number made of the ETag stands for it.
         """
         return _state(self.url)
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return its bytes and their state."""
+        """Return the content and its state."""
         files, path = file_system(self.url)
         state = self.state()
         check_size(state.size)
@@ -61,7 +61,7 @@ class RemoteFile:
             raise _failure(error) from error
 
     def open(self) -> BinaryIO:
-        """Return it opened for reading."""
+        """Open the file for reading."""
         files, path = file_system(self.url)
         try:
             opened: BinaryIO = files.open(path, "rb")
@@ -72,7 +72,7 @@ class RemoteFile:
         return opened
 
     def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
-        """Return some of its bytes and its state."""
+        """Return bytes from an offset on, and the file state."""
         files, path = file_system(self.url)
         state = self.state()
         end = min(offset + size, state.size)
@@ -84,7 +84,7 @@ class RemoteFile:
             raise _failure(error) from error
 
     def sibling(self, extension: str) -> RemoteFile:
-        """Return the file beside it that differs in its extension."""
+        """Return the file beside it with another extension."""
         path, mark, query = self.url.partition("?")
         return RemoteFile(posixpath.splitext(path)[0] + extension + mark + query)
 
@@ -93,8 +93,8 @@ def file_system(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path there.
 
     Raises:
-        MissingDependency: fsspec, or what it needs for such a URL, is not installed.
-        SettingsError: no such kind of URL, or its server cannot be reached.
+        MissingDependency: fsspec, or a package for this kind of URL, is not installed.
+        SettingsError: the kind of URL is unknown, or its server cannot be reached.
     """
     try:
         from fsspec.core import url_to_fs
@@ -106,20 +106,19 @@ def file_system(url: str) -> tuple[Any, str]:
         files, path = url_to_fs(url)
     except ImportError as error:
         raise MissingDependency(f"{url}: another package is needed: {error}") from error
-    except Exception as error:  # each kind of URL has errors of its own
+    except Exception as error:  # each kind of URL raises its own errors
         raise SettingsError(f"{url}: {first_line(error)}") from error
     return files, path
 
 
 def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield root and path of all files a URL means, and whether it names the file itself.
+    """Yield root and path of each file at a URL, and whether the URL names the file itself.
 
     Args:
-        url: a file, a pattern with `*`, or a folder: one that ends with `/`, or that the store
-            says is one.
+        url: a file, a pattern with `*`, or a folder; a folder ends with `/` or is one for fsspec.
 
     Raises:
-        SettingsError: nothing is there, or its store cannot be asked.
+        SettingsError: nothing is found, or the server fails.
         MissingDependency: see `file_system`.
     """
     if re.match(r"[^/]*://[^/@]*:[^/@]*@", url):
@@ -152,19 +151,19 @@ def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
         raise
     except FileNotFoundError:
         raise SettingsError(f"{url}: no such file or folder") from None
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each kind of server raises its own errors
         raise SettingsError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def _walk(files: Any, path: str) -> Iterator[str]:
-    """Yield the files below a folder, by name; one folder's names are in memory at a time."""
+    """Yield the files below a folder, by name; only one folder's names are in memory."""
     entries = sorted(files.ls(path, detail=True), key=lambda entry: entry["name"])
     for entry in entries:
         name = entry["name"].rstrip("/")
         if name == path.rstrip("/") or name.rpartition("/")[2].startswith("."):
             continue
         if entry["type"] == "directory":
-            # pages that list a folder may lead anywhere
+            # links in a folder's HTML listing may lead elsewhere
             if name.startswith(path.rstrip("/") + "/"):
                 yield from _walk(files, entry["name"])
         else:
@@ -188,7 +187,7 @@ def _state(url: str) -> FileState:
 
 
 def _time(files: Any, path: str, info: dict[str, Any]) -> int:
-    """Return nanoseconds, or a number that changes with the content as far as the store tells."""
+    """Return the modification time in nanoseconds; without one, a number made of the ETag."""
     try:
         return int(files.modified(path).timestamp() * 1e6) * 1000
     except Exception:  # noqa: BLE001 - not every store knows
@@ -198,7 +197,7 @@ def _time(files: Any, path: str, info: dict[str, Any]) -> int:
 def _failure(error: Exception) -> PhotoError | MissingDependency:
     if isinstance(error, (PhotoError, MissingDependency)):
         return error
-    # fsspec says of a server that does not answer that it has no such file, because of this
+    # fsspec reports a server that does not answer as FileNotFoundError with this cause
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     answer = getattr(error, "status", None)

@@ -1,4 +1,4 @@
-"""Tar files, WebDataset's shards among them: members are read in place, nothing is unpacked."""
+"""Tar files, including WebDataset shards; members are read in place."""
 
 from __future__ import annotations
 
@@ -12,41 +12,34 @@ from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.files import parse_json
-from faceqan_toolkit.photos.base import Slice, Store
-from faceqan_toolkit.photos.names import (
-    LABEL_NAMES,
-    PHOTO_EXTENSIONS,
-    Names,
-    extension,
-    is_hidden,
-    label_folder,
-)
+from faceqan_toolkit.photos.members import LABEL_NAMES, Names, Slice, is_hidden, label_folder
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.types import FileState
 
 BLOCK = tarfile.BLOCKSIZE
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 SAMPLE_FILES = 64
-"""A label is looked for in so many files of one key; it bounds what waits for it."""
+"""Most files of a sample that are searched for its label; bounds the memory."""
 LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
-"""Files that may hold a sample's label, the first that does counts; larger ones are passed over."""
+"""Most bytes of the files that hold a sample's label, by extension; the first label counts."""
 
 
 @dataclass(frozen=True)
 class TarArchive:
-    """The photos in a tar file, see `base.Archive`: regular members with a photo's extension.
+    """The photos in a tar file, see `members.Archive`: regular members with a photo's extension.
 
-    Headers are read once from beginning to end, contents when they are wanted.
+    Headers are read once in file order, contents on demand.
 
     Args:
         store: the file.
-        labels: the label of a photo's WebDataset sample is its first folder.
+        labels: put photos of WebDataset samples into folders named after their labels.
     """
 
     store: Store
     labels: bool = True
 
     def members(self) -> Iterator[tuple[str, Slice]]:
-        """Yield names and contents in the order of the file."""
+        """Yield names and contents in file order."""
         state, names = self.store.state(), Names()
         damage: list[str] = []
         for member, folder in self._in_folders(state.size, damage):
@@ -60,7 +53,7 @@ class TarArchive:
         names.finish("".join(damage))
 
     def find(self, name: str) -> Slice:
-        """Return a member; one whose sample has a label also by its name in the tar."""
+        """Return a member, by its name with or without the folder of its label."""
         state = self.store.state()
         place = _index(self, state).get(name)
         if place is None:
@@ -70,9 +63,9 @@ class TarArchive:
         return Slice(self.store, (place,), state.mtime_ns)
 
     def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
-        """Yield members, each with the folder that its sample's label makes, or "".
+        """Yield members, each with the folder of its sample's label, or "".
 
-        As in WebDataset, files of one key that stand together are a sample.
+        As in WebDataset, adjacent files of one key are a sample.
         """
         for _, sample in groupby(self._members(size, damage), lambda member: member.key):
             first = list(islice(sample, SAMPLE_FILES))
@@ -81,11 +74,11 @@ class TarArchive:
             yield from ((member, folder) for member in chain(first, sample))
 
     def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
-        """Yield what is good.
+        """Yield the readable members.
 
         Args:
-            size: of the file.
-            damage: gets what is wrong behind that.
+            size: size of the file, bytes.
+            damage: receives a description of the damage after them.
         """
         try:
             with self.store.open() as file:
@@ -105,10 +98,10 @@ class _Member:
     """One file in a tar.
 
     Attributes:
-        name: without a leading `./`.
-        place: offset and size.
-        plain: whether it is a file, its bytes in one piece.
-        label: the folder for its sample's label, if it holds that, else "".
+        name: name without a leading `./`.
+        place: offset and size, bytes.
+        plain: whether it is a regular file that is not sparse.
+        label: folder of the label that it holds; "" for other files.
     """
 
     name: str
@@ -118,18 +111,18 @@ class _Member:
 
     @property
     def key(self) -> str:
-        """Its sample's: up to the first dot behind the last slash."""
+        """Key of its sample: the name up to the first dot after the last slash."""
         folder, slash, file = self.name.rpartition("/")
         return folder + slash + file.partition(".")[0]
 
     @property
     def kind(self) -> str:
-        """Its extension."""
+        """File extension."""
         return extension(self.name)
 
 
 def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
-    """Return the folder for the label in a `.cls` or `.json`; "" where there is none."""
+    """Return the folder of the label in a `.cls` or `.json` file; "" without a label."""
     kind = extension(info.name)
     if not info.isreg() or info.size > LABEL_BYTES.get(kind, -1):
         return ""
@@ -139,13 +132,13 @@ def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
 
 
 def _number(text: bytes) -> int | None:
-    """Return the whole number that a `.cls` holds, or None."""
+    """Return the integer in a `.cls` file; None without one."""
     text = text.strip()
     return int(text) if re.fullmatch(rb"-?[0-9]{1,18}", text) else None
 
 
 def _named_label(text: bytes) -> int | str | None:
-    """Return a sample's label from its JSON: a whole number or a name; None without one."""
+    """Return the label in a sample's JSON, an integer or a name; None without one."""
     try:
         content = parse_json(text)
     except ValueError:
@@ -162,10 +155,10 @@ def _named_label(text: bytes) -> int | str | None:
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """Yield what is good; the file may be read elsewhere meanwhile.
+    """Yield the readable headers; the caller may seek in the file between them.
 
     Raises:
-        UnreadablePhoto: it is damaged behind that.
+        UnreadablePhoto: the file is damaged after them.
     """
     start = file.read(2)
     if start in COMPRESSED:
@@ -175,10 +168,10 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
         )
     file.seek(0)
     try:
-        # of all in the file: names of any length, their order, no more than one header
+        # tarfile handles all header formats and long names
         with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
             while (info := tar.next()) is not None:
-                vars(tar)["members"].clear()  # it would keep them all
+                vars(tar)["members"].clear()  # tarfile would keep all members in memory
                 if info.size < 0:
                     raise UnreadablePhoto("damaged: a member of negative size")
                 if info.isreg() and info.offset_data + info.size > size:
@@ -187,7 +180,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
             end = tar.offset
     except PhotoError:
         raise
-    except Exception as error:  # damaged files raise anything
+    except Exception as error:  # tarfile raises various errors on damaged files
         raise UnreadablePhoto(f"not a tar file, or damaged: {error}") from error
     file.seek(end)
     rest = file.read(BLOCK)
@@ -197,7 +190,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
 
 @lru_cache(8)
 def _index(archive: TarArchive, _state: FileState) -> dict[str, tuple[int, int]]:
-    """Return offset and size by name; what is damaged is not in it."""
+    """Return offset and size of the readable members by name."""
     found = {}
     try:
         for name, content in archive.members():

@@ -1,4 +1,4 @@
-"""Videos as folders of frames, by OpenCV."""
+"""Videos as folders of frames, decoded by OpenCV."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from functools import lru_cache
 from typing import Any
 
 from faceqan_toolkit.errors import MissingPhoto, SettingsError, UnreadablePhoto
-from faceqan_toolkit.photos.base import Store
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile, Store
 from faceqan_toolkit.process_wide import quiet_opencv
 from faceqan_toolkit.types import FileState
 
 VIDEO_EXTENSIONS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
 FRAME = re.compile(r"(\d{1,18})-(\d+\.\d+)s\.png")
-"""A frame's name: its number and its time."""
+"""Name of a frame: number and time."""
 AHEAD = 120
-"""Frames that are passed over one by one; what lies farther ahead is sought."""
+"""Most frames that are skipped one by one; to go farther, the player seeks."""
 MAX_RATE = 1000.0
 _TOO_SHORT = "the video ends, or is damaged, before this frame"
 
 
 @dataclass(frozen=True)
 class Every:
-    """Which frames are taken: one in so many, or one in so many seconds.
+    """Sampling of frames: one in N frames, or one in N seconds.
 
     Raises:
-        SettingsError: not above 0, or both.
+        SettingsError: neither or both are given, or the value is not above 0.
     """
 
     frames: int | None = None
@@ -44,16 +43,16 @@ class Every:
             raise SettingsError("--every takes a number of frames, as 10, or of seconds, as 0.5s")
 
     def number(self, index: int, rate: float) -> int:
-        """Return the frame's number of the so many-th that is taken."""
+        """Return the frame number of the index-th sample."""
         if self.frames is not None:
             return index * self.frames
         assert self.seconds is not None
-        # at more than the video's rate each frame once
+        # at most every frame once
         return round(index * max(self.seconds * rate, 1))
 
 
 def parse_every(text: str) -> Every:
-    """Return what `--every` means: frames, or seconds.
+    """Return the sampling for the text of `--every`.
 
     Examples:
         >>> parse_every("10"), parse_every("0.5s")
@@ -64,26 +63,26 @@ def parse_every(text: str) -> Every:
     try:
         return Every(seconds=float(text[:-1])) if text.endswith("s") else Every(int(text))
     except ValueError:
-        return Every()  # which says what it wants
+        return Every()  # raises the error that names the accepted values
 
 
 @dataclass(frozen=True)
 class VideoArchive:
-    """The frames of a video, see `base.Archive`: `NUMBER-SECONDSs.png`.
+    """The frames of a video, see `members.Archive`: `NUMBER-SECONDSs.png`.
 
-    Times count from the first frame. That of a number is the first one at number / rate seconds or
-    later, so that it is the same however it is reached, at a varying rate too.
+    Times count from the first frame. Frame number n is the first frame at n / rate seconds or
+    later, so it is the same after seeking, also in videos of varying rate.
 
     Args:
-        store: the file, which must be on this machine.
-        every: which frames `members` yields.
+        store: the file; it must be on this machine.
+        every: sampling of `members`.
     """
 
     store: Store
     every: Every = Every(seconds=1.0)
 
     def members(self) -> Iterator[tuple[str, Frame]]:
-        """Yield names and contents; nothing is decoded yet."""
+        """Yield names and contents without decoding."""
         state = self.store.state()
         player = _player(self.store, state)
         index = 0
@@ -101,7 +100,7 @@ class VideoArchive:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame, as a lossless picture. Its state is the whole video's."""
+    """One frame. Its state is that of the video."""
 
     store: Store
     number: int
@@ -111,13 +110,13 @@ class Frame:
         return self.store.state()
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return the frame as PNG, and the video's state."""
+        """Return the frame as PNG and the video's state."""
         state = self.store.state()
         return _player(self.store, state).png(self.number), state
 
 
 class _Player:
-    """An open video, best watched in its order."""
+    """An open video; fastest if frames are requested in order."""
 
     def __init__(self, store: Store, state: FileState) -> None:
         if not isinstance(store, LocalFile):
@@ -128,25 +127,28 @@ class _Player:
         self._path = os.fspath(store.file)
         self._lock = threading.Lock()
         self._capture: Any
-        self._next, self._time = 0, -math.inf  # one past the frame in hand, and its time
+        self._next, self._time = (
+            0,
+            -math.inf,
+        )  # number after the current frame, and time of the current frame
         with self._lock, quiet_opencv:
             import cv2
 
             self._open()
             self._capture.grab()
-            # some begin later; not every OpenCV counts from there
+            # time of the first frame; only some OpenCV versions subtract it
             self._zero = self._capture.get(cv2.CAP_PROP_POS_MSEC)
             self._open()
             self.rate = float(self._capture.get(cv2.CAP_PROP_FPS))
             if not 0 < self.rate <= MAX_RATE:
                 raise UnreadablePhoto(f"a video of {self.rate:g} frames a second")
             count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            # a frame takes some bytes; a file that tells more tells a lie, one of a stream nothing
-            self._end: float = math.inf  # the first frame that is known not to be there
+            # count the frames if the header has no plausible number
+            self._end: float = math.inf  # lowest frame number known to be beyond the end
             self.frames = int(count) if 0 < count <= state.size else self._count()
 
     def png(self, number: int) -> bytes:
-        """Return a frame, upright, encoded."""
+        """Return an upright frame as PNG."""
         with self._lock, quiet_opencv:
             import cv2
 
@@ -176,15 +178,15 @@ class _Player:
         return found
 
     def _go_to(self, number: int) -> None:
-        """Grab the frame of a number."""
+        """Grab a frame by its number."""
         import cv2
 
         wanted = (number - 0.5) / self.rate * 1000
-        back = 0  # frames before it where to begin; 0 goes on from the one in hand
+        back = 0  # frames before it to seek to; 0 reads on from the current frame
         if not 0 <= number - self._next <= AHEAD:
             back = 1
         elif self._time >= wanted:
-            return  # a gap: it is shown still
+            return  # a gap in a video of varying rate: the current frame is still shown
         while True:
             if back:
                 start = max(0, number - back)
@@ -200,7 +202,7 @@ class _Player:
                 raise UnreadablePhoto(_TOO_SHORT)
             self._time = self._capture.get(cv2.CAP_PROP_POS_MSEC) - self._zero
             if back and number - back > 0 and self._time >= wanted:
-                back *= 16  # sought too far
+                back *= 16  # the seek went too far
                 continue
             back = 0
             if self._time >= wanted:
@@ -213,7 +215,7 @@ def _player(store: Store, state: FileState) -> _Player:
 
 
 def _looks_like_video(start: bytes) -> bool:
-    """Tell containers of videos from playlists and the like, which would lead elsewhere."""
+    """Tell video containers from playlists, which could name other files."""
     return (
         start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
         or start[:4] in (b"\x1aE\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3")

@@ -1,1 +1,1 @@
-"""Quality scores of aligned crops, and measures and hints beside them."""
+"""Quality scores, measures and hints of aligned crops."""

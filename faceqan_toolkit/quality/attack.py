@@ -1,4 +1,4 @@
-"""The basic iterative method, pushing noisy copies of a face away from its own embedding."""
+"""The basic iterative method: push noisy copies of a face away from the face's embedding."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 Embed = Callable[[Tensor], Tensor]
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From copies (B, 3, S, S) and unit vectors (B, D) to cosine similarities (B,) and their gradient
-for the copies."""
+"""Maps copies (B, 3, S, S) and unit vectors (B, D) to cosine similarities (B,) and their gradient
+with respect to the copies."""
 Observe = Callable[[Tensor, Tensor], None]
-"""Is shown the gradient (B, 3, S, S) of a step and the copies after it."""
+"""Called with the gradient (B, 3, S, S) of a step and the copies after it."""
 
 
 def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
-    """Return the uniform noise of all copies, drawn one copy after the other on the CPU.
+    """Return uniform noise for all copies, drawn copy by copy on the CPU.
 
     Args:
         copies: k.
         size: side of the crop, pixels.
         eps: half-width of the uniform distribution, in [0, 1] units of the crop.
-        seed: same seed, same noise, on every machine.
+        seed: random seed; it gives the same noise on every machine.
 
     Returns:
         (k, 3, size, size) float32 in [-eps, eps].
@@ -35,7 +35,7 @@ def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
 
 
 def autograd_step(embed: Embed) -> Step:
-    """Return the step that torch's automatic differentiation of an embedder computes."""
+    """Return a step whose gradient torch's autograd computes."""
 
     def step(attacked: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         attacked = attacked.detach().requires_grad_()
@@ -60,7 +60,7 @@ def attack(
     step: Step | None = None,
     observe: Observe | None = None,
 ) -> Tensor:
-    """Return how similar the copies' embeddings stay to their face's while they are pushed away.
+    """Return the similarity of the attacked copies to their faces before each step.
 
     Args:
         embed: (B, 3, S, S) crops to (B, D) embeddings, differentiable.
@@ -69,16 +69,16 @@ def attack(
         noise: (k, 3, S, S) float32, added to every crop.
         eps: L-infinity length of a step, in the crops' [0, 1] units.
         steps: l.
-        bounds: lowest and highest value a copy may take.
-        strength: (N,) by how much noise and steps of each crop are longer; None leaves them.
+        bounds: lowest and highest pixel value of a copy.
+        strength: (N,) factor on the noise and the steps of each crop; None means 1.
         step: computes similarity and gradient; None means `autograd_step(embed)`.
-        observe: is called after each of the l - 1 steps; changes nothing.
+        observe: called after each of the l - 1 steps.
 
     Returns:
         (N, l, k) float32 cosine similarities in [-1, 1]; row t is measured before step t.
 
-    Source: Babnik, Peer, Struc, "FaceQAN", ICPR 2022. Differs from the published code in that
-    the last step, after which nothing is measured, is not computed.
+    Source: Babnik, Peer, Struc, "FaceQAN", ICPR 2022. The published code also computes a last
+    step, after which nothing is measured.
     """
     faces, copies = len(crops), len(noise)
     step = step or autograd_step(embed)

@@ -1,153 +1,90 @@
-"""What every quality estimator does alike: crops in blocks of one shape, scores in order."""
+"""The interface of quality estimators, and how many crops a GPU takes at once."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.device import resolve_device
-from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.models.freeze import freeze
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.blocks import BlockRunner
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Pixels, Score
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
 
-Result = TypeVar("Result")
-
 GPU_MEMORY_SHARE = 0.5
-"""Of a GPU's free memory, what a block may take by our own count of its feature maps."""
+"""Share of a GPU's free memory that the feature maps of a block may take."""
 
 GPU_MOST_COPIES = 4096
-"""Crops a GPU takes at once at the most: it is full long before."""
+"""Most crops in a block on a GPU; larger blocks are no faster."""
 
 
-class QualityEstimator(ABC):
+class QualityEstimator(BlockRunner, ABC):
     """Scores aligned crops with one recognition model.
 
-    A score depends on the crop, the model and the options alone, not on the other crops: the
-    model always sees blocks of one shape; a short last block is filled up.
+    A crop's score depends on the crop, the model and the options only, not on the other crops.
 
     Args:
-        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
+        embedder: the recognition model, or its name, see `models.load.load_model`.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Attributes:
         embedder: the recognition model.
-        device: where it runs.
-        block_faces: crops that are computed at once.
-        backend: what computes, "torch" or another library's name.
-        precision: "float32", or "tf32" on a GPU.
+        device: device of the model.
+        block_faces: crops computed at once.
+        backend: library in use: "torch", "openvino" or "compile".
+        precision: "float32", or "tf32" on an NVIDIA GPU.
 
     Raises:
         SettingsError: a device this machine does not have.
         WeightsError: the model cannot be loaded.
     """
 
-    block_faces = 1
     backend = "torch"
-    precision = "float32"
 
     def __init__(self, embedder: Embedder | str, device: str) -> None:
-        self.device = resolve_device(device)
-        if self.device.type == "cpu":
-            keep_freed_buffers()
-        self.embedder = load_embedder(embedder) if isinstance(embedder, str) else embedder
+        where = resolve_device(device)
+        self.embedder = load_model(embedder) if isinstance(embedder, str) else embedder
+        super().__init__(self.embedder.input_size, where)
 
     def score(self, crops: Sequence[Pixels] | Pixels) -> list[Score]:
-        """Return the scores of aligned crops, in their order.
+        """Return the scores of aligned crops, in order.
 
         Args:
-            crops: (N, S, S, 3) uint8, RGB, S the model's input size; or a sequence of such.
+            crops: a list of (S, S, 3) uint8 RGB crops, S the model's input size, or an array
+                (N, S, S, 3).
 
         Returns:
-            N scores. If the model gives a crop no usable embedding (zero or not finite), its
-            quality is NaN.
+            N scores. The quality is NaN if the crop's embedding is zero or not finite.
 
         Raises:
-            SettingsError: a crop of another shape or type.
+            SettingsError: crops of another shape or type.
+            FaceQANError: not enough memory for a single crop.
         """
-        return list(self._in_blocks(crops, self._score_block))
+        return list(self._run(crops, self._score_block))
 
     @abstractmethod
     def _score_block(self, faces: Tensor) -> list[Score]:
         """Return the scores of (N, 3, S, S) float32 crops in [0, 1] on the device."""
 
-    def _shrink(self) -> None:
-        """Halve what is computed at once, or give up.
-
-        Raises:
-            FaceQANError: it cannot be halved.
-        """
-        if self.block_faces == 1:
-            raise FaceQANError(
-                f"not enough memory on {self.device} for a single face; free some, or take "
-                "--device cpu or a smaller --model"
-            )
-        self.block_faces //= 2
-
-    def _frozen(self, network: nn.Module) -> nn.Module:
-        return freeze(network).to(self.device)
-
-    def _in_blocks(
-        self, crops: Sequence[Pixels] | Pixels, compute: Callable[[Tensor], Sequence[Result]]
-    ) -> Iterator[Result]:
-        """Yield what is computed of each crop, in blocks of one shape."""
-        start = 0
-        while start < len(crops):
-            block = list(crops[start : start + self.block_faces])
-            try:
-                # a short last block is filled up: a score must not depend on the block's shape
-                padded = block + [block[0]] * (self.block_faces - len(block))
-                with arithmetic(self.device, self.precision):
-                    results = compute(self._tensor(padded))
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                self._shrink()
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            yield from results[: len(block)]
-            start += len(block)
-
-    def _tensor(self, crops: list[Pixels]) -> Tensor:
-        """Return (N, 3, S, S) float32 in [0, 1] on the device."""
-        size = self.embedder.input_size
-        for crop in crops:
-            if crop.shape != (size, size, 3) or crop.dtype != np.uint8:
-                raise SettingsError(
-                    f"aligned crops are {size}x{size}x3 uint8, got {crop.shape} {crop.dtype}"
-                )
-        pixels = torch.from_numpy(np.stack(crops))
-        if self.device.type == "cuda":
-            # from pinned memory the copy does not wait for what the GPU computes
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        pixels = pixels.to(self.device)
-        return (pixels.permute(0, 3, 1, 2).float() / 255).contiguous(
-            memory_format=torch.channels_last
-        )
-
 
 def usable(norm: float) -> bool:
-    """Tell whether an embedding of that length has a direction."""
+    """Return whether an embedding of this length has a direction: finite and not zero."""
     return math.isfinite(norm) and norm > 0
 
 
 def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
-    """Return how many crops a GPU can take at once for an attack, a power of two.
+    """Return how many crops a GPU can attack at once, a power of two.
 
     Args:
-        free: bytes of its memory.
+        free: free memory of the GPU, bytes.
         network: frozen; maps (N, 3, S, S) crops to (N, D) embeddings.
         size: S, pixels.
     """
@@ -157,7 +94,7 @@ def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
 
 
 def feature_map_bytes(network: nn.Module, size: int) -> int:
-    """Return what the outputs of a network's layers take for one crop: kept for the gradient."""
+    """Return the bytes of all layers' outputs for one crop, which the backward pass needs."""
     total = 0
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -165,36 +102,10 @@ def feature_map_bytes(network: nn.Module, size: int) -> int:
         if isinstance(output, Tensor):
             total += output.numel() * output.element_size()
 
-    leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(count) for module in leaves]
     first = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, 3, size, size, device=first.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in network.modules():
+            if not list(module.children()):
+                hooks.enter_context(module.register_forward_hook(count))
+        network(torch.zeros(1, 3, size, size, device=first.device))
     return max(1, total)
-
-
-@contextmanager
-def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Keep float32 what it says: cuDNN rounds inputs to 10 bits, which is TF32, unless told."""
-    if device.type != "cuda":
-        yield
-        return
-    rounded = precision == "tf32"
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, rounded
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded
-        ):
-            yield
-    finally:
-        matmul.allow_tf32 = before
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Tell torch's several ways to say so: its CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""FaceQAN: attack and symmetry make a quality score."""
+"""FaceQAN: a quality score from the similarities under attack and the symmetry of a face."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from faceqan_toolkit.device import check_precision
 from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.models.blocks import arithmetic
+from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.quality.attack import Observe, attack, draw_noise
 from faceqan_toolkit.quality.backends import make_step
-from faceqan_toolkit.quality.base import QualityEstimator, arithmetic, copies_that_fit, usable
+from faceqan_toolkit.quality.base import QualityEstimator, copies_that_fit, usable
 from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
 
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
 
 REFERENCE_CONTRAST = 0.2
-"""Contrast from which on an attack has its full strength: the median of LFW's crops."""
+"""Contrast at and above which an attack has full strength: the median of LFW's crops."""
 
 LEAST_CONTRAST = 1 / 255
-"""What a crop without any counts as: one grey level."""
+"""Least contrast assumed of a crop: one grey level."""
 
 _LUMA = (0.299, 0.587, 0.114)
 
 BOUNDS = {"published": (-1.0, 1.0), "valid": (0.0, 1.0)}
-"""Value bounds of attacked crops: the published code's, or those an image really has."""
+"""Bounds of attacked crops: the published code's, or the valid range of pixels."""
 
 
 def aggregate(
@@ -46,12 +48,12 @@ def aggregate(
         exponent: p > 0.
 
     Returns:
-        ((1 + mean) / 2 * clip(1 - std, 0, 1) * symmetry) ** p, mean, std. A negative base keeps
-        its sign whatever p, so a fractional p never gives NaN; the published code gives NaN
-        there, and a positive value for even p.
+        ((1 + mean) / 2 * clip(1 - std, 0, 1) * symmetry) ** p, mean, std. The power keeps the sign
+        of a negative base; the published code gives NaN for a fractional p, and a positive value
+        for an even one.
 
     Examples:
-        Copies that agree cost nothing but their distance; those that spread cost more.
+        The quality falls with the mean similarity, and with its spread.
 
         >>> [round(value, 4) for value in aggregate([[0.8, 0.8]], symmetry=1.0, exponent=1.0)]
         [0.9, 0.8, 0.0]
@@ -65,14 +67,14 @@ def aggregate(
 
 
 def contrast_strength(crops: Tensor) -> Tensor:
-    """Return how strong an attack each crop gets if its contrast is to decide.
+    """Return the strength of the attack on each crop for `eps_mode="contrast"`.
 
     Args:
         crops: (N, 3, S, S) float32, RGB, in [0, 1].
 
     Returns:
-        (N,) float32 in (0, 1]: the square root of contrast over `REFERENCE_CONTRAST`, and 1 from
-        there on. Contrast is the standard deviation of the grey values.
+        (N,) float32 in (0, 1]: sqrt(min(1, contrast / `REFERENCE_CONTRAST`)). Contrast is the
+        standard deviation of the grey values.
     """
     grey = torch.einsum("nchw,c->nhw", crops, crops.new_tensor(_LUMA))
     contrast = grey.flatten(1).std(dim=1, correction=0)
@@ -81,16 +83,15 @@ def contrast_strength(crops: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Trace:
-    """What an attack did to one crop.
+    """A record of the attack on one crop.
 
     Attributes:
-        score: of the crop.
-        after: (k,) float32 similarities after the last step, which the score leaves out.
-        noise: (S, S, 3) float32, RGB: what l steps added to the crop, mean over the copies, signed,
-            in the crop's [0, 1] units.
-        sensitivity: (S, S) float32, 0 or more: by how much each pixel's noise lowered the
-            similarity to first order, eps * |gradient| summed over colours and steps, mean over
-            the copies.
+        score: the crop's score.
+        after: (k,) float32 similarities after the last step, which the score does not use.
+        noise: (S, S, 3) float32, RGB: change of the crop after l steps, mean over the copies,
+            signed, in the crop's [0, 1] units.
+        sensitivity: (S, S) float32, 0 or more: first-order loss of similarity by each pixel's
+            noise, eps * |gradient| summed over colours and steps, mean over the copies.
     """
 
     score: Score
@@ -100,38 +101,38 @@ class Trace:
 
 
 class FaceQAN(QualityEstimator):
-    """Measures the quality of aligned crops with one recognition model.
+    """FaceQAN quality of aligned crops.
 
-    The noise is drawn once from the seed and serves every face. A block is one face with its
-    copies on a CPU, as many faces as memory holds on a GPU.
+    All faces get the same noise, drawn once from the seed. A block is one face with its copies on a
+    CPU, and as many faces as fit into memory on a GPU.
 
     Args:
-        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
+        embedder: the recognition model, or its name, see `models.load.load_model`.
         eps: noise and step size in [0, 1] units of the crop; 0.001 is a quarter of a grey level.
-        steps: l, how often the similarity is measured.
+        steps: l, number of measurements of the similarity.
         copies: k, noisy copies of each crop.
-        exponent: p of the aggregation.
-        seed: of the noise.
+        exponent: p, exponent of the quality.
+        seed: random seed of the noise.
         clamp: "published" keeps attacked crops in [-1, 1] as the published code does, "valid" in
             [0, 1].
-        eps_mode: "absolute" is the paper's: eps for every crop. "contrast" is ours: less for crops
-            of low contrast, see `contrast_strength`.
-        precision: "float32", or "tf32" on NVIDIA GPUs: products of numbers of 10 bits; scores
-            move by less than another seed moves them.
+        eps_mode: "absolute" uses eps for every crop, as the paper does; "contrast" uses less for
+            crops of low contrast, see `contrast_strength`.
+        precision: "float32", or "tf32" on NVIDIA GPUs, which changes scores less than another seed
+            does.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-        backend: what computes the attack's steps: "torch"; "openvino", an extra for CPUs;
-            "compile", which is torch.compile, with CUDA graphs on a GPU; or "auto", which is
-            OpenVINO where it is installed and known to be faster.
+        backend: library that computes the attack's steps: "torch"; "openvino", an extra for CPUs;
+            "compile", torch.compile with CUDA graphs on a GPU; or "auto", OpenVINO where it is
+            installed and known to be faster, otherwise torch.
 
     Attributes:
-        backend: the one in use, never "auto".
+        backend: the backend in use, never "auto".
 
     Raises:
-        SettingsError: an option out of its range, a device this machine does not have, a precision
-            the device does not have.
+        SettingsError: an option out of its range, a device this machine does not have, or a
+            precision the device does not have.
         WeightsError: the model cannot be loaded.
-        MissingDependency: "openvino" is asked for and not installed.
-        UnsupportedOperation: "openvino" is asked for and cannot compute the model.
+        MissingDependency: "openvino", and it is not installed.
+        UnsupportedOperation: "openvino", and it cannot compute the model.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class FaceQAN(QualityEstimator):
         check_precision(precision, self.device)
         self.precision = precision
         size = self.embedder.input_size
-        self._network = self._frozen(self.embedder)
+        self._network = freeze(self.embedder).to(self.device)
         self.backend, self._step = make_step(backend, self._network, size, self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent
         self.bounds = BOUNDS[clamp]
@@ -166,16 +167,16 @@ class FaceQAN(QualityEstimator):
             self.block_faces = max(1, copies_that_fit(free, self._network, size) // copies)
 
     def trace(self, crop: Pixels) -> Trace:
-        """Score one crop and keep what its attack did.
+        """Score one crop and return a record of the attack.
 
-        The score is `score`'s own. The attack is then done again and watched, one step further:
-        nothing is scored after the last one.
+        The score is the one that `score` returns. The attack is then repeated with one more step,
+        and recorded.
 
         Args:
             crop: (S, S, 3) uint8, RGB, aligned.
 
         Raises:
-            SettingsError: a crop of another shape or type.
+            SettingsError: see `score`.
         """
         (score,) = self.score([crop])
         faces = self._tensor([crop])
@@ -206,7 +207,7 @@ class FaceQAN(QualityEstimator):
         )
 
     def _shrink(self) -> None:
-        """Halve what is computed at once: faces first, then the copies of one face."""
+        """Halve the faces in a block, then the copies of one face."""
         if self.block_faces > 1:
             super()._shrink()
         elif self.block_copies > 1:
@@ -228,7 +229,7 @@ class FaceQAN(QualityEstimator):
             ],
             dim=2,
         )
-        # the first wait for the device
+        # all work is queued; only from here on the CPU waits for the GPU
         symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
         norms = references.norm(dim=1).cpu().tolist()
         return [

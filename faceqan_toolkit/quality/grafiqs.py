@@ -1,8 +1,9 @@
-"""GraFIQs: how much a network would have to change to find a face ordinary."""
+"""GraFIQs: gradient magnitude of the distance to the training faces' batch-norm statistics."""
 
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,35 +21,35 @@ GPU_BLOCK_FACES = 64
 
 
 class GraFIQs(QualityEstimator):
-    """Measures the gradient of how far a crop's statistics are from those of the training faces.
+    """GraFIQs quality of aligned crops.
 
-    Every batch norm keeps mean and variance of what it saw in training. The discrepancy of a crop
-    is the mean squared difference of its own means (over positions) from those, plus that of its
-    variances, on average over batch norms; quality is the negative sum of the absolute gradient of
-    that discrepancy with respect to one tensor of the network: at most 0, higher is better, on the
-    model's own scale. Statistics are those of one crop, never of a batch.
+    Every batch norm stores the mean and variance of its inputs in training. The discrepancy of a
+    crop is the mean squared difference between its own means (over positions) and the stored ones,
+    plus that of the variances, averaged over all batch norms. The quality is minus the sum of the
+    absolute gradient of that discrepancy with respect to one tensor of the network: at most 0,
+    higher is better, on the model's own scale. Statistics are those of one crop, not of a batch.
 
-    Costs one forward pass a crop, and one backward pass from the end to that tensor.
+    Costs one forward pass per crop, and one backward pass down to that tensor.
 
     Args:
-        embedder: the recognition model with its batch norms, or its name.
-        at: which tensor: "image", or "block1" to "block4" for the output of one of the network's
-            stages; "auto" is "block2", or "image" for a network whose stages are not known.
+        embedder: the recognition model, with its batch norms, or its name.
+        at: the tensor: "image", or "block1" to "block4" for the output of a stage of the network;
+            "auto" is "block2", or "image" for a network whose stages are unknown.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Attributes:
         at: the tensor in use.
 
     Raises:
-        SettingsError: a model without batch norms or without that stage; a device this machine
+        SettingsError: a model without batch norms or without the stage `at`; a device this machine
             does not have.
         WeightsError: the model cannot be loaded.
 
     Source: Kolf, Damer, Boutros, "GraFIQs: Face Image Quality Assessment Using Gradient
-    Magnitudes", CVPR Workshops 2024. As in the published code, variances are biased ones and
-    batch norms over embeddings (one number a crop) are left out. Differs from it in the sign (its
-    numbers are better the lower they are), and at "image" in units: crops in [0, 1] here,
-    normalised ones there. Stages other than IResNet's four are ours to choose.
+    Magnitudes", CVPR Workshops 2024. As in the published code, variances are biased and batch norms
+    over embeddings (one number per crop) are left out. Different from it are the sign (there lower
+    is better), and the units at "image": crops in [0, 1] here, normalised crops there. The paper
+    defines stages for IResNet only; those of other networks are our choice.
     """
 
     def __init__(
@@ -89,15 +90,14 @@ class GraFIQs(QualityEstimator):
 def gradient_magnitudes(
     network: nn.Module, norms: list[nn.BatchNorm2d], crops: Tensor, stage: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of the absolute gradient of each crop's discrepancy, and the embeddings.
+    """Return the sum of the absolute gradient of each crop's discrepancy, and the embedding.
 
     Args:
-        network: maps (N, 3, S, S) crops to (N, D) embeddings, each row by itself; in evaluation
-            mode, no weight asking for gradients.
+        network: maps (N, 3, S, S) crops to (N, D) embeddings, each row independently; in evaluation
+            mode, without weight gradients.
         norms: its batch norms.
         crops: (N, 3, S, S) float32.
-        stage: a module of the network; the gradient is that with respect to its output. None
-            takes the crops.
+        stage: the module whose output the gradient is with respect to; None means the crops.
 
     Returns:
         (N,) and (N, D) float32.
@@ -106,7 +106,7 @@ def gradient_magnitudes(
     terms: list[Tensor] = []
 
     def start(_stage: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        # what comes before it does not count: only from here on a graph is recorded
+        # autograd records only from here on; batch norms before the stage do not count
         starts.append(output.detach().requires_grad_())
         return starts[-1]
 
@@ -118,30 +118,27 @@ def gradient_magnitudes(
     if stage is None:
         starts.append(crops.detach().requires_grad_())
         crops = starts[0]
-    hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
-    if stage is not None:
-        hooks.append(stage.register_forward_hook(start))
-    try:
-        with torch.enable_grad():
-            embeddings = network(crops)
-            # rows do not mix, so the gradient of the sum holds that of each
-            total = torch.stack(terms).sum() / len(norms)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.enable_grad():
+        for norm in norms:
+            hooks.enter_context(norm.register_forward_pre_hook(compare))
+        if stage is not None:
+            hooks.enter_context(stage.register_forward_hook(start))
+        embeddings = network(crops)
+        # rows are independent: the gradient of the sum contains that of each row
+        total = torch.stack(terms).sum() / len(norms)
     (gradient,) = torch.autograd.grad(total, starts[0])
     return gradient.abs().flatten(1).sum(dim=1), embeddings.detach()
 
 
 def discrepancy(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Return how far each crop's statistics are from those a batch norm keeps.
+    """Return the discrepancy between each crop's statistics and those of a batch norm.
 
     Args:
-        x: (N, C, H, W), the batch norm's input.
+        x: (N, C, H, W) input of the batch norm.
         norm: with running statistics.
 
     Returns:
-        (N,) mean over channels of the squared difference of means, plus that of variances.
+        (N,) squared difference of the means, averaged over channels, plus that of the variances.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None

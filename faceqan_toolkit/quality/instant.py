@@ -1,7 +1,7 @@
-"""FaceQAN's score predicted from one forward pass: no attack, a hundredth of the work.
+"""FaceQAN's score predicted from one forward pass, at a hundredth of the cost.
 
-Source: the idea is that of Babnik, Peer, Struc, "eDifFIQA", IEEE TBIOM 2024, for another measure;
-weights/instant/ holds what this head was made with and how good it is.
+Source: Babnik, Peer, Struc, "eDifFIQA", IEEE TBIOM 2024, predict another measure in this way.
+weights/instant/ has the training script of this head, and its accuracy.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.models.blocks import forward_block
+from faceqan_toolkit.models.freeze import freeze
+from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.models.sface import SFace
-from faceqan_toolkit.models.zoo import head_of
 from faceqan_toolkit.quality.base import QualityEstimator, usable
 from faceqan_toolkit.types import Score
 from faceqan_toolkit.weights import read_weights
@@ -25,16 +27,15 @@ from faceqan_toolkit.weights import read_weights
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
 
-CPU_BLOCK_FACES, GPU_BLOCK_FACES = 4, 256
 LOG_OFFSET = 0.01
-"""Added before the logarithm of a channel's mean: where PReLU's outputs are nothing."""
+"""Added to a channel's mean before its logarithm: the mean may be 0."""
 
 
 class PooledFeatures(nn.Module):
-    """What a head sees of a crop.
+    """Features of a crop from which a head predicts.
 
-    The mean of every channel of the stem and all blocks, their logarithms, the embedding's
-    length, and how the embedding answers to mirroring the last feature map.
+    The mean of every channel of the stem and all blocks, the logarithms of the means, the length of
+    the embedding, and its cosine to the embedding of the mirrored last feature map.
     """
 
     def __init__(self, network: SFace) -> None:
@@ -42,14 +43,14 @@ class PooledFeatures(nn.Module):
         self.network = network
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Map (N, 3, 112, 112) crops in [0, 1] to (N, F); the embedding's length comes last."""
+        """Map (N, 3, 112, 112) crops in [0, 1] to (N, F); the last is the embedding's length."""
         maps = self.network.feature_maps(crops)
         means = torch.cat([F.adaptive_avg_pool2d(one, 1).flatten(1) for one in maps], dim=1)
         last = self.network.bn(maps[-1])
-        embedding, mirrored = self.network.embed(torch.cat([last, last.flip(3)])).chunk(2)
+        embedding, mirrored = self.network.project(torch.cat([last, last.flip(3)])).chunk(2)
         symmetry = F.cosine_similarity(embedding, mirrored, dim=1)
         norms = torch.stack([mirrored.norm(dim=1), embedding.norm(dim=1)], dim=1)
-        # a length of nothing has no logarithm, and is found out by its length
+        # 1e-12: the length may be 0, and its score is NaN then
         logs = [(means.abs() + LOG_OFFSET).log(), (norms + 1e-12).log()]
         return torch.cat([means, *logs, symmetry[:, None], norms], dim=1)
 
@@ -75,7 +76,7 @@ class Head(nn.Module):
 
 
 class InstantFaceQAN(QualityEstimator):
-    """Predicts the score that `FaceQAN` with its default options would measure.
+    """Prediction of the quality that `FaceQAN` with default options would measure.
 
     Args:
         embedder: a recognition model that has a head.
@@ -90,14 +91,17 @@ class InstantFaceQAN(QualityEstimator):
         super().__init__(embedder, device)
         head = head_of(self.embedder.name)
         if not isinstance(self.embedder, SFace):
-            raise SettingsError(f"--preset instant: its head is not for {self.embedder.name}")
+            raise SettingsError(
+                f"--preset instant: the head of {head.weights} does not fit {self.embedder.name}; "
+                "it needs the built-in model"
+            )
         tensors = load(read_weights(head.weights, head.sha256))
-        self._network = self._frozen(Head(PooledFeatures(self.embedder), tensors))
-        # predictions onto the scale of measured scores, and how far off they are there
+        self._network = freeze(Head(PooledFeatures(self.embedder), tensors)).to(self.device)
+        # piecewise linear maps from raw predictions to qualities and to their errors
         self._knots, self._qualities, self._errors = (
             tensors[name].double().numpy() for name in ("knots", "qualities", "errors")
         )
-        self.block_faces = CPU_BLOCK_FACES if self.device.type == "cpu" else GPU_BLOCK_FACES
+        self.block_faces = forward_block(self.device)
 
     def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.inference_mode():

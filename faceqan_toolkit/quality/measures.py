@@ -1,10 +1,10 @@
-"""What can be measured of a face besides its score: light, focus, pose, place. Pure, no model.
+"""Measures of a face besides its score: light, focus, pose, position. No model is needed.
 
-Measures of the pixels are taken of the aligned crop, where every face has the same size, within
-`FACE_REGION`. Some are components of ISO/IEC 29794-5:2025, "Face image data"; their definitions
-are followed as its open implementation OFIQ (BSI-OFIQ/OFIQ-Project) has them, as far as five
-landmarks and a crop of 112 pixels allow. None of them is a conformant ISO measurement: the
-standard's face region comes from 98 landmarks and an occlusion mask, on a crop of 616 pixels.
+Pixels are measured on the aligned crop, where all faces have the same size, within `FACE_REGION`.
+Some measures are components of ISO/IEC 29794-5:2025, "Face image data". They follow its open
+implementation OFIQ (BSI-OFIQ/OFIQ-Project) as far as five landmarks and a crop of 112 pixels allow.
+None is a conformant ISO measurement: the standard's face region comes from 98 landmarks and an
+occlusion mask, on a crop of 616 pixels.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ def _ellipse(centre: tuple[float, float], half_axes: tuple[float, float]) -> NDA
 
 
 FACE_REGION = _ellipse((55.5, 74.0), (33.0, 36.0))
-"""Brows to chin in the crop: where OFIQ's hull of landmarks lies in a frontal face."""
+"""Brows to chin in the crop: the convex hull of OFIQ's landmarks in a frontal face."""
 
 WHOLE_FACE = _ellipse((55.5, 64.0), (42.0, 54.0))
-"""Forehead to chin and from ear to ear, for what is cut off by the photo's edge."""
+"""Forehead to chin and ear to ear, for `cut_off`."""
 
 UNDEREXPOSED, OVEREXPOSED = 25, 247
-"""Luminance of 255 up to which a pixel is too dark, and from which it is too bright (OFIQ)."""
+"""Highest luminance of an underexposed pixel, lowest of an overexposed one, of 255 (OFIQ)."""
 
 REBLUR_TAPS = 9
-"""Length of the filter that blurs a crop again to see how sharp it was, pixels."""
+"""Length of the mean filter of `sharpness`, pixels."""
 
 NOISE_WINDOW = 8
-"""Pixels of the crop over which noise is averaged."""
+"""Side of the windows over which noise is averaged, pixels of the crop."""
 
 NOSE_DEPTH = 0.75
-"""How far the tip of the nose stands out of the plane of eyes and mouth corners, in halves of the
-eyes' distance: about 24 mm of 32 in a generic head."""
+"""Height of the tip of the nose above the plane of eyes and mouth corners, relative to half the eye
+distance: about 24 mm to 32 mm in a generic head."""
 
 BLOCK = 8
-"""Pixels of a JPEG block's side."""
+"""Side of a JPEG block, pixels."""
 
 BLOCKINESS_SIDE = 256
-"""Pixels of the photo, around the face's middle, that blockiness is measured on at the most."""
+"""Largest side of the region around the face that `blockiness` is measured on, pixels."""
 
 FEATURE_BLUR = 2.0
-"""Pixels of the Gaussian that leaves a face's coarse features."""
+"""Sigma of the Gaussian blur before `pattern`, pixels."""
 
 GREY_FLOOR = 2.0
-"""Grey levels of standard deviation below which nothing can be seen in a part of a face."""
+"""Standard deviation below which a part of a face counts as plain, grey levels."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """One face's measures; None where a face's place in its photo is not known.
+    """Measures of one face; None if they need the face's position in a photo and it is unknown.
 
     Attributes:
         sharpness: see `sharpness`.
@@ -72,8 +72,8 @@ class Measures:
         face_pattern, weakest_part, flattest_part: see `pattern`.
         eye_distance, yaw, roll: see `pose`.
         cut_off: see `cut_off`.
-        blockiness: see `blockiness`; None for a photo that was decoded smaller, where it cannot
-            be seen and does not matter.
+        blockiness: see `blockiness`; None for a photo that was decoded at a reduced size, where
+            JPEG blocks are invisible.
     """
 
     sharpness: float
@@ -96,9 +96,9 @@ def measure(crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures
     """Return all measures of a face.
 
     Args:
-        crop: (S, S, 3) uint8, RGB, aligned; one of another size than 112 is resized first.
-        photo: what it was cut from; if the crop was given as such, that file.
-        aligned: how it was cut; None if the crop was given as such.
+        crop: (S, S, 3) uint8, RGB, aligned; resized if S is not 112.
+        photo: the photo it was cut from, or the crop's own file.
+        aligned: the alignment; None if the file is a crop.
     """
     if crop.shape[:2] != (ARCFACE_SIZE, ARCFACE_SIZE):
         size = (ARCFACE_SIZE, ARCFACE_SIZE)
@@ -171,11 +171,11 @@ def light(crop: Pixels) -> tuple[float, float, float, float]:
 
 
 def sharpness(grey: FloatImage) -> float:
-    """Return how much of a crop's detail another blur takes away, in [0, 1]; 0 for none.
+    """Return the share of a crop's detail that another blur removes, in [0, 1].
 
-    The share of the differences between neighbours that a mean filter of 9 pixels removes, along
-    rows and along columns; the smaller of the two counts, so that motion in one direction shows.
-    It does not depend on light or contrast. Noise counts as detail.
+    Detail is the sum of absolute differences between neighbours. A mean filter of 9 pixels is
+    applied along rows, and along columns; the smaller share of the two counts, so that motion blur
+    in one direction lowers it. Light and contrast do not matter. Noise counts as detail.
 
     Args:
         grey: (112, 112) float32.
@@ -197,20 +197,20 @@ def sharpness(grey: FloatImage) -> float:
 
 
 def noise(grey: FloatImage) -> float:
-    """Return the standard deviation of the noise in a crop, grey levels; a little too low.
+    """Return the standard deviation of the noise in a crop, grey levels; slightly underestimated.
 
-    Noise is everywhere, texture is not: the quietest twentieth of all windows of 8 pixels counts.
+    Noise is everywhere, texture is not: the 5th percentile over all windows of 8 pixels is taken.
 
     Args:
         grey: (112, 112) float32 in 0..255.
 
-    Source: J. Immerkaer, "Fast noise variance estimation", CVIU 1996: a filter that no smooth
-    surface passes; the choice of windows is our own. No measure of ISO/IEC 29794-5.
+    Source: J. Immerkaer, "Fast noise variance estimation", CVIU 1996: a filter that suppresses
+    smooth surfaces; the choice of windows is ours. ISO/IEC 29794-5 has no such measure.
     """
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     answers = np.abs(cv2.filter2D(grey, -1, kernel, borderType=cv2.BORDER_REFLECT))
     means = cv2.blur(answers, (NOISE_WINDOW, NOISE_WINDOW))[FACE_REGION]
-    # the filter makes six deviations of one; the mean of |x| is sqrt(2 / pi) of those
+    # the filter multiplies the noise's deviation by 6; the mean of |x| is sqrt(2 / pi) deviations
     return float(np.percentile(means, 5) / 6 * math.sqrt(math.pi / 2))
 
 
@@ -224,7 +224,7 @@ def _blobs(*blobs: tuple[float, float, float, float, float]) -> FloatImage:
 
 
 def _features() -> FloatImage:
-    """Return what nearly all faces show: dark eyes, brows, nostrils and mouth, a bright nose."""
+    """Return a template of dark eyes, brows, nostrils and mouth and a bright nose."""
     right = (
         (73.5, 52.0, 7.0, 3.0, -1.0),  # eye
         (72.0, 44.0, 9.0, 3.5, -0.7),  # brow
@@ -253,25 +253,25 @@ PARTS = {
     "nose": (slice(58, 88), slice(34, 78)),
     "mouth": (slice(78, 106), slice(32, 80)),
 }
-"""Rows and columns of the crop where a part of the face is looked for."""
+"""Rows and columns of each part of the face in the crop."""
 
 
 def pattern(grey: FloatImage) -> tuple[float, float, float]:
-    """Return how much a crop looks as any face does, in all and in its least convincing parts.
+    """Return the similarity of a crop to a template of a face, as a whole and by part.
 
     Args:
         grey: (112, 112) float32 in 0..255.
 
     Returns:
         face_pattern: mean over `PARTS` of the correlation between grey values and
-            `FACE_FEATURES`, in [-1, 1]; a part without contrast has none.
-        weakest_part: the least of those correlations, in [-1, 1].
-        flattest_part: the least standard deviation of a part's grey values over that of
-            `FACE_REGION`, 0 or more: what covers a part is often plain.
+            `FACE_FEATURES`, in [-1, 1]; about 0 for a part without contrast.
+        weakest_part: the lowest of those correlations, in [-1, 1].
+        flattest_part: the lowest standard deviation of a part's grey values, relative to that of
+            `FACE_REGION`, 0 or more. Coverings are often plain.
 
-    All are rough: no network looks at the picture. The idea that few coarse relations of dark and
-    bright make a face is P. Sinha's (qualitative face templates, 1994); the features were drawn
-    by hand. ISO/IEC 29794-5 "face occlusion prevention" needs a segmentation network instead.
+    All three are rough, since they use no network. That a few coarse relations of dark and bright
+    make a face is P. Sinha's idea (qualitative face templates, 1994); our template was drawn by
+    hand. ISO/IEC 29794-5 "face occlusion prevention" uses a segmentation network instead.
     """
     smooth = cv2.GaussianBlur(grey, (0, 0), FEATURE_BLUR)
     correlations, deviations = [], []
@@ -292,13 +292,13 @@ def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
         landmarks: (5, 2) x y in pixels of the photo.
 
     Returns:
-        eye_distance: between the eyes, pixels of the photo, divided by the cosine of yaw (up to
-            60 degrees), so that turning does not shorten it. ISO/IEC 29794-5 "inter-eye
-            distance", with detected eye centres for its midpoints of eye corners.
+        eye_distance: distance between the eyes in pixels of the photo, divided by the cosine of
+            yaw (up to 60 degrees) to compensate for turning. ISO/IEC 29794-5 "inter-eye distance",
+            with detected eye centres instead of midpoints of eye corners.
         yaw: degrees in (-90, 90); 0 is frontal, positive when the nose points to the right of the
-            image. From how far the nose leaves the line between the middles of eyes and mouth:
-            rough, since a head's shape is not known. ISO/IEC 29794-5 "head pose" fits a model of
-            the head instead.
+            image. Computed from the distance of the nose to the line between the midpoints of eyes
+            and mouth; rough, since the head's shape is unknown. ISO/IEC 29794-5 "head pose" fits a
+            model of the head instead.
         roll: degrees in (-180, 180]; 0 when the eyes are level, positive when the face is turned
             clockwise. ISO/IEC 29794-5 "head pose", roll.
     """
@@ -313,21 +313,19 @@ def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
     across = np.array([down[1], -down[0]]) / length
     half = abs(float(between @ across)) / 2
     beside = float((nose - (left_eye + right_eye) / 2) @ across)
-    # turned, the half distance shrinks with the cosine, the nose moves with the sine
+    # on turning, half the eye distance shrinks with the cosine, the nose moves with the sine
     yaw = math.degrees(math.atan2(beside, half * NOSE_DEPTH))
     return seen / max(math.cos(math.radians(yaw)), 0.5), yaw, roll
 
 
 def cut_off(transform: NDArray[np.float64], size: tuple[int, int]) -> float:
-    """Return the share of the face, in [0, 1], that lies beyond the photo's edges.
+    """Return the share of `WHOLE_FACE`, in [0, 1], that is beyond the photo's edges.
 
     Args:
         transform: (2, 3), photo to crop.
         size: width and height of the photo, pixels.
 
-    Returns:
-        Of `WHOLE_FACE`. ISO/IEC 29794-5 "crop of the face image" gives the distances to the four
-        edges instead.
+    ISO/IEC 29794-5 "crop of the face image" gives the distances to the four edges instead.
     """
     y, x = np.nonzero(WHOLE_FACE)
     inverse = cv2.invertAffineTransform(transform)
@@ -337,16 +335,18 @@ def cut_off(transform: NDArray[np.float64], size: tuple[int, int]) -> float:
 
 
 def blockiness(pixels: Pixels) -> float | None:
-    """Return how much stronger edges are between JPEG blocks than within them; 0 for no stronger.
+    """Return the excess strength of edges between JPEG blocks over all edges.
 
-    Mean absolute difference of neighbours on the grid of 8 pixels over the mean of all, minus one;
-    of the eight places the grid may have the strongest, the weaker of rows and columns.
+    The mean absolute difference of neighbours across a grid of 8 pixels, divided by the mean over
+    all neighbours, minus one. The strongest of the eight positions of the grid counts, and the
+    weaker of rows and columns.
 
     Args:
-        pixels: (H, W, 3) uint8, as decoded: resizing hides the grid.
+        pixels: (H, W, 3) uint8, as decoded; resizing would hide the grid.
 
     Returns:
-        0 or more; None below 32 pixels a side, where the grid cannot be told from chance.
+        0 or more, 0 for no blocks; None below 32 pixels a side, where the grid cannot be
+        distinguished from chance.
 
     Source: the idea is that of Z. Wang, H. Sheikh, A. Bovik, "No-reference perceptual quality
     assessment of JPEG compressed images", ICIP 2002. ISO/IEC 29794-5 "compression artifacts" is a
@@ -366,7 +366,7 @@ def blockiness(pixels: Pixels) -> float | None:
 
 
 def _around(pixels: Pixels, box: NDArray[np.float64]) -> Pixels:
-    """Return what a photo shows within a box, its middle only where that is large."""
+    """Return a photo's pixels within a box, at most `BLOCKINESS_SIDE` around its centre."""
     sides = []
     for low, high, side in ((box[1], box[3], len(pixels)), (box[0], box[2], pixels.shape[1])):
         middle, half = (low + high) / 2, min((high - low) / 2, BLOCKINESS_SIDE / 2)

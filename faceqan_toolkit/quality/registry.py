@@ -1,10 +1,13 @@
-"""From a method's name to the estimator that computes it; torch is imported when one is made."""
+"""The built-in quality methods. torch is imported when an estimator is made."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.fields import option
+from faceqan_toolkit.registry import METHODS, register_method
+from faceqan_toolkit.settings import QualitySettings, Settings
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
-    """Return what scores aligned crops.
+    """Return the estimator of a run's settings.
 
     Args:
         settings: the method, its options and the device.
@@ -23,22 +26,20 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
             have.
         WeightsError: the head for preset "instant" cannot be loaded.
     """
-    method, device = settings.method, settings.device
-    if method == "serfiq":
-        from faceqan_toolkit.quality.serfiq import SERFIQ
+    made: QualityEstimator = METHODS.find(settings.quality.method).make(settings, embedder)
+    return made
 
-        return SERFIQ(embedder, seed=settings.seed, device=device)
-    if method == "grafiqs":
-        from faceqan_toolkit.quality.grafiqs import GraFIQs
 
-        return GraFIQs(embedder, device=device)
-    if method in ("magface", "norm"):
-        from faceqan_toolkit.quality.norm import EmbeddingNorm, MagFace
+@register_method("faceqan", uses=QualitySettings.optional, title="FaceQAN")
+def faceqan(settings: Settings, embedder: Embedder) -> QualityEstimator:
+    """FaceQAN: how far an adversarial attack on noisy copies of the crop moves its embedding.
 
-        made = (MagFace if method == "magface" else EmbeddingNorm)(embedder, device=device)
-        made.check_lengths()
-        return made
-    if settings.preset == "instant":
+    The mean and the spread of the similarities between the crop's embedding and those of the
+    attacked copies, times the similarity of the crop and its mirror image. Up to 1, seldom below
+    0. Works with every model.
+    """
+    quality, device = settings.quality, settings.work.device
+    if quality.preset == "instant":
         from faceqan_toolkit.quality.instant import InstantFaceQAN
 
         return InstantFaceQAN(embedder, device=device)
@@ -46,14 +47,83 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
 
     return FaceQAN(
         embedder,
-        eps=settings.eps,
-        steps=settings.steps,
-        copies=settings.copies,
-        exponent=settings.exponent,
-        seed=settings.seed,
-        clamp=settings.clamp,
-        eps_mode=settings.eps_mode,
-        precision=settings.precision,
+        eps=quality.eps,
+        steps=quality.steps,
+        copies=quality.copies,
+        exponent=quality.exponent,
+        seed=quality.seed,
+        clamp=quality.clamp,
+        eps_mode=quality.eps_mode,
+        precision=quality.precision,
         device=device,
-        backend=settings.backend,
+        backend=quality.backend,
     )
+
+
+@dataclass(frozen=True)
+class SERFIQOptions:
+    """Options of SER-FIQ; the seed of its dropout masks is the setting `seed`."""
+
+    passes: int = option(
+        100, "Random subnetworks that embed each crop.", at_least=2, at_most=10_000, metavar="M"
+    )
+    dropout: float = option(
+        0.5, "Probability that dropout zeroes a feature.", above=0, below=1, metavar="P"
+    )
+
+
+@register_method("serfiq", options=SERFIQOptions, uses=("seed",), title="SER-FIQ")
+def serfiq(settings: Settings, embedder: Embedder) -> QualityEstimator:
+    """SER-FIQ: how far apart the embeddings lie that random subnetworks give one crop.
+
+    0 to 1, in practice a narrow band. Works with models that end in a fully connected layer.
+    """
+    from faceqan_toolkit.quality.serfiq import SERFIQ
+
+    options, seed = asdict(settings.quality.options), settings.quality.seed
+    return SERFIQ(embedder, **options, seed=seed, device=settings.work.device)
+
+
+@dataclass(frozen=True)
+class GraFIQsOptions:
+    """Options of GraFIQs."""
+
+    at: str = option(
+        "auto", "Tensor of the gradient: the crop, or the output of a stage; auto is block2, or "
+        "image for networks without known stages.",
+        choices=("auto", "image", "block1", "block2", "block3", "block4"),
+    )  # fmt: skip
+
+
+@register_method("grafiqs", options=GraFIQsOptions, title="GraFIQs")
+def grafiqs(settings: Settings, embedder: Embedder) -> QualityEstimator:
+    """GraFIQs: gradient magnitude of the distance between the crop's batch-norm statistics and
+    those of the training faces.
+
+    At most 0. Works with models that keep their batch norms.
+    """
+    from faceqan_toolkit.quality.grafiqs import GraFIQs
+
+    return GraFIQs(embedder, at=settings.quality.options.at, device=settings.work.device)
+
+
+@register_method("magface", title="MagFace")
+def magface(settings: Settings, embedder: Embedder) -> QualityEstimator:
+    """MagFace: length of the embedding, in a network trained to make it the quality.
+
+    Above 0; MagFace's loss asks for 10 to 110. Works with MagFace's models.
+    """
+    from faceqan_toolkit.quality.norm import MagFace
+
+    return MagFace(embedder, device=settings.work.device)
+
+
+@register_method("norm", title="embedding norm")
+def norm(settings: Settings, embedder: Embedder) -> QualityEstimator:
+    """Embedding norm: length of the embedding, in any network.
+
+    Above 0, on the model's own scale. Works with models that do not normalise embeddings.
+    """
+    from faceqan_toolkit.quality.norm import EmbeddingNorm
+
+    return EmbeddingNorm(embedder, device=settings.work.device)

@@ -1,4 +1,4 @@
-"""Scores from 0 to 100: a fixed sigmoid of the quality for each recognition model."""
+"""Scale from 0 to 100: a fixed sigmoid of the quality for each recognition model."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.weights import weights_path
 
 UPPER = 84
-"""What the upper end of the middle 68 % of reference faces gets; their median gets 50."""
+"""Value at the 84th percentile of the reference faces; their median gets 50."""
 
 SCALES_FILE = "scales.json"
 
 _ATTACK = ("method", "eps", "eps_mode", "steps", "exponent", "clamp")
-"""What scores of the same weights depend on systematically, besides the preset."""
+"""Settings besides the preset that shift the scores of a model systematically."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """A map from quality to an integer in [0, 100], higher is better.
 
-    Its form, 100 / (1 + exp((midpoint - quality) / width)) rounded to the nearest integer, is that
-    of ISO/IEC 29794-5's mappings of quality measures; the numbers are no ISO scores.
+    The map 100 / (1 + exp((midpoint - quality) / width)), rounded to the nearest integer, has the
+    form of ISO/IEC 29794-5's mappings of quality measures; its values are not ISO scores.
 
     Attributes:
-        id: names these very constants; another fit gets another id.
+        id: identifier of these constants; another fit gets another id.
         midpoint: the quality that becomes 50.
-        width: how fast the scale rises, in units of the quality, above 0.
+        width: width of the sigmoid in units of the quality, above 0.
 
     Raises:
-        SettingsError: constants that make no scale.
+        SettingsError: constants that are not finite, or a width of 0 or less.
     """
 
     id: str
@@ -47,12 +47,12 @@ class Scale:
 
     @classmethod
     def from_quantiles(cls, name: str, median: float, upper: float) -> Scale:
-        """Return the scale of some reference faces.
+        """Return the scale fitted to reference faces.
 
         Args:
-            name: its id.
-            median: their median quality, which becomes 50.
-            upper: the 84th percentile of their quality, which becomes 84.
+            name: id of the scale.
+            median: median quality of the faces, which becomes 50.
+            upper: 84th percentile of their quality, which becomes 84.
 
         Raises:
             SettingsError: `upper` is not above `median`.
@@ -60,19 +60,19 @@ class Scale:
         return cls(name, median, (upper - median) / math.log(UPPER / (100 - UPPER)))
 
     def of(self, quality: float) -> int:
-        """Return a quality on the scale.
+        """Return the scale's value for a quality.
 
         Examples:
             >>> scale = Scale.from_quantiles("mine", median=0.6, upper=0.7)
             >>> [scale.of(quality) for quality in (0.0, 0.5, 0.6, 0.7, 1.0)]
             [0, 16, 50, 84, 100]
         """
-        # exp of more than 700 overflows
+        # exp overflows above 709
         exponent = min((self.midpoint - quality) / self.width, 700.0)
         return math.floor(100 / (1 + math.exp(exponent)) + 0.5)
 
     def sql(self, column: str) -> str:
-        """Return the SQL expression that puts a column on the scale, for DuckDB."""
+        """Return DuckDB's SQL expression for the scale's values of a column of qualities."""
         exponent = f"least(({self.midpoint!r} - {column}) / {self.width!r}, 700.0)"
         return (
             f"CASE WHEN {column} IS NOT NULL "
@@ -80,15 +80,15 @@ class Scale:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as `run.json` holds it."""
+        """Return the scale as it is stored in `run.json`."""
         return asdict(self)
 
 
 def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
-    """Return the scale that `Scale.as_dict` wrote, None for none.
+    """Return the scale that `Scale.as_dict` wrote; None for None.
 
     Raises:
-        SettingsError: it is no scale.
+        SettingsError: the content is not a scale.
     """
     if content is None:
         return None
@@ -99,11 +99,11 @@ def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
 
 
 def builtin_scale(settings: Settings, weights_sha256: str) -> Scale | None:
-    """Return the scale that comes with the package for such scores, None if there is none.
+    """Return the scale that the package has for a run's scores; None if it has none.
 
     Args:
-        settings: of the run; a scale holds for the default eps, its mode, steps, exponent and
-            clamp, and for the number of copies of its presets.
+        settings: settings of the run; a scale applies to the presets it was fitted for, with the
+            default eps, eps_mode, steps, exponent, clamp and copies.
         weights_sha256: of the recognition model, see `FoundModel.weights`.
     """
     if "quality" not in settings.stages:

@@ -1,8 +1,9 @@
-"""SER-FIQ: how much a face's embedding changes when dropout changes the network."""
+"""SER-FIQ: robustness of a face's embedding to dropout in the network."""
 
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,35 +22,35 @@ GPU_BLOCK_FACES = 32
 
 
 class SERFIQ(QualityEstimator):
-    """Measures how far apart the embeddings of one crop lie that random subnetworks give.
+    """SER-FIQ quality of aligned crops.
 
-    Dropout is applied to what goes into the last fully connected layer; quality is
-    2 * sigmoid(-d), d the mean Euclidean distance over all pairs of the m normalised embeddings:
-    in (0, 1], higher is better, in a range that is narrow and the model's own. All before that
-    layer is computed once. The masks are drawn once from the seed and serve every face.
+    Dropout is applied m times to the input of the last fully connected layer. The quality is
+    2 * sigmoid(-d), where d is the mean Euclidean distance over all pairs of the m normalised
+    embeddings: in (0, 1], higher is better, in a narrow range that depends on the model. All faces
+    get the same dropout masks, drawn once from the seed.
 
-    Costs one forward pass a crop, and the last layers m + 1 times: for m = 100 about as much again
-    on SFace, a tenth on IResNet-100.
+    Costs one forward pass per crop, and m + 1 passes of the last layers: for m = 100 they cost as
+    much as the forward pass on SFace, and a tenth of it on IResNet-100.
 
     Args:
-        embedder: the recognition model, or what `--model` takes (`zoo.find_model`).
+        embedder: the recognition model, or its name, see `models.load.load_model`.
         passes: m, at least 2.
-        dropout: probability that a feature is left out.
-        seed: of the masks.
+        dropout: probability that a feature is dropped.
+        seed: random seed of the masks.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        SettingsError: an option out of its range, a model without a fully connected layer, or
-            whose last layers take one crop only; a device this machine does not have.
+        SettingsError: an option out of its range; a model without a fully connected layer, or whose
+            last layers need a fixed batch size; a device this machine does not have.
         WeightsError: the model cannot be loaded.
 
     Source: Terhoerst, Kolf, Damer, Kirchbuchner, Kuijper, "SER-FIQ: Unsupervised Estimation of
-    Face Image Quality Based on Stochastic Embedding Robustness", CVPR 2020, its "same model". As
-    in the published code, m is 100 and the distance is the mean over pairs (the paper's formula
-    divides by m ** 2 / 2 pairs, not by m * (m - 1) / 2). 0.5 is the paper's dropout, and that of
-    the code's first version; its present one takes the 0.4 that its ArcFace network was trained
-    with. It stretches the quality by 1 / (1 + exp(-130 * (quality - 0.88))), constants for that
-    one network that change no ranking; they are left out here.
+    Face Image Quality Based on Stochastic Embedding Robustness", CVPR 2020, variant "same model".
+    As in the published code, m is 100 and d is the mean over m * (m - 1) / 2 pairs (the paper's
+    formula divides by m ** 2 / 2). A dropout of 0.5 is the paper's and the first version's of the
+    code; the current version uses 0.4, with which its ArcFace network was trained, and also
+    stretches the quality by 1 / (1 + exp(-130 * (quality - 0.88))). These constants fit that
+    network only and do not change a ranking, so they are left out here.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class SERFIQ(QualityEstimator):
         if not 0 < dropout < 1:
             raise SettingsError(f"dropout is {dropout}; it must be between 0 and 1")
         super().__init__(embedder, device)
-        # a batch norm folded into the last layer would be masked with its input
+        # no folding: a batch norm inside the last layer would be masked too
         self._network = frozen_copy(self.embedder).to(self.device)
         layer = last_linear(self._network, self.embedder.input_size)
         if layer is None:
@@ -75,7 +76,7 @@ class SERFIQ(QualityEstimator):
                 "none"
             )
         masks = draw_masks(passes, layer.in_features, dropout=dropout, seed=seed)
-        # row 0 leaves nothing out: the embedding itself
+        # row 0 drops nothing: the embedding itself
         self._masks = torch.cat([torch.ones(1, layer.in_features), masks]).to(self.device)
         layer.register_forward_pre_hook(self._multiply)
         self._check()
@@ -83,15 +84,15 @@ class SERFIQ(QualityEstimator):
             self.block_faces = GPU_BLOCK_FACES
 
     def _multiply(self, _layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        """Make of every row of features one row a mask."""
+        """Repeat every row of features once per mask, and apply the masks."""
         (features,) = inputs
         return ((features[:, None] * self._masks).flatten(0, 1),)
 
     def _check(self) -> None:
-        """Make sure that the layers after the last linear one treat rows alike.
+        """Check that the layers after the last linear one accept any number of rows.
 
         Raises:
-            SettingsError: they are made for a certain number of rows.
+            SettingsError: they need a fixed number.
         """
         size = self.embedder.input_size
         refusal = SettingsError(
@@ -118,32 +119,32 @@ class SERFIQ(QualityEstimator):
 
 
 def robustness(embeddings: Tensor) -> Tensor:
-    """Return 2 * sigmoid(-mean distance of all pairs) of normalised embeddings.
+    """Return 2 * sigmoid(-d), d the mean distance of all pairs of normalised embeddings.
 
     Args:
-        embeddings: (N, m, D), m of each face, not normalised.
+        embeddings: (N, m, D), m for each face, not normalised.
 
     Returns:
         (N,) in (0, 1].
     """
     units = F.normalize(embeddings, dim=2)
-    # by way of products, small distances would be rounding errors
+    # via matrix products, small distances would be lost to rounding
     distances = torch.cdist(units, units, compute_mode="donot_use_mm_for_euclid_dist")
     passes = embeddings.shape[1]
     return 2 * torch.sigmoid(-distances.sum(dim=(1, 2)) / (passes * (passes - 1)))
 
 
 def draw_masks(passes: int, features: int, *, dropout: float, seed: int) -> Tensor:
-    """Return dropout's factors for all passes, drawn one pass after the other on the CPU.
+    """Return dropout masks for all passes, drawn pass by pass on the CPU.
 
     Args:
         passes: m.
         features: F.
         dropout: probability of a 0.
-        seed: same seed, same masks, on every machine.
+        seed: random seed; it gives the same masks on every machine.
 
     Returns:
-        (m, F) float32: 0, or 1 / (1 - dropout), so that the mean of a feature stays.
+        (m, F) float32: 0, or 1 / (1 - dropout), which keeps a feature's mean.
     """
     generator = torch.Generator().manual_seed(seed)
     kept = [torch.rand(features, generator=generator) >= dropout for _ in range(passes)]
@@ -151,7 +152,7 @@ def draw_masks(passes: int, features: int, *, dropout: float, seed: int) -> Tens
 
 
 def last_linear(network: nn.Module, size: int) -> nn.Linear | None:
-    """Return the fully connected layer that is computed last, None if there is none.
+    """Return the fully connected layer that is computed last; None if there is none.
 
     Args:
         network: maps (N, 3, S, S) crops to (N, D) embeddings.
@@ -163,16 +164,10 @@ def last_linear(network: nn.Module, size: int) -> nn.Linear | None:
         if isinstance(layer, nn.Linear) and inputs[0].ndim == 2:
             called.append(layer)
 
-    hooks = [
-        module.register_forward_pre_hook(note)
-        for module in network.modules()
-        if isinstance(module, nn.Linear)
-    ]
     first = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, size, size, device=first.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                hooks.enter_context(module.register_forward_pre_hook(note))
+        network(torch.zeros(1, 3, size, size, device=first.device))
     return called[-1] if called else None

@@ -1,41 +1,41 @@
-"""Groups of a run as its page shows them."""
+"""The table of groups in a report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from faceqan_toolkit.results.grouping import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
 from faceqan_toolkit.rounding import rounded_down
 from faceqan_toolkit.runs.folder import RunInfo
 
 GROUP_LIMIT = 10_000
-"""A page lists so many groups, those that lose most first."""
+"""Most groups in a report; those with the largest share below the threshold are listed."""
 
 FIGURES = (
     "group", "faces", "unscored", "q05", "q25", "median", "q75", "q95",
     "share", "share_low", "share_high", "difference", "difference_low", "difference_high",
 )  # fmt: skip
-"""What the page knows of a group, in order."""
+"""Columns of the table."""
 
 QUALITIES = ("q05", "q25", "median", "q75", "q95")
-"""Those of them that can be thresholds."""
+"""Columns that are qualities, so they are rounded down like thresholds."""
 
 NONE = -1
-"""The place of a photo whose group is not listed."""
+"""Index of a photo whose group is not listed."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups that a page lists.
+    """Groups in a report.
 
     Attributes:
-        by: what they are made by.
-        below: the threshold of the summaries' shares.
-        summaries: of the listed ones.
-        number: of all.
-        places: of each photo by its path, the index of its group in `summaries`; None if the page
-            holds a sample, which cannot count shares.
+        by: name of the grouping.
+        below: threshold of the shares in `summaries`.
+        summaries: the listed groups.
+        number: number of all groups.
+        places: index in `summaries` of each photo's group, by path; None if the report shows a
+            sample of the rows, which cannot count shares.
     """
 
     by: str
@@ -46,15 +46,15 @@ class Groups:
 
     @property
     def follow(self) -> bool:
-        """Whether shares follow the threshold on the page."""
+        """Whether the page updates the shares when the threshold moves."""
         return self.places is not None
 
     def place(self, path: str) -> int:
-        """Return the index of a photo's group, `NONE` if that is not listed."""
+        """Return the index of a photo's group; `NONE` if the group is not listed."""
         return NONE if self.places is None else self.places.get(path, NONE)
 
     def meta(self) -> dict[str, Any]:
-        """Return what the script must know: each group's figures in rows."""
+        """Return the data for the page's script: one row of `FIGURES` for each group."""
         rows = [[_short(name, getattr(item, name)) for name in FIGURES] for item in self.summaries]
         return {
             "by": self.by,
@@ -66,16 +66,16 @@ class Groups:
 
 
 def page_groups(run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool) -> Groups:
-    """Return the groups of a run for its page.
+    """Return the groups of a run for its report.
 
     Args:
-        run: with scores.
-        grouping: what makes the groups.
-        below: the threshold for shares that do not follow, None to leave them out.
-        follow: the page holds all rows.
+        run: a run with scores.
+        grouping: how photos are grouped.
+        below: threshold of the shares; None leaves them out.
+        follow: the page holds all rows and can update the shares.
 
     Raises:
-        RunError, SettingsError: as `grouping.summarise`.
+        RunError, SettingsError: see `results.groups.summarise`.
     """
     summaries = summarise(run, grouping, below=below)
     listed = summaries[:GROUP_LIMIT]

@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing but itself."""
+"""The report of a run: one self-contained HTML page, with a folder of pictures for large runs."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
 from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.results.calibration import below_thresholds
-from faceqan_toolkit.results.grouping import Grouping
+from faceqan_toolkit.results.groups import Grouping
 from faceqan_toolkit.results.ranking import PARTS, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from faceqan_toolkit.wording import reason_of
 
 EMBED_FACES = 200
-"""Up to so many rows the pictures are inside the page; with more they lie in a folder beside it."""
+"""Most rows with pictures inside the page; with more they are in a folder beside it."""
 COPY_PHOTOS = 2_000
-"""Up to so many rows the photos are copied, reduced; with more the page opens the originals."""
+"""Most rows with reduced copies of photos; with more the page links the originals."""
 FACE_LIMIT = 200_000
-"""With more faces than that the page shows every second, third, ..."""
+"""Most faces on the page; of more it shows every second, third, ..."""
 FAILURE_LIMIT = 50_000
-"""The same for rows without a face."""
+"""Most rows without a face; of more it shows every second, third, ..."""
 
 BLOCK = 64 * SHEET
-"""Rows in one piece of the page."""
+"""Rows in one block of the page's data."""
 
 SCRIPTS = (
     "table", "csv", "pictures", "histogram", "grid", "detail", "intervals", "groups", "main",
@@ -51,11 +51,11 @@ SCRIPTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written.
+    """A written report.
 
     Attributes:
-        file: the page.
-        folder: of the pictures beside it; None if they are in the page, or left out.
+        file: the HTML page.
+        folder: folder of the pictures; None if they are inside the page or left out.
     """
 
     file: Path
@@ -72,22 +72,22 @@ def write_report(
     below: float | None = None,
     fetch: bool = False,
 ) -> Report:
-    """Write a run's report, whole or not at all; memory use does not grow with the pictures.
+    """Write a run's report atomically, in bounded memory.
 
     Args:
-        run: as `read_run` gives it.
+        run: any run.
         target: the HTML file, replaced if it exists. Pictures of more than `EMBED_FACES` rows go
-            to a folder beside it, named after it: `report-files` for `report.html`.
-        pictures: show crops and photos; False leaves every picture out.
-        photos: show the photos too, not only the crops.
+            to a folder beside it, `report-files` for `report.html`.
+        pictures: show crops and photos.
+        photos: show the photos, not only the crops.
         grouping: show a table of these groups.
-        below: a quality, where the threshold stands when the page opens; None keeps all.
-        fetch: read photos that are on other machines.
+        below: initial quality threshold of the page; None keeps all faces.
+        fetch: also read photos from URLs.
 
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
-            are wanted of a run without scores.
-        SettingsError: `below` is not finite, or groups cannot be made (`grouping.summarise`).
+            are requested for a run without scores.
+        SettingsError: `below` is not finite, or the grouping is unusable (`groups.summarise`).
     """
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     page.compare(grouping, below)
@@ -106,10 +106,10 @@ def write_report(
 
 
 class _Page:
-    """One page that is being written.
+    """Writer of one page.
 
-    Pictures go to a new folder of their own within `files`, so that an earlier report keeps its
-    pictures until the new one takes its place.
+    Pictures go to a new subfolder of `files`, so that an earlier report keeps its pictures until
+    the new page replaces it.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class _Page:
         self.groups: Groups | None = None
 
     def compare(self, grouping: Grouping | None, below: float | None) -> None:
-        """Set the threshold the page opens with, and the groups it compares."""
+        """Set the initial threshold and the groups."""
         if below is not None and not math.isfinite(below):
             raise SettingsError(f"--below {below}: not a finite number")
         if below is not None and not self.ranking.scored:
@@ -148,7 +148,7 @@ class _Page:
             self.groups = page_groups(self.run, grouping, below, follow=whole)
 
     def write(self, file: Path) -> None:
-        """Write the page and its folder."""
+        """Write the page and its pictures."""
         refuse_links(self.files)
         if self.folder:
             (self.folder / "photos").mkdir(parents=True)
@@ -161,7 +161,7 @@ class _Page:
         )
         environment.filters["thousands"] = "{:,}".format
         template = environment.get_template("report.html")
-        # a path that is no text must not stop the report
+        # "replace": a path with surrogates must not stop the report
         with (
             file.open("w", encoding="utf-8", errors="replace", newline="\n") as out,
             ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
@@ -169,7 +169,7 @@ class _Page:
             out.writelines(template.generate(**self.context(pool)))
 
     def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
-        """Return what the template shows."""
+        """Return the variables of the template."""
         content = self.run.content
         style, script = _asset("report.css"), _script()
         images = "'self' data: blob: file:" if self.source else "'none'"
@@ -207,7 +207,7 @@ class _Page:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Return what the script must know beside the rows."""
+        """Return the data for the page's script, except the rows."""
         settings = self.run.content["settings"]
         folder = f"{self.files.name}/{self.folder.name}" if self.folder else None
         return {
@@ -226,7 +226,7 @@ class _Page:
         }
 
     def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
-        """Yield the rows in pieces: their JSON, and the sheets of thumbnails that are embedded."""
+        """Yield the rows in blocks: their JSON and the embedded sheets of thumbnails."""
         names = [*self.ranking.columns, "sha256"]
         start = 0
         for rows in self.ranking.blocks(
@@ -255,7 +255,7 @@ class _Page:
             start += len(rows)
 
     def photos(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
-        """Yield size and content of each copied photo; to be called after `blocks`."""
+        """Yield size and content of each copied photo; call it after `blocks`."""
         if not self.copied or self.source is None:
             return
         found = in_threads(pool, self.source.photo, self.rows_of_photos.values(), 8)
@@ -282,7 +282,7 @@ class _Page:
         return sheet(thumbnails)
 
     def _store(self, name: str, jpeg: bytes) -> str:
-        """Write a picture to the folder, or return it as text for the page."""
+        """Write a picture to the folder and return "", or return it in base64 for the page."""
         if self.folder is None:
             return base64.b64encode(jpeg).decode()
         (self.folder / name).write_bytes(jpeg)
@@ -290,7 +290,7 @@ class _Page:
 
 
 def _remove_earlier(files: Path, keep: Path | None) -> None:
-    """Remove the pictures of earlier reports; nothing but what reports have made."""
+    """Remove the picture folders of earlier reports."""
     if not files.is_dir():
         return
     for entry in files.iterdir():
@@ -305,13 +305,13 @@ def _asset(name: str) -> str:
 
 
 def _script() -> str:
-    """Return all scripts as one, in a scope of its own."""
+    """Return all scripts joined, in a function scope."""
     parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();'
 
 
 def _hash(text: str) -> str:
-    """Return what a content security policy calls an inline script or style by."""
+    """Return the hash of an inline script or style for the content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -320,7 +320,7 @@ def _quoted(name: str) -> str:
 
 
 def _details(run: RunInfo) -> dict[str, str]:
-    """Return what identifies the run and what its work was."""
+    """Return the run's model, fingerprint, time and thresholds, for people."""
     content = run.content
     model = content.get("model") or {}
     calls = content.get("invocations", [])
@@ -366,7 +366,7 @@ def _time(moment: datetime) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return seconds as people say it: 8 s, 3 min 20 s, 2 h 5 min; nothing for none."""
+    """Return a duration such as 8 s, 3 min 20 s or 2 h 5 min; "" for 0."""
     if seconds <= 0:
         return ""
     whole = max(1, round(seconds))

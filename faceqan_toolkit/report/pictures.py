@@ -1,4 +1,4 @@
-"""Pictures of a report: sheets of thumbnails, photos made smaller."""
+"""Pictures of a report: sheets of thumbnails, and reduced photos."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from faceqan_toolkit.types import Pixels
 THUMBNAIL = 112
 """Side of a thumbnail, pixels."""
 SHEET_SIDE = 8
-"""Thumbnails along a side of a sheet: one file for 64 faces that stand beside each other."""
+"""Thumbnails along each side of a sheet; a sheet is one JPEG of 64 consecutive faces."""
 SHEET = SHEET_SIDE**2
 
 PHOTO_SIDE = 640
-"""Longer side a photo is reduced to, pixels."""
+"""Longer side of a reduced photo, pixels."""
 T = TypeVar("T")
 R = TypeVar("R")
 Row = Mapping[str, Any]
 
 
 class SmallPhoto(NamedTuple):
-    """A photo made smaller.
+    """A reduced photo.
 
     Attributes:
-        jpeg: encoded.
-        width: of the photo itself, upright, pixels.
-        height: likewise.
+        jpeg: the encoded JPEG.
+        width, height: size of the original photo, upright, pixels.
     """
 
     jpeg: bytes
@@ -43,19 +42,19 @@ class SmallPhoto(NamedTuple):
 
 
 class Pictures:
-    """Finds and reduces the pictures of a run.
+    """Thumbnails and reduced photos of a run.
 
     Args:
-        run: whose folder has the crops.
-        cut: make up for crops that were not kept by cutting them from the photos again.
-        fetch: read photos that are on other machines.
+        run: the run.
+        cut: cut missing crops from the photos again.
+        fetch: also read photos from URLs.
     """
 
     def __init__(self, run: RunInfo, *, cut: bool, fetch: bool = False) -> None:
         self.crops = RunCrops(run, cut=cut, fetch=fetch)
 
     def thumbnail(self, row: Row) -> Pixels | None:
-        """Return a face's crop as (112, 112, 3) uint8 RGB, or None if there is none any more."""
+        """Return a face's crop as (112, 112, 3) uint8 RGB; None if it is missing."""
         try:
             pixels = self.crops.crop(row)
         except PhotoError:
@@ -66,7 +65,7 @@ class Pictures:
         return np.asarray(resized, dtype=np.uint8)
 
     def photo(self, row: Row) -> SmallPhoto | None:
-        """Return a row's photo; None if it is gone, cannot be read or has changed since."""
+        """Return a row's photo; None if it is missing, unreadable or changed."""
         try:
             photo = self.crops.photo(row, PHOTO_SIDE)
         except PhotoError:
@@ -79,21 +78,21 @@ class Pictures:
 
 
 def sheet(thumbnails: Sequence[Pixels | None]) -> bytes:
-    """Return up to 64 thumbnails as one JPEG, 8 to a line; grey where there is none."""
+    """Return up to 64 thumbnails as one JPEG, 8 in a row; a missing one is grey."""
     lines = -(-len(thumbnails) // SHEET_SIDE)
     pixels = np.full((lines * THUMBNAIL, SHEET_SIDE * THUMBNAIL, 3), 127, np.uint8)
     for place, thumbnail in enumerate(thumbnails):
         if thumbnail is not None:
             top, left = (side * THUMBNAIL for side in divmod(place, SHEET_SIDE))
             pixels[top : top + THUMBNAIL, left : left + THUMBNAIL] = thumbnail
-    # with colours in full, no block of pixels has a share in two thumbnails
+    # without chroma subsampling, so that no JPEG block covers two thumbnails
     return jpeg(pixels, 85, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
 def jpeg(
     pixels: Pixels, quality: int, sampling: int = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
 ) -> bytes:
-    """Return (H, W, 3) uint8 RGB encoded; quality is 0..100, sampling one of OpenCV's."""
+    """Return (H, W, 3) uint8 RGB as JPEG; quality is 0..100, sampling an OpenCV constant."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     _, encoded = cv2.imencode(".jpg", bgr, options)
@@ -103,7 +102,7 @@ def jpeg(
 def in_threads(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """Yield the function's results in order, of which at most `ahead` wait in memory."""
+    """Yield the function's results in order, computed at most `ahead` items ahead."""
     waiting: deque[Any] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

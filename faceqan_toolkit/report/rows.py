@@ -1,4 +1,4 @@
-"""Rows as compact JSON, column by column, safe inside a page's script tag."""
+"""Rows as compact JSON by column, safe inside a script tag."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNSAFE = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"}
 
 
 def script_json(value: Any) -> Markup:
-    """Return JSON in ASCII that cannot end the script tag it stands in."""
+    """Return JSON in ASCII that cannot end the surrounding script tag."""
     return Markup(_safe(json.dumps(value, separators=(",", ":"))))
 
 
@@ -25,18 +25,15 @@ def columns_json(
     rows: Sequence[Sequence[Any]],
     more: Mapping[str, Sequence[int]] | None = None,
 ) -> Markup:
-    """Return rows as one JSON object with a member for each column.
+    """Return rows as one JSON object with a member for each column and their number as `length`.
 
-    A column is a list of its values; or {"all": value} if all are equal; or, where that is
-    shorter, {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals
-    of CSV.
-
-    `length` is the number of rows.
+    A column is a list of its values, {"all": value} if all are equal, or, where that is shorter,
+    {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals of CSV.
 
     Args:
-        columns: of the first values of each row; further values are left out.
-        rows: at least one.
-        more: further columns of integers by name, a value for each row.
+        columns: columns of the leading values in each row; the other values are left out.
+        rows: at least one row.
+        more: additional columns of integers by name.
     """
     members = [f'"length":{len(rows)}']
     members += [

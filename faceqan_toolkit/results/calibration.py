@@ -1,4 +1,4 @@
-"""A calibration: quality thresholds and a scale, and which scores they hold for. No torch."""
+"""Calibrations: quality thresholds and a 0..100 scale for scores of given settings. No torch."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.wording import counted, reason_of
 
 FORMAT = 1
-"""Of the file."""
+"""Version of the file format."""
 
 MUST_MATCH = (
     "algorithm", "weights_sha256", "channels", "pixel_mean", "pixel_std", "norm_eps",
     "method", "preset", "eps", "eps_mode", "steps", "copies", "exponent", "clamp", "precision",
     "detector", "max_side", "one_based", "landmarks", "antialias",
 )  # fmt: skip
-"""Parts of a run's identity that move all scores, or the crops they are of. The others choose
-which faces there are, or draw other noise."""
+"""Settings that change all scores, or the crops that are scored. The others select faces or draw
+other noise, so a calibration holds without them."""
 
 ENOUGH_ERRORS = 30
-"""With so many errors the true rate lies within 30 % of the found one with 90 % confidence, if the
-errors are independent of each other (Doddington's rule of 30)."""
+"""With 30 independent errors the true rate is within 30 % of the measured one with 90 % confidence
+(Doddington's rule of 30)."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share that was found, and how far it can be trusted.
+    """A measured rate with its confidence interval.
 
     Attributes:
-        count: how many.
-        total: of how many.
-        low, high: its 95 % interval over resampled people; None where there is none.
+        count: number of errors or discards.
+        total: number of comparisons or faces.
+        low, high: 95 % bootstrap interval, resampled by identity; None if not computed.
     """
 
     count: int
@@ -55,20 +55,22 @@ class Rate:
 
     @property
     def value(self) -> float | None:
-        """The share, in [0, 1]; None of nothing."""
+        """count / total, in [0, 1]; None if the total is 0."""
         return self.count / self.total if self.total else None
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Recognition errors of the people that did not choose the threshold.
+    """Recognition errors of the held-out identities.
 
     Attributes:
-        fmr: the false match rate asked for.
-        similarity: comparisons above it are accepted; from the people that chose.
-        false_matches: of all non-mated comparisons.
-        before: false non-matches of all mated comparisons.
-        after: of those whose two faces reach the quality threshold.
+        fmr: target false match rate.
+        similarity: similarity threshold, fitted on the other identities; comparisons above it
+            are accepted.
+        false_matches: rate among all non-mated comparisons.
+        before: false non-match rate of all mated comparisons.
+        after: false non-match rate of mated comparisons whose two faces reach the quality
+            threshold.
     """
 
     fmr: float
@@ -79,7 +81,7 @@ class Errors:
 
     @property
     def enough(self) -> bool:
-        """Whether there are errors enough to tell the rates."""
+        """Whether there are at least `ENOUGH_ERRORS` errors behind the rates."""
         expected = self.fmr * self.false_matches.total
         return self.after.count >= ENOUGH_ERRORS and expected >= ENOUGH_ERRORS
 
@@ -89,12 +91,12 @@ class Threshold:
     """A quality threshold; faces below it are discarded.
 
     Attributes:
-        kind: "fnmr" for a false non-match rate, "discard" for a share of the faces.
-        target: that rate or share.
+        kind: "fnmr" for a target false non-match rate, "discard" for a target share of faces.
+        target: target rate or share.
         quality: the threshold.
-        low, high: where the other people would have put it, a 95 % interval; None without one.
-        discard: which share of the other people's faces it discards.
-        errors: what it does to their recognition errors; None if those were not counted.
+        low, high: 95 % interval of the threshold from the held-out identities; None without one.
+        discard: share of the held-out identities' faces that it discards.
+        errors: recognition errors of the held-out identities; None if not measured.
     """
 
     kind: str
@@ -107,7 +109,7 @@ class Threshold:
 
     @property
     def title(self) -> str:
-        """What it is for, in words."""
+        """The target, for people."""
         if self.kind == "discard":
             return f"discarding {100 * self.target:g} %"
         at = f" at FMR {exact_text(self.errors.fmr)}" if self.errors else ""
@@ -115,11 +117,11 @@ class Threshold:
 
     @property
     def option(self) -> str:
-        """How `filter` is asked for it."""
+        """The options of `filter` that choose it."""
         return f"--target-{self.kind} {exact_text(self.target)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the file holds it; rates that errors are too few for stand as null."""
+        """Return the JSON of the file; rates with too few errors are null."""
         found = asdict(self)
         found["discard"]["value"] = self.discard.value
         if self.errors is not None:
@@ -134,18 +136,18 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` found.
+    """The result of `calibrate`.
 
     Attributes:
-        id: names this very content; "" until it is known.
+        id: hash of the content; "" before `named`.
         model: name of the recognition model.
-        made_with: the parts of the run's identity in `MUST_MATCH`.
-        scale: from 0 to 100.
-        thresholds: at least one.
-        counts: faces and people that chose, and that did not; how many were left out.
-        seed: of the split and the intervals.
-        source: run folder, files of pairs and embeddings, for people.
-        version: of this package.
+        made_with: the settings in `MUST_MATCH` of the run.
+        scale: quality scale from 0 to 100.
+        thresholds: one or more.
+        counts: numbers of faces and identities in either half, and of those left out.
+        seed: random seed of the split and of the bootstrap.
+        source: run folder and files of pairs and embeddings, for people.
+        version: version of this package.
     """
 
     id: str
@@ -159,13 +161,13 @@ class Calibration:
     version: str
 
     def named(self) -> Calibration:
-        """Return it with the id its content has."""
+        """Return the calibration with the id of its content."""
         content = {**self.as_dict(), "id": "", "source": {}}
         text = json.dumps(content, sort_keys=True)
         return replace(self, id=hashlib.sha256(text.encode()).hexdigest()[:12])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the file holds it."""
+        """Return the JSON of the file."""
         return {
             "tool": "faceqan-toolkit",
             "format": FORMAT,
@@ -181,7 +183,7 @@ class Calibration:
         }
 
     def for_run(self) -> dict[str, Any]:
-        """Return what `run.json` says of it."""
+        """Return the entry for `run.json`."""
         return {
             "id": self.id,
             "thresholds": [
@@ -190,14 +192,14 @@ class Calibration:
         }
 
     def check(self, identity: Mapping[str, Any], what: str) -> None:
-        """Do nothing if it was made for such scores.
+        """Check that the calibration holds for a run's scores.
 
         Args:
-            identity: of a run, see `Settings.identity`.
-            what: to call the run.
+            identity: identity of the run, see `Settings.identity`.
+            what: name of the run, for the message.
 
         Raises:
-            CalibrationError: it was made for others; one line says what differs.
+            CalibrationError: settings differ; the message lists them.
         """
         own, other = (
             {name: parts.get(name) for name in MUST_MATCH} for parts in (self.made_with, identity)
@@ -209,11 +211,12 @@ class Calibration:
             )
 
     def threshold(self, fnmr: float | None = None, discard: float | None = None) -> Threshold:
-        """Return the threshold for a target; without one the only threshold there is.
+        """Return the threshold for a target; without a target the only threshold.
 
         Raises:
-            CalibrationError: there is none for this target, or several without one.
-            SettingsError: two targets.
+            CalibrationError: no threshold has this target, or no target is given and there are
+                several thresholds.
+            SettingsError: two targets are given.
         """
         if fnmr is not None and discard is not None:
             raise SettingsError("give --target-fnmr or --target-discard, not both")
@@ -233,7 +236,7 @@ class Calibration:
 
 
 def made_with(run: RunInfo) -> dict[str, Any]:
-    """Return what must match if a calibration from this run is used.
+    """Return the settings in `MUST_MATCH` of a run.
 
     Raises:
         CalibrationError: the run has no scores.
@@ -245,44 +248,44 @@ def made_with(run: RunInfo) -> dict[str, Any]:
 
 
 def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> Scale:
-    """Return a scale on which the median of (N,) qualities has 50, their 84th percentile 84.
+    """Return the scale that maps the median of (N,) qualities to 50, their 84th percentile to 84.
 
-    Its id is the same if and only if model and constants are.
+    Scales of equal weights and constants have equal ids.
 
     Raises:
-        CalibrationError: the qualities are all alike.
+        CalibrationError: the qualities are all equal.
     """
-    # adding 0 makes -0 and 0 one id
+    # adding 0.0 turns -0.0 into 0.0, so that both give one id
     median, upper = (float(value) + 0.0 for value in np.percentile(quality, [50, 84]))
     text = json.dumps([weights_sha256, median, upper])
     name = f"{model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     try:
         return Scale.from_quantiles(name, median, upper)
     except SettingsError as error:
-        raise CalibrationError("the run's scores are all alike: they make no scale") from error
+        raise CalibrationError("the run's scores are all equal: no scale fits them") from error
 
 
 def write_calibration(calibration: Calibration, target: Path) -> None:
-    """Write the file, whole or not at all.
+    """Write a calibration file atomically.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     content = json.dumps(calibration.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(target, content + "\n")
 
 
 def is_calibration(head: bytes) -> bool:
-    """Tell by a file's first bytes whether `write_calibration` wrote it."""
+    """Tell by its first bytes whether a file is a calibration."""
     return head.startswith(b'{\n  "tool": "faceqan-toolkit"') and b'"made_with": {' in head
 
 
 def read_calibration(file: Path) -> Calibration:
-    """Return what a file says.
+    """Return the calibration in a file.
 
     Raises:
-        CalibrationError: it cannot be read, is no calibration or of another version, or was
-            changed by hand.
+        CalibrationError: the file cannot be read, is not a calibration, has another format
+            version, or was edited.
     """
     try:
         content = parse_json(read_text(file))
@@ -324,7 +327,7 @@ def read_calibration(file: Path) -> Calibration:
 
 
 def below_thresholds(run: RunInfo) -> dict[str, str]:
-    """Return, for people, how many faces lie below each threshold that a run knows."""
+    """Return the number of faces below each threshold of a run's calibration, as text by title."""
     calibration = run.content.get("calibration")
     if not calibration:
         return {}

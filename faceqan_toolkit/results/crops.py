@@ -1,4 +1,4 @@
-"""The crops of a run: those it kept, or cut again from the photos as the run cut them."""
+"""Crops of a run: read from the run folder, or cut again from the photos with its settings."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit.errors import PhotoError
-from faceqan_toolkit.photos.decode import decode, decode_full
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import WorkSettings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
-MAX_PIXELS: int = Settings.max_pixels
-"""Photos with more are not shown, whatever the run allowed."""
+MAX_PIXELS: int = WorkSettings.max_pixels
+"""Largest photo to decode, pixels, whatever the run's own limit was."""
 CROP_PIXELS = 4096**2
-"""A crop with more pixels is none."""
+"""Largest crop to decode, pixels."""
 
 Row = Mapping[str, Any]
 
 
 def crop_file(run_folder: Path, name: str) -> Path | None:
-    """Return where the crop is that a record names; None if that is not among the run's crops.
+    """Return the path of a recorded crop; None if it is outside the run's folder `crops`.
 
-    A run folder may come from anybody, so its records may name any file, and links may lead there.
+    Run folders are untrusted: a record may name any file, directly or through a link.
 
     Args:
-        run_folder: the run's.
-        name: of the record, relative to that.
+        run_folder: the run folder.
+        name: `crop` of the record, relative to the run folder.
     """
     file = run_folder / name
     crops = Path(os.path.realpath(run_folder)) / "crops"
@@ -40,15 +40,15 @@ def crop_file(run_folder: Path, name: str) -> Path | None:
 
 
 class RunCrops:
-    """Finds the crop of a row, and its photo.
+    """Crops and photos of a run's rows.
 
-    A crop that was not kept, or was deleted since, is cut again where the ledger says the face is:
-    no detector is asked, and no file of landmarks.
+    A crop that was not kept, or was deleted, is cut again at the recorded landmarks, without
+    detection or a landmarks file.
 
     Args:
-        run: any run; the photos of one of `score` are crops themselves.
-        cut: cut again what was not kept.
-        fetch: photos behind URLs are wanted, too.
+        run: any run; in a run of `score` the photos are the crops.
+        cut: cut missing crops again.
+        fetch: also read photos from URLs.
     """
 
     def __init__(self, run: RunInfo, *, cut: bool = True, fetch: bool = False) -> None:
@@ -56,7 +56,7 @@ class RunCrops:
         self.fetch = fetch
         self.settings: Mapping[str, Any] = run.content["settings"]
         self.model: Mapping[str, Any] = run.content.get("model") or {}
-        # whoever made the folder must not decide how much memory a photo may take here
+        # the run folder is untrusted, so it cannot raise the limit
         self.max_pixels = min(int(self.settings.get("max_pixels") or MAX_PIXELS), MAX_PIXELS)
         self.photos_are_crops = run.task == "score"
         self.cut = cut
@@ -65,10 +65,10 @@ class RunCrops:
         """Return a face's crop, (S, S, 3) uint8, RGB.
 
         Args:
-            row: of the ledger or the ranking, with its `sha256`.
+            row: row of the ledger or the ranking, with its `sha256`.
 
         Raises:
-            PhotoError: there is none, or none any more.
+            PhotoError: there is no crop and it cannot be cut again.
         """
         if row["face"] is None:
             raise PhotoError("no face")
@@ -86,20 +86,21 @@ class RunCrops:
         return self._cut(row)
 
     def photo(self, row: Row, at_least: int = 0) -> Photo:
-        """Return a row's photo, decoded smaller as `photos.decode` does it.
+        """Return a row's photo; `at_least` is that of `photos.decode.decode`.
 
         Raises:
-            PhotoError: it is gone, cannot be read, or is not the one the row tells of.
+            PhotoError: the photo is missing, cannot be read, or has changed.
         """
         source = locate_recorded(row["root"], row["path"], fetch=self.fetch)
         photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)
-        # a folder from elsewhere could name any photo of this machine, but not say what is in it
+        # an untrusted record can name any photo of this machine, but not know its checksum
         if row["sha256"] != photo.state.sha256:
             raise PhotoError("changed since")
         return photo
 
     def _cut(self, row: Row) -> Pixels:
-        from faceqan_toolkit.alignment import Template, align, detail_survives
+        from faceqan_toolkit.alignment import Template
+        from faceqan_toolkit.cutting import Cutter
 
         landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
         box = np.array([row[column] for column in BOX_COLUMNS], float)
@@ -109,18 +110,7 @@ class RunCrops:
             int(self.model.get("input_size") or self.settings.get("crop_size") or 112),
         )
         antialias = bool(self.settings.get("antialias", True))
-        # the pipeline reads photos in full for plain sampling, and for landmarks from a file
+        # as the pipeline: full size for plain sampling and for landmarks from a file
         reduced = antialias and not self.settings.get("landmarks")
         photo = self.photo(row, int(self.settings.get("max_side") or 0) if reduced else 0)
-        if photo.reduction > 1 and not detail_survives(
-            template.transform(face, photo.size), photo.reduction
-        ):
-            photo = decode_full(photo)
-        return align(
-            photo.pixels,
-            face,
-            antialias=antialias,
-            template=template,
-            reduction=photo.reduction,
-            photo_size=photo.size,
-        ).pixels
+        return Cutter(photo, template, antialias=antialias).cut(face).pixels

@@ -1,4 +1,4 @@
-"""Which photos or faces of a run to keep: records in, decisions out, by DuckDB. No torch."""
+"""Decisions of `filter`: which photos or faces of a run to keep, by DuckDB. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from faceqan_toolkit.runs.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.types import FileState
 
-# which of a photo's rows speaks for it
+# order that puts the face that represents a photo first
 _SPEAKER = {
     "best": "quality DESC NULLS LAST, face",
     "worst": "quality NULLS LAST, face",
@@ -27,28 +27,28 @@ _SPEAKER = {
 
 @dataclass(frozen=True)
 class Rules:
-    """Conditions, all of which must hold; each is judged by itself over the whole run.
+    """Conditions that a photo or face must meet; each is evaluated over the whole run.
+
+    Without a score, a photo or face fails every condition on quality and no other.
 
     Attributes:
-        what: one of `choices.WHATS`: "photos" judges photos, "crops" faces.
-        by: one of `choices.BYS`: which face speaks for a photo, its "best" or "worst" scored one,
-            or the "main" one, the largest of those the run has.
+        what: one of `choices.WHATS`: filter "photos" or the faces' "crops".
+        by: one of `choices.BYS`: the face that represents a photo: its "best" or "worst" scored
+            face, or its "main" one, the largest.
         min_quality: least quality.
-        min_percentile: least percentile among the run's scored faces, as rankings show it, in
-            [0, 100].
-        keep_top: the best so many.
-        keep_percent: the best so many percent of those with a score, rounded, in (0, 100].
-        identity: what tells which photos show one person.
-        per_identity: the best so many of each identity; what has none fails.
-        per_window: the best frame in each so many seconds of each video; photos that are no frames
-            pass.
-        min_per_identity: only identities of which the other conditions keep so many; what has none
-            fails.
-        drop_status: statuses of which nothing is kept. What has no score fails all conditions on
-            quality, and no other.
+        min_percentile: least percentile among the run's scored faces, in [0, 100].
+        keep_top: number of the best photos or faces to keep.
+        keep_percent: percentage of the scored ones to keep, best first, rounded, in (0, 100].
+        identity: how photos are assigned to identities.
+        per_identity: number of the best to keep of each identity; without an identity it fails.
+        per_window: keep the best frame of each window of this many seconds of a video; photos that
+            are not video frames pass.
+        min_per_identity: drop identities of which the other conditions keep fewer than this;
+            without an identity it fails.
+        drop_status: statuses to drop.
 
     Raises:
-        SettingsError: no condition, or one that makes no sense.
+        SettingsError: no condition is given, or a value is out of range.
     """
 
     what: str = "photos"
@@ -67,7 +67,9 @@ class Rules:
         if self.what not in WHATS or self.by not in BYS:
             raise SettingsError(f"what is one of {', '.join(WHATS)} and by one of {', '.join(BYS)}")
         if self.what == "crops" and self.by != "best":
-            raise SettingsError("--by is for photos: of crops every face is judged by itself")
+            raise SettingsError(
+                "--by is for photos; with --what crops each face is filtered on its own"
+            )
         conditions = [getattr(self, item.name) for item in fields(self)[3:]]
         if all(value is None or value == frozenset() for value in conditions):
             raise SettingsError(
@@ -95,30 +97,30 @@ class Rules:
 
     @property
     def need_scores(self) -> bool:
-        """Whether a condition is on quality."""
+        """Whether any condition is on quality."""
         on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent)
         by_place = (self.per_identity, self.per_window)
         return any(value is not None for value in (*on_quality, *by_place))
 
     @property
     def need_identities(self) -> bool:
-        """Whether a condition is on who a photo shows."""
+        """Whether any condition is on identities."""
         return self.per_identity is not None or self.min_per_identity is not None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one photo, or of one face's crop.
+    """The decision on one photo, or on one face's crop.
 
     Attributes:
-        root, path: of the photo, as in its record.
-        crop: of the face, relative to the run folder; empty if none was kept.
-        quality: of the face that counts; None without a score.
-        rule: the first condition that does not hold, as its option is named; empty if kept.
-        reason: the same for people; empty if kept.
-        state: of the photo's file when it was read; None if it could not be looked at.
-        label: number of its identity among all of which something is kept, from 0; None if it was
-            not asked for, or there is no identity.
+        root, path: the photo, as in its record.
+        crop: path of the face's crop, relative to the run folder; "" if none was kept.
+        quality: quality of the face, or of the face that represents the photo; None without one.
+        rule: option name of the first condition that failed; "" if kept.
+        reason: the failed condition for people; "" if kept.
+        state: file state of the photo when it was scored; None if the file could not be read.
+        label: number of the identity among the identities that are kept, from 0; None if labels
+            are not wanted or the identity is unknown.
     """
 
     root: str
@@ -132,7 +134,7 @@ class Decision:
 
     @property
     def kept(self) -> bool:
-        """Whether every condition holds."""
+        """Whether all conditions hold."""
         return not self.rule
 
 
@@ -141,26 +143,26 @@ ORDERS = {
     "path": "root, path, face",
     "identity": "label NULLS LAST, root, path, face",
 }
-"""Orders of decisions, in SQL."""
+"""SQL orders of the decisions."""
 
 
 def decide(
     run: RunInfo, rules: Rules, order: str = "quality", *, labels: bool = False
 ) -> Iterator[Decision]:
-    """Yield a decision for every photo, or with "crops" for every face, of a run.
+    """Yield a decision for every photo of a run, or with "crops" for every face.
 
-    Memory use does not grow with their number: what DuckDB cannot hold goes to the run folder.
+    Memory is bounded; DuckDB spills to the run folder.
 
     Args:
         run: any run.
-        rules: what is kept.
-        order: "quality" (best first, without a score last), "path", or "identity", which also
-            drops what has no identity.
-        labels: number the identities of what is kept, as the order "identity" does in any case.
+        rules: the conditions.
+        order: "quality" (best first, unscored last), "path", or "identity", which also drops
+            photos without an identity.
+        labels: number the identities that are kept; always done in the order "identity".
 
     Raises:
-        RunError: conditions on quality and a run without scores, or a damaged ledger.
-        SettingsError: a status to drop that does not exist; the table of identities cannot be used.
+        RunError: a condition on quality in a run without scores, or a damaged ledger.
+        SettingsError: an unknown status in `drop_status`, or an unusable identity table.
     """
     ranking = Ranking(run)
     if rules.need_scores and not ranking.scored:
@@ -174,11 +176,11 @@ def decide(
 
 
 def people_of(run: RunInfo, rules: Rules) -> People:
-    """Return the people in a run, as the rules tell them apart.
+    """Return the identities in a run.
 
     Raises:
         RunError: the ledger is damaged.
-        SettingsError: the table of identities cannot be used.
+        SettingsError: the identity table is unusable.
     """
     with connect(ledger=run) as connection:
         return count_people(connection, rules.identity)
@@ -198,9 +200,9 @@ class _Condition:
     """A condition in SQL.
 
     Attributes:
-        rule: its name.
-        fails: true where it does not hold.
-        why: text for people.
+        rule: option name of the condition.
+        fails: SQL that is true for rows that fail.
+        why: SQL for the reason.
     """
 
     rule: str
@@ -213,8 +215,8 @@ def _prepare(
 ) -> tuple[str, dict[str, float | str]]:
     """Return the query for the decisions, in order, and its parameters.
 
-    No window goes over the whole run, as DuckDB keeps a window's partition in memory: thresholds
-    are looked up first, by sorting, which it can do on the disk.
+    Thresholds come from sorts, which can spill to the disk. A window function over the whole run
+    would be held in memory.
     """
     columns = "path, root, face, status, reason, quality, crop, file_size, mtime_ns, sha256"
     rows = "SELECT *, CAST(NULL AS VARCHAR) AS identity FROM ledger"
@@ -259,7 +261,7 @@ def _prepare(
 
 
 def _labelled(judged: str) -> str:
-    """Return SQL for judged rows with the number of their identity among those that are kept."""
+    """Return SQL for the decided rows with the label of their identity."""
     return f"""
         WITH decided AS MATERIALIZED ({judged}), labels AS (
             SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label
@@ -302,7 +304,7 @@ def _on_quality(
 
 
 def _below(threshold: str) -> str:
-    """Return SQL for the text that the quality is below a threshold."""
+    """Return SQL for the reason that a quality is below a threshold."""
     return f"printf('quality %.6f is below {threshold}', {rounded_down_sql('quality', 6)})"
 
 
@@ -346,7 +348,7 @@ def _on_place(
 
 
 def _least_number(percentile: float, faces: int) -> int:
-    """Return the least number of faces, of so many, that makes such a percentile."""
+    """Return the least number n of faces with 100 * n / faces >= percentile."""
     number = math.floor(percentile / 100 * faces)
     while number > 0 and 100 * ((number - 1) / faces) >= percentile:
         number -= 1
@@ -356,7 +358,7 @@ def _least_number(percentile: float, faces: int) -> int:
 
 
 def _statuses() -> set[str]:
-    """Return every status a photo can have."""
+    """Return all statuses of a photo."""
     found: set[str] = {"crashed"}
     pending = [PhotoError]
     while pending:

@@ -1,4 +1,4 @@
-"""Who a photo shows: one rule for all commands, in SQL over the paths of results. No torch."""
+"""Identities of photos, from their folders or a CSV file, in SQL over recorded paths. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.results.grouping import by_file
+from faceqan_toolkit.results.groups import by_file
 from faceqan_toolkit.results.ranking import MAIN_FACES
 from faceqan_toolkit.runs.database import connect, fetch_dicts, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
@@ -22,8 +22,8 @@ from faceqan_toolkit.wording import counted
 LAST = -1
 DEEPEST = 100
 
-# `archive` is a tar, RecordIO or parquet file in which the photo lies, `folders` are those in it;
-# outside of archives all folders of the path. A video counts as a folder.
+# group 1: path of the tar, RecordIO or parquet file that holds the photo, if any
+# group 2: folders of the photo in that archive, else in the path; a video counts as a folder
 _PLACE = (
     r"^(?:(.*?[^/]\.(?:tar|rec|parquet))/(?:column=[^/]+/)?)?"
     r"(?:(.*)/)?[^/]*$"
@@ -32,16 +32,15 @@ _PLACE = (
 
 @dataclass(frozen=True)
 class IdentityRule:
-    """What tells which photos show one person.
+    """How photos are assigned to identities.
 
     Attributes:
-        level: number of the folder in a photo's path that is its person: 1 is the first folder,
-            `LAST` the one that the photo lies in.
-        table: CSV file with the columns `path` (as in results, or absolute) and `identity`, which
-            counts in place of folders.
+        level: which folder of a photo's path is its identity: 1 is the first, `LAST` the last.
+        table: CSV file with the columns `path` (as in results, or absolute) and `identity`, used
+            instead of folders.
 
     Raises:
-        SettingsError: a level that no path has.
+        SettingsError: the level is out of range.
     """
 
     level: int = 1
@@ -53,10 +52,10 @@ class IdentityRule:
 
     @classmethod
     def parse(cls, text: str | None) -> IdentityRule:
-        """Return the rule for "first", "last", a folder's number or a file; the default for None.
+        """Return the rule for "first", "last", a folder number or a file; the default for None.
 
         Raises:
-            SettingsError: it is none of these.
+            SettingsError: the text is none of these.
         """
         if text is None or text == "first":
             return cls()
@@ -73,7 +72,7 @@ class IdentityRule:
 
     @property
     def title(self) -> str:
-        """The rule in words."""
+        """The rule, for people."""
         if self.table is not None:
             return f"column identity of {self.table}"
         return {1: "first folder", LAST: "last folder"}.get(self.level, f"folder {self.level}")
@@ -81,16 +80,16 @@ class IdentityRule:
 
 @dataclass(frozen=True)
 class People:
-    """The people that a rule finds among photos.
+    """Counts of the identities that a rule finds.
 
     Attributes:
         rule: the rule.
         number: number of identities.
         nobody: number of photos without an identity.
-        below: if there is only one identity, the number of them at the first deeper folder that
-            has several; 0 if none has.
-        below_level: the number of that folder.
-        repeated: number of folders that stand below several roots by the same name.
+        below: if there is only one identity, the number of identities at the first deeper folder
+            level with more than one; 0 if there is no such level.
+        below_level: that folder level.
+        repeated: number of identities whose folder has the same name as one below another root.
     """
 
     rule: IdentityRule
@@ -101,10 +100,10 @@ class People:
     repeated: int = 0
 
     def text(self, consequence: str = "left out") -> str:
-        """Return the rule and what it finds, in one line for people.
+        """Return the rule and the counts as one line for people.
 
         Args:
-            consequence: what becomes of photos without an identity.
+            consequence: what happens to photos without an identity, e.g. "left out".
         """
         people = "1 person" if self.number == 1 else f"{self.number:,} people"
         parts = [f"identity = {self.rule.title}, {people}"]
@@ -126,19 +125,19 @@ class People:
 def identified(
     connection: duckdb.DuckDBPyConnection, rule: IdentityRule, rows: str = "ledger"
 ) -> str:
-    """Return SQL for rows with a further column `identity`: equal for one person, NULL if unknown.
+    """Return SQL for rows with an additional column `identity`, NULL if unknown.
 
-    Folders count as the same person only if they are the same folder. Folders in archives count
-    from the archive on; archives of one folder whose names differ in digits alone are shards of
-    one set, in which a folder, or label, is one person.
+    Two folders of equal names are different identities unless they are the same folder. Folders
+    in archives are numbered within the archive. Archives in one folder whose names differ only in
+    digits are shards of one set: equal folders, or labels, in them are one identity.
 
     Args:
-        connection: where the query will run; a table of identities becomes one of its tables.
+        connection: connection for the query; an identity table is registered in it.
         rule: the rule.
         rows: SQL, a table or a query in brackets, for rows with `path` and `root`.
 
     Raises:
-        SettingsError: the table of identities cannot be used.
+        SettingsError: the identity table is unusable.
     """
     if rule.table is not None:
         named = by_file(connection, rule.table, "identity", rows)
@@ -147,7 +146,7 @@ def identified(
 
 
 def _identity_sql(level: int) -> str:
-    """Return SQL for the identity of a row with `root` and `path`, by a folder of its path."""
+    """Return SQL for the identity of a row with `root` and `path`, from a folder of its path."""
     archive, folders = (f"regexp_extract(path, '{_PLACE}', {group}, 'is')" for group in (1, 2))
     shards = (
         f"regexp_extract({archive}, '^(.*/)?') || "
@@ -165,19 +164,19 @@ def _identity_sql(level: int) -> str:
 def count_people(
     connection: duckdb.DuckDBPyConnection, rule: IdentityRule, rows: str = "ledger"
 ) -> People:
-    """Return the people among photos.
+    """Return the counts of identities among photos.
 
     Args:
-        connection: where the photos are.
+        connection: connection with the photos.
         rule: the rule.
         rows: SQL, a table or a query in brackets, for rows with `path` and `root`.
 
     Raises:
-        SettingsError: the table of identities cannot be used.
+        SettingsError: the identity table is unusable.
     """
 
     def count(what: str, counted_by: IdentityRule = rule, where: str = "true") -> int:
-        # one by one: several distinct counts at once do not use the disk
+        # one query each: DuckDB cannot spill several distinct counts of one query
         known = identified(connection, counted_by, rows)
         query = f"SELECT count(DISTINCT {what}) FROM ({known}) WHERE {where}"
         return int(fetch_value(connection, query))
@@ -186,7 +185,7 @@ def count_people(
     if rule.table is not None:
         return People(rule, number, nobody)
     level, below = rule.level, number
-    while below == 1 and 1 <= level < DEEPEST:  # ends where no path has so many folders
+    while below == 1 and 1 <= level < DEEPEST:  # ends at the deepest folder of all paths
         level += 1
         below = count("identity", IdentityRule(level))
     repeated = number - count("substr(identity, length(root) + 1)")
@@ -194,14 +193,14 @@ def count_people(
 
 
 def main_faces(run: RunInfo, rule: IdentityRule) -> tuple[list[dict[str, Any]], People]:
-    """Return the rows of `Ranking.main_faces` with two more columns, and the people in them.
+    """Return the rows of `Ranking.main_faces` with two more columns, and the counts of identities.
 
-    The columns are `identity`, None if it is unknown, and `shared`: whether the same photo (by
-    its sha256) is there under another identity, too.
+    The columns are `identity`, None if unknown, and `shared`: whether a photo of equal content
+    (sha256) has another identity.
 
     Raises:
         RunError: the ledger is damaged.
-        SettingsError: the table of identities cannot be used.
+        SettingsError: the identity table is unusable.
     """
     with connect(ledger=run) as connection:
         connection.execute(f"CREATE TEMP TABLE main_faces AS {MAIN_FACES}")
@@ -222,10 +221,10 @@ def main_faces(run: RunInfo, rule: IdentityRule) -> tuple[list[dict[str, Any]], 
 def identities_of(
     photos: Iterable[PhotoSource], rule: IdentityRule
 ) -> tuple[list[tuple[str, str | None]], People]:
-    """Return the path and the identity of each photo, None if it is unknown; and the people.
+    """Return each photo's path and identity (None if unknown), and the counts of identities.
 
     Raises:
-        SettingsError: the table of identities cannot be used.
+        SettingsError: the identity table is unusable.
     """
     rows = [(place, source.root, source.path) for place, source in enumerate(photos)]
     columns = zip(*rows, strict=True) if rows else ((), (), ())

@@ -1,4 +1,4 @@
-"""The manifest: a CSV file that says of every photo what was decided, before it is done."""
+"""The manifest of `filter`: a CSV file with each photo's decision, written before acting on it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import lock
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.results.placing import THERE
+from faceqan_toolkit.results.copying import THERE
 from faceqan_toolkit.wording import reason_of
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row; paths are absolute texts (`paths.path_text`).
+    """One row; paths are absolute, as `paths.path_text` writes them.
 
     Attributes:
         source: the photo or crop.
-        destination: where it belongs; empty if it is not placed.
-        quality: of the face that counts, rounded down to six decimals; empty without a score.
+        destination: its new path; empty if it is not copied, moved or linked.
+        quality: quality of the deciding face, rounded down to six decimals; empty without a score.
         decision: "list", one of `PLACED`, "drop" or "error".
-        reason: why it is dropped, what went wrong, or that it was there already.
-        sha256: of a file that is moved, hexadecimal: what may be put back.
+        reason: why it was dropped, the error, or `THERE`.
+        sha256: checksum of a moved file, hexadecimal; `undo` restores no other file.
     """
 
     source: str
@@ -41,52 +41,43 @@ class Entry:
     sha256: str
 
     def cells(self) -> list[str]:
-        """Return its cells, harmless to spreadsheets and without line breaks."""
+        """Return the CSV cells, guarded against formulas and without line breaks."""
         return [guard(printable(getattr(self, name))) for name in COLUMNS]
 
 
 PLACED = tuple(mode for mode in MODES if mode != "list")
-"""Decisions that put a file into DIR."""
+"""Decisions that create a file in DIR."""
 
 COLUMNS = tuple(item.name for item in fields(Entry))
 
 
 class Manifest:
-    """A manifest that grows; use it in a `with` statement. What was written stays.
+    """A manifest that rows are appended to; use it in a `with` statement.
 
-    A row that a killed process left incomplete is removed: nothing was done about it.
+    An incomplete last row, left by a killed process, is removed: its file was not touched.
 
     Args:
-        path: made if it is not there.
-        dry: only to be read; nothing is made, changed or locked.
+        path: the CSV file, created if missing.
+        dry: open for reading only, without a lock.
 
     Raises:
-        RunError: another file by that name, another process at work, or no permission.
+        RunError: the file is not a manifest, is locked by another process, or cannot be opened.
     """
 
     def __init__(self, path: Path, *, dry: bool = False) -> None:
         self.path = path
         self._pairs: set[tuple[str, str]] | None = None
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
+        with ExitStack() as stack:
             if not dry:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(f"another process is at work with {path}") from None
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
-        try:
-            mode = "rb" if dry else "r+b" if path.exists() else "x+b"
-            self._file: BinaryIO = path.open(mode)  # type: ignore[assignment]
-            self._begin(dry=dry)
-        except OSError as error:
-            self._lock.release()
-            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
-        except BaseException:
-            self._file.close()
-            self._lock.release()
-            raise
+                stack.callback(lock(path.with_name(f".{path.name}.lock"), path).release)
+            try:
+                mode = "rb" if dry else "r+b" if path.exists() else "x+b"
+                self._file: BinaryIO = path.open(mode)  # type: ignore[assignment]
+                stack.callback(self._file.close)
+                self._begin(dry=dry)
+            except OSError as error:
+                raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+            self._close = stack.pop_all().close
 
     def _begin(self, *, dry: bool) -> None:
         header = _lines([COLUMNS])
@@ -104,7 +95,7 @@ class Manifest:
         self._before = self._file.tell()
 
     def write(self, entries: Iterable[Entry]) -> None:
-        """Add rows; they are on the disk when it returns.
+        """Append rows and flush them to the disk.
 
         Raises:
             RunError: they cannot be written.
@@ -117,10 +108,10 @@ class Manifest:
             raise RunError(f"cannot write {self.path}: {reason_of(error)}") from error
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the rows that were there when it was opened.
+        """Yield the rows that the file had when it was opened.
 
         Raises:
-            RunError: a row is not as this tool writes it.
+            RunError: a row is malformed.
         """
         with self.path.open("rb") as file:
             whole = (line.decode("utf-8") for line in _until(file, self._before))
@@ -133,33 +124,32 @@ class Manifest:
                 raise RunError(f"{self.path}, line {rows.line_num}: not a manifest's row") from None
 
     def has(self, source: str, destination: str) -> bool:
-        """Tell whether an earlier process set out to move or copy a file to a place."""
-        if self._pairs is None:  # rarely asked: after an interruption
+        """Tell whether an earlier command began to move or copy a source to a destination."""
+        if self._pairs is None:  # needed only after an interruption
             self._pairs = {
                 (entry.source, entry.destination)
                 for entry in self.entries()
-                # what was there already was not put there by us
+                # a file that was there already is not ours
                 if entry.decision in ("move", "copy") and entry.reason != THERE
             }
         return (source, destination) in self._pairs
 
     def placed_before(self) -> set[str]:
-        """Return the destinations of what earlier calls copied, moved or linked."""
+        """Return the destinations of earlier copies, moves and links."""
         return {entry.destination for entry in self.entries() if entry.decision in PLACED}
 
     def copied_before(self) -> set[str]:
-        """Return the destinations of what earlier calls copied or linked, not moved."""
+        """Return the destinations of earlier copies and links."""
         return {
             entry.destination
             for entry in self.entries()
-            # what was there already was not put there by this tool
+            # a file that was there already is not ours
             if entry.decision in PLACED and entry.decision != "move" and entry.reason != THERE
         }
 
     def close(self) -> None:
-        """Let others in."""
-        self._file.close()
-        self._lock.release()
+        """Close the file and release the lock."""
+        self._close()
 
     def __enter__(self) -> Manifest:
         return self
@@ -175,7 +165,7 @@ def _lines(rows: Iterable[Iterable[str]]) -> bytes:
 
 
 def _until(file: Iterable[bytes], end: int) -> Iterator[bytes]:
-    """Yield lines up to a position."""
+    """Yield the lines that end at or before a byte position."""
     position = 0
     for line in file:
         position += len(line)
@@ -185,7 +175,7 @@ def _until(file: Iterable[bytes], end: int) -> Iterator[bytes]:
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
-    """Return the position behind the last line break, 0 if there is none."""
+    """Return the byte position after the last line break; 0 without one."""
     position = file.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - 4096)

@@ -1,4 +1,4 @@
-"""Runs of the same settings joined into a new one, theirs untouched. No torch."""
+"""Merging of runs with equal settings into a new run. No torch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
+from faceqan_toolkit.results.copying import place_below
 from faceqan_toolkit.results.crops import crop_file
-from faceqan_toolkit.results.placing import place_below
 from faceqan_toolkit.runs.database import FETCHED, attach, copy_rows, fetch_value, open_database
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import JOINED_ROWS, ROW_GROUP, completed
 from faceqan_toolkit.wording import reason_of
 
 
 def check_alike(runs: Sequence[RunInfo]) -> None:
-    """Do nothing if the runs' records may stand beside each other.
+    """Check that the runs have equal settings.
 
     Raises:
-        RunError: they may not; the message names what differs.
+        RunError: settings differ (the message lists them), or a run is given twice.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -42,26 +42,26 @@ def check_alike(runs: Sequence[RunInfo]) -> None:
 
 
 @contextmanager
-def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
-    """Yield the merged run, opened for writing, with all records and crops in place.
+def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[RunWriter]:
+    """Yield the merged run, opened for writing, with all records and crops.
 
-    Of a photo that several runs have, the rows of one of them count: of those without a failure
-    the one named last, or, if there is none, of all. Parts and crops are hard links where they can
-    be, else copies. The same merge again, after a kill for instance, ends alike.
+    If several runs have the same photo, the rows of the last one without a failure are taken; if
+    all failed, those of the last run. Ledger parts and crops are hard-linked where possible, else
+    copied. A merge that was killed can be repeated.
 
     Args:
-        runs: alike, see `check_alike`.
-        output: a new run folder, or that of an earlier merge that nobody has continued since.
+        runs: runs that pass `check_alike`.
+        output: a new run folder, or one of an earlier merge that was not continued since.
 
     Raises:
         RunError: the folder cannot be used, a ledger is damaged, or two runs have different photos
-            by the same path.
+            with the same path.
     """
     _check_output(runs, output)
     for run in runs:
         run.ledger.refuse_damage()
     content = runs[0].content
-    own = {"name", "sha256", "head_sha256"}  # which a run writes itself
+    own = {"name", "sha256", "head_sha256"}  # RunWriter writes these
     model = {name: value for name, value in (content.get("model") or {}).items() if name not in own}
     invocations = [
         {**call, "run": run.folder.name}
@@ -71,7 +71,9 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
     merged = {"runs": [str(run.folder) for run in runs], "invocations": len(invocations)}
     weights = str(content["identity"].get("weights_sha256", ""))
     identity = content["identity"]
-    with Run(output, runs[0].settings, weights, model, merged=merged, identity=identity) as target:
+    with RunWriter(
+        output, runs[0].settings, weights, model, merged=merged, identity=identity
+    ) as target:
         target.invocations = invocations
         target.scale = runs[0].scale
         if all(run.content.get("calibration") == content.get("calibration") for run in runs):
@@ -86,12 +88,14 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[Run]:
 
 
 def _comparable(run: RunInfo) -> dict[str, Any]:
-    """Return what runs must have in common."""
+    """Return the part of run.json that must be equal."""
     try:
         content = run.content
         return {**content["identity"], "scale": content["scale"]}
     except (KeyError, TypeError):
-        raise RunError(f"{run.folder / 'run.json'} does not tell what made its records") from None
+        raise RunError(
+            f"{run.folder / 'run.json'} lacks the identity of the run, so it cannot be merged"
+        ) from None
 
 
 def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
@@ -106,7 +110,7 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
     if len(before.get("invocations", [])) > merged["invocations"]:
         raise RunError(f"{output} was continued since it was merged; choose a new folder")
     if not before.get("counts"):
-        return  # that merge did not end, so nothing is lost
+        return  # that merge was interrupted, so nothing is lost
     given = {run.folder.resolve() for run in runs}
     if lost := [run for run in merged.get("runs", ()) if Path(run).resolve() not in given]:
         raise RunError(
@@ -116,10 +120,10 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
 
 
 def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo]) -> None:
-    """Make a table `lost` of the photos whose rows in a run do not count.
+    """Create a table `lost` of the photos of each run that are taken from another run.
 
     Raises:
-        RunError: two runs have different photos by the same path.
+        RunError: two runs have different photos with the same path.
     """
     database.execute(
         "CREATE TABLE photos "
@@ -152,9 +156,9 @@ def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo])
 
 
 def _take_records(
-    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: Run
+    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: RunWriter
 ) -> None:
-    """Take a run's parts as they are, or its rows without those of lost photos."""
+    """Take a run's ledger parts unchanged, or without the rows of lost photos."""
     try:
         if not fetch_value(database, f"SELECT count(*) FROM lost WHERE run = {number}"):
             for part in run.ledger.parts:
@@ -164,7 +168,8 @@ def _take_records(
         copy_rows(
             database,
             f"""SELECT * FROM run_{number}_attempts AS rows
-            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path""",
+            ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path
+            ORDER BY path, attempt, face""",  # a join of several threads keeps no order
             kept,
             "parquet",
         )
@@ -178,9 +183,9 @@ def _take_records(
 
 
 def _take_crops(
-    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: Run
+    database: duckdb.DuckDBPyConnection, number: int, run: RunInfo, target: RunWriter
 ) -> None:
-    """Take the crops of a run's rows that count, as far as they are there."""
+    """Take the crops of a run's rows, except those of lost photos and deleted ones."""
     cursor = database.execute(
         f"""SELECT crop FROM run_{number} AS rows
         ANTI JOIN (FROM lost WHERE run = {number}) AS lost ON rows.path = lost.path
@@ -188,7 +193,7 @@ def _take_crops(
     )
     while rows := cursor.fetchmany(FETCHED):
         for (crop,) in rows:
-            with suppress(NotPlaced, FileNotFoundError):  # deleted since
+            with suppress(NotPlaced, FileNotFoundError):  # a deleted crop
                 source, place = crop_file(run.folder, crop), place_below(target.folder, crop)
                 if source is None:
                     continue

@@ -1,20 +1,17 @@
-"""Rankings of a run: ordered, exported, counted, by DuckDB over the ledger. No torch."""
+"""The ranking of a run: DuckDB queries over its ledger. No torch."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.photos.locate import locate_recorded
 from faceqan_toolkit.rounding import rounded_down_sql
 from faceqan_toolkit.runs.database import (
     connect,
@@ -25,13 +22,7 @@ from faceqan_toolkit.runs.database import (
     iterate_dicts,
 )
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.types import (
-    BOX_COLUMNS,
-    LANDMARK_COLUMNS,
-    MEASURE_COLUMNS,
-    PhotoSource,
-    Record,
-)
+from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, MEASURE_COLUMNS
 
 PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")
 PIXELS = (*BOX_COLUMNS, *LANDMARK_COLUMNS, "face_px")
@@ -43,7 +34,7 @@ SCORED_COLUMNS = (
     "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 ROUNDED_DOWN = ("quality", "percentile", "confidence", "face_px")
-"""Columns whose numbers are options too, see `rounding`."""
+"""Columns that can be thresholds, so their numbers are rounded down; see `rounding`."""
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 
 DECIMALS = {
@@ -51,21 +42,21 @@ DECIMALS = {
     **dict.fromkeys(MEASURE_COLUMNS, 4),
     **dict.fromkeys(("percentile", *PIXELS), 2),
 }
-"""Digits after the point in CSV."""
+"""Decimals of the number columns in CSV; columns neither here nor in `TEXTS` are integers."""
 
 ORDER = "quality DESC NULLS LAST, status <> 'ok', path, face"
-"""SQL for the order of a ranking: best quality first, failures last, ties by path."""
+"""SQL order of a ranking: best quality first, failures last, ties by path."""
 
 
 def ranked(rows: str, left_out: str = "0") -> str:
-    """Return SQL for rows in order, with `rank`, `percentile` and `number`, their place from 1.
+    """Return SQL for rows in ranking order with `number` (row number from 1), `rank`, `percentile`.
 
-    Apart from the sort, which can use the disk, all of it streams: a window with an order of its
-    own would have to fit into memory.
+    The sort can spill to the disk and everything after it streams. A window function with its own
+    ORDER BY would have to fit in memory.
 
     Args:
-        rows: SQL, a table or a query, for rows of the table `ledger`.
-        left_out: SQL for how many rows of the ledger that stand above a row are not among them.
+        rows: SQL, a table or a query, for some rows of the table `ledger`.
+        left_out: SQL for the number of ledger rows that rank above a row but are not in `rows`.
     """
     return f"""
         SELECT * EXCLUDE (before, best),
@@ -91,112 +82,26 @@ MAIN_FACES = """
     SELECT path, root, crop, sha256, quality FROM ledger WHERE face IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 AND quality IS NOT NULL
 """
-# Predicted scores, those that were measured since included, of the photos as they are; of each
-# how far its rank may be off: the share of the faces within its error.
-PREDICTED = """
-    WITH predicted AS (
-        SELECT path, face, sha256, quality, quality_error FROM ledger_attempts
-        WHERE preset = 'instant' AND quality IS NOT NULL
-        QUALIFY row_number() OVER (PARTITION BY path, face ORDER BY attempt DESC) = 1
-    )
-    SELECT
-        path, face, ledger.preset = 'exact' AS measured, predicted.quality AS prediction,
-        predicted.quality_error AS error,
-        count(*) OVER (
-            ORDER BY predicted.quality
-            RANGE BETWEEN predicted.quality_error PRECEDING AND predicted.quality_error FOLLOWING
-        ) AS within
-    FROM ledger JOIN predicted USING (path, face, sha256) WHERE ledger.quality IS NOT NULL
-"""
 
 
 FEW_PHOTOS = 3
-"""Different photos from which on equal scores are no accident."""
+"""Least number of different photos for which equal scores are suspicious."""
 
 
 def differ_by_rounding(low: float, high: float) -> bool:
-    """Tell whether the lowest and the highest score are the same but for float32's rounding."""
+    """Tell whether the lowest and the highest score are equal up to float32 rounding."""
     return high - low <= 1e-5 * max(abs(low), abs(high))
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """A photo with faces whose predicted scores are to be replaced by measured ones.
-
-    Attributes:
-        faces: indices of those faces.
-        records: of all its faces, as they are.
-    """
-
-    faces: frozenset[int]
-    records: tuple[Record, ...]
-
-    def source(self, *, fetch: bool) -> PhotoSource:
-        """Return the photo, of which only those faces are wanted; see `locate_recorded`."""
-        first = self.records[0]
-        found = locate_recorded(first.root, first.path, self.faces, fetch=fetch)
-        return replace(found, attempt=first.attempt + 1)
-
-    def resolved(self, measured: list[Record]) -> list[Record]:
-        """Return all records, measured ones in their places; nothing if one of them is missing.
-
-        Args:
-            measured: of the wanted faces; others, or of a photo that has changed since, are none.
-        """
-        new = {
-            record.face: record
-            for record in measured
-            if record.status == "ok" and record.sha256 == self.records[0].sha256
-        }
-        if set(new) != self.faces:
-            return []
-        attempt = self.records[0].attempt + 1
-        found = [new.get(record.face, record) for record in self.records]
-        return [replace(record, attempt=attempt) for record in found]
-
-
-class Doubts:
-    """The photos with faces that are to be measured, by path; few are in memory at once.
-
-    Args:
-        connection: with the faces as table `chosen`.
-
-    Attributes:
-        faces: how many faces.
-    """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._photos, self.faces = connection.execute(
-            "SELECT count(DISTINCT path), count(*) FROM chosen"
-        ).fetchone() or (0, 0)
-
-    def __len__(self) -> int:
-        return int(self._photos)
-
-    def __iter__(self) -> Iterator[Doubt]:
-        cursor = self._connection.execute(
-            """SELECT ledger.*, chosen.face IS NOT NULL AS wanted
-            FROM ledger LEFT JOIN chosen USING (path, face)
-            WHERE path IN (SELECT path FROM chosen) ORDER BY path, face"""
-        )
-        for _, rows in groupby(iterate_dicts(cursor), key=itemgetter("path")):
-            photo = list(rows)
-            yield Doubt(
-                faces=frozenset(row["face"] for row in photo if row.pop("wanted")),
-                records=tuple(Record(**row) for row in photo),
-            )
-
-
-@dataclass(frozen=True)
 class Column:
-    """How a column of the ranking stands in CSV.
+    """Format of a column in CSV.
 
     Attributes:
-        name: of the column.
+        name: name of the column.
         kind: "text", "integer" or "number".
-        decimals: digits after the point; None means as many as the number has.
-        guarded: its text is kept from running as a formula; nothing stands for "".
+        decimals: decimals of a number; None prints all digits.
+        guarded: text is guarded against formulas, and "" is an empty cell.
     """
 
     name: str
@@ -206,13 +111,12 @@ class Column:
 
 
 class Ranking:
-    """The rows of a run in order: best quality first, failures last, ties by path.
+    """The rows of a run: best quality first, failures last, ties by path.
+
+    Every method raises RunError if the ledger is damaged.
 
     Args:
-        run: any run; one without scores is ordered by path.
-
-    Raises:
-        RunError: the ledger is damaged.
+        run: any run; without scores the order is by path.
     """
 
     def __init__(self, run: RunInfo) -> None:
@@ -222,7 +126,7 @@ class Ranking:
         self.name = "rankings" if self.scored else "faces"
 
     def counts(self) -> dict[str, int]:
-        """Return the number of rows by status: faces for "ok", photos for most others."""
+        """Return the number of rows by status; "ok" counts faces, most others count photos."""
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT status, count(*) FROM ledger GROUP BY status "
@@ -231,7 +135,7 @@ class Ranking:
         return dict(rows)
 
     def below(self, quality: float) -> tuple[int, int]:
-        """Return how many faces have a lower quality, and how many have one at all."""
+        """Return the number of faces with a lower quality, and of all scored faces."""
         with self._connection() as connection:
             row = connection.execute(
                 "SELECT count(*) FILTER (quality < $quality), count(quality) FROM ledger",
@@ -240,9 +144,10 @@ class Ranking:
         return row or (0, 0)
 
     def only_quality(self) -> float | None:
-        """Return the quality that all faces have, up to rounding; None if they differ or are few.
+        """Return the quality if all faces have the same, up to rounding; None if they differ.
 
-        Equal photos may well have equal scores: at least `FEW_PHOTOS` different ones count.
+        With fewer than `FEW_PHOTOS` different photos it is None too: copies of one photo have
+        equal scores.
         """
         with self._connection() as connection:
             low, high = connection.execute(
@@ -258,16 +163,16 @@ class Ranking:
             return float(high) if photos == FEW_PHOTOS else None
 
     def main_faces(self) -> list[dict[str, Any]]:
-        """Return `path`, `root`, `crop`, `sha256` and `quality` of each photo's first face.
+        """Return `path`, `root`, `crop`, `sha256` and `quality` of each photo's main face, by path.
 
-        They come by path. The first face is the largest the run has; photos whose first face has
-        no score are left out.
+        The main face is the photo's largest in the run. Photos whose main face has no score are
+        left out.
         """
         with self._connection() as connection:
             return fetch_dicts(connection.execute(f"{MAIN_FACES} ORDER BY path"))
 
     def examples(self) -> dict[str, tuple[str, str]]:
-        """Return path and reason of the first photo, by path, of each status but "ok"."""
+        """Return path and reason of the first photo, by path, of each status except "ok"."""
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT status, min(path), arg_min(reason, path) FROM ledger WHERE status <> 'ok' "
@@ -285,7 +190,7 @@ class Ranking:
         return dict(rows)
 
     def noted(self, note: str) -> int:
-        """Return how many scored faces have a note in their reason."""
+        """Return the number of scored faces whose reason contains a note."""
         with self._connection() as connection:
             query = "SELECT count(*) FROM ledger WHERE status = 'ok' AND contains(reason, $note)"
             return int(connection.execute(query, {"note": note}).fetchall()[0][0])
@@ -293,39 +198,25 @@ class Ranking:
     def rows(
         self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Return rows as dictionaries: all, the best `top`, the worst scored `bottom`, or both.
+        """Return rows as dictionaries: all, or the `top` best and the `bottom` worst scored ones.
 
         Args:
-            top, bottom: how many of either end.
-            extra: names of further columns of the ledger.
+            top, bottom: number of rows of either end; None for both returns all rows.
+            extra: names of additional columns of the ledger.
         """
         return list(self.iterate(top=top, bottom=bottom, extra=extra))
 
     def iterate(
         self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
     ) -> Iterator[dict[str, Any]]:
-        """Yield what `rows` returns, few of them in memory."""
+        """Yield the rows that `rows` returns, in bounded memory."""
         with self._connection() as connection:
             query = f"SELECT * FROM ({self._query(top, bottom, extra)})"
             yield from iterate_dicts(connection.execute(query))
 
     def described(self) -> list[Column]:
-        """Return how CSV shows each of `columns`."""
-        with self._connection() as connection:
-            query = connection.sql(self._query(None, None))
-            types = dict(zip(query.columns, map(str, query.types), strict=True))
-            # what becomes of a formula and of a number tells how the column is written
-            probes = ", ".join(
-                f"CAST({0 if types[name] != 'VARCHAR' else 'chr(61)'} AS {types[name]}) AS {name}"
-                for name in self.columns
-            )
-            row = connection.execute(
-                f"SELECT {', '.join(map(_cell, self.columns))} FROM (SELECT {probes})"
-            ).fetchone()
-        assert row is not None  # one row of constants
-        return [
-            _column(name, types[name], cell) for name, cell in zip(self.columns, row, strict=True)
-        ]
+        """Return the format of each of `columns` in CSV."""
+        return [_column(name) for name in self.columns]
 
     def blocks(
         self,
@@ -335,13 +226,13 @@ class Ranking:
         every: int = 1,
         every_failure: int = 1,
     ) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows in order, `size` at a time: `columns`, then `extra` ones of the ledger.
+        """Yield the rows in order in blocks: `columns`, then the `extra` columns of the ledger.
 
         Args:
-            size: rows in a block; the last has fewer.
-            extra: names of further columns.
-            every: 1 for all rows with status "ok", n for every n-th of them.
-            every_failure: the same for all others.
+            size: number of rows in a block.
+            extra: names of additional columns of the ledger.
+            every: take every n-th row with status "ok"; 1 takes all.
+            every_failure: the same for all other rows.
         """
         columns = ", ".join((self._columns(), *extra))
         query = f"""
@@ -356,50 +247,28 @@ class Ranking:
             while rows := cursor.fetchmany(size):
                 yield rows
 
-    @contextmanager
-    def uncertain(self, share: float, at: float | None = None) -> Iterator[Doubts]:
-        """Yield the photos with faces that are to be measured.
-
-        Args:
-            share: of the faces with a predicted score, in [0, 1]: those least certain of their
-                rank; those measured before count.
-            at: a quality; those least certain on which side of it they are.
-        """
-        doubt = "-within" if at is None else f"abs(prediction - {float(at)!r}) / error"
-        with self._connection() as connection:
-            connection.execute(
-                f"""CREATE TEMP TABLE chosen AS
-                SELECT path, face FROM (
-                    SELECT *, row_number() OVER (ORDER BY {doubt}, path, face) AS place,
-                        count(*) OVER () AS total
-                    FROM ({PREDICTED})
-                ) WHERE place <= round({float(share)!r} * total) AND NOT measured"""
-            )
-            yield Doubts(connection)
-
     def export(
         self,
-        target: Path,
+        target: Path | str,
         file_format: str,
         *,
         top: int | None = None,
         bottom: int | None = None,
     ) -> int:
-        """Write rows to a file, whole or not at all, and return their number.
+        """Write rows to a file atomically; return their number.
 
-        Memory use does not grow with their number, but for pickle, which is one dictionary.
+        Memory is bounded, except for pickle, which is one dictionary.
 
         Args:
-            target: replaced if it exists.
+            target: the file, replaced if it exists.
             file_format: one of `choices.FORMATS`, or "pickle" for the published code's
                 {path: quality}.
-            top: the best ones only.
-            bottom: the worst scored ones only.
+            top, bottom: number of rows of either end; None for both writes all rows.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the file cannot be written.
         """
-        with exporting(target) as temporary:
+        with exporting(Path(target)) as temporary:
             if file_format == "pickle":
                 qualities = self._qualities(top, bottom)
                 temporary.write_bytes(pickle.dumps(qualities))
@@ -407,17 +276,17 @@ class Ranking:
             return self._copy(temporary, file_format, self._query(top, bottom))
 
     def _columns(self) -> str:
-        """Return SQL for `columns`, of ranked rows."""
+        """Return SQL for `columns` of ranked rows."""
         scale = self.run.scale
         on_scale = f"{scale.sql('quality') if scale else 'CAST(NULL AS INTEGER)'} AS quality_100"
         return ", ".join(on_scale if name == "quality_100" else name for name in self.columns)
 
     def _query(self, top: int | None, bottom: int | None, extra: Sequence[str] = ()) -> str:
-        """Return SQL for the wanted rows, in order."""
+        """Return SQL for the rows of either end, or for all, in order."""
         columns = ", ".join((self._columns(), *extra))
         if top is None and bottom is None:
             return f"SELECT {columns} FROM ({RANKED})"
-        # the best and the worst by their quality first: then little is left to sort
+        # filter by the quality limits of both ends first, so that few rows are sorted
         least, most = "(SELECT least FROM ends)", "(SELECT most FROM ends)"
         between = f"(SELECT count(*) FROM ledger WHERE quality < {least} AND quality > {most})"
         return f"""
@@ -439,7 +308,7 @@ class Ranking:
         """
 
     def _qualities(self, top: int | None, bottom: int | None) -> dict[str, float]:
-        """Return {path: quality}; of several faces in a photo the largest one's."""
+        """Return {path: quality}, with the quality of each photo's largest face."""
         with self._connection() as connection:
             rows = connection.execute(
                 f"SELECT path, arg_min(quality, face) FROM ({self._query(top, bottom)}) "
@@ -457,18 +326,14 @@ class Ranking:
         return connect(ledger=self.run)
 
 
-def _column(name: str, kind: str, cell: object) -> Column:
-    """Return a column by its type and the cell of a probe: "=" or 0."""
-    if kind == "VARCHAR":
-        return Column(name, "text", guarded=cell != "=")
-    if kind == "DOUBLE":
-        decimals = len(cell.partition(".")[2]) if isinstance(cell, str) else None
-        return Column(name, "number", decimals)
-    return Column(name, "integer")
+def _column(name: str) -> Column:
+    if name in TEXTS:
+        return Column(name, "text", guarded=True)
+    return Column(name, "number" if name in DECIMALS else "integer", DECIMALS.get(name))
 
 
 def _cell(column: str) -> str:
-    """Return the SQL for a column as CSV shows it: fixed decimals, no runnable text."""
+    """Return SQL for a column's cell in CSV: fixed decimals, text guarded against formulas."""
     if column in TEXTS:
         return f"nullif({guard_sql(column)}, '') AS {column}"
     if column not in DECIMALS:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import check_text, read_text, refuse_links, write_text
+from faceqan_toolkit.files import check_text, lock, read_text, refuse_links, write_text
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.runs.ledger import Ledger, as_table
@@ -90,13 +89,9 @@ class RunInfo:
         Raises:
             RunError: these are settings of another version.
         """
-        known = {item.name for item in fields(Settings)}
-        stored = {name: value for name, value in self.content["settings"].items() if name in known}
-        if stored.get("landmarks"):
-            stored["landmarks"] = Path(stored["landmarks"])
         try:
-            return Settings(**stored)
-        except (SettingsError, TypeError) as error:
+            return Settings.from_dict(self.content["settings"])
+        except SettingsError as error:
             raise RunError(
                 f"{self.folder / 'run.json'} has settings of another version: {error}; "
                 "use another run folder"
@@ -137,7 +132,7 @@ def read_run(folder: Path) -> RunInfo:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
 
-class Run:
+class RunWriter:
     """A run folder opened for writing; use it in a `with` statement.
 
     Args:
@@ -182,7 +177,6 @@ class Run:
         self._flushed = time.monotonic()
         self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
-        self._lock = FileLock(folder / ".lock")
         check_text(folder)
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
@@ -291,7 +285,7 @@ class Run:
         model = None
         if "quality" in self.settings.stages:
             weights, _, head = self.identity["weights_sha256"].partition("+")
-            model = {"name": self.settings.model, **self.model, "sha256": weights}
+            model = {"name": self.settings.model.name, **self.model, "sha256": weights}
             model |= {"head_sha256": head} if head else {}
         content = {
             "tool": "faceqan-toolkit",
@@ -316,7 +310,7 @@ class Run:
         finally:
             self._lock.release()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -334,11 +328,7 @@ class Run:
                     f"{folder} holds other files and is not a run folder; choose another"
                 )
             (folder / "records").mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"another process is writing to {folder}; wait for it, or take another folder"
-            ) from None
+            self._lock = lock(folder / ".lock", folder)
         except OSError as error:
             raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
 
@@ -346,6 +336,12 @@ class Run:
         """Check that the folder was made with the same identity; keep its history."""
         info = read_run(self.folder)
         content = info.content
+        calls = content.get("invocations", [])
+        if content["settings"].get("refine") or any("refined" in call for call in calls):
+            raise RunError(
+                f"{self.folder} was made with --refine, which is no longer supported: it can be "
+                "ranked, filtered and reported, but not continued; use another run folder"
+            )
         before = content.get("identity", {})
         same_task = before.get("task") == self.identity["task"]
         if same_task and before.get("detection") != self.identity.get("detection"):
@@ -365,7 +361,7 @@ class Run:
                 f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
                 f"{_shard_text(self.shard)}; every shard has a run folder of its own"
             )
-        self.invocations = list(content.get("invocations", []))
+        self.invocations = list(calls)
         self.merged = self.merged or content.get("merged")
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale

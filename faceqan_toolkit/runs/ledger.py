@@ -29,12 +29,15 @@ _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 SCHEMA = pa.schema(
     [
         pa.field(
-            column.name, _ARROW[str(column.type).removesuffix(" | None")],
+            column.name,
+            _ARROW[str(column.type).removesuffix(" | None")],
             nullable=str(column.type).endswith(" | None"),
-        ) for column in fields(Record)
+        )
+        for column in fields(Record)
+        if not column.metadata.get("derived")
     ]
-)  # fmt: skip
-"""Columns of the ledger: those of `Record`."""
+)
+"""Columns of the ledger: those of `Record` that do not follow from others."""
 
 _NAME = re.compile(r"part-(\d+)(?:-(\d+))?(?:\.([0-9a-f]{8}))?\.parquet")
 _CHECKED = pads.ParquetFileFormat(
@@ -230,7 +233,7 @@ class Ledger:
 
 def as_table(records: Sequence[Record]) -> pa.Table:
     """Return records as rows."""
-    return pa.Table.from_pylist([record.as_dict() for record in records], schema=SCHEMA)
+    return pa.Table.from_pylist([record.to_dict() for record in records], schema=SCHEMA)
 
 
 def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from faceqan_toolkit.files import parse_json
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.settings import CROP_SIZES, TASKS, Settings
+from faceqan_toolkit.settings import CROP_SIZES, TASKS, setting_field, setting_names
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,), "Path": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
@@ -17,8 +16,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }  # fmt: skip
 _SETTINGS = {
     # a setting that a detector or a preset decides has none of its own
-    item.name: sum((_KINDS[kind] for kind in str(item.type).split(" | ")), (type(None),))
-    for item in fields(Settings)
+    name: sum((_KINDS[kind] for kind in str(setting_field(name).type).split(" | ")), (type(None),))
+    for name in setting_names()
 }
 _LARGEST = 1e15
 

@@ -16,7 +16,7 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import two_photos
 from faceqan_toolkit.photos.locate import Unfetched, is_elsewhere, is_there, locate_recorded
 from faceqan_toolkit.runs.database import attach, fetch_value, open_database
-from faceqan_toolkit.runs.folder import HEALABLE, Run
+from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
 from faceqan_toolkit.types import PhotoSource
 
 BLOCK = 10_000
@@ -72,7 +72,7 @@ class Todo:
 
     def compare(
         self,
-        run: Run,
+        run: RunWriter,
         identify: Callable[[PhotoSource], str] = lambda _: "",
         *,
         retry_failed: bool = False,

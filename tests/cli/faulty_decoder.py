@@ -15,7 +15,7 @@ from typing import Any
 from faceqan_toolkit import pipeline
 from faceqan_toolkit.engines import processes
 from faceqan_toolkit.models.base import Embedder
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Photo, PhotoSource
 
 intact = pipeline.decode
@@ -42,4 +42,4 @@ def sface() -> Embedder:
     if os.environ.get("FAULTS"):
         pipeline.decode = decode
         processes.Worker.overdue = overdue  # type: ignore[method-assign]
-    return load_embedder("sface")
+    return load_model("sface")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record

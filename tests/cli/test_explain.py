@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from faceqan_toolkit.runs.folder import Run
+from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS
 from tests.conftest import SAMPLES, CommandLine
@@ -57,8 +57,8 @@ def test_photos(command_line: CommandLine, photos: Path, tmp_path: Path) -> None
 def test_a_folder_without_photos(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command_line("explain", "empty", "-o", "why", *QUICK)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "Note: no photos were found" in done.stderr
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Exit code 4: no photos were found" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that only POSIX allows")
@@ -137,7 +137,7 @@ def test_a_run_outlives_its_file_of_landmarks(
 def test_wrong_usage(
     command_line: CommandLine, photos: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    with Run(tmp_path / "run", Settings(), ""):
+    with RunWriter(tmp_path / "run", Settings(), ""):
         pass
     done = command_line("explain", *arguments)
     assert done.returncode == 2, done.stderr

@@ -12,19 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_align_and_score import (
-    FLUSH_ALWAYS,
-    MAIN,
-    QUICK,
-    many,
-    read_csv,
-    recorded,
-    start,
-)
+from tests.cli.conftest import Finished
+from tests.cli.jobs import FLUSH_ALWAYS, MAIN, QUICK, QUICKEST, many, read_csv, recorded, start
 from tests.conftest import HANG, CommandLine
 from tests.pausing import pausing, wait_for_pause
 
-__all__ = ["many"]  # a fixture
+HERE = ("--engine", "inline")
+"""Starts no further process, where it does not matter who works."""
 
 
 def can_mount() -> bool:
@@ -49,7 +43,7 @@ def in_namespace(script: str, *arguments: str, cwd: Path) -> subprocess.Complete
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
 @pytest.mark.parametrize(
     "arguments",
-    [("models", "list"), ("completion", "bash"), ("doctor",), ()],
+    [("models", "list"), ()],
     ids=lambda arguments: " ".join(arguments) or "guide",
 )
 def test_nobody_can_be_told(arguments: tuple[str, ...]) -> None:
@@ -65,7 +59,7 @@ def test_nobody_can_be_told(arguments: tuple[str, ...]) -> None:
 
 @needs_mounts
 @pytest.mark.parametrize("size", [16, 40, 300], ids=lambda size: f"{size}k")
-def test_a_full_disk(command_line: CommandLine, many: Path, tmp_path: Path, size: int) -> None:
+def test_a_full_disk(command_line: CommandLine, whole: Finished, tmp_path: Path, size: int) -> None:
     """What was recorded survives; with room again the same command ends as if nothing had been."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "kept").mkdir()
@@ -75,64 +69,62 @@ def test_a_full_disk(command_line: CommandLine, many: Path, tmp_path: Path, size
         cp -a disk/. kept
         exit $code
     """
-    arguments = (MAIN, str(many), *QUICK, "-o")
+    arguments = (MAIN, str(whole.photos), *QUICK, *HERE, "-o")
     full = in_namespace(script, *arguments, "disk/run", cwd=tmp_path)
     assert full.returncode == 1, full.stderr
     assert "Traceback" not in full.stderr
     assert "No space left on device" in full.stderr
-    shutil.rmtree(tmp_path / "disk")
     again = command_line(*arguments, "kept/run")
     assert again.returncode == 3, again.stderr
-    assert command_line(*arguments, "whole").returncode == 3
-    one, other = (tmp_path / name / "rankings.csv" for name in ("kept/run", "whole"))
+    one, other = (run / "rankings.csv" for run in (tmp_path / "kept/run", whole.run))
     assert one.read_bytes() == other.read_bytes()
     assert len(recorded(tmp_path / "kept/run")) == 12
 
 
 @needs_mounts
-def test_a_read_only_place(many: Path, tmp_path: Path) -> None:
+def test_a_read_only_place(whole: Finished, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     script = 'mount -t tmpfs -o ro tmpfs disk; exec "$0" -m faceqan_toolkit "$@"'
-    done = in_namespace(script, MAIN, str(many), *QUICK, "-o", "disk/run", cwd=tmp_path)
+    done = in_namespace(script, MAIN, str(whole.photos), *QUICK, "-o", "disk/run", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Read-only file system" in done.stderr
 
 
 @needs_mounts
-def test_a_run_that_has_become_read_only(
-    command_line: CommandLine, many: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_has_become_read_only(finished: Finished, tmp_path: Path) -> None:
     """It can still be ranked; going on with it is refused in one line."""
-    arguments = (MAIN, str(many), "-o", "run", *QUICK)
-    assert command_line(*arguments).returncode == 3
+    finished.copy(tmp_path)
     script = 'mount --bind run run; mount -o remount,bind,ro run; exec "$0" -m faceqan_toolkit "$@"'
     ranked = in_namespace(script, "rank", "run", cwd=tmp_path)
     assert ranked.returncode == 0, ranked.stderr
     assert "astronaut.jpg" in ranked.stdout
-    shutil.copy2(many / "00_astronaut.jpg", many / "new.jpg")
-    more = in_namespace(script, *arguments, cwd=tmp_path)
+    shutil.copy2(finished.photos / "astronaut.jpg", tmp_path / "new.jpg")
+    more = in_namespace(
+        script, MAIN, str(finished.photos), "new.jpg", "-o", "run", *QUICK, *HERE, cwd=tmp_path
+    )
     assert more.returncode == 1
     assert "Traceback" not in more.stderr
     assert "Read-only file system" in more.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
-@pytest.mark.parametrize("pause", [0.0, 0.05, 0.5])
-def test_ctrl_c_twice(command_line: CommandLine, many: Path, tmp_path: Path, pause: float) -> None:
-    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+def test_ctrl_c_twice(command_line: CommandLine, whole: Finished, tmp_path: Path) -> None:
+    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICK]
     second_photo = pausing(tmp_path, "cli.progress:Progress.advance", 2)
     process = start(arguments, tmp_path, f"{FLUSH_ALWAYS}\n{second_photo}")
     wait_for_pause(tmp_path, process)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-        time.sleep(pause)
+        time.sleep(0.05)
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     again = command_line(*arguments)
     assert again.returncode == 3, again.stderr
-    assert sorted(recorded(tmp_path / "run")) == sorted(path.name for path in many.iterdir())
+    assert sorted(recorded(tmp_path / "run")) == sorted(
+        path.name for path in whole.photos.iterdir()
+    )
 
 
 JUMPING = """
@@ -143,40 +135,42 @@ time.time_ns = lambda: int(time.time() * 1e9)
 """
 
 
-def test_a_clock_that_jumps(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
-    arguments = [MAIN, str(many), "-o", "run", *QUICK]
-    process = start(arguments, tmp_path, JUMPING + FLUSH_ALWAYS)
+def test_a_clock_that_jumps(whole: Finished, tmp_path: Path) -> None:
+    process = start(
+        [MAIN, str(whole.photos), "-o", "run", *QUICK], tmp_path, JUMPING + FLUSH_ALWAYS
+    )
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr
-    assert command_line(*arguments[:3], "whole", *arguments[4:]).returncode == 3
-    one, other = (tmp_path / name / "rankings.csv" for name in ("run", "whole"))
+    one, other = (run / "rankings.csv" for run in (tmp_path / "run", whole.run))
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_photos_from_the_future(command_line: CommandLine, many: Path, tmp_path: Path) -> None:
+def test_photos_from_the_future(command_line: CommandLine, tmp_path: Path) -> None:
     """Times of files decide nothing when the content has not changed."""
-    arguments = [MAIN, str(many), "-o", "run", *QUICK]
+    photos = many(tmp_path)
+    arguments = (MAIN, photos, "-o", "run", *QUICKEST)
     assert command_line(*arguments).returncode == 3
-    for offset, path in zip((-1e9, 0, 1e9) * 4, sorted(many.iterdir()), strict=True):
+    for offset, path in zip((-1e9, 0, 1e9) * 4, sorted(photos.iterdir()), strict=True):
         os.utime(path, (time.time() + offset,) * 2)
     again = command_line(*arguments)
     assert again.returncode == 3
     assert "12 of them done before" in again.stderr
 
 
-def test_photos_that_go_while_a_run_is_at_work(many: Path, tmp_path: Path) -> None:
+def test_photos_that_go_while_a_run_is_at_work(tmp_path: Path) -> None:
     """A photo that was found and is gone when its turn comes costs one record."""
+    photos = many(tmp_path)
     code = f"""
-import faceqan_toolkit.cli.job as job
+import faceqan_toolkit.job as job
 from pathlib import Path
-plan = job._plan
+plan = job.Planned
 def removing(*arguments):
-    Path({str(many / "04_astronaut.jpg")!r}).unlink()
-    Path({str(many / "02_hopper.jpg")!r}).write_bytes(b"changed")
+    Path({str(photos / "04_astronaut.jpg")!r}).unlink()
+    Path({str(photos / "02_hopper.jpg")!r}).write_bytes(b"changed")
     return plan(*arguments)
-job._plan = removing
+job.Planned = removing
 """
-    process = start([MAIN, str(many), "-o", "run", *QUICK], tmp_path, code)
+    process = start([MAIN, str(photos), "-o", "run", *QUICKEST, *HERE], tmp_path, code)
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr
     assert "Traceback" not in stderr

@@ -340,9 +340,9 @@ def test_two_names_that_are_one_on_some_file_systems(
     probe = """
 import sys
 from pathlib import Path
-from faceqan_toolkit.results import transfer
-real = transfer.place_below
-transfer.place_below = lambda folder, path: real(folder, path.lower())
+from faceqan_toolkit.results import actions
+real = actions.place_below
+actions.place_below = lambda folder, path: real(folder, path.lower())
 from faceqan_toolkit.cli import main
 sys.argv = ["x", "filter", "run", "--to", "out", "--mode", "move", "--keep-top", "5"]
 main()
@@ -377,7 +377,7 @@ def many(tmp_path: Path, number: int) -> dict[str, bytes]:
 
 def stopped(tmp_path: Path, number: int, *arguments: str) -> subprocess.Popen[str]:
     """Return a command that has placed so many photos and stopped there."""
-    program = pausing(tmp_path, "results.transfer:place", number)
+    program = pausing(tmp_path, "results.actions:place", number)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
          *arguments],
@@ -428,9 +428,9 @@ def test_cut_off_at_the_worst_moment_on_another_file_system(
     probe = f"""
 import os, sys
 from pathlib import Path
-from faceqan_toolkit.results import placing
+from faceqan_toolkit.results import copying
 if {moment!r} == "named":
-    placing.sync_folder = lambda folder: os._exit(9)
+    copying.sync_folder = lambda folder: os._exit(9)
 else:
     os.fsync = lambda descriptor, real=os.fsync: (
         os._exit(9) if os.readlink(f"/proc/self/fd/{{descriptor}}").endswith(".part")

@@ -1,4 +1,4 @@
-"""`--preset instant` and `--refine` on the real command line."""
+"""`--preset instant` on the real command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ranking(run: Path) -> dict[tuple[str, int], dict]:
     return {(row["path"], row["face"]): row for row in rows}
 
 
-def test_instant_then_refined(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
+def test_predicted_scores(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = (MAIN, photos, "-o", "run", "--faces", "all", "--format", "parquet", *INSTANT)
     done = command_line(*job)
@@ -49,54 +49,16 @@ def test_instant_then_refined(command_line: CommandLine, photos: Path, tmp_path:
         assert row["embedding_norm"] > 0
     assert predicted["astronaut.jpg", 0]["quality"] > predicted["hopper_dark.jpg", 0]["quality"]
 
-    refined = command_line(*job, "--refine", "0.34", "--backend", "torch")
-    assert refined.returncode == 3, refined.stderr
-    assert "Refining: 2 faces" in refined.stderr
-    after = ranking(run)
-    measured = {key for key in scored if after[key]["preset"] == "exact"}
-    assert len(measured) == 2
-    for key in scored - measured:
-        assert {**after[key], "rank": 0, "percentile": 0} == {
-            **predicted[key], "rank": 0, "percentile": 0
-        }  # fmt: skip
-    for key in measured:
-        assert after[key]["similarity_mean"] is not None
-        assert after[key]["quality_error"] is None
-        assert abs(after[key]["quality"] - predicted[key]["quality"]) < 0.25
     info = json.loads((run / "run.json").read_text())
-    assert info["invocations"][1]["refined"]["faces"] == 2
-    assert info["invocations"][1]["refined"]["backend"] == "torch"
     assert {"name", "sha256", "head_sha256", "licence"} <= set(info["model"])
-
-    # what is measured is the exact preset's, and once is enough
-    path, face = next(iter(measured))
-    command_line(MAIN, photos / path, "-o", "exact", "--faces", "all", "--device", "cpu",
-                 "--backend", "torch", "--format", "parquet")  # fmt: skip
-    exact = {key[1]: row for key, row in ranking(tmp_path / "exact").items()}
-    assert exact[face]["quality"] == after[path, face]["quality"]
-    parts = sorted((run / "records").iterdir())
-    again = command_line(*job, "--refine", "0.34")
-    assert "Refining" not in again.stderr
-    assert sorted((run / "records").iterdir()) == parts
-
-
-def test_refine_at_a_threshold(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
-    job = (MAIN, photos / "astronaut.jpg", photos / "hopper_dark.jpg", "-o", "run",
-           "--format", "parquet", *INSTANT)  # fmt: skip
-    done = command_line(*job, "--refine", "0.5", "--refine-at", "0.9", "--backend", "torch")
-    assert done.returncode == 0, done.stderr
-    rows = {path.rsplit("/")[-1]: row for (path, _), row in ranking(tmp_path / "run").items()}
-    assert rows["astronaut.jpg"]["preset"] == "exact"
-    assert rows["hopper_dark.jpg"]["preset"] == "instant"
 
 
 def test_scores_of_crops(command_line: CommandLine, tmp_path: Path) -> None:
     crop = Path(__file__).parents[1] / "data" / "astronaut.png"
-    done = command_line("score", crop, "-o", "run", *INSTANT, "--format", "parquet",
-                        "--refine", "1", "--backend", "torch")  # fmt: skip
+    done = command_line("score", crop, "-o", "run", *INSTANT, "--format", "parquet")
     assert done.returncode == 0, done.stderr
     (row,) = ranking(tmp_path / "run").values()
-    assert row["preset"] == "exact"
+    assert row["preset"] == "instant"
 
 
 def test_presets_never_mix(command_line: CommandLine, tmp_path: Path) -> None:
@@ -110,11 +72,9 @@ def test_presets_never_mix(command_line: CommandLine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--refine", "0.2"), "refine is 0.2; it must be left out without preset instant"),
         ((*INSTANT, "-k", "3"), "copies is 3; it must be 10 for preset instant"),
         ((*INSTANT, "--seed", "3"), "seed is 3"),
-        ((*INSTANT, "--refine", "2"), "refine is 2.0; it must be a share in [0, 1]"),
-        ((*INSTANT, "--refine-at", "0.5"), "refine-at is 0.5; it must be used with --refine"),
+        ((*INSTANT, "--backend", "torch"), "backend is torch; it must be auto for preset instant"),
         ((*INSTANT, "--like-published"), "--like-published sets preset to exact"),
     ],
 )

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from faceqan_toolkit.models.architectures import build_backbone, official
-from tests.cli.test_align_and_score import read_csv
+from tests.cli.jobs import read_csv
 from tests.conftest import SAMPLES, CommandLine
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
-from tests.models.test_zoo import MODULE
+from tests.models.test_load import MODULE
 
 QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch", "--workers", "1")
 PHOTO = SAMPLES / "astronaut.jpg"
@@ -81,7 +81,7 @@ def test_a_checkpoint_by_its_path(
     done = command_line(*run, "--model", checkpoint)
     assert done.returncode == 0, done.stderr
     assert "depth 18" in done.stderr
-    assert "No weights file tells these" in done.stderr
+    assert "The weights file does not tell these" in done.stderr
     info = json.loads((tmp_path / "run/run.json").read_text())
     name = f"weights.pth@{info['model']['sha256'][:8]}"
     assert info["model"]["name"] == name
@@ -102,7 +102,7 @@ def test_a_checkpoint_by_its_path(
         (("--model", "nothing.pth"), 1, "nothing.pth: No such file"),
         (("--model", "arcface"), 1, "did you mean"),
         (("--model", "cosface_r100_glint360k"), 1, "models add cosface_r100_glint360k FILE"),
-        (("--model", "sface", "--channels", "BGR"), 2, "what it wants is known"),
+        (("--model", "sface", "--channels", "BGR"), 2, "its preprocessing is known"),
         (("--model", str(PHOTO)), 1, "no checkpoint"),
         (("--model", "nowhere:make"), 1, "ModuleNotFoundError"),
     ],
@@ -164,5 +164,5 @@ def test_research_photos_are_told_of(command_line: CommandLine) -> None:
     done = command_line("models", "show", "sface")
     assert done.returncode == 0, done.stderr
     told = dict(line.split(":", 1) for line in done.stdout.splitlines())
-    assert "research use" in told["--preset instant"]
+    assert "research-only data" in told["--preset instant"]
     assert "research" in told["scale 0 to 100"]

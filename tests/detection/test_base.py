@@ -11,10 +11,12 @@ from facenet_pytorch import MTCNN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceqan_toolkit.detection.base import make_detector, spans, unrotate
+from faceqan_toolkit.detection.base import spans, unrotate
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
+from faceqan_toolkit.registry import DETECTORS
 from faceqan_toolkit.rounding import down_text
-from faceqan_toolkit.settings import DETECTORS, Settings
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Pixels
 from tests.conftest import SAMPLES, photo_of, read_rgb
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
+import subprocess
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.detection import landmarks_index
+from faceqan_toolkit.detection import landmarks_table
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
 from faceqan_toolkit.errors import NoFace, NoLandmarks, PhotoError, SettingsError, Unalignable
 from faceqan_toolkit.pipeline import Pipeline
@@ -105,7 +109,7 @@ def test_box_crops_of_turned_faces_are_the_detectors(tmp_path: Path) -> None:
     pipeline = Pipeline(Settings(task="align", **options), crops_folder=tmp_path / "one")
     (record,) = pipeline.run([sideways])
     assert record.rotation in (90, 270)
-    row = record.as_dict()
+    row = record.to_dict()
     with (tmp_path / "faces.csv").open("w", newline="", encoding="utf-8") as file:
         csv.DictWriter(file, row).writeheader()
         csv.DictWriter(file, row).writerow(row)
@@ -155,9 +159,9 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
         (f"{HEADER}\na.jpg,1,2,,,,,,,,\n", "line 2: 2 of ten"),
         (
             f"{HEADER}\na.jpg,{NUMBERS}\nb.jpg,1,2,x,4,5,6,7,8,9,10\n",
-            f"line 3: {LANDMARK_COLUMNS[2]} is 'x', no number",
+            f"line 3: {LANDMARK_COLUMNS[2]} is 'x', not a number",
         ),
-        (f"a.jpg,{NUMBERS},sure\n", "line 1: confidence is 'sure', no number"),
+        (f"a.jpg,{NUMBERS},sure\n", "line 1: confidence is 'sure', not a number"),
         (f"a.jpg,{NUMBERS},1.5\n", r"line 1: confidence 1\.5 is not in 0\.\.1"),
         (f"a.jpg,{NUMBERS},-0.1\n", r"line 1: confidence -0\.1 is not in"),
         (f"a.jpg,{NUMBERS},nan\n", "line 1: confidence nan is not in"),
@@ -165,7 +169,7 @@ def test_identity_follows_the_photos_rows(tmp_path: Path) -> None:
         (f"{HEADER}\n".replace(",", ";"), "line 1: .*separated by commas, not semicolons"),
         ("", r"\.csv is empty"),
         (f"\n{HEADER}\n", r"\.csv is empty"),
-        (f"{HEADER},rotation\na.jpg,{NUMBERS},45\n", "line 2: rotation 45 is none of"),
+        (f"{HEADER},rotation\na.jpg,{NUMBERS},45\n", "line 2: rotation 45 is not 0"),
         ("hello\nworld\n", "line 1: 1 cells"),
     ],
 )
@@ -243,14 +247,6 @@ def test_least_confidence(tmp_path: Path) -> None:
         detect(read(tmp_path, f"a.jpg,{NUMBERS},0.5\n"))
 
 
-@pytest.fixture
-def cache(monkeypatch, tmp_path: Path) -> Path:
-    """Where indices go, and every file is large enough for one."""
-    monkeypatch.setattr(landmarks_index, "user_cache_path", lambda _: tmp_path / "cache")
-    monkeypatch.setattr(landmarks_index, "LARGE_BYTES", 10)
-    return tmp_path / "cache" / "landmarks"
-
-
 ODD_FILE = f"""{HEADER},confidence,rotation,box_x1,box_y1,box_x2,box_y2
 z.jpg,{NUMBERS},0.95,90,1,2,3.3333333333333335,4
 a.jpg,nan,{NUMBERS.partition(",")[2]},,,,,,
@@ -259,63 +255,80 @@ z.jpg,{NUMBERS},,,5,6,7,
 """
 
 
-def test_a_large_file_is_indexed_once_with_equal_rows(
-    tmp_path: Path, cache: Path, monkeypatch
-) -> None:
-    names = ("z.jpg", "a.jpg", "sub/b.jpg", "nobody.jpg")
-    sources = [photo_of(np.zeros((1, 1, 3), np.uint8), name).source for name in names]
-    with monkeypatch.context() as small:
-        small.setattr(landmarks_index, "LARGE_BYTES", 10**9)
-        table = read(tmp_path, ODD_FILE)
-        rows = [repr(table._lookup(source)) for source in sources]
-        identities = [table.identify(source) for source in sources]
-        assert not cache.exists()
+def test_identities_are_those_of_version_0_1(tmp_path: Path) -> None:
+    """Stored runs hold them: another identity would score their photos again."""
     table = read(tmp_path, ODD_FILE)
-    assert len(list(cache.iterdir())) == 1
-    assert [repr(table._lookup(source)) for source in sources] == rows
-    assert [table.identify(source) for source in sources] == identities
-    # every later process finds it
-    monkeypatch.setattr(LandmarksFile, "_entries", None)
-    again = LandmarksFile(tmp_path / "faces.csv", Settings())
-    assert [again.identify(source) for source in sources] == identities
+    identities = [
+        table.identify(photo_of(np.zeros((1, 1, 3), np.uint8), name).source)
+        for name in ("z.jpg", "a.jpg", "sub/b.jpg", "nobody.jpg")
+    ]
+    assert identities == ["a5f571fcb6aa4bdb", "3028bddffdedb0da", "f6637882430c6943", ""]
 
 
-def test_paths_that_are_no_text(tmp_path: Path, cache: Path) -> None:
+def test_paths_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_bytes(b"/photos/\xff.jpg," + NUMBERS.encode() + b"\n")
     table = LandmarksFile(tmp_path / "faces.csv", Settings())
     assert table.identify(photo_of(np.zeros((1, 1, 3), np.uint8), "\udcff.jpg").source)
 
 
-def test_a_changed_file_has_another_index(tmp_path: Path, cache: Path) -> None:
-    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\n"))
-    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\nb.jpg,{NUMBERS}\n"), "b.jpg")
-    old, new = sorted(cache.iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    os.utime(old, (0, 0))
-    assert detect(read(tmp_path, f"{HEADER}\nc.jpg,{NUMBERS}\n"), "c.jpg")
-    assert not old.exists()
-    assert new.exists()
+def tables() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("faceqan-landmarks-*"))
 
 
-def test_a_bad_line_leaves_no_index(tmp_path: Path, cache: Path) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+def test_a_file_is_read_once_for_a_process_and_its_children(
+    tmp_path: Path, temporary: Path
+) -> None:
+    table = read(tmp_path, f"a.jpg,{NUMBERS}\n")
+    assert len(tables()) == 1
+    code = """
+import sys
+from pathlib import Path
+from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+from faceqan_toolkit.photos.stores import LocalFile
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource
+LandmarksFile._entries = lambda self: None
+table = LandmarksFile(Path(sys.argv[1]), Settings())
+print(table.identify(PhotoSource("/", "a.jpg", LocalFile(Path("/a.jpg")))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "faces.csv")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == table.identify(
+        photo_of(np.zeros((1, 1, 3), np.uint8), "a.jpg").source
+    )
+    assert len(tables()) == 1
+    changed = read(tmp_path, f"b.jpg,{NUMBERS}\na.jpg,{NUMBERS}\n")
+    assert detect(changed, "b.jpg")
+    del table, changed
+    gc.collect()
+    assert tables() == []
+
+
+def test_a_bad_line_leaves_no_table(tmp_path: Path, temporary: Path) -> None:
     with pytest.raises(SettingsError, match="line 2"):
         read(tmp_path, f"a.jpg,{NUMBERS}\nb.jpg,1\n")
-    assert list(cache.iterdir()) == []
+    gc.collect()
+    assert tables() == []
 
 
-def test_without_a_place_for_an_index(tmp_path: Path, cache: Path) -> None:
-    cache.parent.write_text("a file where the folder should be")
-    assert detect(read(tmp_path, f"a.jpg,{NUMBERS}\n"))
+def test_rows_of_many_blocks_keep_their_order(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(landmarks_table, "BLOCK", 3)
+    lines = [f"{n % 4}.jpg,{n}{NUMBERS}\n" for n in range(10)]
+    table = read(tmp_path, "".join(lines), min_face=1)
+    rows = [[row.landmarks[0] for row in table._table.rows(f"{n}.jpg")] for n in range(4)]
+    assert rows == [[float(f"{n}60.0") for n in range(first, 10, 4)] for first in range(4)]
 
 
-def test_a_damaged_index_is_named(tmp_path: Path, cache: Path) -> None:
-    read(tmp_path, f"a.jpg,{NUMBERS}\n")
-    (index,) = cache.iterdir()
-    index.write_bytes(b"nonsense" * 1000)
-    with pytest.raises(SettingsError, match=f"{index.name}: .*delete it"):
-        detect(LandmarksFile(tmp_path / "faces.csv", Settings()))
-
-
-def test_threads_look_up_at_once(tmp_path: Path, cache: Path) -> None:
+def test_threads_look_up_at_once(tmp_path: Path) -> None:
     table = read(tmp_path, "".join(f"{n}.jpg,{n}{NUMBERS}\n" for n in range(100)))
 
     def first(number: int) -> float:

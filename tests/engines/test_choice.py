@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from faceqan_toolkit.cli.job import make_run
 from faceqan_toolkit.engines import choice
 from faceqan_toolkit.engines.choice import make_engine, worker_devices
 from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.job import process_photos
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from tests.conftest import SAMPLES
@@ -137,4 +137,4 @@ def test_a_runs_workers_are_told_its_weights(monkeypatch, tmp_path: Path) -> Non
     monkeypatch.setattr(choice, "ProcessEngine", engine)
     settings = Settings(preset="instant", device="cpu")
     with pytest.raises(Told, match=f"^{find_model('sface').sha256}$"):
-        make_run(settings, find_photos([str(SAMPLES)]), tmp_path / "run", [], retry_failed=False)
+        process_photos(find_photos([str(SAMPLES)]), tmp_path / "run", settings)

@@ -11,6 +11,7 @@ import torch
 
 from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
+from faceqan_toolkit.engines.inline import InlineEngine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine
 from faceqan_toolkit.photos.find import find_photos
@@ -21,6 +22,7 @@ from tests.conftest import SAMPLES
 from tests.engines.pipelines import by_path
 
 ENGINES: dict[str, Callable[[], Engine]] = {
+    "inline": InlineEngine,
     "1 process": lambda: ProcessEngine(["cpu"]),
     "3 processes": lambda: ProcessEngine(["cpu"] * 3),
     "2 processes, 3 threads prepare": lambda: ProcessEngine(["cpu"] * 2, preparers=3),

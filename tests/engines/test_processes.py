@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +20,7 @@ from faceqan_toolkit.engines import processes
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
@@ -125,7 +124,7 @@ def test_a_photo_that_hangs_is_given_up(
     only_hanging_ones_are_overdue(monkeypatch)
     folder = photos(tmp_path / "photos", *numbered(9), "03_hanging", "05_hanging")
     engine = ProcessEngine(["cpu"] * workers, preparers=preparers, make=make)
-    found = run(engine, folder, replace(SETTINGS, photo_timeout=1.5))
+    found = run(engine, folder, SETTINGS.replace(photo_timeout=1.5))
     expected = dict.fromkeys((f"{name}.jpg" for name in numbered(9)), "ok")
     hanging = dict.fromkeys(("03_hanging.jpg", "05_hanging.jpg"), "timed_out")
     assert statuses(found) == {**expected, **hanging}
@@ -144,7 +143,7 @@ def test_time_in_which_the_parent_does_something_else_is_no_photos_fault(
     monkeypatch.setattr(processes, "time", own_time)
     engine = ProcessEngine(["cpu"] * 2, make=pipelines.accidents)
     found = []
-    limited = replace(SETTINGS, photo_timeout=3 * processes.TICK)
+    limited = SETTINGS.replace(photo_timeout=3 * processes.TICK)
     for rows in engine.run(find_photos([str(folder)]), limited, None):
         found.append(rows)
         begun = [task for worker in engine._team for task, _ in worker.preparing.values()]
@@ -208,7 +207,7 @@ def test_a_slow_photo_holds_up_few_others(tmp_path: Path) -> None:
     engine = ProcessEngine(["cpu"] * 2, make=pipelines.accidents)
     found = []
     # without any limit
-    unlimited = replace(SETTINGS, photo_timeout=0)
+    unlimited = SETTINGS.replace(photo_timeout=0)
     for rows in engine.run(find_photos([str(folder)]), unlimited, None):
         found.append(rows)
         if len(found) == 8:

@@ -21,7 +21,7 @@ from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, PhotoSource, Record

@@ -16,7 +16,7 @@ import pytest
 
 from faceqan_toolkit.engines.spool import Block, Spool, read_blocks
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.types import PhotoSource
 from tests.cli.test_faults import in_namespace, needs_mounts
 from tests.conftest import DATA
@@ -126,7 +126,7 @@ FULL = """
 from pathlib import Path
 from itertools import count
 from faceqan_toolkit.engines.spool import Spool, read_blocks
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.types import PhotoSource
 listed = (PhotoSource("/p", f"{n}.jpg", LocalFile(Path(f"/p/{n}.jpg"))) for n in count())
 with Spool(listed, 64) as spool:

@@ -28,8 +28,7 @@ from faceqan_toolkit.evaluation.embeddings import (
     read_embeddings,
     stored_source,
 )
-from faceqan_toolkit.models.zoo import load_embedder
-from faceqan_toolkit.quality.norm import EmbeddingNorm
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Pixels
 from tests.conftest import read_rgb
 from tests.toys import SIZE, Toy
@@ -171,21 +170,21 @@ SOURCE = EmbeddingSource("toy", "a" * 64)
 NUMBER = 37
 
 
-class Counting(EmbeddingNorm):
+class Counting(Toy):
     """Counts what it embeds, and may be stopped."""
 
     made, stop_after = 0, 10**9
 
-    def embed(self, crops, *, flip=False):
+    def embed(self, crops, *, flip=False, device="auto"):
         if self.made >= self.stop_after:
             raise KeyboardInterrupt
         self.made += len(crops)
-        return super().embed(crops, flip=flip)
+        return super().embed(crops, flip=flip, device=device)
 
 
 @pytest.fixture
 def recogniser() -> Counting:
-    return Counting(Toy(), device="cpu")
+    return Counting()
 
 
 @pytest.fixture
@@ -213,7 +212,7 @@ def test_equals_the_plain_network(tmp_path: Path, crops, recogniser, flip: bool)
     source = dataclasses.replace(SOURCE, flip=flip)
     told: list[int] = []
     store = EmbeddingCache(tmp_path / "e.parquet", source, SAMPLES, crops)
-    vectors = store.complete(lambda: recogniser, told.append)
+    vectors = store.complete(lambda: recogniser, told.append, device="cpu")
     assert sum(told) == NUMBER
     assert np.isnan(vectors[NUMBER]).all()
     for crop, vector in zip(crops[:-1], vectors, strict=False):
@@ -226,18 +225,22 @@ def test_equals_the_plain_network(tmp_path: Path, crops, recogniser, flip: bool)
 
 def test_only_what_is_needed(tmp_path: Path, crops, recogniser) -> None:
     file = tmp_path / "e.parquet"
-    before = EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(lambda: recogniser).copy()
+    before = (
+        EmbeddingCache(file, SOURCE, SAMPLES, crops)
+        .complete(lambda: recogniser, device="cpu")
+        .copy()
+    )
 
-    def never() -> EmbeddingNorm:
+    def never() -> Counting:
         raise AssertionError("loaded for nothing")
 
-    again = EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(never)
+    again = EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(never, device="cpu")
     assert np.array_equal(again, before, equal_nan=True)
     # other content, another order, more samples
     cv2.imwrite(str(crops[3]), np.zeros((SIZE, SIZE, 3), np.uint8))
     store = EmbeddingCache(file, SOURCE, ["new.jpg", *SAMPLES[::-1]], [crops[0], *crops[::-1]])
     assert store.pending == [0, 1 + NUMBER - 3]
-    after = store.complete(lambda: recogniser)
+    after = store.complete(lambda: recogniser, device="cpu")
     assert np.array_equal(np.delete(after[1:][::-1], 3, 0), np.delete(before, 3, 0), equal_nan=True)
     assert not np.array_equal(after[1:][::-1][3], before[3])
     assert np.allclose(after[0], before[0])
@@ -249,11 +252,11 @@ def test_an_interruption_loses_nothing(tmp_path: Path, crops, recogniser) -> Non
     file = tmp_path / "e.parquet"
     recogniser.stop_after = 16
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(lambda: recogniser)
+        EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(lambda: recogniser, device="cpu")
     store = EmbeddingCache(file, SOURCE, SAMPLES, crops)
     assert len(store.pending) == NUMBER - recogniser.made
     recogniser.stop_after = 10**9
-    vectors = store.complete(lambda: recogniser)
+    vectors = store.complete(lambda: recogniser, device="cpu")
     assert recogniser.made == NUMBER
     assert np.allclose(vectors[NUMBER - 1], plain(crops[NUMBER - 1]), atol=1e-4)
 
@@ -261,7 +264,9 @@ def test_an_interruption_loses_nothing(tmp_path: Path, crops, recogniser) -> Non
 def test_what_has_no_embedding(tmp_path: Path, crops, recogniser) -> None:
     file = tmp_path / "e.parquet"
     crops[5].write_bytes(b"no picture")
-    vectors = EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(lambda: recogniser)
+    vectors = EmbeddingCache(file, SOURCE, SAMPLES, crops).complete(
+        lambda: recogniser, device="cpu"
+    )
     assert np.flatnonzero(np.isnan(vectors[:, 0])).tolist() == [5, NUMBER]
     assert EmbeddingCache(file, SOURCE, SAMPLES, crops).pending == []
     crops[7].unlink()
@@ -280,13 +285,13 @@ def test_saving_now_and_then(tmp_path: Path, crops, recogniser, monkeypatch) -> 
         seen.append(len(read_embeddings(file).paths) if file.exists() else 0)
 
     EmbeddingCache(tmp_path / "e.parquet", SOURCE, SAMPLES, crops).complete(
-        lambda: recogniser, look
+        lambda: recogniser, look, device="cpu"
     )
     assert seen == [0, 16, 32]
 
 
 def test_they_are_the_network_s_own(crop: Pixels) -> None:
-    network = load_embedder("sface")
+    network = load_model("sface")
     large = cv2.resize(crop, (160, 180))
     found = list(embed_crops([crop, None, large, crop[:, ::-1]], network, device="cpu"))
     assert [vector.shape for vector in found] == [(128,)] * 4
@@ -295,7 +300,7 @@ def test_they_are_the_network_s_own(crop: Pixels) -> None:
     for vector, pixels in ((found[0], crop), (found[2], resized), (found[3], crop[:, ::-1])):
         faces = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
-            expected = load_embedder("sface")(faces)[0].numpy()
+            expected = load_model("sface")(faces)[0].numpy()
         assert vector == pytest.approx(expected, rel=1e-3, abs=1e-3)
     # more than are computed at once, and gaps among them
     mixed = [crop, None, None, None, None, crop, crop[:, ::-1], None, crop, None, crop[:, ::-1]]

@@ -23,7 +23,7 @@ from faceqan_toolkit.evaluation.run_faces import (
     read_run_faces,
 )
 from faceqan_toolkit.evaluation.score_files import read_scores
-from faceqan_toolkit.runs.folder import Run
+from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Pixels, Record
 from tests.conftest import DATA
@@ -43,7 +43,7 @@ def record(path: str, face: int | None, quality: float | None, **more) -> Record
 def folder(tmp_path: Path) -> Path:
     settings = Settings(preset="fast", faces="all")
     model = {"template": "arcface", "input_size": 112}
-    with Run(tmp_path / "run", settings, "w" * 64, model) as run:
+    with RunWriter(tmp_path / "run", settings, "w" * 64, model) as run:
         run.append([record("a/1.jpg", 1, 0.9, crop="crops/a1.1"), record("a/1.jpg", 0, 0.2)])
         run.append([record("a/2.jpg", 0, None, status="unscorable"), record("a/2.jpg", 1, 0.4)])
         run.append([record("b/1.jpg", None, None)])
@@ -87,7 +87,7 @@ def test_only_what_is_asked_for_is_read(folder: Path) -> None:
 
 def test_photos_are_counted_whatever_their_faces(tmp_path: Path) -> None:
     """Of a run with --faces central any face may be a photo's only one."""
-    with Run(tmp_path / "run", Settings(preset="fast", faces="central"), "w" * 64) as run:
+    with RunWriter(tmp_path / "run", Settings(preset="fast", faces="central"), "w" * 64) as run:
         run.append([record("a/1.jpg", 2, 0.9)])
         run.append([record("a/2.jpg", 1, 0.4)])
         run.append([record("b/3.jpg", None, None)])
@@ -140,7 +140,7 @@ def test_methods(folder: Path) -> None:
     taken = {"embedding norm": own[name]}
     assert "embedding norm" not in baselines(faces, taken, "w" * 64)[0]
     detected = Settings(task="detect")
-    with Run(folder.parent / "detect", detected, "") as run:
+    with RunWriter(folder.parent / "detect", detected, "") as run:
         run.append([record("a/1.jpg", 0, None, status="ok")])
         run.write_info({})
     other = read_run_faces(folder.parent / "detect")
@@ -159,7 +159,7 @@ def test_methods(folder: Path) -> None:
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(task="detect"), ""):
+    with RunWriter(tmp_path / "run", Settings(task="detect"), ""):
         pass
     with pytest.raises(RunError, match="has no photos"):
         read_run_faces(tmp_path / "run")

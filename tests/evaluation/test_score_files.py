@@ -24,7 +24,7 @@ from faceqan_toolkit.evaluation.score_files import (
     write_published_pickle,
 )
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import in_every_encoding
@@ -293,7 +293,7 @@ def run(tmp_path: Path) -> Path:
         [Record("50%25.jpg", "/p", 0, "ok", quality=0.1)],
     ]  # fmt: skip
     folder = tmp_path / "run"
-    with Run(folder, Settings(task="score"), "0" * 64) as opened:
+    with RunWriter(folder, Settings(task="score"), "0" * 64) as opened:
         for photo in records:
             opened.append(photo)
         opened.write_info({})

@@ -19,7 +19,7 @@ from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.attack import attack, draw_noise
 from faceqan_toolkit.quality.faceqan import Trace
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.types import Pixels, Score
 from tests.conftest import BACKENDS, SAMPLES
 
@@ -214,7 +214,7 @@ class TestContactSheet:
         """A run of three scored faces and a failure."""
         settings = Settings(**QUICK)
         names = ("hopper.jpg", "hopper_dark.jpg", "astronaut.jpg", "corrupt.jpg")
-        with Run(tmp_path / "run", settings, "") as run:
+        with RunWriter(tmp_path / "run", settings, "") as run:
             pipeline = Pipeline(settings, crops_folder=run.crops_folder)
             for records in pipeline.records(
                 pipeline.prepare_ahead(find_photos(SAMPLES / name for name in names))
@@ -256,11 +256,11 @@ class TestContactSheet:
             write_contact_sheet(info, tmp_path / "out", worst=1, best=1, device="cpu")
 
     def test_runs_without_scores(self, tmp_path: Path) -> None:
-        with Run(tmp_path / "faces", Settings(task="detect"), ""):
+        with RunWriter(tmp_path / "faces", Settings(task="detect"), ""):
             pass
         with pytest.raises(RunError, match="no scores"):
             write_contact_sheet(read_run(tmp_path / "faces"), tmp_path, worst=1, best=1)
-        with Run(tmp_path / "empty", Settings(), ""):
+        with RunWriter(tmp_path / "empty", Settings(), ""):
             pass
         with pytest.raises(RunError, match="no scored faces"):
             write_contact_sheet(read_run(tmp_path / "empty"), tmp_path, worst=1, best=1)

@@ -27,7 +27,7 @@ from faceqan_toolkit.models.checkpoints import (
     read_state_dict,
     strip,
 )
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import named, saved
 
@@ -170,7 +170,7 @@ def test_unknown_depth(state: State) -> None:
     "strange",
     [
         nn.Sequential(nn.Linear(2, 2)).state_dict(),
-        load_embedder("sface").state_dict(),
+        load_model("sface").state_dict(),
         {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(1)},
     ],
 )

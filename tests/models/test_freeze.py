@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from faceqan_toolkit.models.architectures import Architecture, build, official
 from faceqan_toolkit.models.freeze import FrozenPReLU, freeze
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from tests.models.layouts import filled
 
 
@@ -96,7 +96,7 @@ FAMILIES = [
     [
         Residual().eval(),
         dead_channels(),
-        load_embedder("sface"),
+        load_model("sface"),
         *(pytest.param(architecture, id=architecture.name) for architecture in FAMILIES),
     ],
 )
@@ -115,7 +115,7 @@ def test_frozen_networks_do_the_same(network: nn.Module | Architecture) -> None:
 
 
 def test_the_original_stays_as_it_was() -> None:
-    network = load_embedder("sface")
+    network = load_model("sface")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     freeze(network)
     after = network.state_dict()

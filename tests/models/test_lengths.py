@@ -17,11 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.models.base import BackboneEmbedder
-from faceqan_toolkit.models.lengths import have_equal_lengths
-from faceqan_toolkit.models.onnx_model import load_onnx
-from faceqan_toolkit.models.zoo import load_embedder
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.models.base import BackboneEmbedder, has_equal_lengths
+from faceqan_toolkit.models.load import load_model
+from faceqan_toolkit.models.onnx import load_onnx
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.quality.registry import make_estimator
@@ -83,13 +82,13 @@ def crops(number: int = 4) -> Pixels:
 def test_the_length_beside_a_unit_vector_is_taken(end: str, opset: int, batch: int) -> None:
     model = load_onnx(export(ENDS[end], batch=batch, opset=opset), RAW)
     name = "one" if end == "first" else "two"
-    assert model.notes == (
-        f"its embeddings are taken with their length, which its output {name} gives",
+    assert model.embedder.notes == (
+        f"its output {name} is the length of the embedding before normalisation",
     )
     faces = torch.rand(3, 3, SIZE, SIZE)
     expected = Tiny().eval()(faces)
     torch.testing.assert_close(model.embedder(faces), expected, rtol=1e-4, atol=1e-5)
-    assert not have_equal_lengths(model.embedder)
+    assert not has_equal_lengths(model.embedder)
 
 
 def test_norm_then_ranks_by_it() -> None:
@@ -115,17 +114,17 @@ def test_without_it_norm_is_refused(end: str) -> None:
     model = load_onnx(export(OTHERS[end]), RAW)
     told = isinstance(OTHERS[end](torch.rand(2, 8)), tuple)
     equal = "its embeddings all have the same length, so embedding_norm stays empty"
-    assert model.notes == (*(("its output two is not used",) if told else ()), equal)
-    assert have_equal_lengths(model.embedder)
+    assert model.embedder.notes == (*(("its output two is not used",) if told else ()), equal)
+    assert has_equal_lengths(model.embedder)
     for use in (
         lambda: make_estimator(NORM, model.embedder),
-        lambda: EmbeddingNorm(model.embedder, device="cpu").score(crops()),
+        lambda: EmbeddingNorm(model.embedder, device="cpu"),
     ):
         with pytest.raises(
             SettingsError, match="have the same length, because the network normalises them"
         ):
             use()
-    assert EmbeddingNorm(model.embedder, device="cpu").embed(crops()).shape == (4, 8)
+    assert model.embedder.embed(crops(), device="cpu").shape == (4, 8)
 
 
 def test_constants_beside_the_length() -> None:
@@ -136,14 +135,14 @@ def test_constants_beside_the_length() -> None:
     graph.node.append(helper.make_node("Constant", [], ["factor"], value=one))
     graph.node.append(helper.make_node("Mul", ["one", "factor"], ["same"]))
     graph.output[0].name = "same"
-    assert have_equal_lengths(load_onnx(model.SerializeToString(), RAW).embedder)
+    assert has_equal_lengths(load_onnx(model.SerializeToString(), RAW).embedder)
 
 
 def test_known_networks_keep_their_lengths() -> None:
-    embedder = load_embedder("sface")
+    embedder = load_model("sface")
     assert embedder.equal_lengths is False
     embedder.equal_lengths = None
-    assert not have_equal_lengths(embedder)
+    assert not has_equal_lengths(embedder)
 
 
 def test_records_hold_no_length_that_says_nothing(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ from faceqan_toolkit.errors import (
 from faceqan_toolkit.models.architectures import build_backbone, official
 from faceqan_toolkit.models.base import BackboneEmbedder
 from faceqan_toolkit.models.freeze import FrozenPReLU, freeze
-from faceqan_toolkit.models.onnx_model import load_onnx
+from faceqan_toolkit.models.load import load_model
+from faceqan_toolkit.models.onnx import load_onnx
 from faceqan_toolkit.models.preprocessing import Preprocessing
-from faceqan_toolkit.models.zoo import load_embedder
 from faceqan_toolkit.quality.faceqan import FaceQAN
 from tests.conftest import HANG, needs_openvino
 from tests.models.layouts import filled
@@ -97,8 +97,8 @@ def assert_same(found: nn.Module, expected: Callable[[Tensor], Tensor], size: in
 def sface() -> BackboneEmbedder:
     model = load_onnx(SFACE.read_bytes())
     assert model.embedding_size == 128
-    assert model.title == "ONNX file, 128-d"
-    assert (model.assumed, model.notes) == (("channels",), ())
+    assert model.embedder.title == "ONNX file, 128-d"
+    assert (model.assumed, model.embedder.notes) == (("channels",), ())
     return model.embedder
 
 
@@ -107,7 +107,7 @@ def test_sface_is_the_built_in_model(sface: BackboneEmbedder) -> None:
     assert sface.sha256 == hashlib.sha256(SFACE.read_bytes()).hexdigest()
     assert not any(parameter.requires_grad for parameter in sface.parameters())
     assert {tensor.dtype for tensor in sface.state_dict().values()} == {torch.float32, torch.int64}
-    assert_same(sface, load_embedder("sface"), 112)
+    assert_same(sface, load_model("sface"), 112)
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=needs_openvino)])
@@ -121,7 +121,7 @@ def test_sface_gives_the_built_in_models_scores(sface, crop, backend: str) -> No
 def test_nothing_is_written_to_stderr() -> None:
     code = f"""
 from pathlib import Path
-from faceqan_toolkit.models.onnx_model import load_onnx
+from faceqan_toolkit.models.onnx import load_onnx
 load_onnx(Path({str(SFACE)!r}).read_bytes())
 """
     # torch 2.6 leaves a temporary folder to the end
@@ -165,8 +165,8 @@ class Tiny(nn.Module):
 def test_exports_of_torch(opset: int, batch: int) -> None:
     network = Tiny().eval()
     model = load_onnx(export(network, opset=opset, batch=batch), RAW)
-    assert (model.embedding_size, model.assumed, model.notes) == (8, (), ())
-    assert model.title == "ONNX file (pytorch), 8-d"
+    assert (model.embedding_size, model.assumed, model.embedder.notes) == (8, (), ())
+    assert model.embedder.title == "ONNX file (pytorch), 8-d"
     assert_same(model.embedder, network)
     assert_same(freeze(model.embedder), network)
 
@@ -243,7 +243,7 @@ def test_nothing_is_written_to_be_reported(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     code = (
         "from pathlib import Path\n"
-        "from faceqan_toolkit.models.onnx_model import load_onnx\n"
+        "from faceqan_toolkit.models.onnx import load_onnx\n"
         "from faceqan_toolkit.models.preprocessing import Preprocessing\n"
         "load_onnx(Path('model.onnx').read_bytes(), Preprocessing('RGB', 0.0, 255.0, 16))"
     )
@@ -327,7 +327,9 @@ def test_qdq_networks_are_dequantised(options: dict[str, Any], tmp_path: Path) -
     network = Tiny().eval()
     content = quantise(export(network), tmp_path, **options)
     model = load_onnx(content, RAW)
-    assert model.notes == ("the rounding of its activations is left out, for it has no gradient",)
+    assert model.embedder.notes == (
+        "its activations are not rounded, since rounding has no gradient",
+    )
     found, gradient = embeddings_and_gradient(model.embedder, SIZE)
     expected, wanted = embeddings_and_gradient(network, SIZE)
     assert F.cosine_similarity(found, expected, dim=1).min() > 0.99
@@ -590,7 +592,7 @@ def test_functions_are_written_out(plain: BackboneEmbedder) -> None:
 def test_other_outputs_are_left_aside(plain: BackboneEmbedder) -> None:
     norm = node("ReduceL2", "output", "norm", axes=[1], keepdims=1)
     model = load_onnx(graph([*BODY, norm], outputs="conv norm output").SerializeToString(), RAW)
-    assert model.notes == ("its output conv is not used", "its output norm is not used")
+    assert model.embedder.notes == ("its output conv is not used", "its output norm is not used")
     assert_same(model.embedder, plain)
 
 
@@ -691,10 +693,10 @@ def test_preprocessing_for_another_size_is_refused() -> None:
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnx2torch"])
 def test_a_missing_package_names_the_extra(package: str, monkeypatch) -> None:
     for name in list(sys.modules):
-        if name == package or name.startswith("faceqan_toolkit.models.onnx_"):
+        if name == package or name.startswith("faceqan_toolkit.models.onnx"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    from faceqan_toolkit.models.onnx_model import load_onnx as fresh
+    from faceqan_toolkit.models.onnx import load_onnx as fresh
 
     with pytest.raises(MissingDependency, match=r"faceqan-toolkit\[onnx\]"):
         fresh(SFACE.read_bytes())

@@ -21,9 +21,9 @@ from faceqan_toolkit.errors import (
     WeightsError,
 )
 from faceqan_toolkit.models import installed, weights_file
-from faceqan_toolkit.models.adding import add
+from faceqan_toolkit.models.installed import add
+from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
-from faceqan_toolkit.models.zoo import find_model, load_embedder
 from faceqan_toolkit.settings import ModelOptions
 from tests.models.test_onnx_model import SIZE, Tiny, export
 
@@ -60,7 +60,7 @@ def change(folder: Path, **fields: str) -> ModelProto:
 
 
 def test_two_files_are_the_model_in_one(folder: Path) -> None:
-    one, two = (load_embedder(str(folder / name)) for name in ("one.onnx", "model.onnx"))
+    one, two = (load_model(str(folder / name)) for name in ("one.onnx", "model.onnx"))
     crops = torch.rand(3, 3, SIZE, SIZE)
     assert one(crops).equal(two(crops))
     assert (two.title, two.notes, two.assumed) == (one.title, one.notes, one.assumed)
@@ -96,9 +96,9 @@ def test_an_added_model_is_one_file(folder: Path, tmp_path: Path, monkeypatch) -
     assert sorted(file.name for file in kept.iterdir()) == ["mine.json", "mine.onnx"]
     assert add("mine", folder / "model.onnx", kept, ModelOptions())[0] == model
     crops = torch.rand(2, 3, SIZE, SIZE)
-    expected = load_embedder(str(folder / "one.onnx"))(crops)
+    expected = load_model(str(folder / "one.onnx"))(crops)
     shutil.rmtree(folder)
-    assert load_embedder("mine")(crops).equal(expected)
+    assert load_model("mine")(crops).equal(expected)
 
 
 def test_links_of_a_download_cache(folder: Path, tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_links_of_a_download_cache(folder: Path, tmp_path: Path) -> None:
     for name, blob in (("model.onnx", "3f5a"), (DATA, "77c0")):
         (folder / name).rename(folder / blob)
         (snapshot / name).symlink_to(Path("..") / "copy" / blob)
-    expected = load_embedder(str(folder / "one.onnx"))
+    expected = load_model(str(folder / "one.onnx"))
     crops = torch.rand(2, 3, SIZE, SIZE)
-    assert load_embedder(str(snapshot / "model.onnx"))(crops).equal(expected(crops))
+    assert load_model(str(snapshot / "model.onnx"))(crops).equal(expected(crops))
 
 
 @pytest.mark.parametrize("kind", ["missing", "above", "absolute", "linked", "pipe", "folder"])
@@ -134,7 +134,7 @@ def test_only_files_beside_the_graph_are_read(folder: Path, kind: str) -> None:
     else:
         data.mkdir()
         told = "not a file"
-    for use in (find_model, load_embedder):
+    for use in (find_model, load_model):
         with pytest.raises(MissingWeights, match=told) as caught:
             use(str(folder / "model.onnx"))
         assert "\n" not in str(caught.value)
@@ -148,20 +148,20 @@ def test_only_files_beside_the_graph_are_read(folder: Path, kind: str) -> None:
 def test_tensors_that_are_not_in_the_file(folder: Path, fields: dict[str, str]) -> None:
     change(folder, **fields)
     with pytest.raises(WeightsError, match=r"model\.onnx: "):
-        load_embedder(str(folder / "model.onnx"))
+        load_model(str(folder / "model.onnx"))
 
 
 def test_data_that_is_cut_off(folder: Path) -> None:
     with (folder / DATA).open("rb+") as file:
         file.truncate(100)
     with pytest.raises(DamagedWeights, match=rf"does not lie within {DATA}: that file is cut off"):
-        load_embedder(str(folder / "model.onnx"))
+        load_model(str(folder / "model.onnx"))
 
 
 def test_no_more_is_read_than_a_graph_can_hold(folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(weights_file, "LARGEST", (folder / DATA).stat().st_size - 1)
     with pytest.raises(UnsupportedGraph, match="at most 2 GiB can be used"):
-        load_embedder(str(folder / "model.onnx"))
+        load_model(str(folder / "model.onnx"))
 
 
 def test_a_file_that_many_tensors_share_is_no_bomb(folder: Path, monkeypatch: Any) -> None:
@@ -172,4 +172,4 @@ def test_a_file_that_many_tensors_share_is_no_bomb(folder: Path, monkeypatch: An
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     monkeypatch.setattr(weights_file, "LARGEST", 1_000_000)
     with pytest.raises(UnsupportedGraph, match="more than 2 GiB"):
-        load_embedder(str(folder / "model.onnx"))
+        load_model(str(folder / "model.onnx"))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from faceqan_toolkit.errors import UnreadablePhoto
 from faceqan_toolkit.photos.decode import decode, decode_bytes
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource

@@ -32,7 +32,7 @@ from faceqan_toolkit.errors import (
 )
 from faceqan_toolkit.photos import decode as photos
 from faceqan_toolkit.photos.decode import decode, decode_bytes
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.types import PhotoSource, Pixels
 
 LIMIT = 10_000_000

@@ -22,9 +22,9 @@ from faceqan_toolkit.photos import parquet
 from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
 from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.photos.parquet import ParquetArchive
+from faceqan_toolkit.photos.stores import LocalFile
 from tests.photos.makers import picture
 
 PHOTOS = [picture(number) for number in range(40)]

@@ -13,9 +13,8 @@ from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.models import openvino_model
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.openvino_model import UnsupportedOperation
-from faceqan_toolkit.quality.backends import make_step
+from faceqan_toolkit.quality.backends import WrongGradient, make_step
 from faceqan_toolkit.quality.faceqan import FaceQAN
-from faceqan_toolkit.quality.step_check import WrongGradient
 from tests.conftest import needs_openvino
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.quality.base import arithmetic, copies_that_fit, feature_map_bytes
+from faceqan_toolkit.quality.base import copies_that_fit, feature_map_bytes
 from faceqan_toolkit.quality.faceqan import FaceQAN
 
 
@@ -37,19 +37,6 @@ def test_counting_leaves_nothing_behind() -> None:
     assert feature_map_bytes(counted, 16) == before
     assert not any(module._forward_hooks for module in counted.modules())
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True)])
-def test_precision_is_what_it_says_and_nobody_else_is_touched(precision: str, rounded) -> None:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
-    with arithmetic(torch.device("cuda"), precision):
-        assert cudnn.allow_tf32 is matmul.allow_tf32 is rounded
-        assert cudnn.deterministic
-    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == before
-    with pytest.raises(RuntimeError, match="full"), arithmetic(torch.device("cuda"), precision):
-        raise RuntimeError("full")
-    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == before
 
 
 def test_coarser_precision_is_for_gpus() -> None:

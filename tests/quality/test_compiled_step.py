@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from faceqan_toolkit.models.freeze import freeze
-from faceqan_toolkit.quality import compiled_step
+from faceqan_toolkit.quality import backends
 from faceqan_toolkit.quality.attack import attack, autograd_step, draw_noise
-from faceqan_toolkit.quality.backends import make_step
-from faceqan_toolkit.quality.compiled_step import CannotCompile, CompiledStep
+from faceqan_toolkit.quality.backends import CannotCompile, CompiledStep, WrongGradient, make_step
 from faceqan_toolkit.quality.faceqan import FaceQAN
-from faceqan_toolkit.quality.step_check import WrongGradient
 
 CPU = torch.device("cpu")
 SIZE = 16
@@ -105,7 +103,7 @@ def test_without_a_compiler(monkeypatch) -> None:
 
 
 def test_a_wrong_gradient_is_noticed(eager, monkeypatch) -> None:
-    right = compiled_step.autograd_step
+    right = backends.autograd_step
 
     def wrong(embed):
         def step(attacked, targets):
@@ -114,6 +112,6 @@ def test_a_wrong_gradient_is_noticed(eager, monkeypatch) -> None:
 
         return step
 
-    monkeypatch.setattr(compiled_step, "autograd_step", wrong)
+    monkeypatch.setattr(backends, "autograd_step", wrong)
     with pytest.raises(WrongGradient, match=r"torch\.compile's gradient"):
         CompiledStep(network(), CPU)(*copies(2))

@@ -13,7 +13,7 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.models.architectures import build, official
 from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.freeze import freeze
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.quality.grafiqs import GraFIQs, discrepancy, gradient_magnitudes
 from faceqan_toolkit.types import Pixels
 from tests.conftest import DATA, read_rgb
@@ -164,7 +164,7 @@ def test_networks_without_batch_norms_are_refused() -> None:
 @pytest.mark.parametrize(
     ("embedder", "sizes"),
     [
-        (lambda: load_embedder("sface"), [56, 28, 14, 7]),
+        (lambda: load_model("sface"), [56, 28, 14, 7]),
         (lambda: build(official("iresnet", 34, embedding_size=8)), [56, 28, 14, 7]),
         (lambda: build(official("ir", 34, embedding_size=8)), [56, 28, 14, 7]),
         (lambda: build(official("facenet")), [17, 17, 8, 3]),

@@ -130,7 +130,7 @@ def test_nothing_known_nothing_said() -> None:
 def test_every_hint_can_be_told(row: dict[str, float | None]) -> None:
     found = find_hints(row, "sface")
     assert found == [hint for hint in HINTS if hint in found]
-    record = Record(path="a", root="/", face=0, status="ok", **row).as_dict()
+    record = Record(path="a", root="/", face=0, status="ok", **row).to_dict()
     for hint in found:
         assert "{" not in describe(hint, record)
         assert not re.search(r"\bnan\b", describe(hint, record))

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
 from faceqan_toolkit.errors import ChecksumMismatch, SettingsError
-from faceqan_toolkit.models import zoo
+from faceqan_toolkit.models import registry
+from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.quality.instant import InstantFaceQAN
 from faceqan_toolkit.types import Pixels
 from faceqan_toolkit.weights import weights_path
@@ -34,7 +35,7 @@ def crops() -> list[Pixels]:
 
 def by_hand(crop: Pixels) -> tuple[float, float]:
     """The prediction again, from the plain network's layers, in numpy."""
-    network = zoo.load_embedder("sface")
+    network = load_model("sface")
     means: list[np.ndarray] = []
     maps: list[torch.Tensor] = []
     for layer in (network.stem, *network.blocks):
@@ -100,7 +101,7 @@ def test_the_scale_keeps_the_order_and_has_no_ties() -> None:
 def test_the_head_is_small_and_names_its_model() -> None:
     assert weights_path(HEAD).stat().st_size < 2_000_000
     with safe_open(weights_path(HEAD), "numpy") as file:
-        assert file.metadata()["model_sha256"] == zoo.find_model("sface").sha256
+        assert file.metadata()["model_sha256"] == find_model("sface").sha256
 
 
 @pytest.mark.parametrize(("raw", "norm"), [(0.5, 0.0), (0.5, math.inf), (math.nan, 1.0)])
@@ -109,16 +110,16 @@ def test_a_useless_embedding_gives_nan(estimator: InstantFaceQAN, raw: float, no
 
 
 def test_a_model_without_a_head_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(zoo, "HEADS", {})
+    monkeypatch.setattr(registry, "HEADS", {})
     with pytest.raises(SettingsError, match="sface has none"):
         InstantFaceQAN(device="cpu")
     with pytest.raises(SettingsError, match="sface has none"):
-        zoo.find_model("sface").weights("instant")
-    assert zoo.find_model("sface").weights("exact") == zoo.find_model("sface").sha256
+        find_model("sface").weights("instant")
+    assert find_model("sface").weights("exact") == find_model("sface").sha256
 
 
 def test_a_changed_head_is_refused(monkeypatch) -> None:
-    head = replace(zoo.HEADS["sface"], sha256="0" * 64)
-    monkeypatch.setitem(zoo.HEADS, "sface", head)
+    head = replace(registry.HEADS["sface"], sha256="0" * 64)
+    monkeypatch.setitem(registry.HEADS, "sface", head)
     with pytest.raises(ChecksumMismatch, match=HEAD):
         InstantFaceQAN(device="cpu")

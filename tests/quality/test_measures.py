@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import ARCFACE_TEMPLATE, align, estimate_transform
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.quality.measures import (
     FACE_FEATURES,
     FACE_REGION,

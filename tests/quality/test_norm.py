@@ -8,7 +8,7 @@ import torch
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.models.architectures import build, official
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.quality.norm import EmbeddingNorm, MagFace
 from faceqan_toolkit.types import Pixels
 from tests.conftest import DATA, read_rgb
@@ -22,23 +22,11 @@ def test_equals_the_plain_networks_embedding() -> None:
     scores = EmbeddingNorm(device="cpu").score(crops)
     for crop, score in zip(crops, scores, strict=True):
         with torch.no_grad():
-            embedding = load_embedder("sface")(torch.from_numpy(crop.transpose(2, 0, 1) / 255)[None]
+            embedding = load_model("sface")(torch.from_numpy(crop.transpose(2, 0, 1) / 255)[None]
                                                .float())  # fmt: skip
         length = np.sqrt((embedding.double().numpy() ** 2).sum())
         assert score.quality == score.embedding_norm == pytest.approx(length, rel=1e-5)
         assert score.similarities is score.symmetry is score.quality_error is None
-
-
-def test_embeddings_are_the_networks(crop: Pixels) -> None:
-    model = EmbeddingNorm(device="cpu")
-    crops = [crop, crop[:, ::-1].copy(), *(read_rgb(DATA / f"{name}.png") for name in NAMES)]
-    network = load_embedder("sface")
-    batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        plain, mirrored = network(batch).numpy(), network(batch.flip(3)).numpy()
-    np.testing.assert_allclose(model.embed(crops), plain, atol=2e-3)
-    np.testing.assert_allclose(model.embed(crops, flip=True), plain + mirrored, atol=4e-3)
-    assert model.embed([]).shape == (0, 0)
 
 
 def test_damage_lowers_it() -> None:

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import PRESETS, Settings
 from tests.ledgers import face, write_run
 
@@ -102,7 +102,7 @@ def test_rankings_show_it_and_the_run_remembers_it(tmp_path: Path) -> None:
     # a later version's constants do not change what is there
     content["scale"] = Scale("old", 0.3, 0.1).as_dict()
     (tmp_path / "run/run.json").write_text(json.dumps(content))
-    with Run(tmp_path / "run", Settings(), find_model("sface").weights("exact")) as again:
+    with RunWriter(tmp_path / "run", Settings(), find_model("sface").weights("exact")) as again:
         again.write_info({})
         assert Ranking(again.info).rows()[1]["quality_100"] == 50
     assert read_run(tmp_path / "run").scale == Scale("old", 0.3, 0.1)

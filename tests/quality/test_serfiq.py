@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.models.zoo import load_embedder
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.quality.serfiq import SERFIQ, draw_masks, last_linear, robustness
 from faceqan_toolkit.types import Pixels
 from tests.conftest import DATA, read_rgb
@@ -19,7 +19,7 @@ from tests.toys import Toy, Wrapped, traced
 
 def by_hand(crop: Pixels, passes: int, dropout: float, seed: int) -> float:
     """The score again, layer by layer from the plain network, pass by pass, pair by pair."""
-    network = load_embedder("sface")
+    network = load_model("sface")
     with torch.no_grad():
         x = torch.from_numpy(crop[None].transpose(0, 3, 1, 2) / 255).float()
         features = network.bn(network.feature_maps(x)[-1]).flatten().double().numpy()
@@ -42,7 +42,7 @@ def test_equals_the_definition(crop: Pixels, passes: int, dropout: float, seed: 
     assert score.quality == pytest.approx(by_hand(crop, passes, dropout, seed), abs=1e-5)
     with torch.no_grad():
         x = torch.from_numpy(crop[None].transpose(0, 3, 1, 2) / 255).float()
-        norm = load_embedder("sface")(x).norm().item()
+        norm = load_model("sface")(x).norm().item()
     assert score.embedding_norm == pytest.approx(norm, rel=1e-5)
     assert score.similarities is score.symmetry is score.quality_error is None
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import SCHEMA, write_part
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
@@ -56,7 +56,7 @@ def sha256_of(root: str, path: str) -> dict[str, str]:
 
 
 def make_run(folder: Path, records: Iterable[Record], task: str = "align-and-score") -> RunInfo:
-    with Run(folder, Settings(task=task), WEIGHTS if task != "detect" else "") as run:
+    with RunWriter(folder, Settings(task=task), WEIGHTS if task != "detect" else "") as run:
         for record in records:
             run.append([record])
         run.flush()

@@ -12,8 +12,13 @@ import pytest
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.report import groups, page
 from faceqan_toolkit.report.page import write_report
-from faceqan_toolkit.results.grouping import Grouping, GroupSummary, summarise
-from faceqan_toolkit.results.intervals import difference, wilson
+from faceqan_toolkit.results.groups import (
+    Grouping,
+    GroupSummary,
+    share_difference,
+    summarise,
+    wilson,
+)
 from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs.folder import RunInfo
 from tests.conftest import CommandLine
@@ -103,7 +108,7 @@ def test_the_page_computes_the_packages_intervals(made, file: Path, open_report)
         [shares, apart],
     )
     assert ours == [pytest.approx(wilson(*pair), abs=1e-12) for pair in shares]
-    assert theirs == [pytest.approx(difference(*pair), abs=1e-12) for pair in apart]
+    assert theirs == [pytest.approx(share_difference(*pair), abs=1e-12) for pair in apart]
 
 
 def test_shares_follow_the_threshold(made, file: Path, open_report: OpenReport) -> None:

@@ -35,7 +35,7 @@ def test_a_sheet_has_each_thumbnail_in_its_place() -> None:
 
 
 def row(record: Record) -> dict[str, object]:
-    return record.as_dict()
+    return record.to_dict()
 
 
 def pictures(folder: Path, task: str = "align-and-score", *, cut: bool = True) -> Pictures:

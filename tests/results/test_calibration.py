@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.models.zoo import find_model
+from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import (
     MUST_MATCH,
@@ -28,7 +28,7 @@ from faceqan_toolkit.results.calibration import (
     write_calibration,
 )
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from tests.conftest import in_every_encoding
 from tests.ledgers import face, write_run
@@ -46,7 +46,7 @@ ANY = {
 
 def identity(**chosen: object) -> dict[str, object]:
     settings = Settings(**chosen)
-    return settings.identity(find_model(settings.model).weights(settings.preset))
+    return settings.identity(find_model(settings.model.name).weights(settings.preset))
 
 
 def calibration(**chosen: object) -> Calibration:
@@ -210,7 +210,7 @@ def test_zeros_of_either_sign_make_one_scale() -> None:
 
 
 def test_scores_that_make_no_scale() -> None:
-    with pytest.raises(CalibrationError, match="all alike"):
+    with pytest.raises(CalibrationError, match="all equal"):
         fit_scale("m", "0" * 64, np.full(5, 0.5))
 
 
@@ -218,13 +218,13 @@ def test_a_run_takes_thresholds_and_a_scale(tmp_path: Path) -> None:
     records = [face(tmp_path, f"{n}.jpg", n / 10) for n in range(10)]
     write_run(tmp_path / "run", records, weights="another")
     made = calibration()
-    with Run(tmp_path / "run", Settings(), "another") as run:
+    with RunWriter(tmp_path / "run", Settings(), "another") as run:
         assert run.use_calibration(made.for_run(), made.scale)
         assert not run.use_calibration(made.for_run(), made.scale)
         with pytest.raises(RunError, match="has the scale mine, the calibration other"):
             run.use_calibration(made.for_run(), Scale("other", 0.1, 0.1))
         run.write_info({})
-    with Run(tmp_path / "run", Settings(), "another") as run:  # and keeps them
+    with RunWriter(tmp_path / "run", Settings(), "another") as run:  # and keeps them
         run.write_info({})
     found = read_run(tmp_path / "run")
     assert found.scale == made.scale

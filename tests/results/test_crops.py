@@ -12,7 +12,7 @@ import pytest
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, read_rgb
@@ -31,7 +31,7 @@ def photo(tmp_path: Path) -> Path:
 
 def pipeline_run(folder: Path, photo: Path, **options: object) -> tuple[RunCrops, Record]:
     settings = Settings(task="align", device="cpu", **options)  # type: ignore[arg-type]
-    with Run(folder, settings, "") as run:
+    with RunWriter(folder, settings, "") as run:
         (record,) = Pipeline(settings, crops_folder=run.crops_folder).run([photo])
         run.append([record])
         run.write_info({})
@@ -46,14 +46,14 @@ def pipeline_run(folder: Path, photo: Path, **options: object) -> tuple[RunCrops
 def test_cut_again_as_the_run_cut(tmp_path: Path, photo: Path, options) -> None:
     crops, record = pipeline_run(tmp_path / "run", photo, **options)
     kept = read_rgb(tmp_path / "run" / record.crop)
-    assert (crops.crop(record.as_dict()) == kept).all()
+    assert (crops.crop(record.to_dict()) == kept).all()
     shutil.rmtree(tmp_path / "run/crops")
-    assert (crops.crop(record.as_dict()) == kept).all()
+    assert (crops.crop(record.to_dict()) == kept).all()
 
 
 def test_a_file_of_landmarks_is_not_asked_again(tmp_path: Path, photo: Path) -> None:
     _, found = pipeline_run(tmp_path / "detected", photo)
-    row = found.as_dict()
+    row = found.to_dict()
     names = ["path", *(name for name in row if name.split("_")[-1] in "xy")]
     table = tmp_path / "faces.csv"
     table.write_text(
@@ -62,7 +62,7 @@ def test_a_file_of_landmarks_is_not_asked_again(tmp_path: Path, photo: Path) -> 
     crops, record = pipeline_run(tmp_path / "run", photo, landmarks=table)
     table.unlink()
     kept = read_rgb(tmp_path / "run" / record.crop)
-    assert (crops.crop({**record.as_dict(), "crop": ""}) == kept).all()
+    assert (crops.crop({**record.to_dict(), "crop": ""}) == kept).all()
 
 
 def test_turned_faces(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_turned_faces(tmp_path: Path) -> None:
     crops, record = pipeline_run(tmp_path / "run", sideways, rotate=True, template="box")
     assert record.rotation
     kept = read_rgb(tmp_path / "run" / record.crop)
-    assert (crops.crop({**record.as_dict(), "crop": ""}) == kept).all()
+    assert (crops.crop({**record.to_dict(), "crop": ""}) == kept).all()
 
 
 def test_there_is_none(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_there_is_none(tmp_path: Path) -> None:
     write_photo(tmp_path / "outside.png", (1, 2, 3), (112, 112))
     run = make_run(tmp_path / "run", [])
     root = str(tmp_path / "p")
-    whole = RunCrops(run).crop(face("a.png", 0.5, root).as_dict())
+    whole = RunCrops(run).crop(face("a.png", 0.5, root).to_dict())
     assert whole.shape == (112, 112, 3)
     rows = [
         failed("a.png", root=root),
@@ -88,14 +88,14 @@ def test_there_is_none(tmp_path: Path) -> None:
     ]
     for row in rows:
         with pytest.raises(PhotoError):
-            RunCrops(run).crop(row.as_dict())
+            RunCrops(run).crop(row.to_dict())
     for crop in ("", "crops/../../outside.png", str(tmp_path / "outside.png")):
         with pytest.raises(PhotoError):
-            RunCrops(run, cut=False).crop(face("a.png", 0.5, root, crop=crop).as_dict())
+            RunCrops(run, cut=False).crop(face("a.png", 0.5, root, crop=crop).to_dict())
 
 
 def test_photos_of_score_are_crops(tmp_path: Path) -> None:
     write_photo(tmp_path / "crops/x.png", (9, 99, 199), (50, 60))
     run = make_run(tmp_path / "run", [], "score")
-    found = RunCrops(run, cut=False).crop(face("x.png", 0.5, str(tmp_path / "crops")).as_dict())
+    found = RunCrops(run, cut=False).crop(face("x.png", 0.5, str(tmp_path / "crops")).to_dict())
     assert (found == np.full((50, 60, 3), (9, 99, 199))).all()

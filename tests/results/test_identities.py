@@ -8,7 +8,7 @@ import pytest
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.identities import LAST, IdentityRule, identities_of, main_faces
 from faceqan_toolkit.types import PhotoSource, Record
 from tests.ledgers import write_run

@@ -64,7 +64,7 @@ def test_what_was_begun_before(tmp_path: Path) -> None:
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with (
         Manifest(tmp_path / "m.csv"),
-        pytest.raises(RunError, match="another process"),
+        pytest.raises(RunError, match="another process is writing"),
     ):
         Manifest(tmp_path / "m.csv")
     Manifest(tmp_path / "m.csv").close()
@@ -89,8 +89,8 @@ def test_rows_that_are_none(tmp_path: Path) -> None:
 
 def test_no_place_for_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="cannot"):
         Manifest(tmp_path / "file" / "m.csv")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(RunError, match="cannot"):
         Manifest(tmp_path / "folder")

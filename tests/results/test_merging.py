@@ -18,7 +18,7 @@ from faceqan_toolkit.results import merging
 from faceqan_toolkit.results.merging import check_alike, merge
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs import ledger
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import Ledger
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import Settings
@@ -35,7 +35,9 @@ def record(path: str, quality: float | None = 0.5, attempt: int = 0, **values) -
 
 def write(folder: Path, *records: Record, settings: Settings | None = None, **options) -> RunInfo:
     """Write a run with several parts and a crop for each record."""
-    with Run(folder, settings or Settings(), "weights", {"template": "arcface"}, **options) as run:
+    with RunWriter(
+        folder, settings or Settings(), "weights", {"template": "arcface"}, **options
+    ) as run:
         for number, row in enumerate(records, 1):
             run.append([row])
             if number % 3 == 0:
@@ -202,7 +204,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize(
     ("target", "step", "calls"),
     [(Ledger, "take", 6), (Ledger, "clear", 1), (merging, "link_or_copy", 20),
-     (merging, "copy_rows", 1), (ledger, "publish", 1), (Run, "write_info", 1)],
+     (merging, "copy_rows", 1), (ledger, "publish", 1), (RunWriter, "write_info", 1)],
 )  # fmt: skip
 def test_merging_stopped_at_any_step(
     tmp_path: Path, monkeypatch, target, step: str, calls: int
@@ -260,7 +262,7 @@ def test_shards_on_the_command_line(command_line: CommandLine, tmp_path: Path) -
     assert all(one[path] == other[path] for path in one if path.startswith("crops"))
     assert "report.html" in one
     assert not list((tmp_path / "merged").glob(".spill-*"))
-    with Run(tmp_path / "killed", read_run(tmp_path / "whole").settings, ""):
+    with RunWriter(tmp_path / "killed", read_run(tmp_path / "whole").settings, ""):
         pass  # before its first part
     content = json.loads((tmp_path / "whole/run.json").read_text())
     content |= {"counts": {}, "invocations": []}
@@ -271,6 +273,3 @@ def test_shards_on_the_command_line(command_line: CommandLine, tmp_path: Path) -
     again = command_line("align-and-score", *given, "-o", "merged", "--no-report")
     assert "5 photos, 5 of them done before" in again.stderr
     assert json.loads((tmp_path / "s1/run.json").read_text())["shard"] == "1/2"
-    refine = command_line("align-and-score", *given, "-o", "s3", "--shard", "1/2", "--refine", "1")
-    assert refine.returncode == 2
-    assert "merge the shards first" in refine.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from hypothesis import strategies as st
 from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.results.ranking import Doubt, Ranking
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS, Record
 
 
 def ranking_of(folder: Path, records: list[Record], task: str = "align-and-score") -> Ranking:
-    with Run(folder, Settings(task=task), "weights") as run:
+    with RunWriter(folder, Settings(task=task), "weights") as run:
         for record in records:
             run.append([record])
     return Ranking(read_run(folder))
@@ -81,7 +80,7 @@ def test_ranks_and_percentiles(tmp_path_factory, qualities: list[float]) -> None
 
 
 def test_failures_come_last_and_ties_by_path_and_face(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(), "w") as run:
+    with RunWriter(tmp_path / "run", Settings(), "w") as run:
         run.append([failed("a.jpg")])
         run.append([scored("c.jpg", 0.5, 1), scored("c.jpg", 0.5, 0)])
         run.append([scored("b.jpg", 0.5)])
@@ -154,7 +153,7 @@ def test_ends(tmp_path: Path) -> None:
 
 def test_pickle_is_the_published_codes(tmp_path: Path) -> None:
     records = [scored("a.jpg", 0.2), scored("b.jpg", 0.7), failed("c.jpg")]
-    with Run(tmp_path / "run", Settings(), "w") as run:
+    with RunWriter(tmp_path / "run", Settings(), "w") as run:
         for record in records:
             run.append([record])
         run.append([scored("d.jpg", 0.3, 0), scored("d.jpg", 0.9, 1)])
@@ -209,92 +208,10 @@ def test_the_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch) -> N
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
-def predicted(path: str, quality: float, error: float, face: int = 0, **values) -> Record:
-    return scored(path, quality, face, quality_error=error, preset="instant", **values)
-
-
-def doubts(ranking: Ranking, share: float, at: float | None = None) -> list[Doubt]:
-    with ranking.uncertain(share, at) as found:
-        listed = list(found)
-        assert len(found) == len(listed)
-        assert found.faces == sum(len(doubt.faces) for doubt in listed)
-        return listed
-
-
-def chosen(doubts: list[Doubt]) -> set[tuple[str, int]]:
-    return {(doubt.records[0].path, face) for doubt in doubts for face in doubt.faces}
-
-
-@settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), min_size=1, max_size=15),
-    st.sampled_from([0.0, 0.2, 0.5, 1.0]),
-    st.sampled_from([None, 0.25, 0.5]),
-)
-def test_the_least_certain_faces(tmp_path_factory, faces, share, at) -> None:
-    values = {f"{n:02d}.jpg": (q / 20, e / 20) for n, (q, e) in enumerate(faces)}
-    records = [predicted(path, quality, error) for path, (quality, error) in values.items()]
-    ranking = ranking_of(tmp_path_factory.mktemp("r") / "run", records)
-
-    def doubt(path: str) -> tuple[float, str]:
-        quality, error = values[path]
-        if at is not None:
-            return abs(quality - at) / error, path
-        low, high = quality - error, quality + error
-        return -sum(low <= other <= high for other, _ in values.values()), path
-
-    number = int(share * len(values) + 0.5)
-    expected = {(path, 0) for path in sorted(values, key=doubt)[:number]}
-    assert chosen(doubts(ranking, share, at)) == expected
-
-
-def test_what_was_measured_counts_and_what_changed_does_not(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(preset="instant"), "w") as run:
-        run.append([predicted("a.jpg", 0.5, 0.1, sha256="1"), predicted("a.jpg", 0.4, 0.1, 1)])
-        run.append([predicted("b.jpg", 0.5, 0.1)])
-        run.append([predicted("old.jpg", 0.45, 0.1, sha256="1")])
-        run.append([failed("c.jpg")])
-        # measured since, and photographed anew since
-        run.append([scored("b.jpg", 0.6, preset="exact", attempt=1)])
-        run.append([replace(failed("old.jpg", "missing"), attempt=1)])
-    ranking = Ranking(read_run(tmp_path / "run"))
-    everything = doubts(ranking, 1.0)
-    assert chosen(everything) == {("a.jpg", 0), ("a.jpg", 1)}
-    assert [record.face for record in everything[0].records] == [0, 1]
-    assert everything[0].source(fetch=False).place == "/photos/a.jpg"
-    assert everything[0].source(fetch=False).faces == {0, 1}
-    # b.jpg is as uncertain as the first face of a.jpg, and is done
-    assert chosen(doubts(ranking, 0.34)) == {("a.jpg", 0)}
-    assert chosen(doubts(ranking, 0.67, at=0.5)) == {("a.jpg", 0)}
-
-
-def test_measured_records_take_their_places() -> None:
-    before = (predicted("a.jpg", 0.5, 0.1, 0, sha256="1"), predicted("a.jpg", 0.4, 0.1, 1))
-    doubt = Doubt(frozenset({0}), before)
-    measured = scored("a.jpg", 0.6, 0, sha256="1", preset="exact")
-    assert doubt.source(fetch=False).attempt == 1
-    assert doubt.resolved([measured]) == [
-        replace(record, attempt=1) for record in (measured, before[1])
-    ]
-    for useless in (
-        [], [failed("a.jpg", "missing")], [scored("a.jpg", 0.6, 0, sha256="2")],
-        [measured, scored("a.jpg", 0.6, 1, sha256="1")],
-    ):  # fmt: skip
-        assert doubt.resolved(useless) == []
-
-
-def test_records_of_runs_without_hints_can_be_refined(tmp_path: Path) -> None:
-    """Rows from before there were hints come back as records."""
-    predicted = scored("a.jpg", 0.5, preset="instant", quality_error=0.1, sha256="x")
-    ranking = ranking_of(tmp_path / "run", [predicted])
+def test_parts_from_before_there_were_hints(tmp_path: Path) -> None:
+    ranking = ranking_of(tmp_path / "run", [scored("a.jpg", 0.5)])
     (part,) = (tmp_path / "run/records").iterdir()
     table = pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"])
     part.unlink()
     pq.write_table(table, part.with_name("part-000000.parquet"))  # as parts were called then
-    (doubt,) = doubts(ranking, 1.0)
-    assert doubt.records == (predicted,)
-    with Run(tmp_path / "run", Settings(), "weights") as run:
-        run.append([replace(record, attempt=1) for record in doubt.records])
     assert [row["hints"] for row in ranking.rows()] == [None]

@@ -13,14 +13,14 @@ import pytest
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.runs import database, ledger
 from faceqan_toolkit.runs.database import connect
-from faceqan_toolkit.runs.folder import Run, RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunInfo:
-    with Run(tmp_path / "run", Settings(), "weights") as run:
+    with RunWriter(tmp_path / "run", Settings(), "weights") as run:
         for number in range(5):
             run.append([Record(f"{number}.jpg", "/p", 0, "ok", quality=number / 5)])
     return read_run(tmp_path / "run")
@@ -92,7 +92,7 @@ def test_without_a_place_to_spill_to_small_runs_can_be_read(run: RunInfo, monkey
 
 
 def test_only_the_last_attempt_counts(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(), "weights") as run:
+    with RunWriter(tmp_path / "run", Settings(), "weights") as run:
         for path in "ab":
             run.append([Record(path, "/p", face, "ok", quality=0.5) for face in range(3)])
         for attempt, quality in ((1, 0.6), (2, 0.7)):
@@ -117,7 +117,7 @@ def test_a_damaged_part_is_named_by_whoever_meets_it(run: RunInfo) -> None:
 
 def test_parts_that_are_joined_meanwhile_are_told(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(ledger, "MANY", 2)
-    with Run(tmp_path / "run", Settings(), "weights") as run:
+    with RunWriter(tmp_path / "run", Settings(), "weights") as run:
         for number in range(3):
             run.append([Record(f"{number}.jpg", "/p", 0, "ok", quality=number / 5)])
             run.flush()

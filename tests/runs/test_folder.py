@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs import folder as runs
 from faceqan_toolkit.runs import ledger
-from faceqan_toolkit.runs.folder import Run, read_run
+from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.ledger import Ledger
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import Settings
@@ -41,8 +41,8 @@ def record(source: PhotoSource, status: str = "ok", face: int | None = 0, **valu
     )  # fmt: skip
 
 
-def open_run(folder: Path, settings: Settings = SETTINGS, **options) -> Run:
-    return Run(folder, settings, "weights", **options)
+def open_run(folder: Path, settings: Settings = SETTINGS, **options) -> RunWriter:
+    return RunWriter(folder, settings, "weights", **options)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -100,7 +100,7 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"copies: 10 in the run, 3 now"):
         open_run(tmp_path / "run", Settings(copies=3))
     with pytest.raises(RunError, match=r"recognition model: weights in the run, other now"):
-        Run(tmp_path / "run", SETTINGS, "other")
+        RunWriter(tmp_path / "run", SETTINGS, "other")
     with pytest.raises(RunError, match=r"task: align-and-score in the run, score now"):
         open_run(tmp_path / "run", Settings(task="score"))
     with open_run(tmp_path / "run", Settings(device="cpu", max_pixels=5, keep_crops=False)):
@@ -110,7 +110,7 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
 def test_of_checksums_the_first_digits_are_shown(tmp_path: Path) -> None:
     model, head, other = "a1" * 32, "b2" * 32, "c3" * 32
     instant = Settings(preset="instant")
-    with Run(tmp_path / "run", instant, f"{model}+{head}"):
+    with RunWriter(tmp_path / "run", instant, f"{model}+{head}"):
         pass
     expected = {
         ("exact", model): ["  preset: instant in the run, exact now"],
@@ -124,7 +124,7 @@ def test_of_checksums_the_first_digits_are_shown(tmp_path: Path) -> None:
     }
     for (preset, weights), lines in expected.items():
         with pytest.raises(RunError) as refused:
-            Run(tmp_path / "run", Settings(preset=preset), weights)
+            RunWriter(tmp_path / "run", Settings(preset=preset), weights)
         assert str(refused.value).splitlines()[1:-1] == lines
 
 
@@ -267,20 +267,40 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     [
         Settings(),
         Settings(preset="fast", landmarks=Path("faces.csv"), detector="mtcnn"),
-        Settings(preset="instant", refine=0.2, refine_at=0.5),
+        Settings(preset="instant"),
         Settings(method="norm", detector="yunet"),
         Settings(method="serfiq", seed=4),
         Settings(task="detect"),
     ],
 )
 def test_settings_come_back(tmp_path: Path, settings: Settings) -> None:
-    with Run(tmp_path / "run", settings, "weights"):
+    with RunWriter(tmp_path / "run", settings, "weights"):
         pass
     assert read_run(tmp_path / "run").settings == settings
 
 
+@pytest.mark.parametrize("sign", ["settings", "invocations"])
+def test_a_refined_run_of_0_1_is_read_but_not_continued(tmp_path: Path, sign: str) -> None:
+    with RunWriter(tmp_path / "run", Settings(preset="instant"), "weights"):
+        pass
+    file = tmp_path / "run/run.json"
+    content = json.loads(file.read_text())
+    content["settings"] |= {"refine": 0.0, "refine_at": None}
+    file.write_text(json.dumps(content))
+    with RunWriter(tmp_path / "run", Settings(preset="instant"), "weights"):
+        pass  # it was not used
+    if sign == "settings":
+        content["settings"] |= {"refine": 0.2, "refine_at": 0.5}
+    else:
+        content["invocations"] = [{"photos": 3, "refined": {"faces": 1}}]
+    file.write_text(json.dumps(content))
+    assert read_run(tmp_path / "run").settings == Settings(preset="instant")
+    with pytest.raises(RunError, match="made with --refine, which is no longer supported"):
+        RunWriter(tmp_path / "run", Settings(preset="instant"), "weights")
+
+
 def test_settings_of_another_version(tmp_path: Path) -> None:
-    with Run(tmp_path / "run", Settings(), "weights"):
+    with RunWriter(tmp_path / "run", Settings(), "weights"):
         pass
     text = (tmp_path / "run/run.json").read_text()
     (tmp_path / "run/run.json").write_text(text.replace('"exact"', '"thorough"'))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.photos.find import find_photos, stream_photos
-from faceqan_toolkit.photos.local import LocalFile
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.runs import database
-from faceqan_toolkit.runs.folder import HEALABLE, Run
+from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
@@ -179,7 +179,7 @@ def test_neither_photos_nor_ledger_have_to_fit_into_memory(tmp_path: Path, monke
     """DuckDB has less memory than the photos take."""
     monkeypatch.setattr(database, "_memory", lambda: 40_000_000)
     monkeypatch.setattr(database, "usable_cores", lambda: 1)
-    with Run(tmp_path / "run", Settings(), "weights") as run:
+    with RunWriter(tmp_path / "run", Settings(), "weights") as run:
         for source in made_up():
             if int(source.path[-12:-4]) % 2:
                 run.append([Record(source.path, source.root, None, "missing")])

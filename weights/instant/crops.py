@@ -17,13 +17,13 @@ import numpy as np
 from damage import KINDS, no_face, several, tint
 
 from faceqan_toolkit.alignment import align
-from faceqan_toolkit.detection.base import make_detector
 from faceqan_toolkit.detection.choice import select_faces
+from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
+from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.quality.norm import EmbeddingNorm
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Photo, Pixels
 
@@ -110,7 +110,7 @@ def items(lfw: Path, photos: Path, splits: tuple[str, ...] = SPLITS) -> Iterator
     """Yield the crops of some splits, report and selection first."""
     settings = Settings(task="align", device="cpu")
     detector = make_detector(settings)
-    network = EmbeddingNorm("sface", device="cpu")
+    network = load_model("sface")
     held_out = []
 
     def faces(path: Path, policy: str) -> Iterator[tuple[Photo, Face, Pixels]]:
@@ -123,7 +123,7 @@ def items(lfw: Path, photos: Path, splits: tuple[str, ...] = SPLITS) -> Iterator
             print(f"left out: {error.status} {digest(path.name)}", file=sys.stderr)
 
     def embed(crop: Pixels) -> np.ndarray:
-        (embedding,) = network.embed([crop])
+        (embedding,) = network.embed([crop], device="cpu")
         return embedding / np.linalg.norm(embedding)
 
     images = split_images(lfw)

@@ -27,7 +27,7 @@ from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.models.freeze import freeze
-from faceqan_toolkit.models.zoo import find_model, load_embedder
+from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.quality.instant import PooledFeatures
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ DISCARD, FMR = 0.3, 1e-3
 
 def make_features(lfw: Path, photos: Path) -> dict[str, NDArray]:
     """Return features, embeddings and descriptions of every labelled crop."""
-    network = load_embedder("sface")
+    network = load_model("sface")
     pooled, embed = freeze(PooledFeatures(network)), freeze(network)
     columns: dict[str, list] = {name: [] for name in (
         "key", "split", "kind", "image", "person", "features", "embedding"

@@ -1,0 +1,207 @@
+"""Options from environment variables and from a TOML file.
+
+Precedence: command line, environment, file, default.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from faceqan_toolkit.cli.sections import long_name
+
+PREFIX = "FACEQAN"
+
+PROJECT_FILE = "pyproject.toml"
+TABLE = "faceqan-toolkit"
+"""Table below `[tool]` in pyproject.toml."""
+
+NOT_SETTABLE = ("config", "help")
+"""Options that a file cannot set."""
+
+NEEDS_TRUST = {"ray-address", "output", "to", "mode", "manifest", "undo", "legacy-pickle", "fetch"}
+"""Options that send photos to other machines, or say which files are written or moved.
+
+Photos of strangers may come with a pyproject.toml, so it must be named by `--config` to set these,
+or to choose a model that is code.
+"""
+
+_FILE = f"{__name__}.file"
+
+
+def variables(context: click.Context, option: click.Option) -> list[str]:
+    """Return the environment variables of an option, the most specific one first.
+
+    Examples:
+        >>> root = click.Context(click.Command("faceqan-toolkit"))
+        >>> context = click.Context(click.Command("rank"), parent=root, info_name="rank")
+        >>> variables(context, click.Option(["--group-by"]))
+        ['FACEQAN_RANK_GROUP_BY', 'FACEQAN_GROUP_BY']
+    """
+    words = _command_words(context)
+    prefixes = [[PREFIX, *words[:number]] for number in range(len(words), -1, -1)]
+    return ["_".join([*words, long_name(option)]).replace("-", "_").upper() for words in prefixes]
+
+
+def _command_words(context: click.Context) -> list[str]:
+    """Return the names of a command and of the groups it is in, without the program's."""
+    words: list[str] = []
+    while context.parent is not None:
+        words.insert(0, str(context.info_name))
+        context = context.parent
+    return words
+
+
+def origin(context: click.Context, option: click.Parameter) -> str:
+    """Return where an option's value comes from; "" if from the command line or the default."""
+    source = context.get_parameter_source(str(option.name))
+    if source is ParameterSource.ENVIRONMENT and isinstance(option, click.Option):
+        return next(name for name in variables(context, option) if os.environ.get(name))
+    return str(context.meta[_FILE]) if source is ParameterSource.DEFAULT_MAP else ""
+
+
+def is_typed(name: str) -> bool:
+    """Tell whether the command line itself gives a parameter of the running command.
+
+    `options.is_given` also counts the environment and configuration files.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that suggests the known word closest to another; "" if none is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _load(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
+    """Take a command's options from a file, or from pyproject.toml of the working directory."""
+    if context.resilient_parsing:  # shell completion
+        return
+    context.meta[_FILE] = file or PROJECT_FILE
+    table = _read(file or Path(PROJECT_FILE), optional=file is None)
+    if table:
+        root = context.find_root()
+        _check(table, root.command, root, [])
+        context.default_map = _defaults(context, table, trusted=file is not None)
+
+
+def option() -> click.Option:
+    """Return the option that names a configuration file."""
+    return click.Option(
+        ["--config"], type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+        is_eager=True, expose_value=False, callback=_load, show_default=f"./{PROJECT_FILE}",
+        help="Take options from this TOML file, see docs/commands.md.",
+    )  # fmt: skip
+
+
+def _read(file: Path, *, optional: bool) -> dict[str, Any]:
+    """Return the options in a TOML file.
+
+    Args:
+        file: pyproject.toml, with a table for this tool, or a file for this tool alone.
+        optional: return {} if the file is missing or does not mention this tool.
+    """
+    if optional and not file.is_file():
+        return {}
+    try:
+        data = file.read_bytes()
+        if optional and TABLE.encode() not in data:
+            return {}
+        table = _parse(data.decode("utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not TOML
+        raise click.UsageError(f"{file} cannot be read: {error}") from error
+    for name in ("tool", TABLE) if file.name == PROJECT_FILE else ():
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise click.UsageError(f"{file}: {name} is not a table")
+    return table
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def _check(
+    table: Mapping[str, Any], command: click.Command, context: click.Context, above: list[str]
+) -> None:
+    """Refuse keys that are neither an option nor a command.
+
+    Args:
+        table: options of the command, and a table for each command within it.
+        command: the program, a group or a command.
+        context: of the program.
+        above: names of the tables around this one.
+    """
+    inside = f" in [{'.'.join(above)}]" if above else ""
+    where = f"{context.meta[_FILE]}{inside}: "
+    names = _option_names(command, context)
+    commands = command.list_commands(context) if isinstance(command, click.Group) else []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = None
+            if isinstance(command, click.Group):
+                inner = command.get_command(context, key)
+            if inner is None:
+                raise click.UsageError(f"{where}no command {key!r}.{did_you_mean(key, commands)}")
+            _check(value, inner, context, [*above, key])
+        elif key not in names:
+            raise click.UsageError(f"{where}no option {key!r}.{did_you_mean(key, names)}")
+
+
+def _option_names(command: click.Command, context: click.Context) -> list[str]:
+    """Return the options of a command, or of all commands in a group."""
+    if isinstance(command, click.Group):
+        inner = (command.get_command(context, name) for name in command.list_commands(context))
+        return [name for found in inner if found for name in _option_names(found, context)]
+    options = (one for one in command.params if isinstance(one, click.Option))
+    return [name for name in map(long_name, options) if name not in NOT_SETTABLE]
+
+
+def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
+    """Return the values for a command's parameters; those of its own table go first."""
+    from faceqan_toolkit.models.registry import is_factory
+
+    found: dict[str, Any] = {}
+    for word in ["", *_command_words(context)]:
+        table = table.get(word, {}) if word else table
+        found |= {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    values = {}
+    for option in context.command.params:
+        name = long_name(option)
+        if isinstance(option, click.Option) and name in found:
+            where = f"{context.meta[_FILE]}: {name}"
+            if not trusted and (name in NEEDS_TRUST or is_factory(str(found[name]))):
+                raise click.UsageError(
+                    f"{where} = {found[name]!r} is used only if you trust the file: give --config "
+                    f"{PROJECT_FILE}"
+                )
+            values[str(option.name)] = _value(option, found[name], where)
+    return values
+
+
+def _value(option: click.Option, value: Any, where: str) -> Any:
+    """Return a value as if it were typed: text, a list of texts, or a bool for a flag."""
+    if option.is_flag != isinstance(value, bool):
+        wanted = "true or false" if option.is_flag else "a value, not true or false"
+        raise click.UsageError(f"{where} takes {wanted}")
+    if option.is_flag:
+        return value
+    values = value if isinstance(value, list) and option.multiple else [value]
+    if not all(isinstance(item, str | int | float) for item in values):
+        wanted = "text, a number, or a list of these" if option.multiple else "text or a number"
+        raise click.UsageError(f"{where} takes {wanted}")
+    texts = [str(item) for item in values]
+    return texts if option.multiple else texts[0]

@@ -1,0 +1,208 @@
+"""Tables that fit the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+from faceqan_toolkit.cli.reporter import Reporter
+
+GAP = 2
+"""Spaces between columns."""
+
+MOST_LINES = 3
+"""Lines of a row."""
+
+DOTS = "..."
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: its header.
+        right: align it to the right.
+        least: width down to which it may be narrowed; None to keep all of its text on one line.
+        is_path: shorten text in the middle, else wrap it.
+        drop: where a table does not fit, columns with the largest number are left out first; 0 for
+            columns that stay.
+    """
+
+    name: str
+    right: bool = False
+    least: int | None = None
+    is_path: bool = False
+    drop: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and a remark that follows it on the same or the next lines."""
+
+    text: str
+    remark: str = ""
+
+    @property
+    def width(self) -> int:
+        """Characters it takes on one line."""
+        return cell_len(self.whole(self.text))
+
+    def whole(self, text: str) -> str:
+        """Return a text, the cell's own or a shorter one, with the remark."""
+        return f"{text}  {self.remark}" if self.remark else text
+
+
+class Layout:
+    """Widths of columns.
+
+    Args:
+        columns: all columns of the table.
+        rows: the rows to be shown, a cell a column.
+        width: characters of a line; None to give every row one line, however long.
+        above: widths of the rows above, if this continues a table.
+
+    Attributes:
+        widths: characters of each column that is shown, by its index in `columns`.
+        dropped: names of the columns that are left out.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell]],
+        width: int | None,
+        above: Mapping[int, int] | None = None,
+    ) -> None:
+        self._columns = columns
+        above = above or {}
+        wanted = {
+            index: max(
+                [cell_len(column.name), above.get(index, 0), *(r[index].width for r in rows)]
+            )
+            for index, column in enumerate(columns)
+        }
+        least = {
+            index: wanted[index] if column.least is None else min(wanted[index], column.least)
+            for index, column in enumerate(columns)
+        }
+        self.widths, self._narrow = wanted, width is not None and _line_length(wanted) > width
+        if width is not None and self._narrow:
+            self.widths = _narrowed(columns, wanted, least, width)
+        self.dropped = [
+            column.name for index, column in enumerate(columns) if index not in self.widths
+        ]
+
+    def header(self) -> list[str]:
+        """Return the lines of the header."""
+        return self.lines([Cell(column.name) for column in self._columns])
+
+    def lines(self, row: Sequence[Cell]) -> list[str]:
+        """Return the lines of a row; a remark alone may take the place of empty cells."""
+        if self._narrow and row[-1].remark and not any(cell.text.strip() for cell in row[:-1]):
+            indent = next(iter(self.widths.values())) + GAP
+            room = _line_length(self.widths) - indent
+            return [" " * indent + line for line in _lines(row[-1], room, is_path=True)]
+        columns = [
+            _lines(row[index], width, is_path=self._columns[index].is_path)
+            for index, width in self.widths.items()
+        ]
+        return [
+            (" " * GAP).join(map(self._padded, self.widths, texts)).rstrip()
+            for texts in zip_longest(*columns, fillvalue="")
+        ]
+
+    def _padded(self, index: int, text: str) -> str:
+        spaces = " " * (self.widths[index] - cell_len(text))
+        return spaces + text if self._columns[index].right else text + spaces
+
+
+def _line_length(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
+
+
+def _narrowed(
+    columns: Sequence[Column], wanted: Mapping[int, int], least: Mapping[int, int], width: int
+) -> dict[int, int]:
+    """Return widths that fit a line: columns are narrowed, and left out where that is not enough.
+
+    Args:
+        columns: all columns.
+        wanted: widths that need no narrowing.
+        least: smallest widths.
+        width: of the line.
+    """
+    widths = dict(least)
+    while _line_length(widths) > width and (first := max(columns[i].drop for i in widths)):
+        widths = {index: one for index, one in widths.items() if columns[index].drop < first}
+    for _ in range(width - _line_length(widths)):
+        narrowed = [index for index, one in widths.items() if one < wanted[index]]
+        if narrowed:
+            widths[min(narrowed, key=widths.__getitem__)] += 1
+    return widths
+
+
+def _lines(cell: Cell, width: int, *, is_path: bool) -> list[str]:
+    """Return a cell's lines, none longer than `width`."""
+    text = cell.whole(shorten(cell.text, width) if is_path else cell.text)
+    if cell_len(text) <= width:
+        return [text]
+    lines = [str(line).rstrip() for line in Text(text).wrap(Console(), width, overflow="fold")]
+    if len(lines) > MOST_LINES:
+        last = set_cell_size(lines[MOST_LINES - 1], max(0, width - len(DOTS))).rstrip()
+        lines[MOST_LINES - 1 :] = [last + DOTS]
+    return lines
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text that fits a width, its middle left out if need be.
+
+    Examples:
+        >>> shorten("people/ann/holiday/1.jpg [0]", 20)
+        'people...y/1.jpg [0]'
+    """
+    if cell_len(text) <= width:
+        return text
+    room = max(0, width - len(DOTS))
+    end = room - room * 2 // 5
+    tail = text
+    while cell_len(tail) > end:
+        tail = tail[1:]
+    return set_cell_size(text, room - cell_len(tail)) + DOTS + tail
+
+
+def print_table(
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
+) -> None:
+    """Print a table; see `print_rows`."""
+    print_rows(console, columns, rows, None)
+
+
+def print_rows(
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    above: Mapping[int, int] | None,
+) -> Mapping[int, int]:
+    """Print rows of a table so that they fit the console, and return the columns' widths.
+
+    Args:
+        console: where to; one that is no terminal gets every row on one line.
+        columns: of the table.
+        rows: a cell a column.
+        above: widths of the rows above; None to begin with the header.
+    """
+    layout = Layout(columns, rows, console.width if console.is_terminal else None, above)
+    if above is None:
+        console.print(Text("\n".join(layout.header()), "bold"))
+    if rows:
+        console.print(Text("\n".join(line for row in rows for line in layout.lines(row))))
+    if above is None and layout.dropped:
+        names = ", ".join(dict.fromkeys(layout.dropped))
+        Reporter().message(f"Columns left out to fit the terminal: {names}")
+    return layout.widths

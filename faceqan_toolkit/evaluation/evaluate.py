@@ -1,0 +1,552 @@
+"""An evaluation from start to end: a run, embeddings, comparisons, tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
+from faceqan_toolkit.evaluation.datasets.base import Dataset
+from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
+from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
+from faceqan_toolkit.evaluation.datasets.registry import find_dataset, read_dataset
+from faceqan_toolkit.evaluation.datasets.validation import validate
+from faceqan_toolkit.evaluation.embeddings import (
+    EmbeddingCache,
+    EmbeddingSource,
+    Vectors,
+    read_embeddings,
+    stored_source,
+)
+from faceqan_toolkit.evaluation.evaluator import compared_vectors, evaluate_dataset
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
+from faceqan_toolkit.evaluation.path_matching import told_paths
+from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
+from faceqan_toolkit.evaluation.run_faces import (
+    RunFaces,
+    baselines,
+    crop_files,
+    face_policy,
+    is_constant,
+    model_note,
+    other_faces,
+    own_method,
+    read_run_faces,
+)
+from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores, write_published_pickle
+from faceqan_toolkit.events import (
+    Advanced,
+    Listener,
+    Loaded,
+    Message,
+    Note,
+    Warned,
+    counting,
+    silent,
+)
+from faceqan_toolkit.files import is_file, lock
+from faceqan_toolkit.job import process_photos
+from faceqan_toolkit.models.load import FoundModel, find_model
+from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.runs.folder import RunInfo, read_run
+from faceqan_toolkit.settings import (
+    AS_TRAINED,
+    DETECTION_VERSION,
+    ModelOptions,
+    Settings,
+    is_model_name,
+)
+from faceqan_toolkit.wording import counted
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.models.base import Embedder
+
+RESULTS = "scores"
+ALIGNED_FOLDER = "xqlfw_aligned_112"
+MODEL_OPTIONS = ("channels", "pixel_mean", "pixel_std", "norm_eps")
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """The recognition model whose errors are counted.
+
+    Attributes:
+        name: in tables and figures.
+        sha256: of its weights; "" if unknown.
+        embeddings: file they are read from, if they were made elsewhere.
+        found: the model, if they are made here.
+    """
+
+    name: str
+    sha256: str
+    embeddings: Path | None = None
+    found: FoundModel | None = None
+
+    @cached_property
+    def cut_as(self) -> tuple[str, int]:
+        """Template and size of the crops it takes."""
+        assert self.found is not None
+        known = self.found.entry or self.found.load()
+        return known.template, known.input_size
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where an evaluation's faces, scores and embeddings come from.
+
+    Attributes:
+        settings: of the run that is made; its model measures the quality.
+        chosen_faces: somebody chose `settings.faces`, which otherwise is the data set's policy.
+        model: recognition model whose errors are counted; None for the quality model.
+        model_options: preprocessing of `model`, if it is a weights file.
+        flip: add the mirror image's embedding to each.
+        run: a run with faces and scores; None makes one.
+        scores: scores made elsewhere, each NAME=FILE or NAME=FILE:COLUMN.
+        embeddings: embeddings made elsewhere, NAME=FILE.
+        scores_only: open no photo; `scores` and `embeddings` give everything.
+        name: of the data set, in tables and figures; None for its own.
+        detector_weights: weigh photos in a template by the detector's confidence.
+        published_pickle: file to write the published evaluation script's pickle to.
+        retry_failed: process every photo without a result again.
+        figures: formats of the figures.
+        command: what made the evaluation, for its summary.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    chosen_faces: bool = True
+    model: str | None = None
+    model_options: ModelOptions = AS_TRAINED
+    flip: bool = False
+    run: Path | None = None
+    scores: Sequence[str] = ()
+    embeddings: str | None = None
+    scores_only: bool = False
+    name: str | None = None
+    detector_weights: bool = False
+    published_pickle: Path | None = None
+    retry_failed: bool = False
+    figures: Sequence[str] = FIGURE_FORMATS
+    command: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raise an error for what must not be found after hours of work.
+
+        Raises:
+            SettingsError: inputs that contradict each other.
+            ScoresError: a file that is not there.
+        """
+        if self.scores_only and not self.scores:
+            raise SettingsError("--scores-only needs --scores")
+        if self.scores_only and not self.embeddings:
+            raise SettingsError("--scores-only needs --embeddings")
+        files = [named_scores(given)[1] for given in self.scores]
+        files += [named(self.embeddings)[1]] if self.embeddings else []
+        for file in files:
+            if not file.exists():
+                raise ScoresError(f"{file}: No such file or directory")
+
+
+@dataclass
+class _Job:
+    """One evaluation that is being made."""
+
+    dataset_name: str
+    dataset: Dataset
+    output: Path
+    inputs: Inputs
+    options: EvaluationOptions
+    tell: Listener
+    files: dict[str, Path]
+    given_root: Path
+    matched: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> tuple[Evaluation, list[Path]]:
+        """Do all of it; return the evaluation and the files it was written to."""
+        inputs = self.inputs
+        recogniser = self._recogniser()
+        faces = None if inputs.scores_only else self._faces()
+        methods: dict[str, Method] = {}
+        if faces is not None:
+            counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
+            self._say(f"Photos of the data set: {counts}")
+            methods |= own_method(faces, recogniser.sha256)
+        # first, for lists of scores take more memory to read than to keep; embeddings stay
+        self._add_scores(methods, recogniser)
+        weights = self.dataset.confidences if inputs.detector_weights else None
+        for name, method in methods.items():
+            if is_constant(method.quality):
+                self.tell(
+                    Warned(f"{name} gives all faces the same quality; its curve is meaningless")
+                )
+        # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
+        vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
+        if faces is not None:
+            simple, left_out = baselines(faces, methods, recogniser.sha256)
+            methods |= simple
+            for line in left_out:
+                self._say(line)
+        self._say("Comparing")
+        evaluation = evaluate_dataset(
+            self.dataset,
+            vectors,
+            methods,
+            name=inputs.name or self._name(),
+            recogniser=recogniser.name + (" + flip" if inputs.flip else ""),
+            options=self.options,
+        )
+        if weights is not None:
+            self._say("Templates: photos weighted by the detector's confidence")
+        made = made_by(inputs.command, self.files)
+        made |= self.matched
+        if self.dataset.people:
+            made["people"] = self.dataset.people
+        made["recognition model sha256"] = recogniser.sha256 or "unknown"
+        made["detector weights in templates"] = "no" if weights is None else "yes"
+        if faces is not None:
+            made |= self._made_by_run(faces)
+        if find_spec("matplotlib") is None:
+            self._say("No figures: pip install 'faceqan-toolkit[evaluate]'")
+        written = write_evaluation([evaluation], self.output, made, figures=inputs.figures)
+        return evaluation, written
+
+    def _say(self, text: str) -> None:
+        self.tell(Message(text))
+
+    def _say_fit(self, what: str, lines: Sequence[str]) -> None:
+        """Tell how an input fits the data set."""
+        self._say(f"{what}: {'; '.join(lines)}")
+
+    def _name(self) -> str:
+        own = find_dataset(self.dataset_name).own
+        return self.given_root.name if own else self.dataset.name
+
+    def _recogniser(self) -> Recogniser:
+        inputs = self.inputs
+        if inputs.embeddings:
+            name, file = named(inputs.embeddings)
+            self.files["embeddings"] = file
+            source = stored_source(file)
+            if source:
+                return Recogniser(name or source.model, source.sha256, file)
+            name = name or file.stem
+            return Recogniser(name, self._sha256_of(name), file)
+        model, given = inputs.model or inputs.settings.model.name, inputs.model_options
+        if inputs.model is None and inputs.run is not None:
+            settings = read_run(inputs.run).content["settings"]
+            model = settings["model"]
+            given = ModelOptions(*(settings.get(name) for name in MODEL_OPTIONS))
+        found = find_model(model, given if is_weights_file(model) else ModelOptions())
+        if found.entry is not None and found.entry.notice and inputs.model:
+            self.tell(Note(found.entry.notice))
+        return Recogniser(found.name, found.sha256, None, found)
+
+    def _sha256_of(self, name: str) -> str:
+        """Return the weights' checksum if a name is the quality model's, else ""."""
+        if self.inputs.run is not None:
+            model = read_run(self.inputs.run).content.get("model") or {}
+            return str(model["sha256"]) if model.get("name") == name else ""
+        return find_model(name).sha256 if name == self.inputs.settings.model.name else ""
+
+    def _settings(self) -> Settings:
+        """Return the settings of the run that is made."""
+        settings = self.inputs.settings
+        if self.dataset.landmarks is None:
+            return settings
+        self.output.mkdir(parents=True, exist_ok=True)
+        landmarks = self.output / "landmarks.csv"
+        write_landmarks(self.dataset, landmarks)
+        # the lists' authors chose the faces
+        return settings.replace(landmarks=landmarks, min_face=1, min_confidence=0.0)
+
+    def _faces(self) -> RunFaces:
+        """Return the data set's faces, from a run that is there or is made now."""
+        folder, pickle = self.inputs.run, self.inputs.published_pickle
+        everything = self.dataset.all_photos() if pickle else []
+        if folder is None:
+            settings = self._settings()
+            folder = self.output / RESULTS
+            self._refuse_other_default(settings, folder)
+            wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
+            process_photos(
+                wanted.values(), folder, settings, retry_failed=self.inputs.retry_failed,
+                tell=self.tell,
+            )  # fmt: skip
+        else:
+            self._warn_of_other_faces(read_run(folder))
+        paths = [source.path for source in everything]
+        found = read_run_faces(folder, (*self.dataset.paths, *paths))
+        if pickle:
+            values = found.match(paths)[0].values["quality"].tolist()
+            write_published_pickle(pickle, self.given_root, dict(zip(paths, values, strict=True)))
+            self._say(f"Written: {pickle}")
+        faces, match = found.match(self.dataset.paths)
+        if self.inputs.run is not None:
+            more = [f"{found.others:,} more are not in the data set"] if found.others else []
+            self._say_fit(str(folder), match.lines() + more)
+            if not sum(match.rules.values()):
+                raise ScoresError(f"{folder} has none of the data set's photos")
+        return faces
+
+    def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
+        """Refuse to go on with an evaluation whose faces an earlier default chose.
+
+        Raises:
+            RunError: the folder was made with other faces, and nobody chose these.
+        """
+        if self.inputs.chosen_faces or not (folder / "run.json").exists():
+            return
+        run = read_run(folder)
+        if run.content["identity"].get("detection") != DETECTION_VERSION:
+            return  # no choice of faces lets this version go on with it
+        before = face_policy(run)
+        if settings.task != "score" and before not in (None, settings.faces):
+            raise RunError(
+                f"{folder} was made with --faces {before}, and {self.dataset_name} takes --faces "
+                f"{settings.faces} unless told otherwise: give --faces {before} to go on with it, "
+                "or another -o"
+            )
+
+    def _warn_of_other_faces(self, run: RunInfo) -> None:
+        policy = self.inputs.settings.detection.faces if self.dataset.faces else None
+        if warning := other_faces(run, self.dataset, policy):
+            self._say(warning)
+
+    def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
+        """Return the samples' embeddings, (N, D), NaN for none."""
+        if recogniser.embeddings is not None:
+            table = read_embeddings(recogniser.embeddings)
+            vectors, match = table.match(self.dataset.paths)
+            lines = match.lines()
+            lines += told_paths(
+                ("several times in it with equal values", table.duplicates),
+                ("left out, with different values", table.conflicting),
+            )
+            self.matched["embeddings"] = lines[0]
+            self._say_fit(f"{recogniser.name}, {recogniser.embeddings}", lines)
+            if not sum(match.rules.values()):
+                raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
+            return vectors
+        assert faces is not None
+        faces = self._cut_for(recogniser, faces)
+        store = EmbeddingCache(
+            self.output / "embeddings.parquet",
+            EmbeddingSource(recogniser.name, recogniser.sha256, self.inputs.flip),
+            self.dataset.paths,
+            crop_files(self.dataset, faces),
+        )
+        if not store.pending:
+            return store.vectors
+        number = len(store.pending)
+        self._say(f"Embedding {counted(number, 'crop')}")
+        with counting(self.tell, number, "crop"):
+
+            def load() -> Embedder:
+                assert recogniser.found is not None
+                made = recogniser.found.load()
+                self.tell(Loaded())
+                return made
+
+            return store.complete(
+                load,
+                lambda done: self.tell(Advanced(done)),
+                device=self.inputs.settings.work.device,
+            )
+
+    def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
+        """Return faces whose crops are cut as the recogniser wants them, made if need be."""
+        template, size = recogniser.cut_as
+        if faces.run.task == "score":
+            has = faces.run.content["model"]["template"]
+            if has != template:
+                raise SettingsError(
+                    f"{recogniser.name} wants faces cut another way ({template}) than these "
+                    f"aligned photos ({has})"
+                )
+            return faces
+        if faces.cut_as is None or faces.cut_as == recogniser.cut_as:
+            return faces
+        if self.inputs.run is not None:
+            has = "{} {}".format(*faces.cut_as)
+            raise SettingsError(
+                f"{self.inputs.run} has crops cut as {has}, {recogniser.name} wants "
+                f"{template} {size}; leave --run out"
+            )
+        self._say(f"Cutting faces anew: {recogniser.name} wants {template} {size}")
+        settings = self._settings().replace(task="align", template=template, crop_size=size)
+        folder = self.output / "crops"
+        process_photos(
+            self.dataset.sources(), folder, settings, retry_failed=self.inputs.retry_failed,
+            tell=self.tell,
+        )  # fmt: skip
+        return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
+
+    def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
+        """Add the methods whose scores were made elsewhere."""
+        for given in self.inputs.scores:
+            table, file = scores_of(given)
+            values, match = table.match(self.dataset.paths)
+            lines = match.lines() + table.remarks()
+            self._say_fit(f"{table.name}, {file}", lines)
+            if np.isnan(values).all():
+                raise ScoresError(f"{file} has a score for none of the data set's photos")
+            if table.name in methods:
+                raise SettingsError(f"two methods are called {table.name}; use --scores NAME=FILE")
+            run = read_run(file) if file.is_dir() else None
+            if run:
+                self._warn_of_other_faces(run)
+            note = model_note(run, recogniser.sha256) if run else ""
+            methods[table.name] = Method(values, note=note)
+            self.files[f"scores of {table.name}"] = file
+            self.matched[f"scores of {table.name}"] = lines[0]
+
+    def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
+        content = faces.run.content
+        model = content.get("model") or {}
+        counts = ", ".join(f"{count} {status}" for status, count in faces.counts().items())
+        return {
+            "quality model": str(model.get("name", "")),
+            "quality model sha256": str(model.get("sha256", "")),
+            "run fingerprint": str(content.get("fingerprint", "")),
+            "faces": face_policy(faces.run) or "given",
+            "photos": counts,
+        }
+
+
+def open_dataset(
+    name: str,
+    root: Path,
+    *,
+    pairs: Path | None = None,
+    non_mated: int | Literal["all"] | None = None,
+    seed: int | None = None,
+    identity: str | None = None,
+    tell: Listener = silent,
+) -> Dataset:
+    """Return a data set whose lists were checked; no photo is opened.
+
+    Args:
+        name: of a registered data set.
+        root: its folder or file.
+        pairs: another list of pairs than its own.
+        non_mated: of "folders": number of non-mated comparisons; None for as many as mated.
+        seed: of "folders": seed of the drawn comparisons.
+        identity: of "folders": what tells people apart, see `IdentityRule.parse`.
+        tell: gets events.
+
+    Raises:
+        SettingsError: no such data set, or an option it does not take.
+        DatasetError: its lists are missing or wrong.
+    """
+    dataset = read_dataset(
+        name, root.absolute(), pairs=pairs, non_mated=non_mated, seed=seed,
+        identity=IdentityRule.parse(identity) if name == "folders" else None,
+    )  # fmt: skip
+    if dataset.people:
+        tell(Message(dataset.people))
+    report = validate(dataset)
+    report.require_usable()
+    for line in report.remarks():
+        tell(Message(line))
+    counts = report.counts
+    tell(
+        Message(
+            f"{dataset.name}: {counts['samples']:,} photos, {counts['mated']:,} mated and "
+            f"{counts['non_mated']:,} non-mated comparisons"
+        )
+    )
+    return dataset
+
+
+def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Listener) -> bool:
+    """Return whether a data set's photos are aligned crops.
+
+    Args:
+        name: of the data set.
+        dataset: as it was read.
+        given: what the user says; None for the data set's own.
+        tell: gets events.
+    """
+    if find_dataset(name).aligned:
+        return True
+    if given is None and ALIGNED_FOLDER in (dataset.photos, dataset.root.name):
+        tell(Message(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected"))
+        return True
+    return bool(given)
+
+
+def evaluate_opened(
+    name: str,
+    root: Path,
+    dataset: Dataset,
+    output: Path,
+    inputs: Inputs,
+    options: EvaluationOptions,
+    *,
+    files: dict[str, Path] | None = None,
+    tell: Listener = silent,
+) -> tuple[Evaluation, list[Path]]:
+    """Evaluate a data set that `open_dataset` returned; return the result and its files.
+
+    Args:
+        name, root: of the data set.
+        dataset: as it was read.
+        output: folder for results and what they are made of; the same call goes on there.
+        inputs: where faces, scores and embeddings come from.
+        options: of the curves.
+        files: further files that were read, by what they are.
+        tell: gets events.
+
+    Raises:
+        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
+    """
+    inputs.check()
+    held = lock(output / ".lock", output)
+    try:
+        if not inputs.scores_only:
+            dataset = unpack(dataset, output.absolute() / "photos")
+        job = _Job(name, dataset, output, inputs, options, tell, dict(files or {}), root.absolute())
+        return job.run()
+    finally:
+        held.release()
+
+
+def is_complete(evaluation: Evaluation) -> bool:
+    """Return whether every comparison could be made, with a score by every method."""
+    failed = evaluation.excluded + evaluation.non_mated_missing
+    return not failed and not any(one.missing for one in evaluation.methods)
+
+
+def scores_of(given: str) -> tuple[ScoreTable, Path]:
+    """Return the scores that NAME=FILE or NAME=FILE:COLUMN means."""
+    name, file, column = named_scores(given)
+    name = name or (file.name if file.is_dir() else file.stem)
+    return read_scores(file, name, quality_column=column), file
+
+
+def named_scores(given: str) -> tuple[str, Path, str | None]:
+    """Return name, file and column of NAME=FILE:COLUMN; NAME and COLUMN may be left out."""
+    name, file = named(given)
+    place, colon, column = str(file).rpartition(":")
+    if colon and column and not file.exists() and Path(place).exists():
+        return name, Path(place), column
+    return name, file, None
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Return name and file of NAME=FILE, or "" and the file."""
+    name, equals, rest = given.partition("=")
+    if not equals or Path(given).exists():
+        return "", Path(given)
+    return name.strip(), Path(rest)
+
+
+def is_weights_file(model: str) -> bool:
+    """Return whether a model is given as a file."""
+    return not is_model_name(model) and is_file(Path(model))

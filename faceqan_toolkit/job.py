@@ -1,0 +1,313 @@
+"""The main job: photos in, a run folder with ranking and report out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from faceqan_toolkit.detection.landmarks_file import CommonMistake, LandmarksFile, most_common
+from faceqan_toolkit.errors import SettingsError, Unalignable
+from faceqan_toolkit.events import (
+    Advanced,
+    Interrupted,
+    Listener,
+    Loaded,
+    Message,
+    NoPhotos,
+    Note,
+    Planned,
+    Timed,
+    Warned,
+    Wrote,
+    counting,
+    silent,
+)
+from faceqan_toolkit.geometry import MISTAKES, Mistake
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.models.registry import head_of
+from faceqan_toolkit.paths import printable
+from faceqan_toolkit.photos.find import NO_PHOTOS
+from faceqan_toolkit.photos.locate import is_elsewhere
+from faceqan_toolkit.quality.registry import make_estimator
+from faceqan_toolkit.report.page import write_report
+from faceqan_toolkit.results.calibration import Calibration, read_calibration
+from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs.folder import RunWriter, read_run
+from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.todo import Todo
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import PhotoSource
+
+
+def process_photos(
+    photos: Iterable[PhotoSource],
+    output: Path,
+    settings: Settings,
+    *,
+    formats: Sequence[str] = ("csv",),
+    retry_failed: bool = False,
+    shard: Shard | None = None,
+    report: bool = False,
+    redact: bool = False,
+    calibration: Path | None = None,
+    tell: Listener = silent,
+) -> None:
+    """Process the photos that a run folder lacks, then write its results.
+
+    Args:
+        photos: taken in as they are found; neither they nor the run need to fit into memory.
+        output: the run folder; one that exists is continued.
+        settings: of the run.
+        formats: of the rankings, see `choices.FORMATS`.
+        retry_failed: process every photo without a result again.
+        shard: process only the photos that belong to it.
+        report: write the HTML report.
+        redact: leave pictures out of the report.
+        calibration: a file that `calibrate` wrote.
+        tell: gets events.
+
+    Raises:
+        FaceQANError: whatever stops the run; what was recorded until then is kept.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    check_redact(report=report, redact=redact)
+    _check_device(settings)
+    weights, model = _describe_model(settings, tell)
+    calibrated = _calibration(calibration, settings, weights)
+    found = _Found(photos, shard)
+    with (
+        Todo(output, found) as todo,
+        RunWriter(output, settings, weights, model, shard=shard) as run,
+    ):
+        for line in run.repaired:
+            tell(Warned(line))
+        changed = calibrated is not None and run.use_calibration(
+            calibrated.for_run(), calibrated.scale
+        )
+        landmarks = LandmarksFile(settings.landmarks, settings) if settings.landmarks else None
+        identify = landmarks.identify if landmarks else lambda _: ""
+        todo.compare(run, identify, retry_failed=retry_failed)
+        tell(Planned(todo.asked, todo.asked - len(todo)))
+        if not found.number:
+            tell(NoPhotos(NO_PHOTOS))
+        told = landmarks and landmarks.common_mistake()
+        if landmarks and told:
+            tell(Warned(told.describe(landmarks.path)))
+        done = _process(run, todo, tell)
+        todo.close()
+        run.flush()
+        run.compact()
+        ranking = Ranking(run.info)
+        counts = write_results(ranking, formats, tell)
+        if done:
+            call = {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 3),
+                "photos": len(todo),
+                "cores": os.cpu_count(),
+            }
+            run.write_info(counts, call | done)
+        elif changed:
+            run.write_info(counts)
+        if settings.landmarks and "no_landmarks" in counts and "ok" not in counts:
+            tell(Warned(_without_landmarks(settings.landmarks, ranking)))
+        if landmarks and not told and (mistake := _common_mistake(ranking, counts)):
+            tell(Warned(mistake.describe(landmarks.path)))
+        if report:
+            write_page(output, fetch=found.elsewhere, redact=redact, tell=tell)
+
+
+class _Found:
+    """Photos as they are found.
+
+    Args:
+        photos: all of them.
+        shard: only those that belong to it.
+
+    Attributes:
+        number: of photos so far, of all shards.
+        elsewhere: one of them was on another machine, so the report may fetch photos.
+    """
+
+    def __init__(self, photos: Iterable[PhotoSource], shard: Shard | None) -> None:
+        self._photos, self._shard = photos, shard
+        self.number, self.elsewhere = 0, False
+
+    def __iter__(self) -> Iterator[PhotoSource]:
+        for photo in self._photos:
+            self.number += 1
+            if self._shard is None or self._shard.has(photo.path):
+                self.elsewhere = self.elsewhere or is_elsewhere(photo.root)
+                yield photo
+
+
+def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> dict[str, int]:
+    """Write a run's ranking in some formats; return the number of rows by status."""
+    for file_format in formats:
+        file = ranking.run.folder / f"{ranking.name}.{file_format}"
+        ranking.export(file, file_format)
+        tell(Wrote(file))
+    return ranking.counts()
+
+
+def check_redact(*, report: bool, redact: bool) -> None:
+    """Raise SettingsError if pictures are to be left out of a report that is not written."""
+    if redact and not report:
+        raise SettingsError("--redact leaves pictures out of the report; leave --no-report out")
+
+
+def write_page(
+    folder: Path, *, fetch: bool = False, redact: bool = False, tell: Listener = silent
+) -> None:
+    """Write `report.html` of a run folder; see `write_report`."""
+    tell(Message("Writing the report"))
+    file = folder / "report.html"
+    write_report(read_run(folder), file, fetch=fetch, pictures=not redact)
+    tell(Wrote(file))
+
+
+def _check_device(settings: Settings) -> None:
+    """Raise SettingsError for a device or a precision that this machine does not have."""
+    # those are always there, and torch takes a second to load
+    if settings.device in ("auto", "cpu") and settings.precision == "float32":
+        return
+    from faceqan_toolkit.device import check_precision, resolve_device
+
+    check_precision(settings.precision, resolve_device(settings.device))
+
+
+def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, Any]]:
+    """Return the sha256 of what scores come from, and the model's entry in `run.json`.
+
+    Errors of the model are raised here, before there is a run folder.
+    """
+    if "quality" not in settings.stages:
+        return "", {}
+    found = find_model(settings.model.name, settings.model.options)
+    weights = found.weights(settings.preset)
+    if settings.method != "faceqan":
+        # other methods work with some models only, and check that when they are made
+        make_estimator(settings.replace(device="cpu"), found.load())
+    if settings.preset == "instant":
+        tell(Note(f"preset instant: {head_of(found.name).notice}"))
+    if found.entry is not None:
+        if found.entry.notice:
+            tell(Note(found.entry.notice))
+        return weights, {"name": found.name, **asdict(found.entry)}
+    embedder = found.load()
+    tell(Message(f"{found.name}: {embedder.title}"))
+    for note in embedder.notes:
+        tell(Note(note))
+    if embedder.assumed:
+        tell(Message(assumed_text(embedder.assumed)))
+    return weights, {
+        "name": found.name,
+        "title": embedder.title,
+        "family": embedder.family,
+        "input_size": embedder.input_size,
+        "template": embedder.template,
+        "preprocessing": str(getattr(embedder, "preprocessing", "")),
+        "assumed": list(embedder.assumed),
+        "notes": list(embedder.notes),
+    }
+
+
+def assumed_text(assumed: Sequence[str]) -> str:
+    """Return a note on values that a weights file does not hold."""
+    return (
+        "A weights file does not hold these values, so the network's usual ones are used: "
+        f"{', '.join(assumed)}. Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
+    )
+
+
+def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibration | None:
+    """Return a calibration that was made for such scores."""
+    if file is None:
+        return None
+    calibration = read_calibration(file)
+    calibration.check(settings.identity(weights), "this run")
+    return calibration
+
+
+def _without_landmarks(landmarks: Path, ranking: Ranking) -> str:
+    path, _ = ranking.examples()["no_landmarks"]
+    return (
+        f"no photo got a face from {landmarks}; its paths must be as in the results, "
+        f"e.g. {printable(path)}, or absolute"
+    )
+
+
+def _common_mistake(ranking: Ranking, counts: Mapping[str, int]) -> CommonMistake | None:
+    """Return the mistake in the landmarks of most of a run's faces; None if there is none."""
+    if Unalignable.status not in counts:
+        return None
+    reasons = ranking.reasons(Unalignable.status)
+    mistakes: dict[Mistake | None, int] = {
+        mistake: reasons.get(mistake.reason, 0) for mistake in MISTAKES
+    }
+    return most_common(mistakes, sum(reasons.values()) + counts.get("ok", 0))
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C end the work in good order, and ignore further ones meanwhile."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and may set a handler
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
+def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
+    """Run the engine over the photos to do, recording as it goes; return its own figures."""
+    if not len(todo):
+        return {}
+    from faceqan_toolkit.engines.choice import make_engine
+
+    # the checksum after the plus is of a predictor that comes with the package
+    weights = run.identity.get("weights_sha256", "").partition("+")[0]
+    engine = make_engine(run.settings, len(todo), weights)
+    begun, done = time.monotonic(), 0
+    try:
+        with (
+            _one_interrupt(),
+            counting(tell, len(todo)),
+            closing(engine.run(todo, run.settings, run.crops_folder)) as found,
+        ):
+            tell(Loaded(engine.workers))
+            begun = time.monotonic()
+            for records in found:
+                run.append(records)
+                done += 1
+                tell(Advanced(1, records))
+    except KeyboardInterrupt:
+        run.flush()
+        tell(Interrupted(done, len(todo), run.folder))
+        raise
+    # without loading, from the first photo to the last
+    seconds = round(time.monotonic() - begun, 3)
+    stages = {stage: round(spent, 3) for stage, spent in engine.seconds.items()}
+    tell(Timed(seconds, engine.workers, engine.backend, stages))
+    return {
+        **({"backend": engine.backend} if engine.backend else {}),
+        "workers": engine.workers,
+        "processing_seconds": seconds,
+        "seconds_by_stage": stages,
+    }

@@ -1,0 +1,271 @@
+"""Load a recognition model by name, weights file or factory; torch is imported on loading."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faceqan_toolkit.errors import (
+    ChecksumMismatch,
+    MissingWeights,
+    SettingsError,
+    UnknownModel,
+    WeightsError,
+    WrongArchitecture,
+)
+from faceqan_toolkit.files import is_file, is_folder
+from faceqan_toolkit.models import installed
+from faceqan_toolkit.models.registry import Entry, entries, head_of, is_factory, offered
+from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
+from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
+from faceqan_toolkit.weights import read_weights, weights_path
+from faceqan_toolkit.wording import reason_of
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.models.base import Embedder
+
+BUILT_IN = "sface"
+
+
+def load_model(
+    model: str = BUILT_IN,
+    *,
+    channels: str | None = None,
+    pixel_mean: float | None = None,
+    pixel_std: float | None = None,
+    norm_eps: float | None = None,
+) -> Embedder:
+    """Return a recognition model on the CPU, in evaluation mode, without weight gradients.
+
+    Args:
+        model: a name (`faceqan-toolkit models list` shows them), the path of a weights file, or
+            "package.module:factory". A name has neither dot nor slash.
+        channels: for a weights file, the order of the colour channels, "RGB" or "BGR".
+        pixel_mean, pixel_std: for a weights file, the normalisation of pixels in 0..255.
+        norm_eps: for a checkpoint, the batch-norm epsilon.
+
+    Raises:
+        WeightsError: unknown model, or weights that are missing, changed, damaged or do not fit.
+        SettingsError: an option for a model whose preprocessing is known, or out of its range.
+        MissingDependency: an ONNX file, and the extra `onnx` is not installed.
+    """
+    return find_model(model, ModelOptions(channels, pixel_mean, pixel_std, norm_eps)).load()
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A recognition model whose weights exist, not loaded yet.
+
+    Attributes:
+        name: name in records.
+        sha256: sha256 of the weights; for an added model, of its preprocessing too. Hexadecimal.
+        size: size of the weights, bytes.
+        load: returns the network on the CPU, in evaluation mode, without weight gradients.
+        entry: its description; None for a file or a factory.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    load: Callable[[], Embedder]
+    entry: Entry | None = None
+
+    def weights(self, preset: str) -> str:
+        """Return the sha256 of all weights its scores depend on: "model", or "model+head".
+
+        Raises:
+            SettingsError: preset "instant", and the model has no head.
+        """
+        return f"{self.sha256}+{head_of(self.name).sha256}" if preset == "instant" else self.sha256
+
+
+def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
+    """Return a model without loading it.
+
+    Args:
+        model: a name, a weights file's path or "package.module:factory", see `load_model`.
+        options: for a weights file, the preprocessing that its tensors do not tell.
+
+    Raises:
+        UnknownModel: no model has that name.
+        MissingWeights: the weights do not exist.
+        WeightsError: the factory cannot be used.
+        SettingsError: options for a model whose preprocessing is known.
+    """
+    if not is_model_name(model):
+        if is_file(Path(model)) or not is_factory(model):
+            return _from_file(Path(model), options)
+        _refuse(options, model, "its factory decides")
+        return _from_factory(model, model)
+    _refuse(options, model, "its preprocessing is known")
+    if model == BUILT_IN:
+        entry = entries()[model]
+        size = weights_path(entry.file).stat().st_size
+        return FoundModel(model, entry.sha256, size, _load_sface, entry)
+    found = installed.find(model)
+    if found is not None:
+        entry = found.entry
+        return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
+    if model in entries():
+        entry = entries()[model]
+        raise MissingWeights(
+            f"{model} is known, but its weights are not here. Get {entry.file} from "
+            f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
+        )
+    if model in (others := offered()):
+        return _from_factory(model, others[model])
+    known = [*entries(), *installed.names(), *others]
+    near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    file = (
+        "the folder of that name is no weights file"
+        if is_folder(Path(model))
+        else f"a file needs its path, such as ./{model}"
+    )
+    raise UnknownModel(
+        f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, {file}"
+    )
+
+
+def _refuse(options: ModelOptions, model: str, why: str) -> None:
+    if options.given:
+        named = " and ".join(f"--{name}" for name in options.given)
+        raise SettingsError(f"{named} cannot be given for {model}: {why}")
+
+
+def _load_sface() -> Embedder:
+    from safetensors.torch import load
+
+    from faceqan_toolkit.models.sface import SFace, dequantise
+
+    entry = entries()[BUILT_IN]
+    content = read_weights(entry.file, entry.sha256)
+    network = SFace()
+    try:
+        network.load_state_dict(dequantise(load(content)))
+    except (RuntimeError, KeyError) as error:
+        raise WrongArchitecture(
+            f"{entry.file} does not fit the network of {entry.name}: {error}"
+        ) from error
+    network.name, network.sha256 = entry.name, entry.sha256
+    network.family, network.title = entry.family, entry.title
+    network.equal_lengths = False
+    return network.eval().requires_grad_(False)
+
+
+def _load_installed(found: installed.Installed) -> Embedder:
+    from faceqan_toolkit.models.checkpoints import load_weights
+
+    embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder
+    embedder.name, embedder.title = found.entry.name, found.entry.title
+    embedder.sha256, embedder.assumed = found.identity, ()
+    return embedder
+
+
+def _from_file(path: Path, options: ModelOptions) -> FoundModel:
+    with _readable(path):
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise MissingWeights(f"--model {path}: not a file")
+        size, sha256 = identify_weights(path)
+    # files of the same name are different models if their content differs
+    name = f"{path.name}@{sha256[:8]}"
+
+    def load() -> Embedder:
+        from faceqan_toolkit.models.checkpoints import load_weights
+
+        with _readable(path):
+            content, found = read_weights_file(path)
+        if found != sha256:
+            raise ChecksumMismatch(
+                f"--model {path} has changed since this run began: its sha256 is {found}, "
+                f"expected {sha256}"
+            )
+        embedder = load_weights(content, options=options, where=str(path)).embedder
+        embedder.name, embedder.sha256 = name, sha256
+        return embedder
+
+    return FoundModel(name, sha256, size, load)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
+
+
+def _from_factory(name: str, factory: str) -> FoundModel:
+    embedder = build(factory)
+    # every worker process calls the factory again
+    if build(factory).sha256 != embedder.sha256:
+        raise WrongArchitecture(
+            f"--model {factory} makes another model at every call; load weights, or set the seed"
+        )
+    embedder.name = re.sub(r"\s", "", name)
+    size = sum(tensor.nbytes for tensor in embedder.state_dict().values())
+    return FoundModel(embedder.name, embedder.sha256, size, lambda: embedder)
+
+
+def build(factory: str) -> Embedder:
+    """Return the model that a factory makes, checked.
+
+    Args:
+        factory: "package.module:factory"; modules of the current folder can be imported too.
+
+    Raises:
+        WeightsError: it cannot be imported, fails, or does not return a usable `Embedder`.
+    """
+    from faceqan_toolkit.models.base import Embedder, check_embeddings, embedding_size
+
+    module, _, name = factory.partition(":")
+    try:
+        with _current_folder():
+            embedder = getattr(importlib.import_module(module), name)()
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        raise WeightsError(
+            f"--model {factory} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(embedder, Embedder):
+        raise WrongArchitecture(
+            f"--model {factory} returned a {type(embedder).__name__}; it must return a "
+            "faceqan_toolkit.Embedder, such as BackboneEmbedder(network, Preprocessing(...))"
+        )
+    embedder = embedder.cpu().float().eval().requires_grad_(False)
+    try:
+        check_embeddings(embedder, embedding_size(embedder))
+    except Exception as error:  # and so may its forward pass
+        raise WrongArchitecture(f"--model {factory}: {error}") from error
+    embedder.sha256 = _digest(embedder)
+    embedder.title = embedder.title or f"made by {factory}"
+    return embedder
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Append the current folder to `sys.path`."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _digest(embedder: Embedder) -> str:
+    """Return the sha256 of a model's tensors and preprocessing."""
+    digest = hashlib.sha256()
+    crop = f"{embedder.input_size} {embedder.template} {getattr(embedder, 'preprocessing', '')}"
+    digest.update(crop.encode())
+    for name, tensor in embedder.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

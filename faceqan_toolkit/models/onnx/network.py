@@ -1,0 +1,309 @@
+"""From an ONNX file's content to a network: read, rewrite, convert, check."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor
+
+from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
+from faceqan_toolkit.models.base import (
+    EQUAL,
+    BackboneEmbedder,
+    check_embeddings,
+    has_equal_lengths,
+    noise_crops,
+)
+from faceqan_toolkit.models.onnx.convert import to_torch
+from faceqan_toolkit.models.onnx.rewrites import (
+    affine_head,
+    fill_bounds,
+    fold_constants,
+    free_batch,
+    mend_mxnet,
+    name_nodes,
+    pad_explicitly,
+    pass_activations,
+    prune_inputs,
+    renew_ancient,
+    set_ends,
+    shapes_needed,
+    skip_idle,
+    to_opset,
+    use_float32,
+    with_outputs,
+)
+from faceqan_toolkit.models.onnx.session import Session
+from faceqan_toolkit.models.onnx.source import (
+    USUAL_SIZE,
+    GraphInput,
+    check_weights,
+    find_input,
+    find_output,
+    read_model,
+)
+from faceqan_toolkit.models.preprocessing import Preprocessing
+
+TOLERANCE = 1e-4
+"""Largest difference between our embedding and onnxruntime's, relative to its length."""
+
+LEAST_LIKENESS = 0.5
+"""Least cosine between embeddings with and without rounded activations. SFace in QDQ has 0.95 on
+noise, which is far from its calibration data; a wrong conversion has about 0."""
+
+STEP = 1e-8
+"""Step of the finite difference, in [0, 1] units of a crop, in double precision. Within 1e-6 so
+many units change sign that SFace's difference is off by a percent."""
+
+GRADIENT_TOLERANCE = 1e-3
+"""Largest difference between the slope by the gradient and by a finite difference, relative to the
+gradient's length."""
+
+NEAR = 8
+"""Most nodes between the embedding before its normalisation and the output."""
+
+NO_GRADIENT = "no gradient reaches the crop: an operator rounds or compares"
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A network from an ONNX file.
+
+    Attributes:
+        embedder: the network, on the CPU, in evaluation mode, float32, without weight gradients.
+        embedding_size: D.
+        assumed: which of "channels", "mean", "std", "input_size" and "template" are guesses,
+            because neither the file nor the caller told them.
+    """
+
+    embedder: BackboneEmbedder
+    embedding_size: int
+    assumed: tuple[str, ...]
+
+
+def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxModel:
+    """Return the network in an ONNX file's content, see `load_onnx`."""
+    model = read_model(content)
+    title = f"ONNX file ({model.producer_name})" if model.producer_name else "ONNX file"
+    use_float32(model)
+    prune_inputs(model)
+    mend_mxnet(model)
+    model = renew_ancient(model)
+    check_weights(model)
+    entry = find_input(model, preprocessing.input_size if preprocessing else None)
+    original = Session(model)
+    crops = noise_crops(entry.size).numpy()
+    outputs = original.run_crops(crops, entry)
+    output = find_output(outputs)
+    notes = [f"its output {name} is not used" for name in outputs if name != output]
+    if unnormalised := find_unnormalised(model, entry, crops, outputs, output):
+        output, length = unnormalised
+        notes.remove(f"its output {length} is not used")
+        notes.append(f"its output {length} is the length of the embedding before normalisation")
+        model = with_outputs(model, [output])
+        original = Session(model)
+
+    fold_constants(model, lambda part, names: Session(part).run({}, names))
+    model = to_opset(model)
+    fill_bounds(model)
+    set_ends(model, output, entry.size, entry.channels_last)
+    first = replace(entry, name=model.graph.input[0].name, channels_last=False)
+    unrounded = None
+    if pass_activations(model):
+        notes.append("its activations are not rounded, since rounding has no gradient")
+        unrounded = Session(model)
+    skip_idle(model)
+    shapes = _shapes(model, first)
+    pad_explicitly(model, shapes)
+    free_batch(model, shapes, entry.batch)
+    name_nodes(model)
+
+    chosen, assumed = _choose_preprocessing(model, entry, preprocessing)
+    embedder = BackboneEmbedder(to_torch(model), chosen)
+    embedder.name, embedder.family = "onnx", "onnx"
+    embedder.sha256 = hashlib.sha256(content).hexdigest()
+    embedder.eval().requires_grad_(False)
+    pictures = embedder.normalise(noise_crops(entry.size)).numpy()
+    expected = original.run_crops(pictures, entry, [output])[output]
+    if unrounded is not None:
+        rounded = expected
+        (expected,) = unrounded.run_crops(pictures, first).values()
+        _compare_rounded(torch.from_numpy(expected), torch.from_numpy(rounded))
+    size = expected.shape[1]
+    check_embeddings(embedder, size)
+    _compare(embedder, torch.from_numpy(expected))
+    _check_gradient(embedder)
+    if has_equal_lengths(embedder):
+        notes.append("its embeddings all have the same length, so embedding_norm stays empty")
+    embedder.title, embedder.notes = f"{title}, {size}-d", tuple(notes)
+    return OnnxModel(embedder, size, assumed)
+
+
+def find_unnormalised(
+    model: ModelProto,
+    entry: GraphInput,
+    crops: NDArray[np.float32],
+    outputs: Mapping[str, NDArray[np.float32]],
+    output: str,
+) -> tuple[str, str] | None:
+    """Return the embedding before its normalisation, if another output gives its length.
+
+    AdaFace's official network is such a graph. A value is accepted only if its lengths are the
+    other output, and dividing by them gives the embeddings.
+
+    Args:
+        model: the graph as it was read.
+        entry: its input.
+        crops: two unlike crops, in the range the graph expects.
+        outputs: all outputs for these crops.
+        output: name of the embeddings, (2, D).
+
+    Returns:
+        Names of the value and of the output with its length; None if there are none.
+    """
+    embeddings = outputs[output]
+    lengths = {
+        name: value.reshape(len(embeddings), 1)
+        for name, value in outputs.items()
+        if value.size == len(embeddings) and value.dtype.kind == "f"
+    }
+    if not lengths or not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=EQUAL):
+        return None
+    names = _values_before(model, output)
+    values = Session(with_outputs(model, names)).run_crops(crops, entry, names) if names else {}
+    for name, value in values.items():
+        if value.shape != embeddings.shape:
+            continue
+        found = np.linalg.norm(value, axis=1, keepdims=True)
+        for length, given in lengths.items():
+            if np.allclose(found, given, rtol=EQUAL, atol=0) and np.allclose(
+                value / given, embeddings, atol=EQUAL
+            ):
+                return name, length
+    return None
+
+
+def _values_before(model: ModelProto, output: str) -> list[str]:
+    """Return the values at most `NEAR` nodes before an output, the nearest first."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
+    last = [output]
+    for _ in range(NEAR):
+        last = [name for value in last if value in makers for name in makers[value].input]
+        found |= dict.fromkeys(name for name in last if name in makers)
+    return list(found)
+
+
+def _shapes(model: ModelProto, entry: GraphInput) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that `pad_explicitly` and `free_batch` need."""
+    picture = np.zeros((entry.batch, 3, entry.size, entry.size), np.float32)
+    shapes: dict[str, tuple[int, ...]] = {entry.name: picture.shape}
+    names = [name for name in shapes_needed(model) if name != entry.name]
+    if names:
+        values = Session(with_outputs(model, names)).run({entry.name: picture}, names)
+        shapes |= {name: value.shape for name, value in values.items()}
+    return shapes
+
+
+def _choose_preprocessing(
+    model: ModelProto, entry: GraphInput, given: Preprocessing | None
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """Return the preprocessing, and the names of its guessed fields."""
+    if given is not None:
+        if given.input_size != entry.size:
+            raise WrongArchitecture(
+                f"takes {entry.size}x{entry.size} pixels; its preprocessing makes "
+                f"{given.input_size}x{given.input_size}"
+            )
+        return given, ()
+    assumed = ["channels"]
+    highest = _own_range(model, entry)
+    if highest:
+        mean, std = 0.0, 255 / highest
+    else:
+        mean, std = 127.5, 127.5
+        assumed += ["mean", "std"]
+    if not entry.sized:
+        assumed.append("input_size")
+    template = "arcface"
+    if entry.size != USUAL_SIZE:
+        template = "box"
+        assumed.append("template")
+    return Preprocessing("RGB", mean, std, entry.size, template), tuple(assumed)
+
+
+def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
+    """Return the highest pixel value, 255 or 1, that a graph expects if it scales pixels itself.
+
+    It follows from the pixel value that the graph maps to zero, which is near the middle of the
+    range or at its lower end.
+    """
+    head = affine_head(model)
+    if head == model.graph.input[0].name:
+        return None
+    session = Session(with_outputs(model, [head]))
+    name, shape = model.graph.input[0].name, (entry.batch, 3, entry.size, entry.size)
+    black = session.run({name: np.zeros(shape, np.float32)}, [head])[head]
+    slope = session.run({name: np.ones(shape, np.float32)}, [head])[head] - black
+    if not (slope > 0).all():
+        return None
+    middle = -black / slope
+    if middle.min() >= 0 and 1 < middle.max() < 255:
+        return 255
+    if middle.min() > 0 and middle.max() <= 1:
+        return 1
+    return 255 if (middle == 0).all() and slope.max() < 0.1 else None
+
+
+def _compare(embedder: BackboneEmbedder, expected: Tensor) -> None:
+    """Check that a batch gives the embeddings that onnxruntime computes for each crop alone."""
+    with torch.no_grad():
+        found = embedder(noise_crops(embedder.input_size))
+    difference = ((found - expected).norm(dim=1) / expected.norm(dim=1)).max().item()
+    if not difference <= TOLERANCE:
+        raise UnsupportedGraph(
+            f"its embeddings differ from onnxruntime's by {difference:.1e} of their length"
+        )
+
+
+def _compare_rounded(expected: Tensor, rounded: Tensor) -> None:
+    """Check that embeddings with and without rounded activations are similar."""
+    likeness = F.cosine_similarity(expected, rounded, dim=1).min().item()
+    if not likeness >= LEAST_LIKENESS:
+        raise UnsupportedGraph(
+            "it does not work without the rounding of its activations: embeddings with and without "
+            f"have a cosine of {likeness:.2f}"
+        )
+
+
+def _check_gradient(embedder: BackboneEmbedder) -> None:
+    """Compare the gradient's slope along a random direction with a finite difference."""
+    generator = torch.Generator().manual_seed(1)
+    crop = noise_crops(embedder.input_size)[:1].double().requires_grad_()
+    direction = torch.randn(crop.shape, generator=generator, dtype=torch.double)
+    embedder.double()
+    try:
+        embedding = embedder(crop)
+        weights = torch.randn(embedding.shape, generator=generator, dtype=torch.double)
+        if not embedding.requires_grad:
+            raise UnsupportedGraph(NO_GRADIENT)
+        (gradient,) = torch.autograd.grad((embedding * weights).sum(), crop)
+        with torch.no_grad():
+            ahead, behind = (embedder(crop + sign * STEP * direction) for sign in (1, -1))
+    finally:
+        embedder.float()
+    if not gradient.any():
+        raise UnsupportedGraph(NO_GRADIENT)
+    found = (gradient * direction).sum()
+    expected = ((ahead - behind) * weights).sum() / (2 * STEP)
+    if not abs(found - expected) <= GRADIENT_TOLERANCE * gradient.norm():
+        raise UnsupportedGraph(
+            f"its gradient is wrong: the slope is {found:.4g}, a finite difference {expected:.4g}"
+        )

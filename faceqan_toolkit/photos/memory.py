@@ -1,0 +1,117 @@
+"""Images that are given in memory: encoded bytes, Pillow's images, arrays."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
+from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.photos.stores import LocalFile
+from faceqan_toolkit.types import FileState, PhotoSource, Pixels
+from faceqan_toolkit.wording import first_line
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
+"""A path, an encoded image, a Pillow image, or an array.
+
+Arrays are uint8 and RGB: (H, W, 3), or (H, W) grey, or (H, W, 4) with transparency, which is put
+over white. OpenCV's arrays are BGR: give `image[..., ::-1]`.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBytes:
+    """An encoded image, see `types.Content`."""
+
+    data: bytes
+
+    def state(self) -> FileState:
+        """Return its size; bytes have no time."""
+        return FileState(len(self.data), 0)
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return the bytes."""
+        return self.data, self.state()
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image that needs no decoder, see `types.Content`.
+
+    Attributes:
+        image: a Pillow image, or (H, W, 3) uint8 RGB.
+    """
+
+    image: Image.Image | Pixels
+
+    def state(self) -> FileState:
+        """Return the size of its samples in bytes; it has no time."""
+        return FileState(len(self.read()[0]), 0)
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return its samples, row by row.
+
+        Raises:
+            UnreadablePhoto: Pillow decodes a file when it is first looked at, and could not.
+        """
+        try:
+            data = self.image.tobytes()
+        except Exception as error:  # decoders raise anything on damaged files
+            raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
+        return data, FileState(len(data), 0)
+
+
+def as_source(image: ImageLike, name: str = "image") -> PhotoSource:
+    """Return an image as the pipeline takes it.
+
+    Args:
+        image: see `ImageLike`.
+        name: what the record's `path` says of an image without a file.
+
+    Raises:
+        SettingsError: something else, for instance a list, a tensor or a float array.
+    """
+    if isinstance(image, str | os.PathLike):
+        file = Path(os.path.abspath(image))  # noqa: PTH100 - links stay as they are
+        return PhotoSource(path_text(file.parent), path_text(file.name), LocalFile(file))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return PhotoSource("", name, EncodedBytes(bytes(image)))
+    if isinstance(image, Image.Image):
+        file_name = getattr(image, "filename", "")
+        known = isinstance(file_name, str) and file_name
+        return PhotoSource("", path_text(file_name) if known else name, DecodedImage(image))
+    if isinstance(image, np.ndarray):
+        return PhotoSource("", name, DecodedImage(_checked(image)))
+    raise SettingsError(
+        f"an image is a path, bytes, a PIL image or a uint8 RGB array, not a "
+        f"{type(image).__module__}.{type(image).__name__}; assess_many takes several images"
+    )
+
+
+def _checked(array: np.ndarray[Any, Any]) -> Image.Image | Pixels:
+    """Return an array as RGB pixels, or as a Pillow image if it has other channels."""
+    shape = array.shape
+    if array.dtype != np.uint8:
+        remedy = "values in 0..1 become uint8 by (image * 255).round().astype('uint8')"
+        raise SettingsError(
+            f"an image array is uint8 with values 0..255, this one is {array.dtype}; {remedy}"
+        )
+    if len(shape) == 4:
+        raise SettingsError(
+            f"one image is wanted, this array of shape {shape} holds {shape[0]}: give them to "
+            "assess_many, or one of them"
+        )
+    if len(shape) == 3 and shape[2] == 1:
+        array = array[:, :, 0]
+    elif len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+        raise SettingsError(
+            f"an image array is (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, this one is {shape}"
+        )
+    if array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    return Image.fromarray(array)

@@ -1,0 +1,246 @@
+"""Detectors and quality methods by name. Importing this module imports none of them.
+
+A new one is a module that registers a factory with its name, its options and its documentation:
+
+    @dataclass(frozen=True)
+    class ToyOptions:
+        gain: float = option(1.0, "Factor of the quality.", above=0)
+
+    @register_method("toy", options=ToyOptions)
+    def toy(settings: Settings, embedder: Embedder) -> QualityEstimator:
+        \"\"\"Toy quality: the brightness of the crop.\"\"\"
+        ...
+
+Another package names that module in an entry point: `toy = "package.module"` in the group
+`faceqan_toolkit.methods` or `faceqan_toolkit.detectors`. It is imported when the name is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.fields import check, check_options, parse_option, suggestion
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """No options."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered detector or quality method.
+
+    Attributes:
+        kind: "detector" or "method".
+        name: what `--detector` or `--method` takes.
+        make: factory or class, see `register_detector` and `register_method`.
+        options: frozen dataclass of its own options, see `fields.option`.
+        uses: optional settings that it uses; others are refused if they are changed.
+        defaults: its own defaults of settings whose default is None.
+        title: name in tables and figures.
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    options: type[Any]
+    uses: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    title: str
+
+    @property
+    def documentation(self) -> str:
+        """The docstring of its factory."""
+        return inspect.getdoc(self.make) or ""
+
+    @property
+    def fields(self) -> Mapping[str, Field[Any]]:
+        """The fields of its options by name."""
+        return {item.name: item for item in fields(self.options)}
+
+    def make_options(self, values: Mapping[str, Any]) -> Any:
+        """Return its options with some values; the others have their defaults.
+
+        Raises:
+            SettingsError: an unknown name, a wrong type, or a value out of its range.
+        """
+        for name in values:
+            if name not in self.fields:
+                known = ", ".join(self.fields) or "none"
+                raise SettingsError(
+                    f"{self.kind} {self.name} has no option {name}"
+                    f"{suggestion(name, self.fields)} (its options: {known})"
+                )
+        options = self.options(**values)
+        check_options(options)
+        return options
+
+    def parse(self, pairs: Iterable[str]) -> dict[str, Any]:
+        """Return values of its options from texts of the form "NAME=VALUE".
+
+        Raises:
+            SettingsError: no such option, or no value of it.
+        """
+        values: dict[str, Any] = {}
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            name = name.strip().replace("-", "_")
+            check(bool(equals), f"{self.kind}-option", pair, "NAME=VALUE")
+            item = self.fields.get(name)
+            values[name] = parse_option(self.options, item, text) if item else text
+        self.make_options(values)
+        return values
+
+
+class Registry(Mapping[str, Part]):
+    """Parts of one kind by name, in the order they were registered.
+
+    Args:
+        kind: "detector" or "method".
+        modules: names of modules that register the built-in parts; imported at the first look.
+    """
+
+    def __init__(self, kind: str, *modules: str) -> None:
+        self.kind = kind
+        self._modules = modules
+        self._parts: dict[str, Part] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        options: type[Any] = NoOptions,
+        uses: Iterable[str] = (),
+        title: str = "",
+        **defaults: Any,
+    ) -> Callable[[F], F]:
+        """Return a decorator that registers a factory or class, see `Part`."""
+
+        def decorate(make: F) -> F:
+            before = self._parts.get(name)
+            if before and before.make.__module__ != make.__module__:
+                raise ValueError(f"{self.kind} {name} is registered twice")
+            self._parts[name] = Part(
+                self.kind, name, make, options, tuple(uses), defaults, title or name
+            )
+            return make
+
+        return decorate
+
+    def find(self, name: str) -> Part:
+        """Return a part by its name.
+
+        Raises:
+            SettingsError: there is none, or the package that offers it cannot be imported.
+        """
+        if not isinstance(name, str) or name not in self:
+            check(False, self.kind, name, f"one of {', '.join(self)}")
+        return self[name]
+
+    @property
+    def imported(self) -> tuple[Part, ...]:
+        """The parts that are imported: the built-in ones, and others that were used."""
+        self._import_modules()
+        return tuple(self._parts.values())
+
+    def __getitem__(self, name: str) -> Part:
+        self._import_modules()
+        if name not in self._parts:
+            self._import_offered(self._offered()[name])
+        return self._parts[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._import_modules()
+        return name in self._parts or name in self._offered()
+
+    def __iter__(self) -> Iterator[str]:
+        self._import_modules()
+        yield from {**self._parts, **self._offered()}
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _import_modules(self) -> None:
+        for module in self._modules:
+            import_module(module)
+
+    def _offered(self) -> Mapping[str, EntryPoint]:
+        return _entry_points(f"faceqan_toolkit.{self.kind}s")
+
+    def _import_offered(self, point: EntryPoint) -> None:
+        try:
+            point.load()
+        except Exception as error:
+            raise SettingsError(
+                f"{self.kind} {point.name}: {point.value} cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if point.name not in self._parts:
+            raise SettingsError(
+                f"{self.kind} {point.name}: importing {point.value} does not register it"
+            )
+
+
+@cache
+def _entry_points(group: str) -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+DETECTORS = Registry("detector", "faceqan_toolkit.detection.registry")
+METHODS = Registry("method", "faceqan_toolkit.quality.registry")
+
+
+def register_detector(
+    name: str,
+    *,
+    min_confidence: float,
+    max_side: int,
+    options: type[Any] = NoOptions,
+    uses: Iterable[str] = (),
+) -> Callable[[F], F]:
+    """Return a decorator that registers a face detector.
+
+    The decorated factory or class is called with the `Settings` and returns a
+    `detection.base.Detector`. Its docstring documents the detector.
+
+    Args:
+        name: what `--detector` takes.
+        min_confidence: its default of that setting, in [0, 1].
+        max_side: its default of that setting, pixels; 0 for the photo's own size.
+        options: frozen dataclass of its own options, in `settings.detection.options`.
+        uses: of the settings that only some detectors use (`one_based`), those it uses.
+    """
+    return DETECTORS.register(
+        name, options=options, uses=uses, min_confidence=min_confidence, max_side=max_side
+    )
+
+
+def register_method(
+    name: str,
+    *,
+    options: type[Any] = NoOptions,
+    uses: Iterable[str] = (),
+    title: str = "",
+) -> Callable[[F], F]:
+    """Return a decorator that registers a quality method.
+
+    The decorated factory or class is called with the `Settings` and the recognition model (an
+    `Embedder`) and returns a `QualityEstimator`. Its docstring documents the method.
+
+    Args:
+        name: what `--method` takes.
+        options: frozen dataclass of its own options, in `settings.quality.options`.
+        uses: of FaceQAN's settings, those it uses as well, for instance "seed".
+        title: name in tables and figures; `name` by default.
+    """
+    return METHODS.register(name, options=options, uses=uses, title=title)

@@ -1,0 +1,326 @@
+"""Copying, moving and linking single files without ever replacing another file. No torch."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePath
+
+from faceqan_toolkit.errors import NotPlaced, TooLarge
+from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
+from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.photos.stores import check_size
+from faceqan_toolkit.types import FileState
+from faceqan_toolkit.wording import reason_of
+
+PENDING, FINISH, THERE = "to do", "to finish", "already there"
+"""Results of `inspect`: the destination is free; a move was interrupted after its copy; done."""
+
+OCCUPIED = "another file is there; it stays as it is"
+CHANGED = "the photo has changed since it was scored"
+
+
+def place_below(folder: Path, relative: str) -> Path:
+    """Return the path of a file below a folder.
+
+    Args:
+        folder: the folder.
+        relative: untrusted path below it, with forward slashes.
+
+    Raises:
+        NotPlaced: the path is absolute, has a drive or `..`, or is empty.
+    """
+    path = PurePath(relative)
+    if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
+        raise NotPlaced("its path leads out of the folder")
+    if "\0" in relative:
+        raise NotPlaced("its path is none")
+    return folder / path
+
+
+def check_inside(folder: Path, target: Path) -> None:
+    """Check that no link on the path to a target leads out of a folder.
+
+    Raises:
+        NotPlaced: a link does.
+    """
+    parent = target.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    inside = os.path.realpath(folder)  # does not fail on circular links
+    # the folder itself is missing and will be created
+    if parent != folder and parent in folder.parents:
+        return
+    if not Path(os.path.realpath(parent)).is_relative_to(inside):
+        raise NotPlaced(f"{path_text(parent)} is a link that leads out of the folder")
+
+
+def inspect(
+    source: Path,
+    target: Path,
+    mode: str,
+    state: FileState | None,
+    began: Callable[[], bool] = lambda: False,
+) -> str:
+    """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
+
+    Args:
+        source: the file.
+        target: its destination.
+        mode: "copy", "move", "link" (a hard link) or "symlink".
+        state: expected file state of the source; None if unknown.
+        began: returns whether an earlier command began to copy or move the file to the target.
+
+    Raises:
+        NotPlaced: the source is missing, not a file, larger than a photo may be, or changed; or
+            another file is at the target.
+    """
+    try:
+        found = source.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            if mode == "move":
+                raise NotPlaced("it is a link; move takes the photo itself alone")
+            found = source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if _is(target, state):
+            return THERE  # moved by an earlier command
+        raise NotPlaced("the photo is gone") from None
+    except (OSError, ValueError) as error:
+        raise NotPlaced(reason_of(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise NotPlaced("it is no file")
+    try:
+        check_size(found.st_size)
+        if state and not _same(source, found, state):
+            raise NotPlaced(CHANGED)
+        return _left(source, found, target, mode, state, began)
+    except TooLarge as error:
+        raise NotPlaced(f"it has {error}; it stays where it is") from error
+    except (OSError, ValueError) as error:
+        raise NotPlaced(reason_of(error)) from error
+
+
+def _left(
+    source: Path,
+    found: os.stat_result,
+    target: Path,
+    mode: str,
+    state: FileState | None,
+    began: Callable[[], bool],
+) -> str:
+    """Return what is left to do for an unchanged source."""
+    try:
+        there = target.lstat()
+    except FileNotFoundError:
+        return PENDING
+    if mode == "symlink" and stat.S_ISLNK(there.st_mode) and target.readlink() == source:
+        return THERE
+    if stat.S_ISREG(there.st_mode):
+        if source.parent.samefile(target.parent):
+            return THERE  # source and target are the same folder
+        if os.path.samestat(found, there):
+            return FINISH if mode == "move" else THERE
+        # a move deletes the source next, so both files are read; a copy trusts the run's checksum
+        known = state.sha256 if state and mode != "move" else ""
+        if found.st_size == there.st_size and sha256_of(target) == (known or sha256_of(source)):
+            # the source is deleted only if this tool made the copy
+            return FINISH if mode == "move" and began() else THERE
+    raise NotPlaced(OCCUPIED)
+
+
+def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
+    """Copy, move or link a file; after a kill it can be repeated.
+
+    Args:
+        source, target, mode, state: see `inspect`.
+        found: result of `inspect`.
+
+    Raises:
+        FileExistsError: the target has appeared since.
+        NotPlaced: it failed; the source is unchanged.
+    """
+    with suppress(OSError):  # left by a killed process
+        part_of(target).unlink(missing_ok=True)
+    if found == THERE:
+        return
+    try:
+        if found == FINISH:
+            source.unlink()
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if mode == "copy":
+            _copy(source, target, state)
+        elif mode == "move":
+            _move(source, target, state)
+        elif mode == "link":
+            os.link(os.path.realpath(source), target)
+        else:
+            target.symlink_to(source)
+    except FileExistsError as error:
+        if target.parent.is_dir():
+            raise
+        raise NotPlaced("a file stands where a folder is needed") from error
+    except OSError as error:
+        if mode == "link" and error.errno == errno.EXDEV:
+            raise NotPlaced("on another file system, where no hard link leads") from error
+        raise NotPlaced(reason_of(error)) from error
+
+
+def inspect_content(
+    read: Callable[[], bytes], target: Path, mode: str, state: FileState | None
+) -> str:
+    """Return what is left to do for a photo in an archive or behind a URL: `PENDING` or `THERE`.
+
+    Args:
+        read: returns the photo's bytes.
+        target, mode, state: see `inspect`.
+
+    Raises:
+        NotPlaced: the mode is not "copy", or another file is at the target.
+    """
+    if mode != "copy":
+        raise NotPlaced(f"it lies in an archive or behind a URL; only copy takes it, not {mode}")
+    try:
+        there = target.lstat()
+    except FileNotFoundError:
+        return PENDING
+    except (OSError, ValueError) as error:
+        raise NotPlaced(reason_of(error)) from error
+    if stat.S_ISREG(there.st_mode):
+        wanted = (state and state.sha256) or hashlib.sha256(read()).hexdigest()
+        if sha256_of(target) == wanted:
+            return THERE
+    raise NotPlaced(OCCUPIED)
+
+
+def place_content(data: bytes, target: Path, state: FileState | None) -> None:
+    """Write a photo atomically: to a temporary name, flushed, then renamed.
+
+    Raises:
+        FileExistsError: the target has appeared since.
+        NotPlaced: the photo has changed, or cannot be written.
+    """
+    if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
+        raise NotPlaced(CHANGED)
+    part = part_of(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # left by a killed process
+        with part.open("xb") as copy:
+            copy.write(data)
+            copy.flush()
+            os.fsync(copy.fileno())
+        _name(part, target)
+    except FileExistsError as error:
+        if target.parent.is_dir():
+            raise
+        raise NotPlaced("a file stands where a folder is needed") from error
+    except OSError as error:
+        raise NotPlaced(reason_of(error)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def part_of(target: Path) -> Path:
+    """Return the temporary name of an incomplete copy: hidden, and the same every time."""
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    return target.with_name(f".faceqan-{digest}.part")
+
+
+def _is(target: Path, state: FileState | None) -> bool:
+    """Tell whether a file has a state; without a state, whether it exists."""
+    try:
+        found = target.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        return state is None or _same(target, found, state)
+    except OSError:
+        return False
+
+
+def _same(file: Path, found: os.stat_result, state: FileState) -> bool:
+    """Tell whether a file has a state: equal size and time, or equal size and content."""
+    if found.st_size != state.size:
+        return False
+    if found.st_mtime_ns == state.mtime_ns:
+        return True
+    return bool(state.sha256) and sha256_of(file) == state.sha256
+
+
+def _move(source: Path, target: Path, state: FileState | None) -> None:
+    """Move a file; the source is removed last."""
+    try:
+        os.link(source, target)  # unlike rename, a link never replaces a file
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EXDEV and _rename(source, target):
+            return
+        before = source.stat()
+        _copy(source, target, state, verify=True)
+        after = source.stat()
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            target.unlink()
+            raise NotPlaced("the photo changed while it was copied") from None
+    try:
+        source.unlink()
+    except OSError:
+        target.unlink()
+        raise
+
+
+def _rename(source: Path, target: Path) -> bool:
+    """Rename where hard links are impossible; return False if the file systems differ."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
+    return True
+
+
+def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool = False) -> None:
+    """Copy a file atomically: to a temporary name, flushed, then renamed.
+
+    With `verify` the copy is read again and compared before it is renamed.
+    """
+    part = part_of(target)
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as original, part.open("xb") as copy:
+            while chunk := original.read(BLOCK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if state and state.sha256 and digest.hexdigest() != state.sha256:
+            raise NotPlaced(CHANGED)
+        with suppress(OSError):  # not all file systems store times and modes
+            shutil.copystat(source, part)
+        if verify and sha256_of(part) != digest.hexdigest():
+            raise NotPlaced("the copy differs from the photo; is the disk in order?")
+        _name(part, target)
+        if verify:
+            with suppress(OSError):  # not all file systems can flush a folder
+                sync_folder(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _name(part: Path, target: Path) -> None:
+    """Rename a finished copy; raise FileExistsError if the target exists."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        _rename(part, target)

@@ -1,1 +1,0 @@
-"""Where filtered photos go when they do not stay files of their own."""
