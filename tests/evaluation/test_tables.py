@@ -9,11 +9,6 @@ import re
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from faceqan_toolkit.errors import SettingsError
-=======
-from faceqan_toolkit.cells import unguard
->>>>>>> eval
 from faceqan_toolkit.evaluation import tables
 from faceqan_toolkit.text import unguard
 from tests.evaluation.conftest import HOSTILE
