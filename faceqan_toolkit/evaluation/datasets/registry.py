@@ -62,24 +62,18 @@ class DatasetEntry:
 _entries: dict[str, DatasetEntry] = {}
 
 
-def register_dataset(
-    name: str,
-    *,
-    help: str,
-    faces: str | None,
-    root: str,
-    size: str,
-    layout: str,
-    aligned: bool = False,
-    own: bool = False,
-) -> Callable[[Reader], Reader]:
-    """Return a decorator that registers a reader; the arguments are those of `DatasetEntry`.
+def register_dataset(name: str, **about: Any) -> Callable[[Reader], Reader]:
+    """Return a decorator that registers a reader.
 
     The reader's first argument is the root folder. Its keyword-only arguments are the options of
     the data set; those without a default are required.
 
+    Args:
+        name: name of the data set.
+        about: further attributes of its `DatasetEntry`, from `help` on.
+
     Raises:
-        SettingsError: the name is taken by another reader.
+        SettingsError: another module has registered the name.
     """
 
     def register(read: Reader) -> Reader:
@@ -89,7 +83,7 @@ def register_dataset(
                 f"{read.__module__} registers the data set {name}, which {known.read.__module__} "
                 "has registered already; rename one of them"
             )
-        _entries[name] = DatasetEntry(name, read, help, faces, root, size, layout, aligned, own)
+        _entries[name] = DatasetEntry(name, read, **about)
         return read
 
     return register
