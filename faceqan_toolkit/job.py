@@ -179,7 +179,7 @@ def _check_device(settings: Settings) -> None:
     # those are always there, and torch takes a second to load
     if settings.device in ("auto", "cpu") and settings.precision == "float32":
         return
-    from faceqan_toolkit.device import check_precision, resolve_device
+    from faceqan_toolkit.hardware import check_precision, resolve_device
 
     check_precision(settings.precision, resolve_device(settings.device))
 
@@ -221,11 +221,10 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
 
 
 def assumed_text(assumed: Sequence[str]) -> str:
-    """Return a line on defaults that were taken because the weights file does not tell them."""
+    """Return a note on values that a weights file does not hold."""
     return (
-        f"The weights file does not tell these, so the architecture's defaults are used: "
-        f"{', '.join(assumed)}. Change them with --channels, --pixel-mean, --pixel-std, "
-        "--norm-eps."
+        "A weights file does not hold these values, so the network's usual ones are used: "
+        f"{', '.join(assumed)}. Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
     )
 
 

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from faceqan_toolkit import cli
+from faceqan_toolkit.cli.exit_codes import SOME_FAILED
 from tests.docs_scene import README_RUN, Done, Page, make_scene, output, why_not
 
 if sys.version_info >= (3, 11):
@@ -119,7 +120,7 @@ def test_it_runs(page: str, number: int, scene: Scene) -> None:
     if reason := why_not(arguments):
         pytest.skip(reason)
     done = scene.page(page).result(number)
-    assert done.returncode in (0, cli.SOME_FAILED), done.stderr
+    assert done.returncode in (0, SOME_FAILED), done.stderr
     assert "Traceback" not in done.stderr
     assert (scene.page(page).folder / output(arguments)).exists()
 

@@ -15,8 +15,8 @@ from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, cutting
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.text import LIKE_A_CROP
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
-from faceqan_toolkit.wording import LIKE_A_CROP
 from tests.conftest import DATA, SAMPLES, read_rgb
 
 QUICK = {"steps": 2, "copies": 1, "device": "cpu", "backend": "torch"}

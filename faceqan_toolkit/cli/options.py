@@ -301,14 +301,6 @@ def is_given(name: str) -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
-def assumed_text(assumed: Sequence[str]) -> str:
-    """Return a note on values that a weights file does not hold."""
-    return (
-        "A weights file does not hold these values, so the network's usual ones are used: "
-        f"{', '.join(assumed)}. Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
-    )
-
-
 def make_settings(
     task: str,
     *,

@@ -16,8 +16,8 @@ SECTIONS = {
         "scores", "embeddings", "scores-only", "name", "fetch", "worst", "best",
     ),
     "Faces": (
-        "faces", "detector", "detector-option", "min-face", "min-confidence", "max-side", "rotate", "landmarks",
-        "template", "crop-size",
+        "faces", "detector", "detector-option", "min-face", "min-confidence", "max-side", "rotate",
+        "landmarks", "template", "crop-size",
     ),
     "Quality": (
         "model", "quality-model", "method", "method-option", "copies", "eps-mode", "hints",

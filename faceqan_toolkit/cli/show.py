@@ -17,9 +17,8 @@ from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, be
 from faceqan_toolkit.results.comparison import Comparison
 from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, counted
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text
 
 ENDS = 5
 """Rows shown from either end of a ranking."""

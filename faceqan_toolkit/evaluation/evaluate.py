@@ -63,7 +63,7 @@ from faceqan_toolkit.settings import (
     Settings,
     is_model_name,
 )
-from faceqan_toolkit.wording import counted
+from faceqan_toolkit.text import counted
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder

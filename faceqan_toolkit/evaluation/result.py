@@ -15,7 +15,7 @@ from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
 from faceqan_toolkit.evaluation.curves import Area, Curve, Det, RandomDiscard
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import Accuracy
-from faceqan_toolkit.rounding import exact_text, shortest_between
+from faceqan_toolkit.text import exact_text, shortest_between
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 """Discard shares of the FNMR in the summary."""

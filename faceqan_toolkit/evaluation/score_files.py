@@ -19,16 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
-from faceqan_toolkit.files import check_plain, writing
+from faceqan_toolkit.files import check_plain, to_utf8, writing
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.runs.database import connect
 from faceqan_toolkit.runs.folder import read_run
-from faceqan_toolkit.text_files import to_utf8
-from faceqan_toolkit.wording import counted, reason_of
+from faceqan_toolkit.text import counted, reason_of, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from faceqan_toolkit.cells import guard
 from faceqan_toolkit.evaluation.bootstrap import Interval
 from faceqan_toolkit.evaluation.result import Evaluation, Figures, MethodResult, Point
+from faceqan_toolkit.text import guard
 
 AREA_COLUMNS = (
     "dataset", "recogniser", "method", "kind", "note", "target", "achieved_fmr", "false_matches",

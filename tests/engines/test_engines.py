@@ -9,11 +9,11 @@ import cv2
 import pytest
 import torch
 
-from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.engines.inline import InlineEngine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine
+from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings

@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation import tables
+from faceqan_toolkit.text import unguard
 from tests.evaluation.conftest import HOSTILE
 
 

@@ -22,11 +22,10 @@ from faceqan_toolkit.evaluation.datasets.base import (
 )
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.datasets.templates import Templates
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import HEAD_BYTES, encoding_of, replacing
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text_files import HEAD_BYTES, encoding_of
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import LANDMARK_COLUMNS
-from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,8 +21,8 @@ from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.photos.members import told_extension
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
-from faceqan_toolkit.wording import reason_of
 
 OFFICIAL_PAIRS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
 FOLDS = 10

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from faceqan_toolkit.evaluation.datasets.base import Dataset, IssueLog, ListBuilder, inner_path
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
-from faceqan_toolkit.text_files import to_utf8
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.files import to_utf8
+from faceqan_toolkit.text import reason_of
 
 COLUMNS = ("a", "b", "label")
 LABELS = {"1": True, "0": False}
