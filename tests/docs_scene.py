@@ -50,11 +50,7 @@ def why_not(arguments: list[str]) -> str:
 
 
 def invoke(folder: Path, arguments: list[str]) -> Done:
-    return subprocess.run(
-        [sys.executable, "-m", "faceqan_toolkit", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
-        env={**os.environ, "FACEQAN_TOOLKIT_MODELS": str(folder / "models")},
-    )  # fmt: skip
+    return run_here(*arguments, cwd=folder, env={"FACEQAN_TOOLKIT_MODELS": str(folder / "models")})
 
 
 class Page:
