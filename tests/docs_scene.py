@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.types import Record
 from tests.cli.test_evaluate import fill
-from tests.conftest import DATA, HANG, SAMPLES
+from tests.conftest import DATA, SAMPLES, run_here
 from tests.evaluation.datasets.trees import lfw_tree
 from tests.ledgers import write_run
 from tests.models.layouts import fill as random_weights
