@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := demo-run
 
-.PHONY: demo test coverage lint docs
+.PHONY: demo test test-all coverage lint docs
 
 # Installed again only when the list of dependencies changes. --prefer-binary: a wheel of an older
 # release beats compiling a newer one.
@@ -27,6 +27,11 @@ IN_PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
+
+# With Ray, the browser, every ONNX opset, and bad photos through every command.
+test-all: export OMP_NUM_THREADS = 1
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 coverage: export OMP_NUM_THREADS = 1

@@ -153,6 +153,13 @@ def real_command_line(tmp_path: Path) -> CommandLine:
     return partial(run_process, cwd=tmp_path)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    for item in items:
+        if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -30,7 +30,10 @@ from tests.engines import pipelines
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals"),
+]
 SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
