@@ -29,6 +29,7 @@ test test-all coverage: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
 
+# With Ray, the browser, every ONNX opset, and bad photos through every command.
 test-all: $(VENV)/.installed-dev
 	$(PYTEST)
 

@@ -86,14 +86,6 @@ def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs a browser or a Ray cluster, before markers choose."""
-    for item in items:
-        if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def astronaut() -> Pixels:
     """A 512x512 photo with one face."""
@@ -174,6 +166,13 @@ def command_line(tmp_path: Path) -> CommandLine:
 def real_command_line(tmp_path: Path) -> CommandLine:
     """The command line in processes of its own, in an empty folder."""
     return partial(run_process, cwd=tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    for item in items:
+        if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

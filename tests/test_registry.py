@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from faceqan_toolkit import cli, registry
+from faceqan_toolkit.cli import options as _options  # noqa: F401  # before a toy is registered
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import option
 from faceqan_toolkit.pipeline import Pipeline

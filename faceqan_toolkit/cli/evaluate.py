@@ -11,7 +11,7 @@ import click
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
-from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets, dataset_names
+from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
@@ -27,7 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 DEFAULTS = EvaluationOptions()
-DATASETS = builtin_datasets()
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
@@ -253,7 +252,7 @@ def folders(root: Path, **chosen: Any) -> None:
 
 
 @command.command("validate", example="evaluate validate lfw LFW")
-@click.argument("protocol", type=click.Choice(dataset_names()))
+@click.argument("protocol", type=click.Choice(list(DATASETS)))
 @root_argument
 @pairs_option
 @options.identity_option

@@ -29,7 +29,10 @@ from tests.engines import pipelines
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals"),
+]
 SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
@@ -146,7 +149,6 @@ def test_room_for_actors(nodes: list[tuple[int, float]], room: tuple[float, int]
     assert find_room([*resources, {"GPU": 1.0}], GB) == room
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "number", "taken"),
     [(3 * GB, 2, 2 * WORKER_BYTES), (GB // 2, 1, GB // 2)],
@@ -241,7 +243,6 @@ def test_an_actor_that_is_killed_is_replaced(tmp_path: Path) -> None:
     assert len(found) == 24
 
 
-@pytest.mark.slow
 def test_a_machine_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:
     """A head and three nodes; one that has given records and is at work on others is killed."""
     folder = photos(tmp_path / "photos", *numbered(36))
@@ -314,7 +315,7 @@ def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "code", "message"),
     [
-        pytest.param("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1", marks=pytest.mark.slow),
+        pytest.param("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1"),
         ("ray://127.0.0.1:1", 2, "HOST:PORT"),
     ],
 )

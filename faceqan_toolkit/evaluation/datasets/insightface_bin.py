@@ -44,11 +44,7 @@ MAX_PIXELS = 4096 * 4096
     aligned=True,
 )
 def read_insightface_bin(root: Path) -> Dataset:
-    """Return the data set in a `.bin` file; photos 2i and 2i+1 are pair i.
-
-    Samples are named after the file and their index: `lfw/images/00000.jpg` and so on. The file has
-    no identities: photos with equal bytes and mated pairs show the same person. The ten folds are
-    consecutive tenths, as in InsightFace's own evaluation.
+    """Return the data set in a `.bin` file.
 
     Args:
         root: the file, or a folder with one such file.
