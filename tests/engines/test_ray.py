@@ -314,10 +314,7 @@ def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
 
 @pytest.mark.parametrize(
     ("address", "code", "message"),
-    [
-        pytest.param("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1"),
-        ("ray://127.0.0.1:1", 2, "HOST:PORT"),
-    ],
+    [("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1"), ("ray://127.0.0.1:1", 2, "HOST:PORT")],
 )
 def test_an_address_that_does_not_do(
     real_command_line: CommandLine, address: str, code: int, message: str
