@@ -22,21 +22,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/faceqan-toolkit align-and-score samples/raw_photos -o $(RUN) --fail-on all
 
-# Several modules of tests at once, each process with one thread of its own.
-IN_PARALLEL := -n auto --maxprocesses 4 --dist loadscope
+# Several tests at once, each process with one thread of its own.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+test test-all coverage: export OMP_NUM_THREADS = 1
 
-test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # With Ray, the browser, every ONNX opset, and bad photos through every command.
-test-all: export OMP_NUM_THREADS = 1
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(PYTEST)
 
-coverage: export OMP_NUM_THREADS = 1
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 # Into site/; a broken link fails.
 docs: $(VENV)/.installed-dev
