@@ -20,7 +20,8 @@ from tests.conftest import SAMPLES, CommandLine, read_rgb
 from tests.ledgers import write_run
 
 PEOPLE, PHOTOS = 150, 6
-MAIN = ("align-and-score", "photos", "--preset", "instant", "--device", "cpu", "--no-hints")
+MAIN = ("align-and-score", "photos", "--preset", "instant", "--device", "cpu", "--no-hints",
+        "--detector", "yunet")  # fmt: skip
 
 
 def records(root: str = "/photos") -> tuple[list[Record], np.ndarray]:

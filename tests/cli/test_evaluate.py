@@ -1,4 +1,4 @@
-"""`evaluate` on the real command line, on tiny data sets in the official layouts."""
+"""`evaluate` on the command line, on tiny data sets in the official layouts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.settings import Settings
-from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb
+from tests.conftest import DATA, SAMPLES, CommandLine, read_rgb, run_here
 from tests.evaluation.datasets import trees
 from tests.ledgers import write_run
 
@@ -96,23 +96,14 @@ def lfw(tmp_path_factory) -> tuple[Path, list[tuple[str, str, bool]]]:
 @pytest.fixture(scope="module")
 def done(lfw, tmp_path_factory):
     """An evaluation that is made, with what it told."""
-    import os
-    import subprocess
-    import sys
-
     root, _ = lfw
     folder = tmp_path_factory.mktemp("done")
     extra = root / "Person_9" / "Person_9_0001.jpg"  # in no pair
     extra.parent.mkdir()
     shutil.copyfile(SAMPLES / "hopper.jpg", extra)
-    command = [sys.executable, "-m", "faceqan_toolkit", "evaluate", "lfw", "LFW", "-o", "OUT",
-               *QUICK, "--legacy-pickle", "old.pkl"]  # fmt: skip
     shutil.copytree(root, folder / "LFW")
-    told = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    return folder, told
+    command = ("evaluate", "lfw", "LFW", "-o", "OUT", *QUICK, "--legacy-pickle", "old.pkl")
+    return folder, run_here(*command, cwd=folder)
 
 
 def test_lfw_equals_brute_force(lfw, done) -> None:
@@ -315,7 +306,7 @@ def test_validate(lfw, command_line: CommandLine, tmp_path: Path) -> None:
     assert report["issue_counts"]["missing_file"] == 1
     assert not report["ok"]
     # a face that is not there costs its comparisons, lists that are wrong cost everything
-    left = command_line("evaluate", "lfw", copy, "-o", "left", *QUICK)
+    left = command_line("evaluate", "lfw", copy, "-o", "left", *QUICK, "--detector", "yunet")
     assert left.returncode == 3, left.stderr
     assert "1 missing" in left.stderr
     assert summary(tmp_path / "left")["comparisons"]["mated_excluded"] == 1
@@ -434,7 +425,7 @@ def test_folders_count_faces_that_are_not_found(command_line: CommandLine, tmp_p
             shutil.copyfile(SAMPLES / name, tmp_path / "people" / person / name)
     common = ("evaluate", "folders", "people", "--non-mated", "all", "--noise-seed", "3",
               "--device", "cpu", "-k", "1", "-l", "1", "--backend", "torch", "--bootstrap", "0",
-              "--format", "svg", "--fmr", "0.2")  # fmt: skip
+              "--format", "svg", "--fmr", "0.2", "--detector", "yunet")  # fmt: skip
     told = command_line(*common, "-o", "out")
     assert told.returncode == 3, told.stderr
     assert "1 no_face" in told.stderr

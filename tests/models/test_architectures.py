@@ -107,7 +107,13 @@ def _filled(described: str) -> dict[str, Tensor]:
     return fill(json.loads(described))
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if architecture.depth > 50 else [])
+        for name, (architecture, _) in OFFICIAL.items()
+    ],
+)
 def test_official_networks(name: str) -> None:
     architecture, wrap = OFFICIAL[name]
     expected = layout(name)
