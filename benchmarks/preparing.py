@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from faceqan_toolkit.cores import set_threads
+from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import Pipeline

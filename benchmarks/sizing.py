@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from faceqan_toolkit.cores import set_threads
+from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline

@@ -15,7 +15,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from faceqan_toolkit import Pipeline, Settings, cores
+from faceqan_toolkit import Pipeline, Settings, hardware
 from faceqan_toolkit import pipeline as pipeline_module
 
 
@@ -27,14 +27,14 @@ def spin() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photo", type=Path)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, cores.usable_cores()])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, hardware.usable_cores()])
     parser.add_argument("--presets", nargs="+", default=["instant", "fast"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
     others = [
         multiprocessing.Process(target=spin, daemon=True)
-        for _ in range(cores.usable_cores() if options.busy else 0)
+        for _ in range(hardware.usable_cores() if options.busy else 0)
     ]
     for other in others:
         other.start()
@@ -46,7 +46,7 @@ def main() -> None:
         seconds: dict[int, list[float]] = {number: [] for number in options.threads}
         for _ in range(options.rounds):
             for number, found in seconds.items():
-                cores.set_threads(number)
+                hardware.set_threads(number)
                 began = time.perf_counter()
                 pipeline.assess(data)
                 found.append(time.perf_counter() - began)

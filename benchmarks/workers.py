@@ -26,8 +26,8 @@ MODES = {"1 core": 1, "1 process, 2 threads": 2, "2 processes": 2}
 
 def run(mode: str, preset: str, folder: str) -> None:
     """Do all photos; print the seconds it takes when all is loaded."""
-    from faceqan_toolkit.cores import set_threads
     from faceqan_toolkit.engines.processes import ProcessEngine
+    from faceqan_toolkit.hardware import set_threads
     from faceqan_toolkit.photos.find import find_photos
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.settings import Settings

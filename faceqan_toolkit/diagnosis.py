@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from faceqan_toolkit.process_wide import keep_onnxruntime_private
-from faceqan_toolkit.wording import first_line, reason_of
+from faceqan_toolkit.text import first_line, reason_of
 
 OLDEST_PYTHON = (3, 10)
 LOW_DISK_BYTES = 10**9
@@ -183,7 +183,7 @@ def check_device() -> Iterator[Finding]:
     """Yield what networks run on, and why a GPU that is there is not used."""
     import torch
 
-    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.hardware import resolve_device
 
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     text = f"{resolve_device('auto')} (--device auto); CUDA: {', '.join(gpus) or 'no GPU seen'}"

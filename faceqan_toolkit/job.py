@@ -179,7 +179,7 @@ def _check_device(settings: Settings) -> None:
     # those are always there, and torch takes a second to load
     if settings.device in ("auto", "cpu") and settings.precision == "float32":
         return
-    from faceqan_toolkit.device import check_precision, resolve_device
+    from faceqan_toolkit.hardware import check_precision, resolve_device
 
     check_precision(settings.precision, resolve_device(settings.device))
 

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from faceqan_toolkit.cores import one_thread
 from faceqan_toolkit.errors import (
     FaceTooSmall,
     MissingDependency,
@@ -34,6 +33,7 @@ from faceqan_toolkit.errors import (
 from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
+from faceqan_toolkit.hardware import one_thread
 from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
@@ -42,6 +42,7 @@ from faceqan_toolkit.photos.prefetch import prefetch
 from faceqan_toolkit.quality.hints import NO_FACE, find_hints
 from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, reason_of
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
@@ -54,7 +55,6 @@ from faceqan_toolkit.types import (
     Record,
     Score,
 )
-from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.cutting import Cutter

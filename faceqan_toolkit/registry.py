@@ -23,12 +23,29 @@ from dataclasses import Field, dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import check, check_options, parse_option, suggestion
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Named(Protocol):
+    """An entry of a registry: its name, and the module that registered it."""
+
+    @property
+    def name(self) -> str:
+        """What options call it."""
+        ...
+
+    @property
+    def module(self) -> str:
+        """The module that registered it."""
+        ...
+
+
+P = TypeVar("P", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,11 @@ class Part:
     uses: tuple[str, ...]
     defaults: Mapping[str, Any]
     title: str
+
+    @property
+    def module(self) -> str:
+        """The module that registered it."""
+        return self.make.__module__
 
     @property
     def documentation(self) -> str:
@@ -102,43 +124,32 @@ class Part:
         return values
 
 
-class Registry(Mapping[str, Part]):
-    """Parts of one kind by name, in the order they were registered.
+class Entries(Mapping[str, P]):
+    """Entries of one kind by name, in the order they were registered.
 
     Args:
-        kind: "detector" or "method".
-        modules: names of modules that register the built-in parts; imported at the first look.
+        kind: noun for messages; its plural ends the name of the group of entry points.
+        modules: names of modules that register the built-in entries; imported at the first look.
     """
 
     def __init__(self, kind: str, *modules: str) -> None:
         self.kind = kind
         self._modules = modules
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, P] = {}
 
-    def register(
-        self,
-        name: str,
-        *,
-        options: type[Any] = NoOptions,
-        uses: Iterable[str] = (),
-        title: str = "",
-        **defaults: Any,
-    ) -> Callable[[F], F]:
-        """Return a decorator that registers a factory or class, see `Part`."""
+    def add(self, part: P) -> None:
+        """Add an entry.
 
-        def decorate(make: F) -> F:
-            before = self._parts.get(name)
-            if before and before.make.__module__ != make.__module__:
-                raise ValueError(f"{self.kind} {name} is registered twice")
-            self._parts[name] = Part(
-                self.kind, name, make, options, tuple(uses), defaults, title or name
-            )
-            return make
+        Raises:
+            ValueError: another module has registered its name.
+        """
+        before = self._parts.get(part.name)
+        if before and before.module != part.module:
+            raise ValueError(f"{self.kind} {part.name} is registered twice")
+        self._parts[part.name] = part
 
-        return decorate
-
-    def find(self, name: str) -> Part:
-        """Return a part by its name.
+    def find(self, name: str) -> P:
+        """Return an entry by its name.
 
         Raises:
             SettingsError: there is none, or the package that offers it cannot be imported.
@@ -148,12 +159,12 @@ class Registry(Mapping[str, Part]):
         return self[name]
 
     @property
-    def imported(self) -> tuple[Part, ...]:
-        """The parts that are imported: the built-in ones, and others that were used."""
+    def imported(self) -> tuple[P, ...]:
+        """The entries that are imported: the built-in ones, and others that were used."""
         self._import_modules()
         return tuple(self._parts.values())
 
-    def __getitem__(self, name: str) -> Part:
+    def __getitem__(self, name: str) -> P:
         self._import_modules()
         if name not in self._parts:
             self._import_offered(self._offered()[name])
@@ -189,6 +200,27 @@ class Registry(Mapping[str, Part]):
             raise SettingsError(
                 f"{self.kind} {point.name}: importing {point.value} does not register it"
             )
+
+
+class Registry(Entries[Part]):
+    """Detectors or quality methods by name."""
+
+    def register(
+        self,
+        name: str,
+        *,
+        options: type[Any] = NoOptions,
+        uses: Iterable[str] = (),
+        title: str = "",
+        **defaults: Any,
+    ) -> Callable[[F], F]:
+        """Return a decorator that registers a factory or class, see `Part`."""
+
+        def decorate(make: F) -> F:
+            self.add(Part(self.kind, name, make, options, tuple(uses), defaults, title or name))
+            return make
+
+        return decorate
 
 
 @cache

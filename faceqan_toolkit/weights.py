@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
-from faceqan_toolkit.wording import reason_of, short_checksum
+from faceqan_toolkit.text import reason_of, short_checksum
 
 INSTALL_AGAIN = (
     "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -112,6 +114,19 @@ def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@contextmanager
+def modules_forgotten(folder: Path) -> Iterator[None]:
+    """Have what is imported from a folder, a model's factory for instance, imported anew later."""
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                del sys.modules[name]
+
+
 def run_here(
     *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -130,7 +145,7 @@ def run_here(
 
     real = choice.make_engine
     given = list(map(str, arguments))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
         patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
@@ -151,6 +166,13 @@ def command_line(tmp_path: Path) -> CommandLine:
 def real_command_line(tmp_path: Path) -> CommandLine:
     """The command line in processes of its own, in an empty folder."""
     return partial(run_process, cwd=tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    for item in items:
+        if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

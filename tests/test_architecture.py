@@ -18,9 +18,9 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 ROOMS = [
-    {"paths", "text_files", "wording", "cells", "choices", "rounding", "differences", "errors"},
+    {"errors", "paths", "text", "choices"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "weights", "device", "cores", "workers", "allocator", "process_wide"},
+    {"files", "settings", "weights", "hardware", "process_wide"},
     {"photos"},
     {"alignment", "models"},
     {"cutting", "detection", "quality"},

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from faceqan_toolkit import cli, errors, pipeline
+from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.fields import expected, kind_of
 from faceqan_toolkit.geometry import MISTAKES
 from faceqan_toolkit.models.load import find_model
@@ -144,7 +145,7 @@ def checkout(tmp_path: Path, monkeypatch) -> None:
     for name in ("samples", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    for registry in (DETECTORS, METHODS):  # examples add to them
+    for registry in (DETECTORS, METHODS, DATASETS):  # examples add to them
         monkeypatch.setattr(registry, "_parts", {part.name: part for part in registry.imported})
 
 
@@ -222,7 +223,6 @@ def test_every_option_of_evaluate_is_documented() -> None:
 
 
 def test_the_command_line_has_the_evaluations_defaults() -> None:
-    from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets
     from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     group = commands()["evaluate"]
@@ -233,7 +233,12 @@ def test_the_command_line_has_the_evaluations_defaults() -> None:
             assert parameter.default == getattr(ours, str(parameter.name)), parameter.name
             checked += 1
     assert checked == 7
-    assert set(group.commands) == {*builtin_datasets(), "validate", "agree", "grid"}
+    assert set(group.commands) == {
+        *(entry.name for entry in DATASETS.imported),
+        "validate",
+        "agree",
+        "grid",
+    }
 
 
 def test_the_scale_is_as_documented() -> None:

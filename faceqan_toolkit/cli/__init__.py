@@ -10,11 +10,10 @@ import click
 from faceqan_toolkit import __version__
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.exit_codes import INTERRUPTED, MEANINGS
-from faceqan_toolkit.cli.exit_codes import SOME_FAILED as SOME_FAILED
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.errors import FaceQANError, SettingsError
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text import reason_of
 
 SECTIONS = {
     "Score photos": ["align-and-score", "detect", "align", "score"],

@@ -29,7 +29,7 @@ def command(photos: tuple[str, ...], **chosen: Any) -> None:
     PHOTOS are folders (searched recursively), files, archives (.tar, .parquet, .rec) and videos,
     glob patterns, URLs, @list.txt (a file of these), or - (these from standard input).
 
-    The same command again goes on where it stopped and takes in new photos.
+    The same command continues where it stopped, and adds new photos.
     """
     from faceqan_toolkit.cli.run_job import run_job
 

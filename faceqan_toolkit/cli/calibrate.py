@@ -17,7 +17,7 @@ from faceqan_toolkit.cli.command import Command
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The calibration file.",
+    help="Calibration file to write.",
     show_default="RUN/calibration.json",
 )
 @click.option(
@@ -25,14 +25,14 @@ from faceqan_toolkit.cli.command import Command
     type=float,
     multiple=True,
     metavar="F",
-    help="Threshold for this false non-match rate, e.g. 0.01; may be repeated.",
+    help="Find the threshold for this false non-match rate, e.g. 0.01; may be repeated.",
 )
 @click.option(
     "--target-discard",
     type=float,
     multiple=True,
     metavar="S",
-    help="Threshold that discards this share of the faces, e.g. 0.1; may be repeated.",
+    help="Find the threshold that discards this share of faces, e.g. 0.1; may be repeated.",
 )
 @click.option(
     "--fmr",
@@ -40,13 +40,13 @@ from faceqan_toolkit.cli.command import Command
     default=1e-3,
     show_default=True,
     metavar="M",
-    help="False match rate at which errors are counted.",
+    help="False match rate at which false non-matches are counted.",
 )
 @click.option(
     "--pairs",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="CSV file of who is compared: a, b, label, paths as in rankings.",
+    help="CSV file of comparisons: columns a, b (paths as in rankings) and label (1 or 0).",
     show_default="all with all",
 )
 @options.identity_option
@@ -54,7 +54,7 @@ from faceqan_toolkit.cli.command import Command
     "--embeddings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=".npz or parquet file with an embedding for each photo's path.",
+    help="Embeddings by photo path, as .npz or parquet.",
     show_default="the run's model, of the run's crops",
 )
 @click.option(
@@ -62,12 +62,12 @@ from faceqan_toolkit.cli.command import Command
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the split of people, and of the intervals.",
+    help="Random seed of the split of people and of the intervals.",
 )
 @click.option(
     "--model",
     metavar="package.module:factory",
-    help="Of a RUN whose model is made by code: that code, which is run.",
+    help="The model's code, which is run; needed for a RUN whose model is code.",
 )
 @options.fetch_option
 @options.device_option
@@ -87,9 +87,9 @@ def command(
 ) -> None:
     """Find quality thresholds and a 0..100 scale from a RUN over labelled people.
 
-    Half of the people choose a threshold, the others tell what it does, with intervals. `filter`
-    and `align-and-score` take the file with --calibration, for the same model and settings alone.
-    Exit code 1: not enough data for a --target-fnmr.
+    Thresholds are fitted on half of the people; error rates and their intervals are measured on
+    the other half. Use the file with --calibration of `filter` and `align-and-score`, for the same
+    model and settings. Exit code 1: not enough data for a --target-fnmr.
     """
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli.reporter import Reporter

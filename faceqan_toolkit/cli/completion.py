@@ -10,7 +10,7 @@ from faceqan_toolkit.cli.command import Command
 @click.command("completion", cls=Command, example="completion bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print a script that lets SHELL complete commands and options with the Tab key.
+    """Print a script that completes commands and options in SHELL with the Tab key.
 
     For the current bash or zsh:  eval "$(faceqan-toolkit completion bash)"
     """

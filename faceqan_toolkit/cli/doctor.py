@@ -9,9 +9,9 @@ from faceqan_toolkit.cli.command import Command
 
 @click.command("doctor", cls=Command, example="doctor")
 def command() -> None:
-    """Tell what this machine can run, what is wrong with it and what to do.
+    """Check Python, packages, GPU, weights, folders and extras of this machine.
 
-    Checks Python, packages, GPU, weights, folders and extras. Exit code 1: something is broken.
+    For everything broken or missing, says what to do. Exit code 1: something is broken.
     """
     from faceqan_toolkit.diagnosis import diagnose
 

@@ -11,7 +11,7 @@ import click
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
-from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets, dataset_names
+from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
@@ -27,38 +27,38 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 DEFAULTS = EvaluationOptions()
-DATASETS = builtin_datasets()
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
 input_options = stack(
     click.option(
         "-o", "--output", type=FOLDER, required=True, metavar="OUT",
-        help="Folder for results and what they are made of; the same command goes on there.",
+        help="Folder for results, scores and embeddings; the same command continues there.",
     ),
     click.option(
-        "--run", type=FOLDER, metavar="RUN", help="Take faces and scores from this run.",
+        "--run", type=FOLDER, metavar="RUN", help="Use the faces and scores of this run.",
     ),
     click.option(
         "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
-        help="Scores made elsewhere, or a run; may be repeated. COLUMN: the score column, if its "
-        "name is unusual.",
+        help="Scores of another tool, or a run; may be repeated. COLUMN: name of the score column, "
+        "if it is not found.",
     ),
     click.option(
         "--embeddings", metavar="NAME=FILE",
-        help="Embeddings made elsewhere (npz, parquet), by the recognition model NAME.",
+        help="Embeddings (npz, parquet) of the recognition model NAME, made elsewhere.",
     ),
     click.option(
         "--scores-only", is_flag=True,
-        help="Open no photo: take what --scores and --embeddings give.",
+        help="Use --scores and --embeddings only; read no photo.",
     ),
-    click.option("--name", metavar="NAME", help="Of the data set, in tables and figures."),
+    click.option("--name", metavar="NAME", help="Name of the data set in tables and figures."),
 )  # fmt: skip
 
 curve_options = stack(
     click.option(
         "--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
-        help="Threshold from all non-mated comparisons, or found anew at every discard share.",
+        help="fixed: one threshold from all non-mated comparisons; recompute: one for every "
+        "discard share.",
     ),
     click.option(
         "--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
@@ -67,30 +67,30 @@ curve_options = stack(
     click.option(
         "--fnmr-start", "fnmr_starts", type=float, multiple=True,
         default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
-        help="Also at the threshold with this FNMR before discarding; may be repeated.",
+        help="Also use the threshold with this FNMR before discarding; may be repeated.",
     ),
     click.option(
         "--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
-        help="Faces not found: leave their comparisons out, or count them as errors that are "
-        "discarded first.",
+        help="Comparisons without a detected face: exclude them, or count them as errors of the "
+        "worst quality.",
     ),
     click.option(
         "--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
-        show_default=True, help="Of a comparison, from its two qualities.",
+        show_default=True, help="Quality of a comparison, from those of its two faces.",
     ),
     click.option(
         "--bootstrap", "replicates", type=click.IntRange(min=0), default=DEFAULTS.replicates,
         show_default=True, metavar="N",
-        help="Resamplings of identities behind the intervals; 0 for none.",
+        help="Bootstrap resamples (by identity) for the confidence intervals; 0 for none.",
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True,
-        help="Of all that is drawn here; the attack's is --noise-seed.",
+        help="Random seed for pairs, bootstrap and the random baseline.",
     ),
     click.option(
         "--format", "formats", type=click.Choice(FIGURE_FORMATS), multiple=True,
         default=FIGURE_FORMATS, show_default=True,
-        help="Of the figures; may be repeated.",
+        help="Format of the figures; may be repeated.",
     ),
 )  # fmt: skip
 
@@ -101,16 +101,16 @@ model_options = stack(
     ),
     click.option(
         "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
-        help="Recognition model that the quality is measured with.",
+        help="Recognition model for the quality scores.",
     ),
     click.option(
         "--flip/--no-flip", default=False, show_default=True,
-        help="Add the mirror image's embedding to each.",
+        help="Add the embedding of the mirrored crop to each embedding.",
     ),
     options.method_options,
     click.option(
         "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
-        help="Of the attack's noise.",
+        help="Random seed of the attack's noise.",
     ),
     options.attack_options,
     options.like_published_option,
@@ -121,7 +121,7 @@ model_options = stack(
 
 aligned_option = click.option(
     "--aligned/--raw", default=None, show_default="raw; aligned in xqlfw_aligned_112",
-    help="The photos are aligned crops: detect nothing.",
+    help="Treat photos as aligned crops, without detection.",
 )  # fmt: skip
 
 
@@ -138,12 +138,15 @@ def photo_options(name: str) -> Callable[[F], F]:
 
 
 pairs_option = click.option(
-    "--pairs", type=FILE, metavar="FILE", help="Another list of pairs than the data set's own."
+    "--pairs",
+    type=FILE,
+    metavar="FILE",
+    help="Use this list of pairs instead of the data set's own.",
 )
 
 pickle_option = click.option(
     "--legacy-pickle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Score every photo and write the published evaluation script's pickle.",
+    help="Score all photos and write the pickle of the published evaluation script.",
 )  # fmt: skip
 
 EXAMPLES = {
@@ -162,10 +165,10 @@ COMMON = (input_options, curve_options, model_options)
 
 @click.group("evaluate", cls=Group)
 def command() -> None:
-    """Do quality scores predict recognition errors? Error-versus-discard curves.
+    """Measure how well quality scores predict recognition errors, by error-versus-discard curves.
 
-    Detects, aligns, embeds and scores the photos of a data set, compares as its protocol says, and
-    writes tables, figures and a page to OUT.
+    Detects, aligns, embeds and scores the photos of a data set, makes the comparisons of its
+    protocol, and writes tables, figures and an HTML page to OUT.
     """
 
 
@@ -208,11 +211,11 @@ def insightface_bin(root: Path, **chosen: Any) -> None:
     "ijbc",
     click.option(
         "--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
-        show_default=True, help="Of a template, from its photos' qualities.",
+        show_default=True, help="Quality of a template, from those of its photos.",
     ),
     click.option(
         "--detector-weights/--no-detector-weights", default=False, show_default=True,
-        help="Weigh photos in a template by the detector's confidence.",
+        help="Weight the photos of a template by the detector's confidence.",
     ),
     options.alignment_options,
 )  # fmt: skip
@@ -230,7 +233,7 @@ def ijbc(root: Path, **chosen: Any) -> None:
     photo_options("pairs"),
 )  # fmt: skip
 def pairs(root: Path, **chosen: Any) -> None:
-    """Your own list of pairs of photos below ROOT."""
+    """Your own pairs of photos below ROOT."""
     _run("pairs", root, chosen)
 
 
@@ -238,7 +241,7 @@ def pairs(root: Path, **chosen: Any) -> None:
     "folders",
     click.option(
         "--non-mated", metavar="N|all", show_default="as many as mated",
-        help="Non-mated comparisons, drawn with the seed.",
+        help="Number of random non-mated comparisons.",
     ),
     options.identity_option,
     photo_options("folders"),
@@ -249,7 +252,7 @@ def folders(root: Path, **chosen: Any) -> None:
 
 
 @command.command("validate", example="evaluate validate lfw LFW")
-@click.argument("protocol", type=click.Choice(dataset_names()))
+@click.argument("protocol", type=click.Choice(list(DATASETS)))
 @root_argument
 @pairs_option
 @options.identity_option
@@ -257,7 +260,7 @@ def folders(root: Path, **chosen: Any) -> None:
 def validate(
     protocol: str, root: Path, pairs: Path | None, identity: str | None, as_json: bool
 ) -> None:
-    """Print what of a data set is there, missing or wrong; exit code 1 if it is not usable."""
+    """Check that a data set is complete and readable; exit code 1 if it is not usable."""
     from faceqan_toolkit.cli import evaluate_tools
 
     if not evaluate_tools.validate(protocol, root, pairs, identity, as_json=as_json):
@@ -277,7 +280,7 @@ def validate(
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
-    """Do two tools rank the same photos alike? A and B are score files or runs.
+    """Measure how alike two tools rank the same photos. A and B are score files or runs.
 
     FILE:COLUMN names the score's column of a table.
     """
@@ -294,10 +297,10 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 )  # fmt: skip
 @click.option(
     "--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
-    help="False match rate; all evaluations must have it.",
+    help="False match rate of the curves; all evaluations must have it.",
 )  # fmt: skip
 def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
-    """Draw the curves of several evaluations: a row a model, a column a data set."""
+    """Draw the curves of several evaluations: one row per model, one column per data set."""
     from faceqan_toolkit.cli import evaluate_tools
 
     evaluate_tools.grid(evaluations, output, fmr)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show_evaluation import print_agreement
 from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
@@ -28,7 +29,7 @@ def validate(
     rule = IdentityRule.parse(identity) if identity else None
     dataset = read_dataset(name, root, pairs=pairs, identity=rule, strict=False)
     if dataset.people:
-        click.echo(dataset.people, err=True)
+        Reporter().message(dataset.people)
     report = validate_dataset(dataset)
     text = json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines())
     click.echo(text)
@@ -42,7 +43,7 @@ def agree(first: str, second: str, output: Path | None, movers: int, *, as_json:
     tables = [scores_of(given) for given in (first, second)]
     for table, file in tables:
         if remarks := table.remarks():
-            click.echo(f"{table.name}, {file}: {'; '.join(remarks)}", err=True)
+            Reporter().message(f"{table.name}, {file}: {'; '.join(remarks)}")
     if tables[0][0].name == tables[1][0].name:
         tables = [
             (replace(table, name=f"{absolute(file).parent.name}/{table.name}"), file)
@@ -66,4 +67,4 @@ def grid(folders: Sequence[Path], output: Path, fmr: float) -> None:
 
 def _write(figure: Any, output: Path) -> None:
     save(figure, output)
-    click.echo(f"Written: {output}", err=True)
+    Reporter().message(f"Written: {output}")

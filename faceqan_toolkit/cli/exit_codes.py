@@ -46,8 +46,8 @@ def _remember(context: click.Context, _option: click.Parameter, value: str) -> N
 fail_on_option = click.option(
     "--fail-on", default="any", show_default=True, expose_value=False, callback=_remember,
     metavar="never|any|all|SHARE",
-    help="Exit with code 3 if any photo or face has no result, if all have none, or if more than "
-    "this share (0..1) has none.",
+    help="When photos or faces without a result mean exit code 3: any of them, all, more than this "
+    "share (0..1), or never.",
 )  # fmt: skip
 
 

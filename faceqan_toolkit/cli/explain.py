@@ -16,7 +16,7 @@ ENDS = 12
 
 
 OF_RUNS = ("photos", "output", "worst", "best", "device", "model", "fetch")
-"""Parameters that go with a run folder; of its settings only the model may be said again."""
+"""Parameters that may be given with a run folder; of its settings, only the model."""
 
 
 @click.command("explain", cls=Command, example="explain photo.jpg -o why")
@@ -26,10 +26,18 @@ OF_RUNS = ("photos", "output", "worst", "best", "device", "model", "fetch")
     metavar="DIR", help="Folder to write to; files of an earlier explanation are replaced.",
 )  # fmt: skip
 @click.option(
-    "--worst", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+    "--worst",
+    type=click.IntRange(min=0),
+    metavar="N",
+    show_default="12",
+    help="For a RUN: number of its worst faces to show.",
 )
 @click.option(
-    "--best", type=click.IntRange(min=0), metavar="N", help="Of a RUN.", show_default="12"
+    "--best",
+    type=click.IntRange(min=0),
+    metavar="N",
+    show_default="12",
+    help="For a RUN: number of its best faces to show.",
 )
 @options.archive_options
 @options.fetch_option
@@ -48,9 +56,8 @@ def command(
 ) -> None:
     """Show why faces have their scores: noise, similarity, symmetry, hints.
 
-    Of PHOTOS, given as for align-and-score: a PNG and a JSON file for each face. Of a RUN folder,
-    given alone: contact_sheet.png with its worst and best faces, as the run's own settings make
-    them.
+    For PHOTOS, given as for align-and-score: write a PNG and a JSON file for each face. For one RUN
+    folder: write contact_sheet.png with its worst and best faces, by the run's own settings.
     """
     if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
         _refuse_settings()
@@ -65,7 +72,7 @@ def command(
 
 
 def _refuse_settings() -> None:
-    """Refuse what a run has decided already."""
+    """Raise UsageError for options that the run's own settings decide."""
     for name in click.get_current_context().params:
         if config.is_typed(name) and name not in OF_RUNS:
             raise click.UsageError(

@@ -20,21 +20,21 @@ from faceqan_toolkit.errors import SettingsError
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where kept files and the manifest go; made if it is not there.",
+    help="Folder for kept files and the manifest; created if missing.",
 )
 @click.option(
     "--mode",
     type=click.Choice(MODES),
     default="list",
     show_default=True,
-    help="Print the paths of what is kept, or place it below DIR; link is a hard link.",
+    help="Print the paths of kept files, or copy, move or link them to DIR. link: hard link.",
 )
 @click.option(
     "--what",
     type=click.Choice(WHATS),
     default="photos",
     show_default=True,
-    help="Photos, or the run's aligned crops.",
+    help="Filter photos, or the run's aligned crops.",
 )
 @click.option(
     "--as",
@@ -42,49 +42,51 @@ from faceqan_toolkit.errors import SettingsError
     type=click.Choice(SINKS),
     default="files",
     show_default=True,
-    help="With copy: files as they are, or a set for training: tars, or InsightFace's train.rec.",
+    help="With --mode copy: write files, or a training set: WebDataset tars or InsightFace's "
+    "train.rec.",
 )
 @click.option(
     "--shard-size",
     type=int,
     metavar="N",
     show_default="10000",
-    help="With --as webdataset: photos in a tar.",
+    help="With --as webdataset: photos per tar.",
 )
 @click.option(
     "--by",
     type=click.Choice(BYS),
     default="best",
     show_default=True,
-    help="Which face speaks for a photo with several: the best, the worst, or the largest.",
+    help="Which face's score represents a photo with several faces: the best, the worst, or the "
+    "main (largest).",
 )
-@click.option("--min-quality", type=float, metavar="Q", help="Keep from this quality on.")
+@click.option("--min-quality", type=float, metavar="Q", help="Keep this quality or higher.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keep from a quality threshold on that `calibrate` wrote to this file.",
+    help="Keep the quality threshold in this file of `calibrate`, or higher.",
 )
 @click.option(
     "--target-fnmr",
     type=float,
     metavar="F",
-    help="With --calibration: the threshold for this false non-match rate.",
+    help="With --calibration: use the threshold for this false non-match rate.",
 )
 @click.option(
     "--target-discard",
     type=float,
     metavar="S",
-    help="With --calibration: the threshold for this share of discarded faces.",
+    help="With --calibration: use the threshold for this share of discarded faces.",
 )
 @click.option(
     "--min-percentile",
     type=float,
     metavar="P",
-    help="Keep from this percentile of the run's scored faces on, 0..100.",
+    help="Keep this percentile of the run's scored faces or higher, 0..100.",
 )
 @click.option(
-    "--keep-top", metavar="N|X%", help="Keep the best N, or the best X percent of the scored."
+    "--keep-top", metavar="N|X%", help="Keep the best N, or the best X percent of scored photos."
 )
 @click.option(
     "--per-identity",
@@ -97,45 +99,43 @@ from faceqan_toolkit.errors import SettingsError
     "--per-window",
     type=float,
     metavar="SECONDS",
-    help="Of videos: keep the best frame in each so many seconds.",
+    help="For videos: keep the best frame of every interval of this length.",
 )
 @click.option(
     "--min-per-identity",
     type=int,
     metavar="N",
-    help="Drop identities of which the other conditions keep fewer than N.",
+    help="Drop identities with fewer than N photos left by the other conditions.",
 )
 @click.option(
     "--drop-status",
     multiple=True,
     metavar="STATUS",
-    help="Drop what has this status, e.g. no_face; may be repeated. ok drops what has a score.",
+    help="Drop photos with this status, e.g. no_face; may be repeated. ok: photos with a score.",
 )
 @click.option(
     "--manifest",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="CSV file of all decisions.",
+    help="CSV file with the decision on every photo.",
     show_default="DIR/manifest.csv",
 )
 @click.option(
-    "-0", "--null", is_flag=True, help="With list: end paths with NUL in place of a line break."
+    "-0", "--null", is_flag=True, help="With --mode list: end paths with NUL, not a line break."
 )
 @options.fetch_option
-@click.option(
-    "--dry-run", is_flag=True, help="Print the manifest that would be written; touch nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Print the manifest, but write nothing.")
 @click.option(
     "--undo",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="MANIFEST",
-    help="Put back the files that this manifest says were moved. Copies and links stay.",
+    help="Move the files in this manifest back. Copies and links stay.",
 )
 def command(run: Path | None, undo: Path | None, dry_run: bool, **chosen: Any) -> None:
-    """Keep the photos or crops of a RUN that meet every condition given.
+    """List, copy, move or link the photos or crops of a RUN that meet every condition.
 
-    Nothing is ever replaced. The same command again goes on after an interruption. Exit code 3:
-    some files could not be placed; the manifest says which and why.
+    Existing files are never replaced. After an interruption, the same command continues. Exit code
+    3: some files could not be written; the manifest says which and why.
     """
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.cli.show_filter import print_entry, print_nothing, show

@@ -15,7 +15,7 @@ from faceqan_toolkit.cli.exit_codes import fail_on_option
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
-    metavar="RUN", help="New run folder, or that of the same merge before.",
+    metavar="RUN", help="Folder of the merged run; one of the same merge is continued.",
 )  # fmt: skip
 @options.format_option
 @fail_on_option
@@ -23,11 +23,11 @@ from faceqan_toolkit.cli.exit_codes import fail_on_option
 def command(
     runs: tuple[Path, ...], output: Path, formats: tuple[str, ...], report: bool, redact: bool
 ) -> None:
-    """Join RUNS of the same model and settings, shards for instance, into a new one.
+    """Merge RUNS of the same model and settings, for instance shards, into a new run.
 
-    The runs stay as they are; their crops and records are linked where they can be, else copied.
-    Of a photo that several have, the run named last counts, if it has no failure there. The same
-    command again goes on after an interruption, and takes in what the runs have got since.
+    The given runs are not changed; their crops and records are hard-linked if possible, else
+    copied. If several runs have the same photo, the last one without a failure is used. The same
+    command continues after an interruption, and adds what is new in the given runs.
     """
     from faceqan_toolkit import api
     from faceqan_toolkit.cli.reporter import Reporter

@@ -17,7 +17,7 @@ def command() -> None:
 
 @command.command("list", example="models list")
 def list_models() -> None:
-    """Print every model that --model knows by name, and whether its weights are here."""
+    """List the models that --model accepts by name, and whether their weights are installed."""
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.cli.tables import Cell, Column, print_table
     from faceqan_toolkit.errors import WeightsError
@@ -55,7 +55,7 @@ def list_models() -> None:
 @command.command("show", example="models show sface")
 @click.argument("name")
 def show(name: str) -> None:
-    """Print all that is known of a model: network, preprocessing, licence, paper to cite."""
+    """Print a model's network, preprocessing, licence and paper to cite."""
     from faceqan_toolkit.errors import UnknownModel
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.registry import HEADS, entries, offered
@@ -97,9 +97,13 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @options.model_options
-@click.option("--licence", default="", help="Of the weights, in words; for a model of your own.")
 @click.option(
-    "--here", is_flag=True, help="Keep it in this checkout's weights/added, not in your own folder."
+    "--licence", default="", help="Licence of the weights, in words; for a model of your own."
+)
+@click.option(
+    "--here",
+    is_flag=True,
+    help="Store it in this checkout's weights/added, not in your user folder.",
 )
 def add(
     name: str,
@@ -111,9 +115,9 @@ def add(
     licence: str,
     here: bool,
 ) -> None:
-    """Verify FILE (.pth, .pt, .ckpt, .safetensors, .onnx) and keep it as model NAME.
+    """Check weights FILE (.pth, .pt, .ckpt, .safetensors, .onnx) and store it as model NAME.
 
-    NAME is a registered model's (see `models list`), which FILE must then be, or a new one.
+    NAME is a registered model (see `models list`), whose weights FILE must be, or a new name.
     """
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
@@ -140,7 +144,7 @@ def add(
 @command.command("verify", example="models verify")
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Check the sha256 of models' weights and that they load; all that are here, or NAMES."""
+    """Check that the weights of NAMES are unchanged and load; without NAMES, all installed ones."""
     from faceqan_toolkit.errors import MissingDependency, WeightsError
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, load_model
@@ -160,7 +164,7 @@ def verify(names: tuple[str, ...]) -> None:
 @command.command("remove", example="models remove cosface_r100_glint360k")
 @click.argument("name")
 def remove(name: str) -> None:
-    """Delete a model that was added."""
+    """Delete an added model."""
     from faceqan_toolkit.errors import UnknownModel
     from faceqan_toolkit.models import installed
 

@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from faceqan_toolkit.text import counted
 from faceqan_toolkit.types import Record
-from faceqan_toolkit.wording import counted
 
 LOG_SECONDS = 10.0
 

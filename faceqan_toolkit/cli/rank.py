@@ -15,30 +15,32 @@ from faceqan_toolkit.errors import SettingsError
 @click.command("rank", cls=Command, example="rank run --bottom 20")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[RUN_B]", required=False, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N only.")
-@click.option("--bottom", type=click.IntRange(min=1), metavar="N", help="The worst scored N only.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show the best N only.")
+@click.option(
+    "--bottom", type=click.IntRange(min=1), metavar="N", help="Show the worst N with a score only."
+)
 @group_options
 @click.option(
     "--below",
     type=float,
     metavar="Q",
-    help="With --group-by: the share of faces below this quality, with its interval.",
+    help="With --group-by: show the share of faces below this quality, with its interval.",
 )
 @click.option(
     "--format",
     "formats",
     type=click.Choice([*FORMATS, "pickle"]),
     multiple=True,
-    help="Write RUN/rankings.FORMAT (groups.FORMAT, RUN_B/comparison.FORMAT) instead of "
-    "a table; may be repeated. With --top or --bottom, print the rows in that format. pickle is "
-    "the published code's results.pkl, {path: quality}.",
+    help="Write RUN/rankings.FORMAT instead of printing a table; may be repeated. Groups go to "
+    "RUN/groups.FORMAT, a comparison to RUN_B/comparison.FORMAT. With --top or --bottom, print the "
+    "rows in this format. pickle: the published code's results.pkl, {path: quality}.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="With one --format: write to this file.",
+    help="Write to this file; needs one --format.",
 )
 def command(
     run: Path,
@@ -51,10 +53,10 @@ def command(
     formats: tuple[str, ...],
     output: Path | None,
 ) -> None:
-    """Print the ranking of a RUN again, summarise it by groups, or export it.
+    """Print the ranking of a RUN, summarise it by groups, or export it.
 
-    With RUN_B: show how two runs of the same photos differ. They must be of the same model;
-    --top N then shows the N faces that moved most.
+    With RUN_B: compare two runs of the same photos by the same model. --top N then shows the N
+    faces whose percentile differs most.
     """
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli import rank_job

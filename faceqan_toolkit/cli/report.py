@@ -18,22 +18,23 @@ from faceqan_toolkit.errors import SettingsError
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The page to write.  [default: RUN/report.html]",
+    help="HTML file to write.",
+    show_default="RUN/report.html",
 )
 @click.option(
     "--photos/--no-photos",
     default=True,
     show_default=True,
-    help="Show the photos too, or only the crops.",
+    help="Show photos beside the crops.",
 )
-@click.option("--redact", is_flag=True, help="Leave every picture out: scores and names only.")
+@click.option("--redact", is_flag=True, help="Omit all pictures: show scores and names only.")
 @fetch_option
 @group_options
 @click.option(
     "--below",
     type=float,
     metavar="Q",
-    help="The threshold the page opens with; there it can be moved.",
+    help="Threshold that the page opens with; it can be changed there.",
 )
 def command(
     run: Path,
@@ -45,9 +46,10 @@ def command(
     groups: Path | None,
     below: float | None,
 ) -> None:
-    """Write a RUN as one HTML page: scores, crops, threshold, failures.
+    """Write the HTML report of a RUN: scores, crops, threshold, failures.
 
-    It needs no network. Pictures of more than 200 rows lie in a folder beside it, report-files.
+    It works offline. If there are more than 200 rows, pictures are in a folder beside it,
+    report-files.
     """
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli.reporter import Reporter

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.wording import counted
+from faceqan_toolkit.text import counted
 
 if TYPE_CHECKING:
     from faceqan_toolkit.cli.progress import Progress

@@ -21,12 +21,12 @@ from faceqan_toolkit.cli.exit_codes import fail_on_option
 @options.quality_options
 @options.hints_option
 def command(crops: tuple[str, ...], **chosen: Any) -> None:
-    """Score CROPS that are aligned already and rank them.
+    """Score and rank CROPS that are aligned already.
 
-    They must be cut as the model wants them (`models show`): 112x112, ArcFace template, mostly.
+    They must have the template and size of the model (`models show`), mostly ArcFace and 112x112.
 
-    CROPS are given as PHOTOS are to align-and-score. Pictures of another size are resized, which
-    aligns nothing: a warning says how many were.
+    CROPS are given as PHOTOS are to align-and-score. Crops of another size are resized, but not
+    aligned again; a warning says how many.
     """
     from faceqan_toolkit.cli.run_job import run_job
 

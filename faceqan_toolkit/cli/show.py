@@ -17,9 +17,8 @@ from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, be
 from faceqan_toolkit.results.comparison import Comparison
 from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import LIKE_A_CROP, RESIZED, counted
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text
 
 ENDS = 5
 """Rows shown from either end of a ranking."""
@@ -165,7 +164,7 @@ def _columns(ranking: Ranking) -> list[Column]:
     ]
     # in a run that predicts scores, rows say which of them were measured
     if ranking.run.content["settings"].get("preset") == "instant":
-        scores.append(Column("preset", right=True, drop=1))
+        scores.append(Column("preset", right=True, drop=6))
     faces = [Column("face px", right=True, drop=4), Column("confidence", right=True, drop=5)]
     return [*(scores if ranking.scored else []), *faces, PATH]
 

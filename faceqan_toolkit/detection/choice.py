@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.geometry import find_mistake
-from faceqan_toolkit.rounding import down_text, exact_text
 from faceqan_toolkit.settings import DetectionSettings
+from faceqan_toolkit.text import down_text, exact_text
 from faceqan_toolkit.types import Face
 
 

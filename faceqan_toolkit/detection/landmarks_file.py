@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import estimate_transform, footprint
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.detection.choice import accept_faces
 from faceqan_toolkit.detection.landmarks_table import LandmarksTable, Row
 from faceqan_toolkit.errors import NoLandmarks, SettingsError, Unalignable
-from faceqan_toolkit.files import check_plain
+from faceqan_toolkit.files import check_plain, open_text
 from faceqan_toolkit.geometry import LARGEST, Mistake, find_mistake
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text_files import open_text
+from faceqan_toolkit.text import reason_of, unguard
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource
-from faceqan_toolkit.wording import reason_of
 
 FIRST_ROWS = 200
 """Rows at the beginning of a file that are checked for a shared mistake."""

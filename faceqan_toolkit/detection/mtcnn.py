@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.detection.base import (
     SMALLEST_FACE,
     Array,
@@ -47,9 +46,9 @@ from faceqan_toolkit.detection.mtcnn_networks import (
     normalised,
     stripes,
 )
+from faceqan_toolkit.hardware import keep_freed_buffers, serial_workers
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Pixels
-from faceqan_toolkit.workers import serial_workers
 
 FACTOR = 0.709
 """Scale from one pyramid level to the next; half the area."""

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
-from faceqan_toolkit.wording import reason_of
 
 INSTALL_AGAIN = "pip install --force-reinstall --no-deps 'facenet-pytorch<2.6'"
 

@@ -26,7 +26,7 @@ def make_detector(settings: Settings) -> Detector:
 def mtcnn(settings: Settings) -> Detector:
     """MTCNN with facenet-pytorch's networks: three small networks over an image pyramid."""
     from faceqan_toolkit.detection.mtcnn import MTCNNDetector
-    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.hardware import resolve_device
 
     return MTCNNDetector(settings, resolve_device(settings.work.device))
 

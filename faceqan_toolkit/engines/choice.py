@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
 from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.engines.inline import InlineEngine
 from faceqan_toolkit.engines.memory import worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.hardware import may_have_gpu, usable_cores, usable_memory
 from faceqan_toolkit.settings import Settings
 
 PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
@@ -68,7 +68,7 @@ def _places(device: str) -> list[str]:
         return ["cpu"]
     import torch
 
-    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.hardware import resolve_device
 
     found = str(resolve_device(device))
     if found == "cuda":

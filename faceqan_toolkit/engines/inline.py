@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from faceqan_toolkit.cores import one_thread
 from faceqan_toolkit.engines.processes import check_weights
 from faceqan_toolkit.engines.worker import MakePipeline, make_pipeline
+from faceqan_toolkit.hardware import one_thread
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record

@@ -28,8 +28,8 @@ from faceqan_toolkit.engines.worker import (
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, TimedOut
 from faceqan_toolkit.pipeline import Crashed, failed_record
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import short_checksum
 from faceqan_toolkit.types import PhotoSource, Record
-from faceqan_toolkit.wording import short_checksum
 
 BLOCKS_IN_HAND = 2
 """Blocks of photos a worker is given at once: one to score, one to prepare meanwhile. Where a block

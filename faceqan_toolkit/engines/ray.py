@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from faceqan_toolkit.cores import set_threads, usable_cores
 from faceqan_toolkit.engines.memory import WORKER_BYTES, worker_bytes
 from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
 from faceqan_toolkit.engines.spool import Block, Spool
@@ -31,6 +30,7 @@ from faceqan_toolkit.errors import (
     RunError,
     SettingsError,
 )
+from faceqan_toolkit.hardware import set_threads, usable_cores
 from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings, is_model_name
 from faceqan_toolkit.types import PhotoSource, Record

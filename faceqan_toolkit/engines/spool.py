@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.runs.database import spill_folder
+from faceqan_toolkit.text import counted, reason_of
 from faceqan_toolkit.types import PhotoSource
-from faceqan_toolkit.wording import counted, reason_of
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 from faceqan_toolkit import errors
-from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import PREPARED_AHEAD, Pipeline, Prepared
 from faceqan_toolkit.settings import Settings

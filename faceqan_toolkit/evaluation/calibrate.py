@@ -33,7 +33,7 @@ from faceqan_toolkit.results.identities import IdentityRule, main_faces
 from faceqan_toolkit.results.model_of_run import model_of
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import counted
+from faceqan_toolkit.text import counted
 
 Rows = list[dict[str, Any]]
 T = TypeVar("T")

@@ -26,8 +26,8 @@ from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths
 from faceqan_toolkit.files import parse_json, writing
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
-from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
@@ -57,7 +57,7 @@ def embed_crops(
     Raises:
         SettingsError: this machine does not have the device.
     """
-    from faceqan_toolkit.device import resolve_device
+    from faceqan_toolkit.hardware import resolve_device
     from faceqan_toolkit.models.blocks import forward_block
 
     remaining, block_size = iter(crops), forward_block(resolve_device(device))
@@ -157,7 +157,7 @@ class EmbeddingCache:
         """
         if not self.pending:
             return self.vectors
-        from faceqan_toolkit.device import resolve_device
+        from faceqan_toolkit.hardware import resolve_device
         from faceqan_toolkit.models.blocks import forward_block
 
         model = load()

@@ -15,7 +15,7 @@ from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
 from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
-from faceqan_toolkit.evaluation.datasets.registry import find_dataset, read_dataset
+from faceqan_toolkit.evaluation.datasets.registry import DATASETS, read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.evaluation.embeddings import (
     EmbeddingCache,
@@ -63,7 +63,7 @@ from faceqan_toolkit.settings import (
     Settings,
     is_model_name,
 )
-from faceqan_toolkit.wording import counted
+from faceqan_toolkit.text import counted
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
@@ -224,7 +224,7 @@ class _Job:
         self._say(f"{what}: {'; '.join(lines)}")
 
     def _name(self) -> str:
-        own = find_dataset(self.dataset_name).own
+        own = DATASETS.find(self.dataset_name).own
         return self.given_root.name if own else self.dataset.name
 
     def _recogniser(self) -> Recogniser:
@@ -473,7 +473,7 @@ def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Li
         given: what the user says; None for the data set's own.
         tell: gets events.
     """
-    if find_dataset(name).aligned:
+    if DATASETS.find(name).aligned:
         return True
     if given is None and ALIGNED_FOLDER in (dataset.photos, dataset.root.name):
         tell(Message(f"{ALIGNED_FOLDER}: aligned crops, nothing is detected"))

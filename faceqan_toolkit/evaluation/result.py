@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from faceqan_toolkit.evaluation.bootstrap import Interval, PairedTest
 from faceqan_toolkit.evaluation.curves import Area, Curve, Det, RandomDiscard
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import Accuracy
-from faceqan_toolkit.rounding import exact_text, shortest_between
+from faceqan_toolkit.text import exact_text, shortest_between
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 """Discard shares of the FNMR in the summary."""
@@ -156,16 +155,6 @@ class Evaluation:
                 return index
         raise SettingsError(f"FMR {fmr:g} was not evaluated on {self.title}")
 
-    def limit(self, share: float) -> int:
-        """Return the index of a limit.
-
-        Raises:
-            SettingsError: no area ends at this share.
-        """
-        if share not in self.options.limits:
-            raise SettingsError(f"the areas of {self.title} have no limit {share:g}")
-        return self.options.limits.index(share)
-
     def rates(self, point: Point) -> tuple[str, str]:
         """Return the achieved FMR and the FNMR before discarding, as text.
 
@@ -194,7 +183,7 @@ class Evaluation:
         return {
             "dataset": self.dataset,
             "recogniser": self.recogniser,
-            "options": _plain(asdict(self.options)),
+            "options": asdict(self.options),
             "comparisons": {
                 "mated": self.mated,
                 "mated_excluded": self.excluded,
@@ -207,7 +196,7 @@ class Evaluation:
                 "accuracy_standard_error": accuracy and accuracy.standard_error,
             },
             "methods": {method.name: self._method(method) for method in self.methods},
-            "tests": [_plain(asdict(test)) for test in self.tests],
+            "tests": [asdict(test) for test in self.tests],
         }
 
     def _method(self, method: MethodResult) -> dict[str, Any]:
@@ -251,12 +240,3 @@ class Evaluation:
             "targets": rows["fmr"],
             "fnmr_starts": rows["fnmr"],
         }
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with types of JSON only."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

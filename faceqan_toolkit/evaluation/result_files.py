@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import EvaluationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.curves import Curve
 from faceqan_toolkit.evaluation.figures import (
@@ -33,11 +32,10 @@ from faceqan_toolkit.evaluation.page import page
 from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
 from faceqan_toolkit.evaluation.verification import Floats
-from faceqan_toolkit.files import parse_json, read_text, sha256_of, write_text
+from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs.folder import versions
-from faceqan_toolkit.text_files import open_text
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text import reason_of, unguard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,23 +19,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
-from faceqan_toolkit.files import check_plain, writing
+from faceqan_toolkit.files import check_plain, to_utf8, writing
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.runs.database import connect
 from faceqan_toolkit.runs.folder import read_run
-from faceqan_toolkit.text_files import to_utf8
-from faceqan_toolkit.wording import counted, reason_of
+from faceqan_toolkit.text import counted, reason_of, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
     "name",
 )  # fmt: skip
 QUALITY_COLUMNS = ("quality", "quality_score", "score", "unifiedqualityscore")
-"""Known names of columns, in lower case; others must be given."""
+"""Known names of columns, in lower case."""
 
 OFIQ_MEASURES = 28
 """Number of measures in OFIQ's default configuration; UnifiedQualityScore is the first."""
@@ -106,13 +104,7 @@ class ScoreTable:
         return np.append(self.values, np.nan)[match.index], match
 
 
-def read_scores(
-    file: Path,
-    name: str = "",
-    *,
-    path_column: str | None = None,
-    quality_column: str | None = None,
-) -> ScoreTable:
+def read_scores(file: Path, name: str = "", *, quality_column: str | None = None) -> ScoreTable:
     """Return the scores in a file; its content tells the format.
 
     Formats, packed with gzip or not: CSV with a header (this package's, FaceQnet's, or any with
@@ -127,7 +119,6 @@ def read_scores(
     Args:
         file: file or run folder.
         name: name of the method; "" for the file's name.
-        path_column: column of the paths, if not one of `PATH_COLUMNS`.
         quality_column: column of the scores, if not one of `QUALITY_COLUMNS`.
 
     Raises:
@@ -136,10 +127,10 @@ def read_scores(
     file = Path(file)
     try:
         if file.is_dir():
-            _refuse_columns("a run folder", path_column, quality_column)
+            _refuse_column("a run folder", quality_column)
             kind, rows = "run", list(_run_rows(file))
         else:
-            kind, rows = _rows(_unpacked(file), path_column, quality_column)
+            kind, rows = _rows(_unpacked(file), quality_column)
     except (RefusedPickle, RunError) as error:
         raise ScoresError(f"{file}: {error}") from error
     except (OSError, EOFError, zlib.error, csv.Error, ValueError, pa.ArrowException) as error:
@@ -167,22 +158,20 @@ def _unpacked(file: Path) -> bytes:
     return data
 
 
-def _rows(
-    data: bytes, path_column: str | None, quality_column: str | None
-) -> tuple[str, list[Row]]:
+def _rows(data: bytes, quality_column: str | None) -> tuple[str, list[Row]]:
     """Return the format and the rows of a file's content."""
     if data.startswith(b"PAR1"):
-        return "parquet", list(_parquet_rows(data, path_column, quality_column))
+        return "parquet", list(_parquet_rows(data, quality_column))
     if PICKLE.match(data):
-        _refuse_columns("a pickle", path_column, quality_column)
+        _refuse_column("a pickle", quality_column)
         return "pickle", list(_pickle_rows(data))
     if data.startswith(b"PK\x03\x04"):
         raise ValueError("a zip or .npz file holds no scores; give embeddings with --embeddings")
     text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
-    if not (path_column or quality_column) and _is_text_row(first):
+    if not quality_column and _is_text_row(first):
         return "text", list(_text_rows(text))
-    return _csv_rows(text, first, path_column, quality_column)
+    return _csv_rows(text, first, quality_column)
 
 
 def _is_text_row(line: str) -> bool:
@@ -202,9 +191,7 @@ def _text_rows(text: str) -> Iterator[Row]:
         yield path_text(cells[0].strip().replace("\\", "/")), 0, value
 
 
-def _csv_rows(
-    text: str, first: str, path_column: str | None, quality_column: str | None
-) -> tuple[str, list[Row]]:
+def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, list[Row]]:
     delimiter = max(",;\t", key=first.count)
     if not first.count(delimiter):
         raise ValueError(
@@ -214,12 +201,12 @@ def _csv_rows(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
     header = [cell.strip() for cell in cells]
-    if len(header) == 2 and _number(header[1]) is not None and not (path_column or quality_column):
+    if len(header) == 2 and _number(header[1]) is not None and not quality_column:
         everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         return "csv without header", list(_cells_rows(_numbered(everything), 2, 0, 1))
     if delimiter == ";" and header[:1] == ["Filename"]:
-        return "ofiq", list(_ofiq_rows(reader, header, path_column, quality_column))
-    path, quality = _columns(header, path_column, quality_column)
+        return "ofiq", list(_ofiq_rows(reader, header, quality_column))
+    path, quality = _columns(header, quality_column)
     rows = _numbered(reader)
     if {"rank", "path", "face", "quality"} <= set(header):
         face = header.index("face")
@@ -230,9 +217,7 @@ def _csv_rows(
     return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
 
 
-def _ofiq_rows(
-    reader: Any, header: list[str], path_column: str | None, quality_column: str | None
-) -> Iterator[Row]:
+def _ofiq_rows(reader: Any, header: list[str], quality_column: str | None) -> Iterator[Row]:
     """Yield the rows of OFIQSampleApp.
 
     Its header, but not its rows, ends with a semicolon. The row of an unreadable photo is `name;;`;
@@ -244,7 +229,7 @@ def _ofiq_rows(
     if unnamed:
         others = [""] * (OFIQ_MEASURES - 1)
         header[1:1] = ["UnifiedQualityScore", *others, "UnifiedQualityScore.scalar", *others]
-    path, quality = _columns(header, path_column, quality_column)
+    path, quality = _columns(header, quality_column)
 
     def whole() -> Iterator[tuple[int, list[str]]]:
         for line, cells in _numbered(reader):
@@ -306,12 +291,10 @@ def _cells_rows(
         yield shown, int(index or 0), value
 
 
-def _parquet_rows(
-    data: bytes, path_column: str | None, quality_column: str | None
-) -> Iterator[Row]:
+def _parquet_rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     file = pq.ParquetFile(pa.BufferReader(data))
     names = file.schema_arrow.names
-    path, quality = _columns(names, path_column, quality_column)
+    path, quality = _columns(names, quality_column)
     ours = {"rank", "path", "face", "quality"} <= set(names)
     scalar = _scalar(names, quality)
     wanted = [names[path], names[quality], *(["face"] if ours else [])]
@@ -357,13 +340,11 @@ def _run_rows(folder: Path) -> Iterator[Row]:
                 yield path, face, math.nan if quality is None else quality
 
 
-def _columns(
-    names: Sequence[str], path_column: str | None, quality_column: str | None
-) -> tuple[int, int]:
+def _columns(names: Sequence[str], quality_column: str | None) -> tuple[int, int]:
     """Return the indices of the path column and the quality column."""
     places = []
     for what, wanted, known in (
-        ("path", path_column, PATH_COLUMNS),
+        ("path", None, PATH_COLUMNS),
         ("quality", quality_column, QUALITY_COLUMNS),
     ):
         fitting = [
@@ -379,10 +360,10 @@ def _columns(
     return places[0], places[1]
 
 
-def _refuse_columns(what: str, path_column: str | None, quality_column: str | None) -> None:
+def _refuse_column(what: str, quality_column: str | None) -> None:
     """Raise ValueError if a column was given for a format without columns."""
-    if path_column or quality_column:
-        raise ValueError(f"{what} has no columns; leave {path_column or quality_column!r} out")
+    if quality_column:
+        raise ValueError(f"{what} has no columns; leave {quality_column!r} out")
 
 
 def _number(value: str | float) -> float | None:

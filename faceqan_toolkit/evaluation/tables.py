@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from faceqan_toolkit.cells import guard
 from faceqan_toolkit.evaluation.bootstrap import Interval
 from faceqan_toolkit.evaluation.result import Evaluation, Figures, MethodResult, Point
+from faceqan_toolkit.text import guard
 
 AREA_COLUMNS = (
     "dataset", "recogniser", "method", "kind", "note", "target", "achieved_fmr", "false_matches",
@@ -40,18 +40,14 @@ def curves_csv(evaluations: Iterable[Evaluation]) -> str:
     return _csv(CURVE_COLUMNS, _curve_rows(evaluations))
 
 
-def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
-    """Return a table of normalised pAUCs for every evaluation.
+def markdown(evaluations: Iterable[Evaluation]) -> str:
+    """Return a table of normalised pAUCs, up to the first limit, for every evaluation.
 
     The best method at each operating point is bold; simple measures and baselines are not compared.
-
-    Args:
-        evaluations: the evaluations.
-        limit: discard share at which the areas end; None for the first limit of each evaluation.
     """
     parts = []
     for evaluation in evaluations:
-        points, rows = _rows(evaluation, limit)
+        points, rows = _rows(evaluation)
         header = ["method", *(point.name for point in points)]
         lines = [header, ["---", *["---:"] * len(points)]]
         for method, cells in rows:
@@ -60,17 +56,17 @@ def markdown(evaluations: Iterable[Evaluation], limit: float | None = None) -> s
                 *(f"**{text}**{rest}" if best else text + rest for text, rest, best in cells),
             ])  # fmt: skip
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        notes = "\n".join(f"- {_markdown(note)}" for note in _notes(evaluation, limit))
+        notes = "\n".join(f"- {_markdown(note)}" for note in _notes(evaluation))
         parts.append(f"### {_markdown(evaluation.title)}\n\n{body}\n\n{notes}\n")
     return "\n".join(parts)
 
 
-def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
+def latex(evaluations: Iterable[Evaluation]) -> str:
     """Return the table of `markdown` as LaTeX for the package booktabs, with a note below it."""
     parts = []
     for evaluation in evaluations:
-        points, rows = _rows(evaluation, limit)
-        share = evaluation.options.limits[limit_index(evaluation, limit)]
+        points, rows = _rows(evaluation)
+        share = evaluation.options.limits[0]
         caption = (
             f"{evaluation.title}: normalised area under the error-versus-discard curve up to a "
             f"discard share of {share:g}; lower is better."
@@ -93,7 +89,7 @@ def latex(evaluations: Iterable[Evaluation], limit: float | None = None) -> str:
             lines.append(" & ".join(row) + r" \\")
         lines += [
             r"\bottomrule", r"\end{tabular}", r"\par\smallskip",
-            r"\begin{minipage}{\linewidth}\footnotesize", *map(_latex, _notes(evaluation, limit)),
+            r"\begin{minipage}{\linewidth}\footnotesize", *map(_latex, _notes(evaluation)),
             r"\end{minipage}", r"\end{table}",
         ]  # fmt: skip
         parts.append("\n".join(lines) + "\n")
@@ -122,29 +118,19 @@ def best_methods(evaluation: Evaluation, point: int, limit: int) -> set[str]:
     return {name for name, raw in areas.items() if raw == min(areas.values())}
 
 
-def limit_index(evaluation: Evaluation, limit: float | None) -> int:
-    """Return the index of a limit, 0 for None.
-
-    Raises:
-        SettingsError: no area ends at this share.
-    """
-    return 0 if limit is None else evaluation.limit(limit)
-
-
 Cell = tuple[str, str, bool]
 
 
 def _rows(
-    evaluation: Evaluation, limit: float | None
+    evaluation: Evaluation,
 ) -> tuple[Sequence[Point], list[tuple[MethodResult, list[Cell]]]]:
-    place = limit_index(evaluation, limit)
-    best = [best_methods(evaluation, index, place) for index in range(len(evaluation.points))]
+    best = [best_methods(evaluation, index, 0) for index in range(len(evaluation.points))]
     rows = []
     for method in evaluation.methods:
         cells = [
             (
-                number(figures.areas[place].normalised),
-                between(figures.normalised_intervals[place]),
+                number(figures.areas[0].normalised),
+                between(figures.normalised_intervals[0]),
                 method.name in best[index],
             )
             for index, figures in enumerate(method.figures)
@@ -153,10 +139,10 @@ def _rows(
     return evaluation.points, rows
 
 
-def _notes(evaluation: Evaluation, limit: float | None) -> Iterator[str]:
+def _notes(evaluation: Evaluation) -> Iterator[str]:
     """Yield the notes below a table."""
     options = evaluation.options
-    share = options.limits[limit_index(evaluation, limit)]
+    share = options.limits[0]
     intervals = any(
         one is not None
         for method in evaluation.methods

@@ -38,7 +38,7 @@ from faceqan_toolkit.evaluation.verification import (
     rejected,
 )
 from faceqan_toolkit.results.calibration import ENOUGH_ERRORS, Errors, Rate, Threshold
-from faceqan_toolkit.rounding import shortest_between
+from faceqan_toolkit.text import shortest_between
 
 REPLICATES = 1000
 BLOCK_VALUES = 1 << 22

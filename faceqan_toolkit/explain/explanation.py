@@ -24,8 +24,8 @@ from faceqan_toolkit.results.model_of_run import model_of
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
-from faceqan_toolkit.wording import reason_of
 
 SHOWN_SIDE = 1200
 """Pixels of a photo's longer side that are enough to show it."""

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from faceqan_toolkit.device import resolve_device
 from faceqan_toolkit.errors import DamagedWeights, WrongArchitecture
+from faceqan_toolkit.hardware import resolve_device
 from faceqan_toolkit.models.blocks import BlockRunner, forward_block
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.preprocessing import Normalise, Preprocessing

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faceqan_toolkit.allocator import keep_freed_buffers
 from faceqan_toolkit.errors import FaceQANError, SettingsError
+from faceqan_toolkit.hardware import keep_freed_buffers
 from faceqan_toolkit.types import Pixels
 
 Result = TypeVar("Result")

@@ -27,8 +27,8 @@ from faceqan_toolkit.files import is_file, parse_json, read_text, replacing
 from faceqan_toolkit.models.registry import Entry, entries, offered
 from faceqan_toolkit.models.weights_file import is_onnx, read_weights_file
 from faceqan_toolkit.settings import ModelOptions, is_model_name
+from faceqan_toolkit.text import reason_of, short_checksum
 from faceqan_toolkit.weights import checkout_weights
-from faceqan_toolkit.wording import reason_of, short_checksum
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import BackboneEmbedder, Embedder

@@ -26,8 +26,8 @@ from faceqan_toolkit.models import installed
 from faceqan_toolkit.models.registry import Entry, entries, head_of, is_factory, offered
 from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.weights import read_weights, weights_path
-from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder

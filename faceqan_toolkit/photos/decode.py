@@ -25,8 +25,8 @@ from faceqan_toolkit.photos.bit_depth import (
 )
 from faceqan_toolkit.photos.memory import DecodedImage
 from faceqan_toolkit.process_wide import Shared, quiet_opencv
+from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
-from faceqan_toolkit.wording import first_line
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import IO
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.files import absolute, is_file, is_folder
+from faceqan_toolkit.files import absolute, has_mark, is_file, is_folder, to_utf8
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS, ArchiveOptions, expand, is_archive
 from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.photos.members import Inside
 from faceqan_toolkit.photos.remote import RemoteFile, expand_url, is_url
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, LocalFile, extension
-from faceqan_toolkit.text_files import has_mark, to_utf8
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import PhotoSource
-from faceqan_toolkit.wording import reason_of
 
 NO_PHOTOS = (
     "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic and "

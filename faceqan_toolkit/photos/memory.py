@@ -13,8 +13,8 @@ from PIL import Image
 from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import LocalFile
+from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import FileState, PhotoSource, Pixels
-from faceqan_toolkit.wording import first_line
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
 """A path, an encoded image, a Pillow image, or an array.

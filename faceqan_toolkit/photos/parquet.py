@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.photos.members import LABEL_NAMES, Names, label_folder, told_extension
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
+from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import FileState
-from faceqan_toolkit.wording import first_line
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "photo")
 KEY_COLUMNS = ("key", "__key__")

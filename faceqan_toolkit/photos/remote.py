@@ -20,8 +20,8 @@ from faceqan_toolkit.errors import (
     UnreadablePhoto,
 )
 from faceqan_toolkit.photos.stores import check_size
+from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import FileState
-from faceqan_toolkit.wording import first_line
 
 REMEMBERED = 4096
 """Number of files whose size and time are cached."""

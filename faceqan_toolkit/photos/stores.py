@@ -16,8 +16,8 @@ from faceqan_toolkit.errors import (
     TooLarge,
     UnreadablePhoto,
 )
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Content, FileState
-from faceqan_toolkit.wording import reason_of
 
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"

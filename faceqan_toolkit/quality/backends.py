@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from faceqan_toolkit.errors import FaceQANError, MissingDependency, SettingsError
 from faceqan_toolkit.models.openvino_model import UnsupportedOperation, step_model
 from faceqan_toolkit.quality.attack import Step, autograd_step
-from faceqan_toolkit.wording import first_line
+from faceqan_toolkit.text import first_line
 
 OPENVINO_MACHINES = ("x86_64", "amd64")
 """Processor types on which OpenVINO was measured to be faster than torch."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from faceqan_toolkit.device import resolve_device
+from faceqan_toolkit.hardware import resolve_device
 from faceqan_toolkit.models.blocks import BlockRunner
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Pixels, Score

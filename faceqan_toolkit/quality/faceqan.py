@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from faceqan_toolkit.device import check_precision
 from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.hardware import check_precision
 from faceqan_toolkit.models.blocks import arithmetic
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.quality.attack import Observe, attack, draw_noise

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
-from faceqan_toolkit.rounding import rounded_down
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import rounded_down
 
 GROUP_LIMIT = 10_000
 """Most groups in a report; those with the largest share below the threshold are listed."""

@@ -29,8 +29,8 @@ from faceqan_toolkit.results.calibration import below_thresholds
 from faceqan_toolkit.results.groups import Grouping
 from faceqan_toolkit.results.ranking import PARTS, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
-from faceqan_toolkit.wording import reason_of
 
 EMBED_FACES = 200
 """Most rows with pictures inside the page; with more they are in a folder beside it."""

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from faceqan_toolkit.results.ranking import ROUNDED_DOWN, Column
-from faceqan_toolkit.rounding import rounded_down
+from faceqan_toolkit.text import rounded_down
 
 _UNSAFE = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"}
 

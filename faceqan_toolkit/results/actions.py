@@ -33,9 +33,8 @@ from faceqan_toolkit.results.copying import (
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.results.filtering import Decision
 from faceqan_toolkit.results.manifest import Entry, Manifest
-from faceqan_toolkit.rounding import down_text
+from faceqan_toolkit.text import down_text, reason_of
 from faceqan_toolkit.types import Content, FileState
-from faceqan_toolkit.wording import reason_of
 
 BATCH = 256
 """Rows that are written to the manifest at once."""

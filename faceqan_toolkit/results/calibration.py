@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.quality.scale import Scale, scale_from
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.rounding import exact_text
+from faceqan_toolkit.runs.differences import differences
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import counted, reason_of
+from faceqan_toolkit.text import counted, exact_text, reason_of
 
 FORMAT = 1
 """Version of the file format."""

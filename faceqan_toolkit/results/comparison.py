@@ -10,12 +10,11 @@ from typing import Any
 
 import duckdb
 
-from faceqan_toolkit.cells import guard_sql
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.database import connect, copy_rows, exporting, fetch_dicts
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import short_checksum
+from faceqan_toolkit.text import guard_sql, short_checksum
 
 SAME_FACE = 0.5
 """Least intersection over union of two boxes of the same face."""

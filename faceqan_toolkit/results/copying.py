@@ -15,8 +15,8 @@ from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import check_size
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import FileState
-from faceqan_toolkit.wording import reason_of
 
 PENDING, FINISH, THERE = "to do", "to finish", "already there"
 """Results of `inspect`: the destination is free; a move was interrupted after its copy; done."""

@@ -12,9 +12,9 @@ from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.results.identities import IdentityRule, People, count_people, identified
 from faceqan_toolkit.results.ranking import ORDER, Ranking
-from faceqan_toolkit.rounding import exact_text, rounded_down_sql
 from faceqan_toolkit.runs.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import exact_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
 # order that puts the face that represents a photo first

@@ -12,14 +12,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from faceqan_toolkit.cells import guard, unguard
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import check_plain
+from faceqan_toolkit.files import check_plain, open_text
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.database import connect, copy_rows, exporting, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text_files import open_text
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text import guard, reason_of, unguard
 
 FOLDER = "folder"
 

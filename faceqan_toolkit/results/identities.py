@@ -16,8 +16,8 @@ from faceqan_toolkit.results.groups import by_file
 from faceqan_toolkit.results.ranking import MAIN_FACES
 from faceqan_toolkit.runs.database import connect, fetch_dicts, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import counted
 from faceqan_toolkit.types import PhotoSource
-from faceqan_toolkit.wording import counted
 
 LAST = -1
 DEEPEST = 100

@@ -11,15 +11,15 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import NotPlaced, RunError
 from faceqan_toolkit.files import link_or_copy
 from faceqan_toolkit.results.copying import place_below
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.runs.database import FETCHED, attach, copy_rows, fetch_value, open_database
+from faceqan_toolkit.runs.differences import differences
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import JOINED_ROWS, ROW_GROUP, completed
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text import reason_of
 
 
 def check_alike(runs: Sequence[RunInfo]) -> None:

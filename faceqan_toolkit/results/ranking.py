@@ -11,8 +11,6 @@ from typing import Any
 
 import duckdb
 
-from faceqan_toolkit.cells import guard_sql
-from faceqan_toolkit.rounding import rounded_down_sql
 from faceqan_toolkit.runs.database import (
     connect,
     copy_rows,
@@ -22,6 +20,7 @@ from faceqan_toolkit.runs.database import (
     iterate_dicts,
 )
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import guard_sql, rounded_down_sql
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, MEASURE_COLUMNS
 
 PARTS = ("quality_error", "similarity_mean", "similarity_std", "symmetry", "embedding_norm")

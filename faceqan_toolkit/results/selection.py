@@ -19,7 +19,7 @@ from faceqan_toolkit.results.filtering import Rules, decide, people_of
 from faceqan_toolkit.results.manifest import Manifest
 from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.wording import counted
+from faceqan_toolkit.text import counted
 
 
 class Selection:

@@ -32,7 +32,7 @@ from faceqan_toolkit.results.copying import CHANGED, THERE
 from faceqan_toolkit.results.filtering import Decision
 from faceqan_toolkit.results.manifest import Manifest
 from faceqan_toolkit.results.set_writers import RecordWriter, Sample, TarWriter
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.text import reason_of
 
 SHARD_SIZE = 10_000
 """Default number of photos in a WebDataset shard."""

@@ -12,9 +12,9 @@ from typing import Any
 import duckdb
 from filelock import FileLock, Timeout
 
-from faceqan_toolkit.cores import usable_cores, usable_memory
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import check_text, writing
+from faceqan_toolkit.hardware import usable_cores, usable_memory
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.runs.ledger import joined_meanwhile
 

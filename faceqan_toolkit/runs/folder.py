@@ -12,17 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from faceqan_toolkit.differences import differences
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_text, lock, read_text, refuse_links, write_text
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
-from faceqan_toolkit.rounding import exact_text
+from faceqan_toolkit.runs.differences import differences
 from faceqan_toolkit.runs.ledger import Ledger, as_table
 from faceqan_toolkit.runs.run_json import parse_run_json
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import Settings, fingerprint_of
+from faceqan_toolkit.text import exact_text, reason_of
 from faceqan_toolkit.types import Record
-from faceqan_toolkit.wording import reason_of
 
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import BLOCK_BYTES, link_or_copy, publish, sync_folder
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Record
-from faceqan_toolkit.wording import reason_of
 
 JOINED_ROWS = 1_000_000
 """Rows that a joined part has at most."""

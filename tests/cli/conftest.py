@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.jobs import MAIN, QUICK, few, many
+from tests.cli.jobs import MAIN, QUICK, QUICKEST, few, many
 from tests.conftest import run_here
 
 
@@ -47,6 +47,6 @@ def whole(tmp_path_factory) -> Finished:
     """A run over `many` photos that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
     photos = many(folder)
-    done = run_here(MAIN, photos, "-o", "run", *QUICK, cwd=folder)
+    done = run_here(MAIN, photos, "-o", "run", *QUICKEST, cwd=folder)
     assert done.returncode == 3, done.stderr
     return Finished(photos, folder / "run", done)

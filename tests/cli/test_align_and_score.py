@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from faceqan_toolkit.cells import unguard
 from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.text import unguard
 from tests.cli.conftest import Finished
 from tests.cli.jobs import (
+    INSTANT,
     MAIN,
     QUICK,
     QUICKEST,
@@ -142,7 +143,7 @@ def test_other_settings_are_refused(command_line: CommandLine, finished: Finishe
 def test_kill_9_loses_nothing_that_was_written(
     command_line: CommandLine, whole: Finished, tmp_path: Path
 ) -> None:
-    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICK]
+    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST]
     process = start(arguments, tmp_path, after_parts(tmp_path, 3))
     wait_for_pause(tmp_path, process)
     process.kill()
@@ -167,7 +168,7 @@ def test_kill_9_loses_nothing_that_was_written(
 def test_ctrl_c_flushes_and_says_so(
     command_line: CommandLine, whole: Finished, tmp_path: Path
 ) -> None:
-    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICK]
+    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST]
     code = pausing(tmp_path, "cli.progress:Progress.advance", 2)
     process = start([*arguments, "--engine", "inline"], tmp_path, code)
     wait_for_pause(tmp_path, process)
@@ -216,7 +217,7 @@ def test_names_of_every_kind(command_line: CommandLine, tmp_path: Path) -> None:
     ]
     for name in names:
         shutil.copy(SAMPLES / "hopper.jpg", folder / os.fsdecode(name))
-    done = command_line(MAIN, folder, "-o", "run", *QUICKEST, "--detector", "yunet")
+    done = command_line(MAIN, folder, "-o", "run", *QUICKEST)
     assert done.returncode == 0, done.stderr
     rows = read_csv(tmp_path / "run/rankings.csv")
     found = {os.fsencode(path_from_text(unguard(row["path"]))) for row in rows}
@@ -225,7 +226,7 @@ def test_names_of_every_kind(command_line: CommandLine, tmp_path: Path) -> None:
     for row in rows:
         assert (tmp_path / "run" / unguard(row["crop"])).is_file()
     # and its crops can be scored again
-    done = command_line("score", "run/crops", "-o", "again", *QUICKEST)
+    done = command_line("score", "run/crops", "-o", "again", *INSTANT)
     assert done.returncode == 0, done.stderr
     again = read_csv(tmp_path / "again/rankings.csv")
     assert {row["quality"] for row in again} == {row["quality"] for row in rows}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.dataset as pads
 import pytest
 
-from faceqan_toolkit.cells import unguard
+from faceqan_toolkit.text import unguard
 from tests.conftest import HANG, CommandLine
 from tests.corpus import MAX_PIXELS, is_special, make_corpus
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.models.load import find_model
-from faceqan_toolkit.rounding import exact_text
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import exact_text
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, CommandLine, read_rgb
 from tests.ledgers import write_run

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.cli.evaluate import command as commands
-from faceqan_toolkit.evaluation.datasets.registry import builtin_datasets
+from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.settings import Settings
@@ -222,10 +222,11 @@ def test_runs_scores_and_embeddings_are_reused(done, command_line: CommandLine) 
 
 
 def test_each_protocol_has_its_faces() -> None:
-    for name, entry in builtin_datasets().items():
-        found = [o.default for o in commands.commands[name].params if o.name == "faces"]
+    for entry in DATASETS.imported:
+        parameters = commands.commands[entry.name].params
+        found = [o.default for o in parameters if o.name == "faces"]
         assert found == ([] if entry.faces is None else [entry.faces])
-        assert commands.commands[name].help == entry.help
+        assert commands.commands[entry.name].help == entry.help
 
 
 def test_another_default_is_told_in_one_line(lfw, tmp_path: Path) -> None:

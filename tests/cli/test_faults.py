@@ -69,7 +69,7 @@ def test_a_full_disk(command_line: CommandLine, whole: Finished, tmp_path: Path,
         cp -a disk/. kept
         exit $code
     """
-    arguments = (MAIN, str(whole.photos), *QUICK, *HERE, "-o")
+    arguments = (MAIN, str(whole.photos), *QUICKEST, *HERE, "-o")
     full = in_namespace(script, *arguments, "disk/run", cwd=tmp_path)
     assert full.returncode == 1, full.stderr
     assert "Traceback" not in full.stderr
@@ -85,7 +85,7 @@ def test_a_full_disk(command_line: CommandLine, whole: Finished, tmp_path: Path,
 def test_a_read_only_place(whole: Finished, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     script = 'mount -t tmpfs -o ro tmpfs disk; exec "$0" -m faceqan_toolkit "$@"'
-    done = in_namespace(script, MAIN, str(whole.photos), *QUICK, "-o", "disk/run", cwd=tmp_path)
+    done = in_namespace(script, MAIN, str(whole.photos), *QUICKEST, "-o", "disk/run", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Read-only file system" in done.stderr
@@ -110,7 +110,7 @@ def test_a_run_that_has_become_read_only(finished: Finished, tmp_path: Path) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 def test_ctrl_c_twice(command_line: CommandLine, whole: Finished, tmp_path: Path) -> None:
-    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICK]
+    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST]
     second_photo = pausing(tmp_path, "cli.progress:Progress.advance", 2)
     process = start(arguments, tmp_path, f"{FLUSH_ALWAYS}\n{second_photo}")
     wait_for_pause(tmp_path, process)
@@ -137,7 +137,7 @@ time.time_ns = lambda: int(time.time() * 1e9)
 
 def test_a_clock_that_jumps(whole: Finished, tmp_path: Path) -> None:
     process = start(
-        [MAIN, str(whole.photos), "-o", "run", *QUICK], tmp_path, JUMPING + FLUSH_ALWAYS
+        [MAIN, str(whole.photos), "-o", "run", *QUICKEST], tmp_path, JUMPING + FLUSH_ALWAYS
     )
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr

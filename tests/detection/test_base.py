@@ -15,8 +15,8 @@ from faceqan_toolkit.detection.base import spans, unrotate
 from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import FaceTooSmall, MissingDependency, NoFace, SettingsError
 from faceqan_toolkit.registry import DETECTORS
-from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import down_text
 from faceqan_toolkit.types import Face, Pixels
 from tests.conftest import SAMPLES, photo_of, read_rgb
 

@@ -9,11 +9,11 @@ import cv2
 import pytest
 import torch
 
-from faceqan_toolkit.cores import set_threads
 from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.engines.inline import InlineEngine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine
+from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
@@ -62,7 +62,10 @@ def expected(request, tmp_path_factory) -> tuple[Settings, Found, Pipeline]:
     return settings, (by_path(list(found)), crops(folder)), pipeline
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n.startswith("ray") else []) for n in ENGINES],
+)
 def test_records_and_crops_are_equal(
     expected: tuple[Settings, Found, Pipeline], name: str, tmp_path: Path, request
 ) -> None:

@@ -27,7 +27,9 @@ def test_everything_is_written_and_equal_again(evaluations, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == sorted(names)
     summary = json.loads(written[0].read_text(encoding="utf-8"))
     assert summary["made_by"] == made_by
-    assert summary["evaluations"] == [one.to_dict() for one in evaluations[:2]]
+    assert summary["evaluations"] == json.loads(
+        json.dumps([one.to_dict() for one in evaluations[:2]])
+    )
     again = result_files.write_evaluation(
         evaluations[:2], tmp_path / "c", made_by, figures=("svg",)
     )

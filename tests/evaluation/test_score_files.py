@@ -68,7 +68,6 @@ def test_texts(tmp_path: Path, kind: str, text: str, packed: bool) -> None:
 def test_columns_by_name(tmp_path: Path) -> None:
     text = "id,path,fiqa,quality\nx,a,1,2\n"
     assert as_dict(read(tmp_path, text, quality_column="fiqa")) == {"a": 1}
-    assert as_dict(read(tmp_path, text, path_column="id")) == {"x": 2}
     assert as_dict(read(tmp_path, OFIQ + "a;1;2;3;4\n", quality_column="HeadSize.scalar")) == {
         "a": 4
     }

@@ -14,8 +14,8 @@ import pytest
 from faceqan_toolkit.report import page as report_page
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import down_text
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG
 from tests.report.conftest import OpenReport

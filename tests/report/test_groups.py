@@ -19,8 +19,8 @@ from faceqan_toolkit.results.groups import (
     summarise,
     wilson,
 )
-from faceqan_toolkit.rounding import down_text
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.text import down_text
 from tests.conftest import CommandLine
 from tests.report.conftest import OpenReport
 from tests.report.runs import EVIL, face, failed, large_run, make_run

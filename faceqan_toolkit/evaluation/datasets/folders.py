@@ -96,8 +96,6 @@ def read_folders(
 ) -> Dataset:
     """Return comparisons between the photos below a folder of people.
 
-    Identical files under several people are left out: their identity is unknown.
-
     Args:
         root: folder with a folder for each person, unless `identity` says otherwise.
         non_mated: number of non-mated pairs, sampled without replacement; "all"; None for as many

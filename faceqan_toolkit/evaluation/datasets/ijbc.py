@@ -22,11 +22,10 @@ from faceqan_toolkit.evaluation.datasets.base import (
 )
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.datasets.templates import Templates
-from faceqan_toolkit.files import replacing
+from faceqan_toolkit.files import HEAD_BYTES, encoding_of, replacing
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text_files import HEAD_BYTES, encoding_of
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import LANDMARK_COLUMNS
-from faceqan_toolkit.wording import reason_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,7 +126,7 @@ def _read_names(
 ) -> tuple[dict[str, int], NDArray[np.float64], NDArray[np.float64]]:
     """Return the samples' indices by path, landmarks (N, 5, 2) and confidences (N,)."""
     names: dict[str, int] = {}
-    parts = [(np.empty((0, 11)), np.empty(0, np.bool_))]
+    parts = [np.empty((0, 11))]
     line = 0
     for batch in _batches(root, NAMES, log):
         kept = np.ones(len(batch), np.bool_)
@@ -141,8 +140,8 @@ def _read_names(
             else:
                 names[path_text(path)] = len(names)
         numbers = np.column_stack([batch.column(name) for name in (*_COORDINATES, "score")])
-        parts.append((numbers[kept], kept))
-    table = np.concatenate([numbers for numbers, _ in parts])
+        parts.append(numbers[kept])
+    table = np.concatenate(parts)
     for row in np.flatnonzero(~np.isfinite(table).all(axis=1)):
         log.add("malformed_row", "a coordinate that is not a finite number", NAMES, int(row) + 1)
     return names, table[:, :10].reshape(-1, 5, 2), table[:, 10]
@@ -176,8 +175,8 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
     first: list[NDArray[np.int32]] = []
     second: list[NDArray[np.int32]] = []
     mated: list[NDArray[np.bool_]] = []
-    lines: list[NDArray[np.int32]] = []
-    line, complete = 0, True
+    used: list[NDArray[np.bool_]] = []
+    line = 0
     for batch in _batches(root, PAIRS, log):
         columns = [_find(templates.names, batch.column(name)) for name in ("first", "second")]
         label = np.asarray(batch.column("label"))
@@ -187,20 +186,19 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
             kind = "unknown_sample" if unknown else "malformed_row"
             message = "a template without photos" if unknown else "a label that is not 0 or 1"
             log.add(kind, message, PAIRS, line + offset + 1)
-        complete &= bool(kept.all())
         first.append(columns[0][kept])
         second.append(columns[1][kept])
         mated.append(label[kept] == 1)
-        lines.append((np.flatnonzero(kept) + line + 1).astype(np.int32) if not complete else
-                     np.arange(line + 1, line + 1 + len(batch), dtype=np.int32))  # fmt: skip
+        used.append(kept)
         line += len(batch)
-    empty = np.empty(0, np.int32)
+    empty, none = np.empty(0, np.int32), np.empty(0, np.bool_)
+    rows = np.concatenate([none, *used])
     return PairList(
         np.concatenate([empty, *first]),
         np.concatenate([empty, *second]),
-        np.concatenate([np.empty(0, np.bool_), *mated]),
+        np.concatenate([none, *mated]),
         files=(PAIRS,),
-        lines=None if complete else np.concatenate([empty, *lines]),
+        lines=None if rows.all() else np.flatnonzero(rows) + 1,
     )
 
 

@@ -21,8 +21,8 @@ from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.photos.members import told_extension
+from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
-from faceqan_toolkit.wording import reason_of
 
 OFFICIAL_PAIRS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
 FOLDS = 10
@@ -44,11 +44,7 @@ MAX_PIXELS = 4096 * 4096
     aligned=True,
 )
 def read_insightface_bin(root: Path) -> Dataset:
-    """Return the data set in a `.bin` file; photos 2i and 2i+1 are pair i.
-
-    Samples are named after the file and their index: `lfw/images/00000.jpg` and so on. The file has
-    no identities: photos with equal bytes and mated pairs show the same person. The ten folds are
-    consecutive tenths, as in InsightFace's own evaluation.
+    """Return the data set in a `.bin` file.
 
     Args:
         root: the file, or a folder with one such file.

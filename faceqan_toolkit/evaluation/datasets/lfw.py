@@ -64,10 +64,6 @@ class _Row:
 def read_lfw(root: Path, *, pairs: Path | None = None) -> Dataset:
     """Return LFW.
 
-    The first line of the list is `folds n`, or `n` alone for the development sets, which have no
-    folds. Each fold has n mated lines `name i j`, then n non-mated lines `name1 i name2 j`, with
-    tabs or spaces; photo i of a person is `name/name_000i.jpg`.
-
     Args:
         root: folder with the people's folders, or with one of `FOLDERS` that has them.
         pairs: list of pairs; None for the data set's own, in `root` or its parent folder.

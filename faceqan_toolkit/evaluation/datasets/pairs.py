@@ -8,8 +8,8 @@ from pathlib import Path
 
 from faceqan_toolkit.evaluation.datasets.base import Dataset, IssueLog, ListBuilder, inner_path
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
-from faceqan_toolkit.text_files import to_utf8
-from faceqan_toolkit.wording import reason_of
+from faceqan_toolkit.files import to_utf8
+from faceqan_toolkit.text import reason_of
 
 COLUMNS = ("a", "b", "label")
 LABELS = {"1": True, "0": False}
@@ -28,11 +28,9 @@ LABELS = {"1": True, "0": False}
 def read_pairs(root: Path, *, pairs: Path) -> Dataset:
     """Return the comparisons of a CSV file.
 
-    The file has no identities: photos that mated pairs connect get the same one.
-
     Args:
         root: folder that the paths in the file are relative to.
-        pairs: CSV file with a header of exactly `COLUMNS` in any order; label 1 is mated, 0 not.
+        pairs: CSV file with the columns `COLUMNS`.
     """
     root, log, builder = Path(root), IssueLog(), ListBuilder()
     file = Path(pairs)

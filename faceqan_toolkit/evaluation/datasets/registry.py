@@ -6,19 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from faceqan_toolkit.errors import DatasetError, SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
-
-MODULES = ("lfw", "cfp_fp", "insightface_bin", "ijbc", "pairs", "folders")
-"""Modules of this package that register data sets, in the order of help and documentation."""
-
-GROUP = "faceqan_toolkit.datasets"
-"""Entry points of other packages: the name is the data set's, the value its module."""
+from faceqan_toolkit.registry import Entries
 
 Reader = Callable[..., Dataset]
 
@@ -49,6 +42,11 @@ class DatasetEntry:
     aligned: bool = False
     own: bool = False
 
+    @property
+    def module(self) -> str:
+        """The module that registered it."""
+        return self.read.__module__
+
     @cached_property
     def options(self) -> Mapping[str, bool]:
         """Options of the reader; the value tells whether the option is required."""
@@ -59,78 +57,32 @@ class DatasetEntry:
         }
 
 
-_entries: dict[str, DatasetEntry] = {}
+DATASETS: Entries[DatasetEntry] = Entries(
+    "dataset",
+    *(
+        f"{__package__}.{module}"
+        for module in ("lfw", "cfp_fp", "insightface_bin", "ijbc", "pairs", "folders")
+    ),
+)
+"""Data sets by name. Another package adds one by an entry point, see `faceqan_toolkit.registry`."""
 
 
-def register_dataset(
-    name: str,
-    *,
-    help: str,
-    faces: str | None,
-    root: str,
-    size: str,
-    layout: str,
-    aligned: bool = False,
-    own: bool = False,
-) -> Callable[[Reader], Reader]:
-    """Return a decorator that registers a reader; the arguments are those of `DatasetEntry`.
+def register_dataset(name: str, **about: Any) -> Callable[[Reader], Reader]:
+    """Return a decorator that registers a reader.
 
     The reader's first argument is the root folder. Its keyword-only arguments are the options of
     the data set; those without a default are required.
 
-    Raises:
-        SettingsError: the name is taken by another reader.
+    Args:
+        name: name of the data set.
+        about: further attributes of its `DatasetEntry`, from `help` on.
     """
 
     def register(read: Reader) -> Reader:
-        known = _entries.get(name)
-        if known is not None and known.read.__module__ != read.__module__:
-            raise SettingsError(
-                f"{read.__module__} registers the data set {name}, which {known.read.__module__} "
-                "has registered already; rename one of them"
-            )
-        _entries[name] = DatasetEntry(name, read, help, faces, root, size, layout, aligned, own)
+        DATASETS.add(DatasetEntry(name, read, **about))
         return read
 
     return register
-
-
-def builtin_datasets() -> Mapping[str, DatasetEntry]:
-    """Return the data sets of this package by name."""
-    modules = [import_module(f"{__package__}.{module}").__name__ for module in MODULES]
-    return {
-        name: entry
-        for module in modules
-        for name, entry in _entries.items()
-        if entry.read.__module__ == module
-    }
-
-
-def dataset_names() -> tuple[str, ...]:
-    """Return the names of all data sets, those of other packages last; imports no other package."""
-    names = (*builtin_datasets(), *_entries, *(point.name for point in entry_points(group=GROUP)))
-    return tuple(dict.fromkeys(names))
-
-
-def find_dataset(name: str) -> DatasetEntry:
-    """Return a registered data set.
-
-    Raises:
-        SettingsError: no data set has this name, or its package cannot be imported.
-    """
-    builtin_datasets()
-    if name not in _entries:
-        for point in entry_points(group=GROUP, name=name):
-            try:
-                point.load()
-            except Exception as error:  # code of other packages can raise anything
-                raise SettingsError(
-                    f"the data set {name} cannot be loaded from {point.value}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-    if name not in _entries:
-        raise SettingsError(f"no data set is called {name!r}; known: {', '.join(dataset_names())}")
-    return _entries[name]
 
 
 def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) -> Dataset:
@@ -148,11 +100,11 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
         SettingsError: no such data set, an option it does not take, or a required one is missing.
         DatasetError: no such folder; or, if `strict`, an error in the lists.
     """
-    entry, root = find_dataset(name), Path(root)
+    entry, root = DATASETS.find(name), Path(root)
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if option not in entry.options:
-            takers = [one.name for one in builtin_datasets().values() if option in one.options]
+            takers = [one.name for one in DATASETS.imported if option in one.options]
             where = f"; it is for {', '.join(takers)}" if takers else ""
             raise SettingsError(f"{name} takes no --{option.replace('_', '-')}{where}")
     for option, required in entry.options.items():

@@ -1,14 +1,74 @@
-"""Numbers as text that can be used as thresholds.
-
-A number that is also an option (quality, percentile, confidence, face size) is printed rounded
-down, never up. A row printed with 0.7614 then has a quality of at least 0.7614: as a threshold the
-printed number keeps its row, and drops every row printed with a lower number. The report's
-`assets/table.js` rounds in the same way.
-"""
+"""Numbers, counts, errors and CSV cells as text."""
 
 from __future__ import annotations
 
 import math
+
+RESIZED = "resized from"
+"""Begins the note of a crop that had another size than the model's."""
+
+LIKE_A_CROP = "the photo looks like an aligned crop, which the command score takes as it is"
+"""Note of a photo that was aligned before, and is aligned again."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples:
+        >>> counted(1, "photo"), counted(1200, "photo")
+        ('1 photo', '1,200 photos')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something failed: of the system's errors without their number and file.
+
+    Examples:
+        >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.jpg"))
+        'No such file or directory'
+    """
+    return getattr(error, "strerror", None) or str(error)
+
+
+def short_checksum(checksum: str) -> str:
+    """Return the first digits of a checksum, enough to tell files apart.
+
+    Examples:
+        >>> short_checksum("4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43")
+        '4c06341c33c2'
+    """
+    return checksum[:12]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, short; its kind if it says nothing."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def guard(text: str) -> str:
+    """Return text with an apostrophe before it if a spreadsheet could run it as a formula.
+
+    Examples:
+        >>> print(guard("=1+1"), guard("ann.jpg"), unguard(guard("=1+1")))
+        '=1+1 ann.jpg =1+1
+    """
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def unguard(cell: str) -> str:
+    """Return the text `guard` was given."""
+    return cell[1:] if cell.startswith("'") else cell
+
+
+def guard_sql(column: str) -> str:
+    """Return the SQL expression that guards a text column, for DuckDB."""
+    starts = ", ".join(f"chr({ord(start)})" for start in FORMULA_STARTS)
+    return f"CASE WHEN left({column}, 1) IN ({starts}) THEN chr(39) || {column} ELSE {column} END"
+
 
 MOST_DECIMALS = 20
 

@@ -1,11 +1,13 @@
-"""Printed numbers as thresholds: of every format, in Python and in SQL."""
+"""Numbers, counts and CSV cells as text."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import random
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -24,17 +26,63 @@ from faceqan_toolkit.detection.choice import accept_faces
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.rounding import (
+from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import (
+    FORMULA_STARTS,
+    counted,
     down_text,
     exact_text,
+    first_line,
+    guard,
+    guard_sql,
+    reason_of,
     rounded_down,
     rounded_down_sql,
     shortest_between,
+    unguard,
 )
-from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Face, Record
 from tests.ledgers import write_run
+
+
+def test_counts() -> None:
+    assert [counted(number, "photo") for number in (0, 1, 2, 1200)] == [
+        "0 photos",
+        "1 photo",
+        "2 photos",
+        "1,200 photos",
+    ]
+
+
+def test_reasons() -> None:
+    assert reason_of(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a.jpg")) == (
+        os.strerror(errno.ENOENT)
+    )
+    assert reason_of(OSError("the disk is gone")) == "the disk is gone"
+    assert reason_of(ValueError("no number")) == "no number"
+
+
+def test_first_lines() -> None:
+    assert first_line(RuntimeError("\n one\ntwo")) == "one"
+    assert first_line(KeyError()) == "KeyError"
+    assert len(first_line(RuntimeError("x" * 1000))) == 200
+
+
+texts = st.text() | st.builds(str.__add__, st.sampled_from(FORMULA_STARTS), st.text())
+
+
+@given(texts)
+def test_text_comes_back_and_is_harmless(text: str) -> None:
+    assert unguard(guard(text)) == text
+    assert not guard(text).startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@given(texts.filter(lambda text: "\0" not in text and text.isprintable()))
+def test_sql_guards_the_same(text: str) -> None:
+    (found,) = duckdb.execute(f"SELECT {guard_sql('t')} FROM (SELECT ? AS t)", [text]).fetchone()
+    assert found == guard(text)
+
 
 numbers = st.floats(-1000, 1000) | st.sampled_from([0.1, 0.29, 0.7, 1 / 3, 0.0078125, 1.0, -0.0])
 decimals = st.integers(0, 6)

@@ -1,14 +1,23 @@
-"""How much of the machine there is to use, and how many threads a process takes of it."""
+"""Cores, memory, threads and devices that this process may use."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
+from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.process_wide import Shared
+
+if TYPE_CHECKING:
+    import torch
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -127,3 +136,100 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device a `--device` value means on this machine; "auto" takes the fastest.
+
+    Raises:
+        SettingsError: not a device's name, or not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingsError(
+            f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise SettingsError(
+                f"--device {name}: this machine shows torch {count} CUDA device(s); take "
+                "--device auto, or ask `faceqan-toolkit doctor` why"
+            )
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise SettingsError(
+                f"--device {name}: torch sees no Apple GPU here; take --device auto"
+            )
+    elif device.type != "cpu":
+        raise SettingsError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse arithmetic that a device does not have.
+
+    Raises:
+        SettingsError: anything but "float32" on what is no NVIDIA GPU.
+    """
+    if precision != "float32" and device.type != "cuda":
+        raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LARGEST_BUFFER = 1 << 30
+
+
+def keep_freed_buffers() -> bool:
+    """Let the process keep freed memory for its next buffers; return whether that was possible.
+
+    Networks make and drop the same large buffers hundreds of times; glibc gives each back to the
+    system and every new one costs page faults, about a tenth of the time. The process keeps its
+    peak until it ends. Other C libraries are left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BUFFER)
+        and mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_BUFFER - 1)
+    )
+
+
+@cache
+def serial_workers() -> ThreadPoolExecutor:
+    """Return the process's pool of as many threads as torch uses, each computing alone.
+
+    torch splits every operation over its threads and waits for the slowest: that costs more than
+    it gains where operations take a fraction of a millisecond, and ten times the time where
+    others need the processor too. Here a thread computes a piece of work from start to end. What
+    torch does elsewhere is split as before.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    if count == 1:
+        return ThreadPoolExecutor(1, thread_name_prefix="serial")
+    started = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # the first call of a thread takes over the process's number
+        torch.set_num_threads(1)  # for this thread, and for threads that are still to come
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="serial", initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(count)  # for threads to come
+    return pool

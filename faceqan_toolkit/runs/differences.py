@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from faceqan_toolkit.wording import short_checksum
+from faceqan_toolkit.text import short_checksum
 
 WEIGHTS = "weights_sha256"
 

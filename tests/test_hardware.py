@@ -1,15 +1,17 @@
-"""What a process may use, as the system tells it."""
+"""Cores, memory, threads and the allocator."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit import cores
-from faceqan_toolkit.cores import may_have_gpu, usable_cores, usable_memory
+from faceqan_toolkit import hardware
+from faceqan_toolkit.hardware import may_have_gpu, usable_cores, usable_memory
+from tests.conftest import HANG
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +19,9 @@ def machine(monkeypatch, tmp_path: Path) -> Path:
     """Sixteen cores, 8 GB free, no limits."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cores, "CGROUP", tmp_path)
-    monkeypatch.setattr(cores, "OWN_CGROUPS", tmp_path / "cgroups")
-    monkeypatch.setattr(cores, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "OWN_CGROUPS", tmp_path / "cgroups")
+    monkeypatch.setattr(hardware, "MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:  8000000 kB\n")
     return tmp_path
 
@@ -109,7 +111,68 @@ def test_groups_without_a_limit(machine: Path) -> None:
 def test_device_files_tell_of_gpus(
     monkeypatch, machine: Path, platform: str, name: str, expected: bool
 ) -> None:
-    monkeypatch.setattr(cores, "DEVICES", machine)
+    monkeypatch.setattr(hardware, "DEVICES", machine)
     monkeypatch.setattr(sys, "platform", platform)
     (machine / name).touch()
     assert may_have_gpu() is expected
+
+
+PROBE = """
+import resource, sys
+from faceqan_toolkit.hardware import keep_freed_buffers
+if sys.argv[1] == "kept":
+    assert keep_freed_buffers()
+def faults(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        bytearray(b"x") * 20_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(1)
+print(faults(20))
+"""
+
+
+def faults(way: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, way], capture_output=True, text=True, check=True, timeout=HANG
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator only")
+def test_buffers_are_kept() -> None:
+    assert faults("kept") * 10 < faults("given back")
+
+
+CODE = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np, torch
+from faceqan_toolkit.hardware import serial_workers
+
+torch.set_num_threads({threads})
+pool = serial_workers()
+counts = set(pool.map(lambda _: torch.get_num_threads(), range(20)))
+later = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+print(pool._max_workers, counts, torch.get_num_threads(), later)
+
+from skimage.data import astronaut
+from faceqan_toolkit.detection.mtcnn import MTCNN
+found = MTCNN().detect(astronaut(), 20)
+print(found.confidences.tolist(), found.landmarks.tolist())
+"""
+
+
+def run(threads: int) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(threads=threads)],
+        capture_output=True, text=True, check=True, timeout=HANG,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_threads_and_their_results() -> None:
+    alone, three = run(1), run(3)
+    assert alone[0] == "1 {1} 1 1"
+    assert three[0] == "3 {1} 3 3"
+    # a face is the same to the last bit however many threads share the work
+    assert alone[1] == three[1] != "[] []"
