@@ -32,13 +32,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Named(Protocol):
-    """An entry of a registry: its name, and the module that registered it."""
+    """An entry of a registry."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the entry."""
+        ...
 
     @property
-    def module(self) -> str: ...
+    def module(self) -> str:
+        """Module that registered the entry."""
+        ...
 
 
 P = TypeVar("P", bound=Named)
