@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := demo-run
 
-.PHONY: demo test coverage lint docs
+.PHONY: demo test test-all coverage lint docs
 
 # Installed again only when the list of dependencies changes. --prefer-binary: a wheel of an older
 # release beats compiling a newer one.
@@ -22,16 +22,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/faceqan-toolkit align-and-score samples/raw_photos -o $(RUN) --fail-on all
 
-# Several modules of tests at once, each process with one thread of its own.
-IN_PARALLEL := -n auto --maxprocesses 4 --dist loadscope
+# Several tests at once, each process with one thread of its own.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+test test-all coverage: export OMP_NUM_THREADS = 1
 
-test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(PYTEST) -m "not slow"
 
-coverage: export OMP_NUM_THREADS = 1
+# With Ray, the browser, every ONNX opset, and bad photos through every command.
+test-all: $(VENV)/.installed-dev
+	$(PYTEST)
+
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 # Into site/; a broken link fails.
 docs: $(VENV)/.installed-dev

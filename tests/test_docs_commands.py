@@ -14,6 +14,7 @@ import pytest
 
 from faceqan_toolkit import cli
 from faceqan_toolkit.cli.exit_codes import SOME_FAILED
+from tests.conftest import SAMPLES, run_here
 from tests.docs_scene import README_RUN, Done, Page, make_scene, output, why_not
 
 if sys.version_info >= (3, 11):
@@ -121,15 +122,16 @@ def test_it_runs(page: str, number: int, scene: Scene) -> None:
         pytest.skip(reason)
     done = scene.page(page).result(number)
     assert done.returncode in (0, SOME_FAILED), done.stderr
-    assert "Traceback" not in done.stderr
     assert (scene.page(page).folder / output(arguments)).exists()
 
 
-def test_the_output_in_the_readme(scene: Scene) -> None:
+@pytest.mark.slow
+def test_the_output_in_the_readme(tmp_path: Path) -> None:
     """Scores may differ by what other machines and libraries round; OpenCV 4 and 5 cut crops
     that differ by a grey value or more."""
     row = re.compile(r"^ *(\d+)   (\d\.\d{4}) +\d+ +([\d.]+) +(\d+) .* (\S+ \[\d+\])\s*$", re.M)
-    done = scene.known[" ".join(README_RUN)]
+    (tmp_path / "raw_photos").symlink_to(SAMPLES)
+    done = run_here(*README_RUN, "--no-report", cwd=tmp_path)
     printed = row.findall(done.stdout + done.stderr)
     shown = row.findall(PAGES["README.md"])
     assert len(shown) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from faceqan_toolkit.text import LIKE_A_CROP
 from faceqan_toolkit.types import LANDMARK_COLUMNS, Face, Photo
 from tests.conftest import DATA, SAMPLES, read_rgb
 
-QUICK = {"steps": 2, "copies": 1, "device": "cpu"}
+QUICK = {"steps": 2, "copies": 1, "device": "cpu", "backend": "torch"}
 
 
 def by_path(records) -> dict[str, list[Record]]:
@@ -62,7 +63,9 @@ def test_failures_say_why(samples, name: str, status: str, reason: str) -> None:
 @pytest.mark.parametrize("person", ["astronaut", "hopper"])
 def test_clean_photos_beat_their_damaged_versions(person: str) -> None:
     names = [f"{person}{damage}.jpg" for damage in ("", "_blurred", "_dark")]
-    records = Pipeline(Settings(preset="fast", device="cpu")).run(SAMPLES / name for name in names)
+    records = Pipeline(Settings(preset="fast", device="cpu", backend="torch")).run(
+        SAMPLES / name for name in names
+    )
     clean, blurred, dark = (record.quality for record in records)
     assert clean > blurred + 0.05
     assert blurred > dark + 0.05
@@ -118,9 +121,9 @@ def test_crops_on_disk_give_the_same_scores(samples) -> None:
     records, folder = samples
     scored = [record for rows in records.values() for record in rows if record.crop]
     assert len(scored) == len(list(folder.rglob("*.png"))) == 14
-    crops = [read_rgb(folder.parent / record.crop) for record in scored]
+    crops = [read_rgb(folder.parent / record.crop) for record in scored[:3]]
     scores = FaceQAN(**QUICK).score(crops)
-    assert [score.quality for score in scores] == [record.quality for record in scored]
+    assert [score.quality for score in scores] == [record.quality for record in scored[:3]]
     # and as a task of its own
     again = by_path(Pipeline(Settings(task="score", **QUICK)).run([folder]))
     for record in scored:
@@ -154,43 +157,42 @@ def test_detect_makes_no_crops(tmp_path: Path) -> None:
     assert not (tmp_path / "crops").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "values"),
-    [
-        ("faces", ("largest", "central")),
-        ("faces", ("largest", "all")),
-        ("detector", ("mtcnn", "yunet")),
-        ("min_face", (20, 140)),
-        ("min_confidence", (0.9, 1.0)),
-        ("max_side", (1600, 300)),
-        ("one_based", (False, True)),
-        ("max_pixels", (10_000_000, 1000)),
-    ],
-    ids=str,
-)
-def test_every_detection_option_changes_the_result(option, values, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def in_the_middle(tmp_path_factory) -> tuple[Path, list[Record]]:
+    """A photo whose smaller face is in the middle, and what is found by default."""
+    photo = tmp_path_factory.mktemp("middle") / "photo.png"
     wide = np.concatenate(
         [read_rgb(SAMPLES / "two_people.jpg"), np.zeros((512, 300, 3), np.uint8)], 1
     )
-    # the smaller face moves to the middle
-    Image.fromarray(np.roll(wide, 300, axis=1)).save(tmp_path / "photo.png")
-    one, other = (
-        [
-            dataclasses.replace(record, root="")
-            for record in Pipeline(Settings(task="detect", device="cpu", **{option: value})).run(
-                [tmp_path]
-            )
-        ]
-        for value in values
-    )
-    assert one != other
+    Image.fromarray(np.roll(wide, 300, axis=1)).save(photo)
+    return photo, list(Pipeline(Settings(task="detect", device="cpu")).run([photo]))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("faces", "central"),
+        ("faces", "all"),
+        ("detector", "yunet"),
+        ("min_face", 140),
+        ("min_confidence", 1.0),
+        ("max_side", 300),
+        ("one_based", True),
+        ("max_pixels", 1000),
+    ],
+)
+def test_every_detection_option_changes_the_result(option: str, value, in_the_middle) -> None:
+    photo, plain = in_the_middle
+    settings = Settings(task="detect", device="cpu", **{option: value})
+    assert list(Pipeline(settings).run([photo])) != plain
 
 
 def test_antialiasing_changes_crops_of_large_faces(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES / "hopper.jpg")
     picture.resize((picture.width * 3, picture.height * 3)).save(tmp_path / "large.png")
     one, other = (
-        Pipeline(Settings(antialias=value, **QUICK)).run([tmp_path]) for value in (True, False)
+        Pipeline(Settings(antialias=value, detector="yunet", **QUICK)).run([tmp_path])
+        for value in (True, False)
     )
     assert next(one).quality != next(other).quality
 
@@ -211,19 +213,29 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+Cut = tuple[list[Record], list[np.ndarray]]
+
+
+def cut(folder: Path, name: str, **options) -> Cut:
+    """Return the records and crops of a photo's faces."""
+    pipeline = Pipeline(
+        Settings(**{"task": "align", "faces": "all", "device": "cpu", **options}),
+        crops_folder=folder / "crops",
+    )
+    records = list(pipeline.run([folder / name]))
+    return records, [read_rgb(folder / record.crop) for record in records]
+
+
+@pytest.fixture(scope="module")
+def reduced(folder: Path) -> Cut:
+    return cut(folder, "photo.jpg")
+
+
 class TestReducedJPEGs:
     """Large JPEGs are decoded smaller where nothing is lost by it."""
 
-    def crops(self, folder: Path, name: str, **options) -> tuple[list[Record], list[np.ndarray]]:
-        pipeline = Pipeline(
-            Settings(**{"task": "align", "faces": "all", "device": "cpu", **options}),
-            crops_folder=folder / "crops",
-        )
-        records = list(pipeline.run([folder / name]))
-        return records, [read_rgb(folder / record.crop) for record in records]
-
-    def test_the_same_faces_in_pixels_of_the_full_photo(self, folder: Path) -> None:
-        of_jpeg, of_png = (self.crops(folder, f"photo.{kind}")[0] for kind in ("jpg", "png"))
+    def test_the_same_faces_in_pixels_of_the_full_photo(self, folder: Path, reduced: Cut) -> None:
+        of_jpeg, of_png = reduced[0], cut(folder, "photo.png")[0]
         assert [record.status for record in of_jpeg] == ["ok", "ok"]
         for one, other in zip(of_jpeg, of_png, strict=True):
             apart = [
@@ -233,21 +245,23 @@ class TestReducedJPEGs:
         assert of_png[0].face_px > 900
         assert of_png[1].face_px < 200
 
-    def test_large_faces_score_the_same(self, folder: Path) -> None:
+    def test_large_faces_score_the_same(self, folder: Path, reduced: Cut) -> None:
         table = folder / "faces.csv"
-        (found, _), (crop, _) = self.crops(folder, "photo.jpg")
+        (found, _), (crop, _) = reduced
         numbers = ",".join(repr(getattr(found, column)) for column in LANDMARK_COLUMNS)
         table.write_text(f"{found.path},{numbers},0.97\n")
         # a landmarks file looks at no picture, so it has the photo decoded in full
-        _, (in_full,) = self.crops(folder, "photo.jpg", landmarks=table)
+        _, (in_full,) = cut(folder, "photo.jpg", landmarks=table)
         assert not np.array_equal(crop, in_full)
         one, other = load_model("sface").embed([crop, in_full], device="cpu")
         assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
 
-    def test_small_faces_are_cut_from_the_full_photo(self, folder: Path, monkeypatch) -> None:
-        _, (large, small) = self.crops(folder, "photo.jpg")
+    def test_small_faces_are_cut_from_the_full_photo(
+        self, folder: Path, reduced: Cut, monkeypatch
+    ) -> None:
+        _, (large, small) = reduced
         monkeypatch.setattr(cutting, "detail_survives", lambda *_: False)
-        _, (large_in_full, small_in_full) = self.crops(folder, "photo.jpg")
+        _, (large_in_full, small_in_full) = cut(folder, "photo.jpg")
         assert np.array_equal(small, small_in_full)
         assert not np.array_equal(large, large_in_full)
 
@@ -255,9 +269,9 @@ class TestReducedJPEGs:
         "options", [{"antialias": False}, {"max_side": 0}, {"max_side": 1801}], ids=str
     )
     def test_what_needs_every_pixel_gets_them(self, folder: Path, options) -> None:
-        options |= {"faces": "largest"}
+        options |= {"faces": "largest", "detector": "yunet"}
         (_, of_jpeg), (_, of_png) = (
-            self.crops(folder, f"photo.{kind}", **options) for kind in ("jpg", "png")
+            cut(folder, f"photo.{kind}", **options) for kind in ("jpg", "png")
         )
         assert np.array_equal(of_jpeg, of_png)
 
@@ -287,7 +301,10 @@ def test_landmarks_from_a_file_replace_detection(tmp_path: Path) -> None:
     numbers = ",".join(repr(getattr(found, column)) for column in LANDMARK_COLUMNS)
     table = tmp_path / "retinaface.csv"
     table.write_text(f"hopper.jpg,{numbers},0.97\n")
-    records = by_path(Pipeline(settings.replace(landmarks=table)).run([SAMPLES]))
+    (photos := tmp_path / "photos").mkdir()
+    for name in ("hopper.jpg", "astronaut.jpg"):
+        shutil.copy(SAMPLES / name, photos)
+    records = by_path(Pipeline(settings.replace(landmarks=table)).run([photos]))
     (row,) = records["hopper.jpg"]
     assert row.quality == found.quality
     assert row.confidence == 0.97

@@ -164,7 +164,7 @@ def _columns(ranking: Ranking) -> list[Column]:
     ]
     # in a run that predicts scores, rows say which of them were measured
     if ranking.run.content["settings"].get("preset") == "instant":
-        scores.append(Column("preset", right=True, drop=1))
+        scores.append(Column("preset", right=True, drop=6))
     faces = [Column("face px", right=True, drop=4), Column("confidence", right=True, drop=5)]
     return [*(scores if ranking.scored else []), *faces, PATH]
 

@@ -21,16 +21,15 @@ def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
     limit = evaluation.options.limits[0]
     out, tell = make_console(stderr=False), Reporter()
     columns = [Column("method", least=16)]
-    # narrowed columns break between a figure and the ends of its interval
     columns += [Column(one.name, right=True, least=len(one.name)) for one in evaluation.points]
     rows = []
     for method in evaluation.methods:
-        figures = [
-            number(one.areas[0].normalised) + between(one.normalised_intervals[0])
+        name = f"{method.name} ({method.note})" if method.note else method.name
+        figures = (
+            (number(one.areas[0].normalised), between(one.normalised_intervals[0]).strip())
             for one in method.figures
-        ]
-        note = f"({method.note})" if method.note else ""
-        rows.append([Cell(method.name, note), *map(Cell, figures)])
+        )
+        rows.append([Cell(name), *(Cell(*figure, gap=" ") for figure in figures)])
     out.print(Text(f"{evaluation.title}: normalised pAUC to {limit:g}, lower is better", "italic"))
     print_table(out, columns, rows)
     left_out = f", {evaluation.excluded:,} mated left out" if evaluation.excluded else ""

@@ -43,10 +43,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and a remark that follows it on the same or the next lines."""
+    """A text, and a remark that follows it on the same or the next lines.
+
+    Attributes:
+        text, remark: both.
+        gap: what stands between them on one line.
+    """
 
     text: str
     remark: str = ""
+    gap: str = "  "
 
     @property
     def width(self) -> int:
@@ -55,7 +61,7 @@ class Cell:
 
     def whole(self, text: str) -> str:
         """Return a text, the cell's own or a shorter one, with the remark."""
-        return f"{text}  {self.remark}" if self.remark else text
+        return f"{text}{self.gap}{self.remark}" if self.remark else text
 
 
 class Layout:
@@ -149,10 +155,13 @@ def _narrowed(
 
 def _lines(cell: Cell, width: int, *, is_path: bool) -> list[str]:
     """Return a cell's lines, none longer than `width`."""
-    text = cell.whole(shorten(cell.text, width) if is_path else cell.text)
-    if cell_len(text) <= width:
-        return [text]
-    lines = [str(line).rstrip() for line in Text(text).wrap(Console(), width, overflow="fold")]
+    text = shorten(cell.text, width) if is_path else cell.text
+    whole = cell.whole(text)
+    if cell_len(whole) <= width:
+        return [whole]
+    if cell.remark and max(cell_len(text), cell_len(cell.remark)) <= width:
+        return [text, cell.remark]
+    lines = [str(line).rstrip() for line in Text(whole).wrap(Console(), width, overflow="fold")]
     if len(lines) > MOST_LINES:
         last = set_cell_size(lines[MOST_LINES - 1], max(0, width - len(DOTS))).rstrip()
         lines[MOST_LINES - 1 :] = [last + DOTS]

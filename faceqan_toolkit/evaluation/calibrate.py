@@ -242,8 +242,8 @@ def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelle
     if len(clash):
         where, line = listed.where(int(clash[0]))
         raise CalibrationError(
-            f"{where}, line {line}: a non-mated pair of photos that other pairs connect to the same "
-            "person"
+            f"{where}, line {line}: a non-mated pair of photos that other pairs connect to the "
+            "same person"
         )
     match = match_paths(dataset.paths, [row["path"] for row in scored])
     there = match.index >= 0
@@ -281,7 +281,7 @@ def _embeddings(
     needed: bool,
     tell: Listener,
 ) -> NDArray[np.float32] | None:
-    """Return (N, D) embeddings, NaN rows for none; None if there are none and `needed` is false."""
+    """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
     if file is not None:
         found, match = read_embeddings(file).match([row["path"] for row in labelled.rows])
         if not (match.index >= 0).any():
@@ -290,8 +290,8 @@ def _embeddings(
     if run.task != "score" and not any(row["crop"] for row in labelled.rows):
         if needed:
             raise RunError(
-                f"{run.folder} has no crops to embed: give --embeddings FILE, or make the run without "
-                "--no-crops"
+                f"{run.folder} has no crops to embed: give --embeddings FILE, or make the run "
+                "without --no-crops"
             )
         return None
     crops = (kept_crop(run, row, fetch=access.fetch) for row in labelled.rows)

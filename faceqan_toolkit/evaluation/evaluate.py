@@ -359,14 +359,14 @@ class _Job:
             )
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
-        """Return faces with crops of the recogniser's template and size; cut them again if needed."""
+        """Return faces with crops of the recogniser's template and size, cut again if needed."""
         template, size = recogniser.cut_as
         if faces.run.task == "score":
             has = faces.run.content["model"]["template"]
             if has != template:
                 raise SettingsError(
-                    f"{recogniser.name} needs crops of template {template}, the aligned photos have "
-                    f"template {has}"
+                    f"{recogniser.name} needs crops of template {template}, the aligned photos "
+                    f"have template {has}"
                 )
             return faces
         if faces.cut_as is None or faces.cut_as == recogniser.cut_as:

@@ -11,7 +11,8 @@ import cv2
 from tests.conftest import SAMPLES, CommandLine
 from tests.photos.makers import write_tar
 
-FAST = ("--preset", "instant", "--device", "cpu")
+INSTANT = ("--preset", "instant", "--device", "cpu")
+FAST = (*INSTANT, "--detector", "yunet")
 
 
 def ranking(run: Path) -> list[dict[str, str]]:
@@ -46,7 +47,7 @@ def test_a_tar_is_a_folder(command_line: CommandLine, tmp_path: Path) -> None:
     done = command_line("filter", "files", "--keep-top", "3", "--what", "crops", "--to", "set",
                         "--mode", "copy", "--as", "recordio")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    done = command_line("score", "set/train.rec", "-o", "scored", *FAST)
+    done = command_line("score", "set/train.rec", "-o", "scored", *INSTANT)
     assert done.returncode == 0, done.stderr
     scored = ranking(tmp_path / "scored")
     assert sorted(row["quality"] for row in scored) == sorted(files.values())
@@ -72,7 +73,15 @@ def test_the_best_frames_of_a_video(command_line: CommandLine, tmp_path: Path) -
     assert all(cv2.imread(str(frame)).shape == (400, 320, 3) for frame in frames)
     assert {float(frame.name[9:-5]) // 2 for frame in frames} == {0, 1}
     single = command_line(
-        "explain", f"a.mp4/{frames[0].name}", "-o", "one", *FAST[2:], "--copies", "1"
+        "explain",
+        f"a.mp4/{frames[0].name}",
+        "-o",
+        "one",
+        *FAST[2:],
+        "--backend",
+        "torch",
+        "--copies",
+        "1",
     )
     assert single.returncode == 0, single.stderr
     (found,) = (tmp_path / "one").rglob("*.json")

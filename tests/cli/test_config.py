@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from faceqan_toolkit.cli import cli, run_job
 from faceqan_toolkit.cli.options import is_given, make_settings
+
+COMMANDS = Path(__file__).parents[2] / "docs/commands.md"
 
 
 class Work:
@@ -76,6 +79,15 @@ def test_the_variable_of_one_command_goes_before_that_of_all(work: Work) -> None
     assert work.options["steps"] == 3
     done(work.run("-o", "run", FACEQAN_STEPS=""))
     assert work.options["steps"] == 5
+
+
+def test_the_documented_file(work: Work) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", COMMANDS.read_text(encoding="utf-8"), re.S)
+    done(work.run("-o", "run", toml=example))
+    assert work.options["preset"] == "fast"
+    assert work.options["formats"] == ("csv", "parquet")
+    assert work.options["keep_crops"] is False
+    assert work.options["workers"] == 4
 
 
 def test_flags_lists_required_options_and_names_that_differ_from_parameters(work: Work) -> None:

@@ -1,4 +1,4 @@
-"""`explain` and hints on the real command line."""
+"""`explain` and hints on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from PIL import Image
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import MEASURE_COLUMNS
-from tests.conftest import SAMPLES, CommandLine
+from tests.cli.conftest import Finished
+from tests.conftest import SAMPLES, CommandLine, run_here
 
 QUICK = ("-k", "1", "-l", "2", "--device", "cpu", "--backend", "torch")
 
@@ -25,17 +26,30 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
         return {row["path"]: row for row in csv.DictReader(file)}
 
 
+def samples(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    for name in ("hopper.jpg", "hopper_blurred.jpg", "hopper_dark.jpg", "corrupt.jpg"):
+        shutil.copy2(SAMPLES / name, folder / "photos")
+    return folder / "photos"
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("hopper.jpg", "hopper_blurred.jpg", "hopper_dark.jpg", "corrupt.jpg"):
-        shutil.copy2(SAMPLES / name, folder)
-    return folder
+    """A folder of photos that a test may change."""
+    return samples(tmp_path)
 
 
-def test_photos(command_line: CommandLine, photos: Path, tmp_path: Path) -> None:
-    done = command_line("explain", photos, "-o", "why", *QUICK)
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("scored")
+    photos = samples(folder)
+    done = run_here("align-and-score", photos, "-o", "run", *QUICK, cwd=folder)
+    assert done.returncode == 3, done.stderr
+    return Finished(photos, folder / "run", done)
+
+
+def test_photos(command_line: CommandLine, scored: Finished, tmp_path: Path) -> None:
+    done = command_line("explain", scored.photos, "-o", "why", *QUICK)
     assert done.returncode == 3, done.stderr
     assert "corrupt.jpg: unreadable" in done.stderr
     assert "Traceback" not in done.stderr
@@ -48,8 +62,7 @@ def test_photos(command_line: CommandLine, photos: Path, tmp_path: Path) -> None
     dark = json.loads((tmp_path / "why/hopper_dark.jpg.0.json").read_text(encoding="utf-8"))
     assert [hint["hint"] for hint in dark["hints"]] == ["dark"]
     # as the run says, which has the same settings
-    assert command_line("align-and-score", photos, "-o", "run", *QUICK).returncode == 3
-    row = read_csv(tmp_path / "run/rankings.csv")["hopper_dark.jpg"]
+    row = read_csv(scored.run / "rankings.csv")["hopper_dark.jpg"]
     assert float(row["quality"]) == pytest.approx(dark["quality"], abs=1e-6)
     assert row["hints"] == "dark"
 
@@ -68,7 +81,7 @@ def test_hostile_and_colliding_names(command_line: CommandLine, tmp_path: Path) 
     names = ["a.jpg", "a.jpg.0.jpg", "a.png", "sub/a.jpg", "new\nline.jpg", "<b>&.jpg", "日本.jpg",
              "-o.jpg", "x" * 240 + ".jpg"]  # fmt: skip
     for name in names:
-        shutil.copy(SAMPLES / "astronaut.jpg", folder / name)
+        shutil.copy(SAMPLES / "hopper_tiny.jpg", folder / name)
     (folder / "a.jpg.failed.jpg").write_bytes(b"")
     done = command_line("explain", folder, "-o", "why", *QUICK, "--detector", "yunet")
     assert done.returncode == 3, done.stderr
@@ -146,43 +159,41 @@ def test_wrong_usage(
 
 class TestHintsOfARun:
     def test_without_hints_scores_are_the_same(
-        self, command_line: CommandLine, photos: Path, tmp_path: Path
+        self, command_line: CommandLine, scored: Finished, tmp_path: Path
     ) -> None:
-        assert command_line("align-and-score", photos, "-o", "with", *QUICK).returncode == 3
-        done = command_line("align-and-score", photos, "-o", "without", *QUICK, "--no-hints")
-        assert done.returncode == 3
-        told, silent = (read_csv(tmp_path / run / "rankings.csv") for run in ("with", "without"))
+        job = ("align-and-score", scored.photos, "-o", "without", *QUICK)
+        assert command_line(*job, "--no-hints").returncode == 3
+        runs = (scored.run, tmp_path / "without")
+        told, silent = (read_csv(run / "rankings.csv") for run in runs)
         for path, row in told.items():
             assert silent[path]["quality"] == row["quality"]
             assert silent[path]["brightness"] == silent[path]["hints"] == ""
             assert (row["brightness"] == "") == (row["quality"] == "")
         assert told["hopper_blurred.jpg"]["hints"] == "blurred"
         assert float(told["hopper.jpg"]["eye_distance"]) > 50
-        infos = [json.loads((tmp_path / run / "run.json").read_text()) for run in
-                 ("with", "without")]  # fmt: skip
+        infos = [json.loads((run / "run.json").read_text()) for run in runs]
         assert infos[0]["fingerprint"] == infos[1]["fingerprint"]
         # either may go on with the other, and keeps the rows it has
-        shutil.copy(SAMPLES / "astronaut.jpg", photos / "new.jpg")
-        done = command_line("align-and-score", photos, "-o", "without", *QUICK)
+        done = command_line(*job, SAMPLES / "astronaut.jpg")
         assert "4 of them done before" in done.stderr
         mixed = read_csv(tmp_path / "without/rankings.csv")
-        assert mixed["new.jpg"]["brightness"]
+        (new,) = mixed.keys() - told.keys()
+        assert mixed[new]["brightness"]
         assert mixed["hopper.jpg"]["brightness"] == ""
 
     def test_crops_have_no_place_in_a_photo(
-        self, command_line: CommandLine, photos: Path, tmp_path: Path
+        self, command_line: CommandLine, scored: Finished, tmp_path: Path
     ) -> None:
-        assert command_line("align", photos, "-o", "aligned", "--device", "cpu").returncode == 3
-        done = command_line("score", "aligned/crops", "-o", "run", *QUICK)
+        done = command_line("score", scored.run / "crops", "-o", "run", *QUICK)
         assert done.returncode == 0, done.stderr
         for row in read_csv(tmp_path / "run/rankings.csv").values():
             assert row["sharpness"]
             assert row["eye_distance"] == row["yaw"] == row["cut_off"] == ""
 
     def test_runs_made_before_there_were_hints(
-        self, command_line: CommandLine, photos: Path, tmp_path: Path
+        self, command_line: CommandLine, scored: Finished, tmp_path: Path
     ) -> None:
-        assert command_line("align-and-score", photos, "-o", "run", *QUICK).returncode == 3
+        scored.copy(tmp_path)
         (part,) = (tmp_path / "run/records").iterdir()
         old = pq.read_table(part).drop_columns([*MEASURE_COLUMNS, "hints"])
         part.unlink()
@@ -194,13 +205,13 @@ class TestHintsOfARun:
         assert ranked.returncode == 0, ranked.stderr
         rows = read_csv(tmp_path / "run/rankings.csv")
         assert all(row["hints"] == row["yaw"] == "" for row in rows.values())
-        shutil.copy(SAMPLES / "astronaut.jpg", photos / "new.jpg")
-        done = command_line("align-and-score", photos, "-o", "run", *QUICK)
+        new = SAMPLES / "astronaut.jpg"
+        done = command_line("align-and-score", scored.photos, new, "-o", "run", *QUICK)
         assert "4 of them done before" in done.stderr
         again = read_csv(tmp_path / "run/rankings.csv")
-        assert len(again) == 5
-        assert again["new.jpg"]["yaw"]
+        (added,) = again.keys() - rows.keys()
+        assert again[added]["yaw"]
         assert again["hopper.jpg"]["quality"] == rows["hopper.jpg"]["quality"]
-        done = command_line("explain", "run", "-o", "sheet", "--best", "2", "--worst", "2",
+        done = command_line("explain", "run", "-o", "sheet", "--best", "1", "--worst", "1",
                             "--device", "cpu")  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.results import actions
 from faceqan_toolkit.text import unguard
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG, SAMPLES, CommandLine
@@ -305,7 +306,7 @@ def test_names_of_every_kind_and_hostile_ledgers(command_line: CommandLine, tmp_
     assert "secret.jpg: its path leads out" in crops.stderr
     assert (tmp_path / "secret.jpg").exists()
     # as a list: a name with a line break needs NUL
-    listed = command_line("filter", "run", "--keep-top", "20", errors="surrogateescape")
+    listed = command_line("filter", "run", "--keep-top", "20")
     assert listed.returncode == 3
     told = [line for line in listed.stderr.splitlines() if "line break" in line]
     assert told == [f"Error: {root}/new%0Aline.jpg: its name has a line break; use --null"]
@@ -331,25 +332,17 @@ def test_links_in_the_folder_lead_nowhere_else(
 
 @posix
 def test_two_names_that_are_one_on_some_file_systems(
-    command_line: CommandLine, tmp_path: Path
+    command_line: CommandLine, tmp_path: Path, monkeypatch
 ) -> None:
     """Both photos would have one destination: as on a file system that knows no upper case."""
     root = tmp_path / "photos"
     records = [face(root, "a.jpg", 0.9), face(root, "A.jpg", 0.8)]
     write_run(tmp_path / "run", records)
-    probe = """
-import sys
-from pathlib import Path
-from faceqan_toolkit.results import actions
-real = actions.place_below
-actions.place_below = lambda folder, path: real(folder, path.lower())
-from faceqan_toolkit.cli import main
-sys.argv = ["x", "filter", "run", "--to", "out", "--mode", "move", "--keep-top", "5"]
-main()
-"""
+    real = actions.place_below
+    monkeypatch.setattr(actions, "place_below", lambda folder, path: real(folder, path.lower()))
+    command = ("filter", "run", "--to", "out", "--mode", "move", "--keep-top", "5")
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True,
-                              text=True, check=False, timeout=HANG)  # fmt: skip
+        done = command_line(*command)
         assert done.returncode == 3, done.stderr
         assert "A.jpg: another file is there" in done.stderr
         assert (root / "A.jpg").exists()
@@ -361,8 +354,7 @@ main()
         for name, quality in (("b.jpg", 0.5), ("B.jpg", 0.4))
     ]
     write_run(tmp_path / "run", twins)
-    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True,
-                          text=True, check=False, timeout=HANG)  # fmt: skip
+    done = command_line(*command)
     assert done.returncode == 0, done.stderr
     assert not (root / "b.jpg").exists()
     assert (root / "B.jpg").read_bytes() == b"twin"

@@ -74,15 +74,16 @@ def statuses(run: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 @posix
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="leases are Linux's")
-def test_every_photo_gets_its_record(command_line: CommandLine, tmp_path: Path) -> None:
+def test_every_photo_gets_its_record(real_command_line: CommandLine, tmp_path: Path) -> None:
     expected = hard_photos(tmp_path / "photos")
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     command = ["align-and-score", "photos", "-o", "run", "-k", "1", "-l", "1", "--device", "cpu",
                "--backend", "torch", "--no-report", "--workers", "2", "--photo-timeout", "3",
                "--model", "tests.cli.faulty_decoder:sface"]  # fmt: skip
     with leased(tmp_path / "photos/07_leased.jpg"):
-        done = command_line(*command, env={"PYTHONPATH": paths, "FAULTS": "1"})
+        done = real_command_line(*command, env={"PYTHONPATH": paths, "FAULTS": "1"})
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     first = statuses(tmp_path / "run")
@@ -92,7 +93,7 @@ def test_every_photo_gets_its_record(command_line: CommandLine, tmp_path: Path) 
     for path in ("03_hanging.jpg", "07_leased.jpg"):
         assert "within 3 s (--photo-timeout)" in first[path][0][1]
 
-    again = command_line(*command, env={"PYTHONPATH": paths})
+    again = real_command_line(*command, env={"PYTHONPATH": paths})
     assert again.returncode == 3, again.stderr
     second = statuses(tmp_path / "run")
     healed = {path: rows[1][0] for path, rows in second.items() if len(rows) > 1}

@@ -18,7 +18,7 @@ def ray_cluster() -> Iterator[None]:
 
     # workers that the tests' own pipelines are imported by
     ray.init(
-        "local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     yield
     ray.shutdown()

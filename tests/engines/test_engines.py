@@ -62,7 +62,10 @@ def expected(request, tmp_path_factory) -> tuple[Settings, Found, Pipeline]:
     return settings, (by_path(list(found)), crops(folder)), pipeline
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n.startswith("ray") else []) for n in ENGINES],
+)
 def test_records_and_crops_are_equal(
     expected: tuple[Settings, Found, Pipeline], name: str, tmp_path: Path, request
 ) -> None:

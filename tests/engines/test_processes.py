@@ -24,6 +24,7 @@ from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
+from tests.cli.jobs import QUICKEST
 from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
 from tests.engines.pipelines import by_path
@@ -59,13 +60,13 @@ def numbered(count: int) -> list[str]:
 def test_a_photo_that_kills_its_worker_costs_one_record(
     make: MakePipeline, workers: int, tmp_path: Path
 ) -> None:
-    folder = photos(tmp_path / "photos", *numbered(9), "05_killer")
+    folder = photos(tmp_path / "photos", *numbered(6), "03_killer")
     found = run(ProcessEngine(["cpu"] * workers, make=make), folder)
-    expected = dict.fromkeys((f"{name}.jpg" for name in numbered(9)), "ok")
-    assert statuses(found) == {**expected, "05_killer.jpg": "crashed"}
-    (crashed,) = by_path(found)["05_killer.jpg"]
+    expected = dict.fromkeys((f"{name}.jpg" for name in numbered(6)), "ok")
+    assert statuses(found) == {**expected, "03_killer.jpg": "crashed"}
+    (crashed,) = by_path(found)["03_killer.jpg"]
     assert "its worker process ended, twice" in crashed.reason
-    assert crashed.file_size == (folder / "05_killer.jpg").stat().st_size
+    assert crashed.file_size == (folder / "03_killer.jpg").stat().st_size
     assert crashed.face is None
     assert not multiprocessing.active_children()
 
@@ -79,7 +80,7 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path: Path) -> None:
     assert not (folder / "alive").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_worker_that_is_hard_to_start_again(workers: int, tmp_path: Path, monkeypatch) -> None:
     folder = photos(tmp_path / "photos", *numbered(3), "once")
     starts = tmp_path / "starts"
@@ -114,7 +115,7 @@ def only_hanging_ones_are_overdue(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("make", "workers", "preparers"),
     [
-        (pipelines.accidents, 1, 1),
+        pytest.param(pipelines.accidents, 1, 1, marks=pytest.mark.slow),
         (pipelines.accidents_in_blocks, 2, 3),
     ],
 )
@@ -238,8 +239,9 @@ def test_what_stops_a_worker_stops_the_run(
     make: MakePipeline, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     folder = photos(tmp_path / "photos", "full", "other")
+    engine = ProcessEngine(["cpu"] * (2 if make is pipelines.dead_on_arrival else 1), make=make)
     with pytest.raises(error, match=message) as raised:
-        run(ProcessEngine(["cpu"] * 2, make=make), folder)
+        run(engine, folder)
     assert type(raised.value) is error
     assert not multiprocessing.active_children()
 
@@ -278,20 +280,16 @@ def test_workers_die_with_their_parent_and_have_no_part_in_its_lock(tmp_path: Pa
     parent.stdout.close()
 
 
-QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
-
-
 @posix
 def test_ctrl_c_goes_to_all_processes_and_one_answers(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
-    folder = photos(tmp_path / "photos", *numbered(30))
-    arguments = ["align-and-score", str(folder), "-o", str(tmp_path / "run"), *QUICK,
-                 "--workers", "2"]  # fmt: skip
+    folder = photos(tmp_path / "photos", *numbered(12))
+    arguments = ["align-and-score", str(folder), "-o", str(tmp_path / "run"), *QUICKEST]
     program = pausing(tmp_path, "cli.progress:Progress.advance", 4)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
-         *arguments],
+         *arguments, "--workers", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     wait_for_pause(tmp_path, process)
@@ -299,12 +297,12 @@ def test_ctrl_c_goes_to_all_processes_and_one_answers(
     stdout, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stdout + stderr
-    (done,) = re.findall(r"Interrupted\. (\d+) of 30 photos are recorded", stderr)
-    assert 0 < int(done) < 30
+    (done,) = re.findall(r"Interrupted\. (\d+) of 12 photos are recorded", stderr)
+    assert 0 < int(done) < 12
+    assert not list((tmp_path / "run").glob(".spill-*"))
     again = command_line(*arguments)
     assert again.returncode == 0, again.stderr
     assert f"{done} of them done before" in again.stderr
-    arguments[-1] = "1"
     assert command_line(*arguments[:3], tmp_path / "whole", *arguments[4:]).returncode == 0
     one, other = (tmp_path / name / "rankings.csv" for name in ("run", "whole"))
     assert one.read_bytes() == other.read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,10 @@ from tests.engines import pipelines
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals"),
+]
 SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
@@ -147,10 +149,9 @@ def test_room_for_actors(nodes: list[tuple[int, float]], room: tuple[float, int]
     assert find_room([*resources, {"GPU": 1.0}], GB) == room
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "number", "taken"),
-    [(3 * GB, 2, 2 * WORKER_BYTES), (2 * GB, 1, WORKER_BYTES), (GB // 2, 1, GB // 2)],
+    [(3 * GB, 2, 2 * WORKER_BYTES), (GB // 2, 1, GB // 2)],
     ids=str,
 )
 def test_ray_places_as_many_actors_as_fit(
@@ -311,37 +312,17 @@ def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
     cluster.shutdown()
 
 
-QUICK = ("-k", "1", "-l", "1", "--device", "cpu", "--backend", "torch")
-
-
-def test_on_the_command_line(command_line: CommandLine, tmp_path: Path) -> None:
-    """A cluster of its own; resuming, and the ledger's column; nothing of Ray's on the terminal."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("astronaut.jpg", "hopper.jpg", "corrupt.jpg"):
-        shutil.copy(SAMPLES / name, folder)
-    arguments = ("align-and-score", "photos", "-o", "run", *QUICK, "--engine", "ray")
-    done = command_line(*arguments)
-    assert done.returncode == 3, done.stderr
-    assert "ray" not in done.stderr.lower()
-    assert done.stdout == ""
-    again = command_line(*arguments)
-    assert "3 of them done before" in again.stderr
-    local = (*arguments[:3], "local", *QUICK)
-    assert command_line(*local).returncode == 3
-    one, other = (tmp_path / name / "rankings.csv" for name in ("run", "local"))
-    assert one.read_bytes() == other.read_bytes()
-
-
 @pytest.mark.parametrize(
     ("address", "code", "message"),
     [("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1"), ("ray://127.0.0.1:1", 2, "HOST:PORT")],
 )
 def test_an_address_that_does_not_do(
-    command_line: CommandLine, address: str, code: int, message: str
+    real_command_line: CommandLine, address: str, code: int, message: str
 ) -> None:
-    done = command_line("align-and-score", SAMPLES / "hopper.jpg", "-o", "run", "--engine", "ray",
-                        "--ray-address", address)  # fmt: skip
+    done = real_command_line(
+        *("align-and-score", SAMPLES / "hopper.jpg", "-o", "run", "--engine", "ray"),
+        *("--ray-address", address),
+    )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert message in done.stderr

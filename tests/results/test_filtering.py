@@ -113,7 +113,7 @@ rules_for = st.fixed_dictionaries(
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(runs(), rules_for, st.sampled_from(["best", "worst", "main", "crops"]))
 def test_decisions(tmp_path_factory, records: list[Record], conditions, by: str) -> None:

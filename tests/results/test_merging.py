@@ -239,7 +239,7 @@ def test_shards_on_the_command_line(command_line: CommandLine, tmp_path: Path) -
     (tmp_path / "photos").mkdir()
     for name in ("astronaut.jpg", "hopper.jpg", "hopper_dark.jpg", "corrupt.jpg", "no_face.png"):
         shutil.copy2(SAMPLES / name, tmp_path / "photos")
-    given = ["photos", "--preset", "instant", "--device", "cpu", "--workers", "1"]
+    given = ["photos", "--preset", "instant", "--device", "cpu", "--detector", "yunet"]
     for shard in ("1/2", "2/2"):
         done = command_line("align-and-score", *given, "-o", f"s{shard[0]}", "--shard", shard,
                             "--no-report")  # fmt: skip

@@ -256,7 +256,9 @@ def test_what_cannot_be_read_is_an_error_and_tried_again(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 @pytest.mark.parametrize("sink", [("webdataset", "--shard-size", "40"), ("recordio",)])
-def test_kill_9_leaves_no_half_shard(tmp_path: Path, sink: tuple[str, ...]) -> None:
+def test_kill_9_leaves_no_half_shard(
+    command_line: CommandLine, tmp_path: Path, sink: tuple[str, ...]
+) -> None:
     records = [face(tmp_path / "photos", f"{n % 9}/{n:04d}.jpg", 0.9) for n in range(300)]
     write_run(tmp_path / "run", sorted(records, key=lambda record: record.path))
     program = pausing(tmp_path, "results.training_set:_sample", 150)
@@ -266,11 +268,10 @@ def test_kill_9_leaves_no_half_shard(tmp_path: Path, sink: tuple[str, ...]) -> N
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     assert "manifest.csv" in tree(tmp_path / "set")
-    arguments = [sys.executable, "-m", "faceqan_toolkit", *AS, *sink]
-    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True)
+    assert command_line(*AS, *sink).returncode == 0
     found = tree(tmp_path / "set")
     (tmp_path / "set").rename(tmp_path / "interrupted")
-    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True)
+    assert command_line(*AS, *sink).returncode == 0
     expected = tree(tmp_path / "set")
     assert found.keys() == expected.keys()
     assert len(found) > 2

@@ -153,7 +153,7 @@ import sys
 from pathlib import Path
 from faceqan_toolkit.runs import ledger
 from faceqan_toolkit.runs.ledger import Ledger
-from tests.test_ledger import fill
+from tests.runs.test_ledger import fill
 ledger.JOINED_ROWS, ledger.MANY = 300, 8
 found = Ledger(Path(sys.argv[1]))
 while True:

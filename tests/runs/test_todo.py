@@ -18,7 +18,7 @@ from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
-from tests.test_runs import open_run, photo, record
+from tests.runs.test_folder import open_run, photo, record
 
 
 @pytest.fixture

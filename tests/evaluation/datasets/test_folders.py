@@ -69,14 +69,14 @@ def test_drawn_pairs(root: Path) -> None:
 
 def test_a_draw_is_fair(root: Path) -> None:
     counts = np.zeros((7, 7))
-    for seed in range(500):
+    for seed in range(100):
         found = all_pairs(read_dataset("folders", root, non_mated=5, seed=seed))
         np.add.at(counts, (found.first[~found.mated], found.second[~found.mated]), 1)
     drawn = counts[counts > 0]
     assert len(drawn) == 17
-    # 500 draws of 5 out of 17: 147 each, standard deviation 10
-    assert drawn.min() > 100
-    assert drawn.max() < 195
+    # 100 draws of 5 out of 17: 29 each, standard deviation 4.6
+    assert drawn.min() > 14
+    assert drawn.max() < 45
 
 
 def test_photos_without_a_person(root: Path) -> None:
