@@ -37,8 +37,8 @@ NOT_HERE = {
 README_RUN = ["align-and-score", "raw_photos/", "-o", "run"]
 """The README's own run, which most pages speak of."""
 IN_A_HURRY = ["align-and-score", "raw_photos/", "-o", "quick", "--preset", "fast"]
-ATTACK = ["-k", "1", "-l", "1", "--backend", "torch"]
-"""Options of the shortest attack."""
+ATTACK = ["-l", "1", "--backend", "torch"]
+"""Options of a short attack; with `-k 1`, which no preset but exact takes, of the shortest."""
 
 
 def why_not(arguments: list[str]) -> str:
@@ -104,10 +104,16 @@ def quicker(arguments: list[str]) -> list[str]:
     if name == "evaluate":
         return ["--preset", "instant", "--bootstrap", "20", "--format", "png"]
     if name == "explain":
-        return [] if "RUN" in arguments else ATTACK
+        return [] if "RUN" in arguments else shortest(arguments)
     if name not in ("align-and-score", "score") or "--calibration" in arguments:
         return []  # a calibration holds for one preset
-    return ATTACK if {"--preset", "--model"} & set(arguments) else ["--preset", "instant"]
+    chosen = {"--preset", "--model"} & set(arguments)
+    return shortest(arguments) if chosen else ["--preset", "instant"]
+
+
+def shortest(arguments: list[str]) -> list[str]:
+    """Return options of the shortest attack that a command can make."""
+    return ATTACK if "--preset" in arguments else ["-k", "1", *ATTACK]
 
 
 def make_scene(folder: Path) -> dict[str, Done]:
@@ -123,7 +129,7 @@ def make_scene(folder: Path) -> dict[str, Done]:
         (README_RUN, ("other_run", "run_exact")),
         (IN_A_HURRY, ("RUN", "run_fast")),
     ):
-        known[" ".join(arguments)] = invoke(folder, [*arguments, *ATTACK])
+        known[" ".join(arguments)] = invoke(folder, [*arguments, *shortest(arguments)])
         for copy in copies:
             shutil.copytree(folder / output(arguments), folder / copy)
     rows = Ranking(read_run(folder / "run")).rows()

@@ -94,6 +94,7 @@ def leaves(command: click.Command, name: str) -> dict[str, click.Command]:
 
 def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
     text = unescape((site / "commands.html").read_text(encoding="utf-8"))
+    text = text.rpartition('id="help-of-every-command"')[2]
     parts = dict(re.findall(r'<h2 id="[^"]*">([^<]+)<.*?<pre><code>(.*?)</code></pre>', text, re.S))
     known = leaves(cli, "faceqan-toolkit")
     assert list(parts) == list(known)

@@ -219,8 +219,8 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
             lowest = min(lowest, *smallest)
         axes.plot([lowest, 1], [lowest, 1], color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
         axes.set(xscale="log", yscale="log", xlabel="FMR", ylabel="FNMR")
-        axes.set_xlim(10 ** np.floor(np.log10(min(1 / one.non_mated for one in evaluations))), 1)
-        axes.set_ylim(10 ** np.floor(np.log10(min(1 / one.mated for one in evaluations))), 1)
+        axes.set_xlim(_decade(min(1 / one.non_mated for one in evaluations)), 1)
+        axes.set_ylim(_decade(min(1 / one.mated for one in evaluations)), 1)
         figure.legend(loc="outside lower center", ncols=1, handlelength=HANDLE_LENGTH)
         return figure
 
@@ -375,3 +375,8 @@ def _plain(text: str) -> str:
     """Return text escaped so that matplotlib shows it as it is, also in the legend."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def _decade(rate: float) -> float:
+    """Return the power of ten at or below a rate, at most 0.1."""
+    return min(0.1, float(10 ** np.floor(np.log10(rate))))

@@ -81,7 +81,7 @@ def test_a_checkpoint_by_its_path(
     done = command_line(*run, "--model", checkpoint)
     assert done.returncode == 0, done.stderr
     assert "depth 18" in done.stderr
-    assert "The weights file does not tell these" in done.stderr
+    assert "A weights file does not hold these values" in done.stderr
     info = json.loads((tmp_path / "run/run.json").read_text())
     name = f"weights.pth@{info['model']['sha256'][:8]}"
     assert info["model"]["name"] == name
