@@ -428,7 +428,7 @@ class TestRunJson:
 
     def test_an_attack_that_never_ends_is_refused(self) -> None:
         for name in ("steps", "copies"):
-            with pytest.raises(SettingsError, match="[01] to 1000"):
+            with pytest.raises(SettingsError, match=r"[01] to 1000"):
                 Settings(**{name: 10**9})
 
 
