@@ -35,10 +35,14 @@ class Named(Protocol):
     """An entry of a registry: its name, and the module that registered it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What options call it."""
+        ...
 
     @property
-    def module(self) -> str: ...
+    def module(self) -> str:
+        """The module that registered it."""
+        ...
 
 
 P = TypeVar("P", bound=Named)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import skimage.data
@@ -44,6 +45,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs extra openvino")
 BACKENDS = ("torch", pytest.param("openvino", marks=needs_openvino))
+
+# a machine that does other work is no failure
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # what was started in the background may ignore Ctrl-C, and what it starts, too
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+from faceqan_toolkit.photos.locate import locate
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.merging import merge
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import read_run
+from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, CommandLine
 
 OLD = DATA / "runs_of_0_1"
@@ -80,3 +83,14 @@ def test_continuing_one_is_refused_with_one_line(copied: Path, command_line: Com
         "ranked, filtered and reported, but not continued; use another run folder"
     )
     assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def test_landmarks_have_the_identities_that_version_0_1_stored() -> None:
+    """Otherwise a run with a landmarks file would take all of its photos for changed."""
+    table = LandmarksFile(OLD / "all_faces/rankings.csv", Settings())
+    photos = Ranking(read_run(OLD / "landmarks")).rows(extra=["landmarks_id"])
+    stored = {row["path"]: row["landmarks_id"] for row in photos}
+    assert len(stored) == 6
+    assert stored == {
+        row["path"]: table.identify(locate(row["root"], row["path"])) for row in photos
+    }

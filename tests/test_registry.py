@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from faceqan_toolkit import cli, registry
-from faceqan_toolkit.cli import options as _options  # noqa: F401  # before a toy is registered
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import option
 from faceqan_toolkit.pipeline import Pipeline
@@ -40,6 +40,7 @@ class BrightnessOptions:
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that finds a face in the middle, and a method that takes the brightness."""
+    import_module("faceqan_toolkit.cli.options")  # its defaults are those of the built-in ones
     for kind in (DETECTORS, METHODS):
         monkeypatch.setattr(kind, "_parts", {part.name: part for part in kind.imported})
 

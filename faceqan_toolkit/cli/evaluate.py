@@ -233,7 +233,7 @@ def ijbc(root: Path, **chosen: Any) -> None:
     photo_options("pairs"),
 )  # fmt: skip
 def pairs(root: Path, **chosen: Any) -> None:
-    """Your own pairs of photos below ROOT."""
+    """Your own list of pairs of photos below ROOT."""
     _run("pairs", root, chosen)
 
 

@@ -225,7 +225,7 @@ class _Job:
 
     def _name(self) -> str:
         own = DATASETS.find(self.dataset_name).own
-        return self.given_root.name if own else self.dataset.name
+        return self.given_root.absolute().name if own else self.dataset.name
 
     def _recogniser(self) -> Recogniser:
         inputs = self.inputs
@@ -511,7 +511,7 @@ def evaluate_opened(
     try:
         if not inputs.scores_only:
             dataset = unpack(dataset, output.absolute() / "photos")
-        job = _Job(name, dataset, output, inputs, options, tell, dict(files or {}), root.absolute())
+        job = _Job(name, dataset, output, inputs, options, tell, dict(files or {}), root)
         return job.run()
     finally:
         held.release()

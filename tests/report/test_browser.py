@@ -371,10 +371,8 @@ def test_pictures_in_the_folder(open_report: OpenReport, tmp_path: Path, monkeyp
     assert page.locator("#detail .frame img").evaluate(loaded) == [400, 300]
 
 
-def test_columns_nobody_knows_are_shown(
-    open_report: OpenReport, tmp_path: Path, monkeypatch
-) -> None:
-    """Whatever the ranking has: here made up in its SQL."""
+def test_new_columns_are_shown(open_report: OpenReport, tmp_path: Path, monkeypatch) -> None:
+    """Whatever the ranking has is shown, here columns that its SQL makes up."""
     from faceqan_toolkit.results import ranking
 
     extra = (
@@ -386,6 +384,8 @@ def test_columns_nobody_knows_are_shown(
     )
     columns = (*ranking.SCORED_COLUMNS, "made_up_text", "made_up_number", "made_up_whole")
     monkeypatch.setattr(ranking, "SCORED_COLUMNS", columns)
+    monkeypatch.setattr(ranking, "TEXTS", (*ranking.TEXTS, "made_up_text"))
+    monkeypatch.setitem(ranking.DECIMALS, "made_up_number", 1)
     run = make_run(tmp_path / "run", [face("a.jpg", 0.5)])
     page = open_report(write_report(run, tmp_path / "r.html").file)
     sortable = page.locator("#sort option").all_text_contents()
