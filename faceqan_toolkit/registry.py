@@ -32,16 +32,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Named(Protocol):
-    """An entry of a registry: its name, and the module that registered it."""
+    """An entry of a registry."""
 
     @property
     def name(self) -> str:
-        """What options call it."""
+        """Name of the entry."""
         ...
 
     @property
     def module(self) -> str:
-        """The module that registered it."""
+        """Module that registered the entry."""
         ...
 
 

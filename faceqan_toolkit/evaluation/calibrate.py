@@ -41,12 +41,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Access:
-    """How the run's crops are embedded.
+    """Access to the run's crops and model.
 
     Attributes:
-        device: where the model runs.
+        device: device of the model.
         model: "package.module:factory" of a model that is made by code, see `run_model.model_of`.
-        fetch: read photos that are on other machines.
+        fetch: also read photos from other machines.
     """
 
     device: str = "auto"
@@ -56,12 +56,12 @@ class Access:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Scored faces whose people are known.
+    """Scored faces with known identities.
 
     Attributes:
-        rows: of the ranking, see `Ranking.main_faces`.
-        identity: (N,) int64.
-        pairs: who is compared; None for all with all.
+        rows: rows of the ranking, see `Ranking.main_faces`.
+        identity: (N,) int64 identities.
+        pairs: pairs to compare; None to compare all with all.
     """
 
     rows: Rows
@@ -69,7 +69,7 @@ class Labelled:
     pairs: PairList | None = None
 
     def only(self, kept: NDArray[np.bool_]) -> Labelled:
-        """Return some of the faces, and the pairs among them."""
+        """Return a subset of the faces with the pairs among them."""
         rows = [row for row, keep in zip(self.rows, kept, strict=True) if keep]
         if self.pairs is None:
             return Labelled(rows, self.identity[kept])
@@ -89,24 +89,24 @@ def calibrate(
     access: Access = Access(),
     tell: Listener = silent,
 ) -> Calibration:
-    """Write a calibration file; return what it says.
+    """Fit thresholds and a scale, write them to a file, and return them.
 
-    One half of the identities chooses each threshold, the held-out half says what it does.
+    Each threshold is fitted on one half of the identities and evaluated on the held-out half.
 
     Args:
-        run: with scores, of photos whose people are known.
-        output: the file; an existing calibration is replaced.
-        targets: ("fnmr", rate) or ("discard", share), each in (0, 1).
-        fmr: false match rate at which errors are counted.
-        pairs: CSV file of comparisons (a, b, label); None compares all photos with all.
-        identity: what tells people apart, see `IdentityRule.parse`.
-        embeddings: file of embeddings by path; None embeds the run's crops.
-        seed: of the split of identities, and of the intervals.
-        access: how crops are embedded.
-        tell: gets events.
+        run: run with scores, of photos with known identities.
+        output: calibration file; an existing calibration is replaced.
+        targets: ("fnmr", rate) or ("discard", share) each, in (0, 1).
+        fmr: false match rate of the similarity threshold.
+        pairs: CSV file of pairs (a, b, label); None to compare all photos with all.
+        identity: which photos show the same person, see `IdentityRule.parse`.
+        embeddings: file of embeddings by path; None to embed the run's crops.
+        seed: random seed of the split of the identities and of the intervals.
+        access: access to the run's crops and model.
+        tell: receives events.
 
     Raises:
-        SettingsError: no target, or one outside (0, 1); or `identity` is no rule.
+        SettingsError: no target, a target outside (0, 1), or an invalid `identity`.
         CalibrationError: not enough data, or a run without scores.
         RunError, DatasetError, ScoresError, WeightsError: an input cannot be used, or the output
             cannot be written.
@@ -114,7 +114,7 @@ def calibrate(
     _check(targets, fmr)
     rule = IdentityRule.parse(identity)
     if pairs and identity:
-        raise SettingsError("--pairs tells who is who; leave --identity out")
+        raise SettingsError("--pairs gives the identities; leave --identity out")
     folder = run.folder
     check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
@@ -175,10 +175,10 @@ def _embedded(
     needed: bool,
     tell: Listener,
 ) -> tuple[Labelled, NDArray[np.float32] | None]:
-    """Return the photos that have an embedding, and those; all of them if there are none.
+    """Return the photos with an embedding, and the embeddings; all photos and None without any.
 
     Raises:
-        CalibrationError: they are of fewer than two people.
+        CalibrationError: fewer than two people remain.
     """
     vectors = _embeddings(run, labelled, embeddings, access, needed, tell)
     known = labelled
@@ -189,16 +189,15 @@ def _embedded(
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
-            f"not enough data: {people} {'person' if people == 1 else 'people'} in {run.folder}; "
-            "one half of the people chooses, the other reports. --identity tells people apart by "
-            "another folder of their paths, or by a table"
+            f"calibration needs at least two people, {run.folder} has {people}: give --identity to "
+            "tell people apart by another folder of their paths, or by a table"
         )
     return known, vectors
 
 
 def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
     if not targets:
-        raise SettingsError("say what to reach: --target-fnmr or --target-discard")
+        raise SettingsError("give a target: --target-fnmr or --target-discard")
     if len(set(targets)) < len(targets):
         raise SettingsError("a target is given twice")
     for name, value in [("fmr", fmr), *((f"target-{kind}", target) for kind, target in targets)]:
@@ -211,14 +210,14 @@ def _nobody(folder: Path, scored: Rows, file: Path | None) -> str:
         return f"{folder} has no scored photos"
     if file:
         return (
-            f"{file} names no scored photo of {folder}; its paths must be as in the results, "
-            f"e.g. {scored[0]['path']}"
+            f"{file} has no scored photo of {folder}: write paths as in the results, e.g. "
+            f"{scored[0]['path']}"
         )
     return f"no scored photo of {folder} has an identity; give --identity FILE.csv, or --pairs FILE"
 
 
 def _by_identity(scored: Rows, tell: Listener) -> Labelled:
-    """Return the photos of which one identity is known."""
+    """Return the photos with exactly one identity."""
     known = [row for row in scored if row["identity"] is not None]
     rows = [row for row in known if not row["shared"]]
     if len(rows) < len(known):
@@ -226,14 +225,14 @@ def _by_identity(scored: Rows, tell: Listener) -> Labelled:
         _tell_lost(
             tell,
             len(known) - len(rows),
-            "left out: the same photo (sha256) stands under several identities",
+            "left out: the same photo (sha256) has several identities",
             example,
         )
     return Labelled(rows, identity_codes([row["identity"] for row in rows]).astype(np.int64))
 
 
 def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelled:
-    """Return the photos that a list of pairs names."""
+    """Return the scored photos of a list of pairs, with the pairs."""
     dataset = read_pairs(folder, pairs=file)
     dataset.log.raise_errors()
     assert isinstance(dataset.pairs, PairList)
@@ -243,8 +242,8 @@ def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelle
     if len(clash):
         where, line = listed.where(int(clash[0]))
         raise CalibrationError(
-            f"{where}, line {line}: two photos that other pairs show to be one person's are "
-            "called different people's"
+            f"{where}, line {line}: a non-mated pair of photos that other pairs connect to the "
+            "same person"
         )
     match = match_paths(dataset.paths, [row["path"] for row in scored])
     there = match.index >= 0
@@ -255,7 +254,7 @@ def _by_pairs(scored: Rows, folder: Path, file: Path, tell: Listener) -> Labelle
 
 
 def _without_same_photos(pairs: PairList, rows: Rows, tell: Listener) -> PairList:
-    """Return pairs without the non-mated ones of one and the same photo, by sha256."""
+    """Return pairs without non-mated pairs of the same photo, by sha256."""
     content = identity_codes([row["sha256"] or row["path"] for row in rows])
     same = (content[pairs.first] == content[pairs.second]) & ~pairs.mated
     if not same.any():
@@ -268,7 +267,7 @@ def _without_same_photos(pairs: PairList, rows: Rows, tell: Listener) -> PairLis
 
 
 def _renumbered(pairs: PairList, kept: NDArray[np.bool_]) -> PairList:
-    """Return the pairs of which both samples are kept, by their new places."""
+    """Return the pairs of kept samples, with indices into the kept samples."""
     inside = kept[pairs.first] & kept[pairs.second]
     place = np.cumsum(kept) - 1
     return PairList(place[pairs.first[inside]], place[pairs.second[inside]], pairs.mated[inside])
@@ -291,8 +290,8 @@ def _embeddings(
     if run.task != "score" and not any(row["crop"] for row in labelled.rows):
         if needed:
             raise RunError(
-                f"{run.folder} has no crops to compare faces with; give --embeddings FILE, or make "
-                "the run without --no-crops"
+                f"{run.folder} has no crops to embed: give --embeddings FILE, or make the run "
+                "without --no-crops"
             )
         return None
     crops = (kept_crop(run, row, fetch=access.fetch) for row in labelled.rows)
@@ -302,12 +301,12 @@ def _embeddings(
     if np.isnan(found).any(axis=1).all():
         if not needed:
             return None
-        raise RunError(f"the crops of {run.folder} are gone; give --embeddings FILE")
+        raise RunError(f"the crops of {run.folder} no longer exist: give --embeddings FILE")
     return found
 
 
 def _counted(items: Iterable[T], total: int, tell: Listener) -> Iterator[T]:
-    """Yield items, telling of each."""
+    """Yield items and report the progress."""
     with counting(tell, total, "crop"):
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""An evaluation from start to end: a run, embeddings, comparisons, tables and figures."""
+"""Evaluation of a data set from start to end: run, embeddings, comparisons, tables and figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from faceqan_toolkit.evaluation.embeddings import (
     read_embeddings,
     stored_source,
 )
-from faceqan_toolkit.evaluation.evaluator import compared_vectors, evaluate_dataset
 from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
 from faceqan_toolkit.evaluation.path_matching import told_paths
 from faceqan_toolkit.evaluation.result import Evaluation, Method
@@ -41,6 +40,7 @@ from faceqan_toolkit.evaluation.run_faces import (
     read_run_faces,
 )
 from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores, write_published_pickle
+from faceqan_toolkit.evaluation.statistics import compared_vectors, evaluate_dataset
 from faceqan_toolkit.events import (
     Advanced,
     Listener,
@@ -78,10 +78,10 @@ class Recogniser:
     """The recognition model whose errors are counted.
 
     Attributes:
-        name: in tables and figures.
-        sha256: of its weights; "" if unknown.
-        embeddings: file they are read from, if they were made elsewhere.
-        found: the model, if they are made here.
+        name: name in tables and figures.
+        sha256: checksum of its weights; "" if unknown.
+        embeddings: file of its embeddings, if another tool computed them.
+        found: the model, if the embeddings are computed here.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Recogniser:
 
     @cached_property
     def cut_as(self) -> tuple[str, int]:
-        """Template and size of the crops it takes."""
+        """Template and size of its crops."""
         assert self.found is not None
         known = self.found.entry or self.found.load()
         return known.template, known.input_size
@@ -99,24 +99,24 @@ class Recogniser:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where an evaluation's faces, scores and embeddings come from.
+    """Sources of an evaluation's faces, scores and embeddings.
 
     Attributes:
-        settings: of the run that is made; its model measures the quality.
-        chosen_faces: somebody chose `settings.faces`, which otherwise is the data set's policy.
+        settings: settings of a new run; its model is the quality model.
+        chosen_faces: whether the user chose `settings.faces`; otherwise it is the data set's.
         model: recognition model whose errors are counted; None for the quality model.
         model_options: preprocessing of `model`, if it is a weights file.
-        flip: add the mirror image's embedding to each.
-        run: a run with faces and scores; None makes one.
-        scores: scores made elsewhere, each NAME=FILE or NAME=FILE:COLUMN.
-        embeddings: embeddings made elsewhere, NAME=FILE.
-        scores_only: open no photo; `scores` and `embeddings` give everything.
-        name: of the data set, in tables and figures; None for its own.
-        detector_weights: weigh photos in a template by the detector's confidence.
-        published_pickle: file to write the published evaluation script's pickle to.
-        retry_failed: process every photo without a result again.
+        flip: add the mirror image's embedding.
+        run: run with faces and scores; None to make one.
+        scores: scores of other tools, NAME=FILE or NAME=FILE:COLUMN each.
+        embeddings: embeddings of another tool, NAME=FILE.
+        scores_only: open no photo; use only `scores` and `embeddings`.
+        name: name of the data set in tables and figures; None for its own.
+        detector_weights: weight the photos of a template by the detector's confidence.
+        published_pickle: file for the pickle of the published evaluation script.
+        retry_failed: retry every photo without a result.
         figures: formats of the figures.
-        command: what made the evaluation, for its summary.
+        command: arguments of the command line, for the summary.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -136,11 +136,11 @@ class Inputs:
     command: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise an error for what must not be found after hours of work.
+        """Raise errors early that would otherwise occur after hours of work.
 
         Raises:
             SettingsError: inputs that contradict each other.
-            ScoresError: a file that is not there.
+            ScoresError: a missing file.
         """
         if self.scores_only and not self.scores:
             raise SettingsError("--scores-only needs --scores")
@@ -155,7 +155,7 @@ class Inputs:
 
 @dataclass
 class _Job:
-    """One evaluation that is being made."""
+    """Evaluation in progress."""
 
     dataset_name: str
     dataset: Dataset
@@ -168,7 +168,7 @@ class _Job:
     matched: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[Evaluation, list[Path]]:
-        """Do all of it; return the evaluation and the files it was written to."""
+        """Return the evaluation and its files."""
         inputs = self.inputs
         recogniser = self._recogniser()
         faces = None if inputs.scores_only else self._faces()
@@ -177,7 +177,7 @@ class _Job:
             counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
             self._say(f"Photos of the data set: {counts}")
             methods |= own_method(faces, recogniser.sha256)
-        # first, for lists of scores take more memory to read than to keep; embeddings stay
+        # before the embeddings: reading scores takes more memory than keeping them
         self._add_scores(methods, recogniser)
         weights = self.dataset.confidences if inputs.detector_weights else None
         for name, method in methods.items():
@@ -185,7 +185,7 @@ class _Job:
                 self.tell(
                     Warned(f"{name} gives all faces the same quality; its curve is meaningless")
                 )
-        # the samples' embeddings, a gigabyte of IJB-C, are not needed after this
+        # the samples' embeddings (IJB-C: one gigabyte) are freed after this line
         vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
         if faces is not None:
             simple, left_out = baselines(faces, methods, recogniser.sha256)
@@ -220,7 +220,7 @@ class _Job:
         self.tell(Message(text))
 
     def _say_fit(self, what: str, lines: Sequence[str]) -> None:
-        """Tell how an input fits the data set."""
+        """Report how an input matches the data set."""
         self._say(f"{what}: {'; '.join(lines)}")
 
     def _name(self) -> str:
@@ -266,7 +266,7 @@ class _Job:
         return settings.replace(landmarks=landmarks, min_face=1, min_confidence=0.0)
 
     def _faces(self) -> RunFaces:
-        """Return the data set's faces, from a run that is there or is made now."""
+        """Return the data set's faces from the given run, or from a new one."""
         folder, pickle = self.inputs.run, self.inputs.published_pickle
         everything = self.dataset.all_photos() if pickle else []
         if folder is None:
@@ -295,22 +295,21 @@ class _Job:
         return faces
 
     def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
-        """Refuse to go on with an evaluation whose faces an earlier default chose.
+        """Refuse to resume a run that was made with another default of `--faces`.
 
         Raises:
-            RunError: the folder was made with other faces, and nobody chose these.
+            RunError: the run has another `--faces`, and the user chose none.
         """
         if self.inputs.chosen_faces or not (folder / "run.json").exists():
             return
         run = read_run(folder)
         if run.content["identity"].get("detection") != DETECTION_VERSION:
-            return  # no choice of faces lets this version go on with it
+            return  # this version cannot resume the run with any `--faces`
         before = face_policy(run)
         if settings.task != "score" and before not in (None, settings.faces):
             raise RunError(
-                f"{folder} was made with --faces {before}, and {self.dataset_name} takes --faces "
-                f"{settings.faces} unless told otherwise: give --faces {before} to go on with it, "
-                "or another -o"
+                f"{folder} was made with --faces {before}, the default for {self.dataset_name} is "
+                f"--faces {settings.faces}: give --faces {before} to resume it, or another -o"
             )
 
     def _warn_of_other_faces(self, run: RunInfo) -> None:
@@ -319,7 +318,7 @@ class _Job:
             self._say(warning)
 
     def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
-        """Return the samples' embeddings, (N, D), NaN for none."""
+        """Return the samples' embeddings, (N, D), NaN rows for none."""
         if recogniser.embeddings is not None:
             table = read_embeddings(recogniser.embeddings)
             vectors, match = table.match(self.dataset.paths)
@@ -360,14 +359,14 @@ class _Job:
             )
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
-        """Return faces whose crops are cut as the recogniser wants them, made if need be."""
+        """Return faces with crops of the recogniser's template and size, cut again if needed."""
         template, size = recogniser.cut_as
         if faces.run.task == "score":
             has = faces.run.content["model"]["template"]
             if has != template:
                 raise SettingsError(
-                    f"{recogniser.name} wants faces cut another way ({template}) than these "
-                    f"aligned photos ({has})"
+                    f"{recogniser.name} needs crops of template {template}, the aligned photos "
+                    f"have template {has}"
                 )
             return faces
         if faces.cut_as is None or faces.cut_as == recogniser.cut_as:
@@ -375,10 +374,10 @@ class _Job:
         if self.inputs.run is not None:
             has = "{} {}".format(*faces.cut_as)
             raise SettingsError(
-                f"{self.inputs.run} has crops cut as {has}, {recogniser.name} wants "
-                f"{template} {size}; leave --run out"
+                f"{self.inputs.run} has crops of {has}, {recogniser.name} needs {template} {size}: "
+                "leave --run out"
             )
-        self._say(f"Cutting faces anew: {recogniser.name} wants {template} {size}")
+        self._say(f"Cutting faces again: {recogniser.name} needs {template} {size}")
         settings = self._settings().replace(task="align", template=template, crop_size=size)
         folder = self.output / "crops"
         process_photos(
@@ -388,7 +387,7 @@ class _Job:
         return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
-        """Add the methods whose scores were made elsewhere."""
+        """Add the methods of score files."""
         for given in self.inputs.scores:
             table, file = scores_of(given)
             values, match = table.match(self.dataset.paths)
@@ -429,20 +428,20 @@ def open_dataset(
     identity: str | None = None,
     tell: Listener = silent,
 ) -> Dataset:
-    """Return a data set whose lists were checked; no photo is opened.
+    """Return a data set after checking its lists; opens no photo.
 
     Args:
-        name: of a registered data set.
+        name: name of a registered data set.
         root: its folder or file.
-        pairs: another list of pairs than its own.
-        non_mated: of "folders": number of non-mated comparisons; None for as many as mated.
-        seed: of "folders": seed of the drawn comparisons.
-        identity: of "folders": what tells people apart, see `IdentityRule.parse`.
-        tell: gets events.
+        pairs: list of pairs to use instead of its own.
+        non_mated: for "folders": number of non-mated pairs; None for as many as mated ones.
+        seed: for "folders": random seed of the non-mated pairs.
+        identity: for "folders": which photos show the same person, see `IdentityRule.parse`.
+        tell: receives events.
 
     Raises:
         SettingsError: no such data set, or an option it does not take.
-        DatasetError: its lists are missing or wrong.
+        DatasetError: its lists are missing, malformed or contradict themselves.
     """
     dataset = read_dataset(
         name, root.absolute(), pairs=pairs, non_mated=non_mated, seed=seed,
@@ -468,10 +467,10 @@ def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Li
     """Return whether a data set's photos are aligned crops.
 
     Args:
-        name: of the data set.
-        dataset: as it was read.
-        given: what the user says; None for the data set's own.
-        tell: gets events.
+        name: name of the data set.
+        dataset: the data set.
+        given: the user's choice; None for the data set's default.
+        tell: receives events.
     """
     if DATASETS.find(name).aligned:
         return True
@@ -492,19 +491,20 @@ def evaluate_opened(
     files: dict[str, Path] | None = None,
     tell: Listener = silent,
 ) -> tuple[Evaluation, list[Path]]:
-    """Evaluate a data set that `open_dataset` returned; return the result and its files.
+    """Evaluate a data set from `open_dataset`; return the result and its files.
 
     Args:
-        name, root: of the data set.
-        dataset: as it was read.
-        output: folder for results and what they are made of; the same call goes on there.
-        inputs: where faces, scores and embeddings come from.
-        options: of the curves.
-        files: further files that were read, by what they are.
-        tell: gets events.
+        name: name of the data set.
+        root: its folder as given.
+        dataset: the data set.
+        output: folder for results and intermediate files; the same call resumes there.
+        inputs: sources of faces, scores and embeddings.
+        options: options of the curves.
+        files: further input files by description, for the summary.
+        tell: receives events.
 
     Raises:
-        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
+        FaceQANError: the evaluation failed; finished scores and embeddings are kept.
     """
     inputs.check()
     held = lock(output / ".lock", output)
@@ -518,20 +518,20 @@ def evaluate_opened(
 
 
 def is_complete(evaluation: Evaluation) -> bool:
-    """Return whether every comparison could be made, with a score by every method."""
+    """Return whether every comparison has a similarity and a quality of every method."""
     failed = evaluation.excluded + evaluation.non_mated_missing
     return not failed and not any(one.missing for one in evaluation.methods)
 
 
 def scores_of(given: str) -> tuple[ScoreTable, Path]:
-    """Return the scores that NAME=FILE or NAME=FILE:COLUMN means."""
+    """Return the scores of NAME=FILE or NAME=FILE:COLUMN, and the file."""
     name, file, column = named_scores(given)
     name = name or (file.name if file.is_dir() else file.stem)
     return read_scores(file, name, quality_column=column), file
 
 
 def named_scores(given: str) -> tuple[str, Path, str | None]:
-    """Return name, file and column of NAME=FILE:COLUMN; NAME and COLUMN may be left out."""
+    """Return name, file and column of NAME=FILE:COLUMN; NAME and COLUMN are optional."""
     name, file = named(given)
     place, colon, column = str(file).rpartition(":")
     if colon and column and not file.exists() and Path(place).exists():
@@ -548,5 +548,5 @@ def named(given: str) -> tuple[str, Path]:
 
 
 def is_weights_file(model: str) -> bool:
-    """Return whether a model is given as a file."""
+    """Return whether `--model` names a weights file."""
     return not is_model_name(model) and is_file(Path(model))

@@ -164,7 +164,7 @@ def test_pairs(command_line: CommandLine, labelled: list[Record], tmp_path: Path
         file.write("p000/0.jpg,p000/1.jpg,0\n")
     done = command_line(*JOB, "--pairs", "pairs.csv", "--target-fnmr", "0.06")
     assert done.returncode == 1
-    assert "are called different people's" in done.stderr
+    assert "a non-mated pair of photos that other pairs connect" in done.stderr
     (tmp_path / "pairs.csv").write_text("a,b\n", encoding="utf-8")
     done = command_line(*JOB, "--pairs", "pairs.csv", "--target-fnmr", "0.06")
     assert done.returncode == 1
@@ -200,7 +200,7 @@ def test_who_is_one_person(
     assert done.returncode == 0, done.stderr
     assert "first folder, 150 people; 1 photo without an identity: left out" in done.stderr
     assert (
-        "2 photos left out: the same photo (sha256) stands under several identities, e.g. "
+        "2 photos left out: the same photo (sha256) has several identities, e.g. "
         "p000/copy.jpg" in done.stderr
     )
     found = json.loads((tmp_path / "clips/calibration.json").read_text(encoding="utf-8"))
@@ -240,7 +240,7 @@ def test_listed_pairs_of_one_photo(command_line: CommandLine, tmp_path: Path) ->
     assert "identity =" not in done.stderr
     done = command_line(*job, "--identity", "last")
     assert done.returncode == 2
-    assert "--pairs tells who is who; leave --identity out" in done.stderr
+    assert "--pairs gives the identities; leave --identity out" in done.stderr
 
 
 def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
@@ -256,20 +256,20 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "strangers.csv").write_text("a,b,label\nx/1.jpg,x/2.jpg,1\n")
     write_run(tmp_path / "none", [Record("a/1.jpg", "/p", None, "no_face")])
     for code, text, arguments in (
-        (2, "say what to reach", ("run",)),
+        (2, "give a target", ("run",)),
         (2, "target-fnmr is 1.0; it must be between 0 and 1", ("run", "--target-fnmr", "1")),
         (2, "fmr is 0.0", ("run", "--target-fnmr", "0.1", "--fmr", "0")),
         (2, "given twice", ("run", "--target-fnmr", "0.1", "--target-fnmr", "0.1")),
         (1, "none has no scored photos\n", ("none", "--target-discard", "0.1")),
         (
             1,
-            "strangers.csv names no scored photo of run; its paths must be as in the results, e.g.",
+            "strangers.csv has no scored photo of run: write paths as in the results, e.g.",
             ("run", "--target-discard", "0.1", "--pairs", "strangers.csv"),
         ),
         (1, "not a run folder", ("nowhere", "--target-discard", "0.1")),
         (1, "no scores; it was made by detect", ("found", "--target-discard", "0.1")),
         (1, "give --identity FILE.csv, or --pairs FILE", ("flat", "--target-discard", "0.1")),
-        (1, "not enough data: 1 person", ("one", "--target-discard", "0.1")),
+        (1, "calibration needs at least two people, one has 1", ("one", "--target-discard", "0.1")),
         (
             2,
             "identity is none.csv: it must be first, last, the number of a folder in the path, or",
@@ -277,7 +277,7 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
         ),
         (
             1,
-            "who.csv names no scored photo of one; its paths must be as in the results, e.g. p000/",
+            "who.csv has no scored photo of one: write paths as in the results, e.g. p000/",
             ("one", "--target-discard", "0.1", "--identity", "who.csv"),
         ),
         (1, "no crops to compare faces with", ("run", "--target-fnmr", "0.1")),
@@ -348,7 +348,7 @@ def test_a_real_run(command_line: CommandLine, photos: Path, tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "run/crops")
     done = command_line("calibrate", "run", "--target-fnmr", "0.01", "--device", "cpu")
     assert done.returncode == 1
-    assert "crops of run are gone" in done.stderr
+    assert "crops of run no longer exist" in done.stderr
     exact = [*MAIN, "-o", "new", "--calibration", "run/calibration.json", "--preset", "fast"]
     done = command_line(*exact, "--backend", "torch")
     assert done.returncode == 1

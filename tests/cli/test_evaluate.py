@@ -227,8 +227,8 @@ def test_another_default_is_told_in_one_line(lfw, tmp_path: Path) -> None:
     told = CliRunner().invoke(cli, arguments)
     assert told.exit_code == 1
     assert told.stderr.splitlines()[-1] == (
-        f"Error: {tmp_path / 'out/scores'} was made with --faces largest, and lfw takes --faces "
-        "central unless told otherwise: give --faces largest to go on with it, or another -o"
+        f"Error: {tmp_path / 'out/scores'} was made with --faces largest, the default for lfw is "
+        "--faces central: give --faces largest to resume it, or another -o"
     )
     # a run that is given has its faces: they are told
     warned = CliRunner().invoke(

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from faceqan_toolkit.evaluation.evaluator import evaluate_methods
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from tests.evaluation.synthetic import world
 
 HOSTILE = "</script><b onclick=x>_$a^2$&|*"

@@ -174,7 +174,7 @@ def test_crops_of_a_run(tmp_path: Path, crop: Pixels) -> None:
     run = write_run(tmp_path / "run", records)
     (tmp_path / "run/crops/a").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "run/crops/a/1.jpg.0.png"), crop[..., ::-1])
-    found = [kept_crop(run, record.as_dict()) for record in records]
+    found = [kept_crop(run, record.to_dict()) for record in records]
     assert np.array_equal(found[0], crop)
     assert found[1:] == [None, None]
 
@@ -184,6 +184,6 @@ def test_crops_that_were_scored_as_such(tmp_path: Path) -> None:
     record = face(tmp_path, "a/1.png", 0.5)
     (tmp_path / "a/1.png").write_bytes(content)
     run = write_run(tmp_path / "run", [record], Settings(task="score"))
-    assert kept_crop(run, record.as_dict()) is None  # changed since
-    row = record.as_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
+    assert kept_crop(run, record.to_dict()) is None  # changed since
+    row = record.to_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
     assert kept_crop(run, row).shape == (112, 112, 3)

@@ -11,15 +11,15 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.curves import GRID, edc
 from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder
 from faceqan_toolkit.evaluation.datasets.templates import Templates
-from faceqan_toolkit.evaluation.evaluator import (
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.evaluation.statistics import (
     _contradicts,
     compare,
     compared_vectors,
     evaluate_dataset,
     evaluate_methods,
 )
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.verification import SPARE, Comparisons
 from tests.evaluation.synthetic import QUICK, World, run, world
 
