@@ -1,1 +1,1 @@
-"""Does a quality score predict recognition errors? Protocols, scores, curves."""
+"""Do quality scores predict recognition errors? Data sets, curves, tables and figures."""

@@ -1,1 +1,1 @@
-"""Readers of the data sets that recognition is measured on, one a file."""
+"""Readers of recognition data sets, one module for each."""
