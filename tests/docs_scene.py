@@ -37,8 +37,9 @@ NOT_HERE = {
 README_RUN = ["align-and-score", "raw_photos/", "-o", "run"]
 """The README's own run, which most pages speak of."""
 IN_A_HURRY = ["align-and-score", "raw_photos/", "-o", "quick", "--preset", "fast"]
-ATTACK = ["-l", "1", "--backend", "torch"]
-"""Options of a short attack; with `-k 1`, which no preset but exact takes, of the shortest."""
+SHORT = ["-l", "1", "--backend", "torch"]
+SHORTEST = [*SHORT, "-k", "1"]
+"""Options of short attacks; a preset may say how many copies there are."""
 
 
 def why_not(arguments: list[str]) -> str:
@@ -104,16 +105,12 @@ def quicker(arguments: list[str]) -> list[str]:
     if name == "evaluate":
         return ["--preset", "instant", "--bootstrap", "20", "--format", "png"]
     if name == "explain":
-        return [] if "RUN" in arguments else shortest(arguments)
-    if name not in ("align-and-score", "score") or "--calibration" in arguments:
-        return []  # a calibration holds for one preset
-    chosen = {"--preset", "--model"} & set(arguments)
-    return shortest(arguments) if chosen else ["--preset", "instant"]
-
-
-def shortest(arguments: list[str]) -> list[str]:
-    """Return options of the shortest attack that a command can make."""
-    return ATTACK if "--preset" in arguments else ["-k", "1", *ATTACK]
+        return [] if "RUN" in arguments else SHORTEST
+    if name not in ("align-and-score", "score") or {"--calibration", "--method"} & set(arguments):
+        return []  # a calibration holds for one preset, which other methods have none of
+    if "--preset" in arguments:
+        return SHORT
+    return SHORTEST if "--model" in arguments else ["--preset", "instant"]
 
 
 def make_scene(folder: Path) -> dict[str, Done]:
@@ -129,7 +126,7 @@ def make_scene(folder: Path) -> dict[str, Done]:
         (README_RUN, ("other_run", "run_exact")),
         (IN_A_HURRY, ("RUN", "run_fast")),
     ):
-        known[" ".join(arguments)] = invoke(folder, [*arguments, *shortest(arguments)])
+        known[" ".join(arguments)] = invoke(folder, [*arguments, *quicker(arguments)])
         for copy in copies:
             shutil.copytree(folder / output(arguments), folder / copy)
     rows = Ranking(read_run(folder / "run")).rows()
