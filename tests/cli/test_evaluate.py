@@ -415,7 +415,7 @@ def test_pairs_with_another_model(command_line: CommandLine, tmp_path: Path) -> 
         "boxes:make", "--run", "out/scores",
     )  # fmt: skip
     assert refused.returncode == 2
-    assert "wants box 48" in refused.stderr
+    assert "needs box 48" in refused.stderr
 
 
 def test_folders_count_faces_that_are_not_found(command_line: CommandLine, tmp_path: Path) -> None:
