@@ -106,8 +106,8 @@ def quicker(arguments: list[str]) -> list[str]:
         return ["--preset", "instant", "--bootstrap", "20", "--format", "png"]
     if name == "explain":
         return [] if "RUN" in arguments else SHORTEST
-    if name not in ("align-and-score", "score") or {"--calibration", "--method"} & set(arguments):
-        return []  # a calibration holds for one preset, which other methods have none of
+    if name not in ("align-and-score", "score") or "--method" in arguments:
+        return []  # other methods have no presets
     if "--preset" in arguments:
         return SHORT
     return SHORTEST if "--model" in arguments else ["--preset", "instant"]
@@ -145,7 +145,8 @@ def made_up_run(folder: Path) -> None:
     embeddings = centre + spread * rng.normal(size=(300, 8, 32))
     paths = [f"p{person:03d}/{number}.jpg" for person in range(300) for number in range(8)]
     faces = zip(paths, quality.ravel(), strict=True)
-    write_run(folder / "run", [Record(path, "/photos", 0, "ok", quality=q) for path, q in faces])
+    rows = [Record(path, "/photos", 0, "ok", quality=q) for path, q in faces]
+    write_run(folder / "run", rows, read_run(folder / "other_run").settings)
     np.savez(folder / "e.npz", paths=paths, embeddings=embeddings.reshape(-1, 32).astype("f4"))
 
 
