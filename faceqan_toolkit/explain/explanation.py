@@ -14,6 +14,7 @@ from faceqan_toolkit.alignment import resize_crop
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.explain.pictures import Tile, contact_sheet, draw_face
 from faceqan_toolkit.files import is_inside, write_text, writing
+from faceqan_toolkit.hardware import one_thread
 from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.pipeline import Pipeline
@@ -80,7 +81,14 @@ class Explainer:
         self.scorer = scorer
 
     def explain(self, source: PhotoSource) -> Iterator[Explanation]:
-        """Yield an explanation of each face that counts, or one of why there is none."""
+        """Yield an explanation of each face that counts, or one of why there is none.
+
+        On a CPU it computes with one thread, so that scores equal those of a run.
+        """
+        with one_thread:
+            yield from self._explain(source)
+
+    def _explain(self, source: PhotoSource) -> Iterator[Explanation]:
         prepared = self.pipeline.prepare(source)
         photo = self._photo(source)
         if prepared.failure:
