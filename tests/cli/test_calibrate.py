@@ -280,7 +280,7 @@ def test_bad_input(command_line: CommandLine, tmp_path: Path) -> None:
             "who.csv has no scored photo of one: write paths as in the results, e.g. p000/",
             ("one", "--target-discard", "0.1", "--identity", "who.csv"),
         ),
-        (1, "no crops to compare faces with", ("run", "--target-fnmr", "0.1")),
+        (1, "no crops to embed", ("run", "--target-fnmr", "0.1")),
         (1, "no embedding of a photo", ("run", "--target-fnmr", "0.1", "--embeddings", "e.npz")),
         (1, "gone is no folder", ("run", "--target-fnmr", "0.1", "-o", "gone/x.json")),
         (1, "is no calibration; choose", ("run", "--target-discard", "0.1", "-o", "photo.png")),
