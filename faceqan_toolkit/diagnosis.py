@@ -16,9 +16,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faceqan_toolkit.process_wide import keep_onnxruntime_private
 from faceqan_toolkit.text import first_line, reason_of
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 OLDEST_PYTHON = (3, 10)
 LOW_DISK_BYTES = 10**9
@@ -96,21 +100,24 @@ def check_packages() -> Iterator[Finding]:
         advice = "from its checkout: python -m pip install -e ."
         yield Finding("package", "faceqan-toolkit is not installed", advice, broken=True)
         return
-    for requirement in wanted:
-        if "extra ==" not in requirement:
-            yield _package(requirement)
+    from packaging.requirements import Requirement
+
+    for line in wanted:
+        requirement = Requirement(line)
+        # a marker says for which Python, system or extra a package is wanted
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _package(requirement.name, requirement.specifier)
 
 
-def _package(requirement: str) -> Finding:
+def _package(name: str, bounds: SpecifierSet) -> Finding:
     """Return whether a package is there, new enough, and can be imported."""
-    name, bounds = re.fullmatch(r"([\w.-]+)\s*([^;]*).*", requirement).groups()  # type: ignore[union-attr]
     try:
         found = version(name)
     except PackageNotFoundError:
         text = f"{name:<24}missing"
         return Finding("package", text, f"pip install '{name}{bounds}'", broken=True)
     text = f"{name:<24}{found}"
-    if not _within(found, bounds):
+    if not bounds.contains(found, prereleases=True):
         advice = f"this version is not supported: pip install '{name}{bounds}'"
         return Finding("package", text, advice, broken=True)
     module = MODULES.get(name, name.replace("-", "_"))
@@ -128,24 +135,6 @@ def _import_error(module: str) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - broken packages raise what they like
         return error
     return None
-
-
-def _within(found: str, bounds: str) -> bool:
-    """Tell whether a version is within bounds such as `>=2.5.3,<2.6`."""
-    for operator, bound in re.findall(r"(>=|<)\s*([\d.]+)", bounds):
-        reached = _numbers(found) >= _numbers(bound)
-        if reached != (operator == ">="):
-            return False
-    return True
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers a version begins with, without zeros at its end."""
-    release = re.match(r"\d+(\.\d+)*", text)
-    numbers = [int(number) for number in release[0].split(".")] if release else []
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
 
 
 def advice_for(package: str, error: Exception) -> str:

@@ -134,21 +134,13 @@ def test_every_extra_for_users_is_known() -> None:
     assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
-@pytest.mark.parametrize(
-    ("found", "bounds", "expected"),
-    [
-        ("2.6.0", ">=2.6", True),
-        ("2.14.1+cu130", ">=2.6", True),
-        ("2.6", ">=2.6.0", True),
-        ("2.5.9", ">=2.6", False),
-        ("2.5.3", ">=2.5.3,<2.6", True),
-        ("2.6.0", ">=2.5.3,<2.6", False),
-        ("13.0.0", ">=9", True),
-        ("5.0.0.93", "", True),
-    ],
-)
-def test_versions_are_compared_as_numbers(found: str, bounds: str, expected: bool) -> None:
-    assert diagnosis._within(found, bounds) == expected
+def test_only_what_this_python_needs_is_demanded(monkeypatch) -> None:
+    wanted = ["not-here>=2; python_version < '3'", "neither; extra == 'heif'", "torch<=99.0.1"]
+    monkeypatch.setattr(diagnosis, "requires", lambda name: [*wanted, "numpy<2", "no-such>=1"])
+    assert broken(diagnosis.check_packages()) == {
+        f"{'numpy':<24}{np.__version__}": "this version is not supported: pip install 'numpy<2'",
+        f"{'no-such':<24}missing": "pip install 'no-such>=1'",
+    }
 
 
 def test_numpy_that_torch_was_not_built_for(monkeypatch) -> None:
