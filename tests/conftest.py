@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import duckdb
 import hypothesis
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
+from tests.kept import keep_imports, keep_networks, kept_database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -91,6 +93,14 @@ def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kept() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", kept_database)
+        keep_imports(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> Pixels:
     """A 512x512 photo with one face."""
@@ -123,11 +133,12 @@ def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
 def modules_forgotten(folder: Path) -> Iterator[None]:
     """Have what is imported from a folder, a model's factory for instance, imported anew later."""
     importlib.invalidate_caches()
+    before = set(sys.modules)
     try:
         yield
     finally:
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
+        for name in sys.modules.keys() - before:
+            file = getattr(sys.modules[name], "__file__", None)
             if file and Path(file).is_relative_to(folder):
                 del sys.modules[name]
 
@@ -137,7 +148,8 @@ def run_here(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process; an error that nobody expected is raised.
 
-    Photos are processed by the engine "inline", unless `--workers` asks for several processes.
+    Photos are processed by the engine "inline", unless `--workers` asks for several processes. The
+    built-in model is loaded once for all tests.
     """
     from faceqan_toolkit.cli import cli
     from faceqan_toolkit.engines import choice
@@ -151,6 +163,7 @@ def run_here(
     real = choice.make_engine
     given = list(map(str, arguments))
     with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
+        keep_networks(patch)
         patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
