@@ -97,6 +97,7 @@ def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
 def _kept() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duckdb, "connect", kept_database)
+        keep_networks(patch)
         keep_imports(patch)
         yield
 
@@ -148,8 +149,7 @@ def run_here(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process; an error that nobody expected is raised.
 
-    Photos are processed by the engine "inline", unless `--workers` asks for several processes. The
-    built-in model is loaded once for all tests.
+    Photos are processed by the engine "inline", unless `--workers` asks for several processes.
     """
     from faceqan_toolkit.cli import cli
     from faceqan_toolkit.engines import choice
@@ -163,7 +163,6 @@ def run_here(
     real = choice.make_engine
     given = list(map(str, arguments))
     with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
-        keep_networks(patch)
         patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
@@ -187,10 +186,20 @@ def real_command_line(tmp_path: Path) -> CommandLine:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    """Count tests that need a browser or a cluster of Ray among the slow ones, which come first.
+
+    So none of them is begun when the other processes have nothing left to do, and those that share
+    a cluster are done by one process.
+    """
     for item in items:
         if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            item.path.parent.name != "engines",
+        )
+    )
 
 
 @pytest.fixture(scope="session")

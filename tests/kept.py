@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pytest
+
+from faceqan_toolkit.models import load
+from faceqan_toolkit.pipeline import Pipeline
+from faceqan_toolkit.quality import registry
+from faceqan_toolkit.settings import Settings
 
 _connect = duckdb.connect
 _idle: list[duckdb.DuckDBPyConnection] = []
@@ -40,12 +45,16 @@ def kept_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def keep_networks(patch: pytest.MonkeyPatch) -> None:
-    """Have pipelines of the built-in model share it, and its estimators for the same settings.
+    """Have pipelines of the built-in model share it, and estimators of the same settings.
 
     Loading it takes 0.3 s, with OpenVINO 2 s.
     """
-    from faceqan_toolkit.models import load
-    from faceqan_toolkit.quality import registry
+
+    def make(pipeline: Pipeline, *arguments: Any, **options: Any) -> None:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(load, "find_model", find_model)
+            within.setattr(registry, "make_estimator", make_estimator)
+            real(pipeline, *arguments, **options)
 
     def find_model(name: str, *options: Any) -> load.FoundModel:
         found = find(name, *options)
@@ -53,18 +62,17 @@ def keep_networks(patch: pytest.MonkeyPatch) -> None:
             return found
         return replace(found, load=lambda: kept(load.BUILT_IN, found.load))
 
-    def make_estimator(settings: Any, embedder: Any) -> Any:
+    def make_estimator(settings: Settings, embedder: Any) -> Any:
         if embedder is not _networks.get(load.BUILT_IN):
-            return make(settings, embedder)
+            return estimator(settings, embedder)
         key = f"{settings.quality} {settings.work.device}"
-        return kept(key, lambda: make(settings, embedder))
+        return kept(key, lambda: estimator(settings, embedder))
 
-    find, make = load.find_model, registry.make_estimator
-    patch.setattr(load, "find_model", find_model)
-    patch.setattr(registry, "make_estimator", make_estimator)
+    real, find, estimator = Pipeline.__init__, load.find_model, registry.make_estimator
+    patch.setattr(Pipeline, "__init__", make)
 
 
-def kept(key: str, make: Any) -> Any:
+def kept(key: str, make: Callable[[], Any]) -> Any:
     if key not in _networks:
         _networks[key] = make()
     return _networks[key]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.models.architectures import build_backbone, official
-from tests.conftest import HANG, SAMPLES
+from tests.conftest import HANG, SAMPLES, run_here
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
 
@@ -205,15 +205,23 @@ def commands(folder: Path) -> list[tuple[tuple[str | Path, ...], int]]:
     ]
 
 
-@pytest.mark.slow
-def test_no_network_and_no_other_place(place: Place) -> None:
-    prepare(place.folder)
-    typed, codes = zip(*commands(place.folder), strict=True)
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory) -> Place:
+    """A place where every command has been run, without any network where that is possible."""
+    folder = tmp_path_factory.mktemp("worked")
+    place = Place(folder, EMPTY_NAMESPACE if has_namespaces() else ())
+    prepare(folder)
+    typed, codes = zip(*commands(folder), strict=True)
     assert place.run_all(typed[:-1]) == list(codes[:-1])
     assert not place.left_behind()
     assert place.run_all(typed[-1:]) == [codes[-1]]  # matplotlib keeps a list of fonts
-    assert not place.asked()
-    photos, run = place.folder / "photos", place.folder / "run"
+    return place
+
+
+@pytest.mark.slow
+def test_no_network_and_no_other_place(worked: Place) -> None:
+    assert not worked.asked()
+    photos, run = worked.folder / "photos", worked.folder / "run"
     assert not [path for path in photos.rglob("*") if path.is_file() and path.parent == photos]
     assert not list(run.rglob("*.tmp"))
     assert not list(run.glob(".spill-*"))
@@ -234,19 +242,15 @@ def test_the_namespace_itself() -> None:
 
 @needs_namespaces
 @pytest.mark.slow
-def test_the_same_results_without_any_network(tmp_path: Path) -> None:
-    usual, apart = Place(tmp_path / "usual"), Place(tmp_path / "apart", EMPTY_NAMESPACE)
-    for place in (usual, apart):
-        prepare(place.folder)
-    typed, codes = zip(*commands(apart.folder), strict=True)
-    assert apart.run_all(typed) == list(codes)
-    typed, codes = zip(*commands(usual.folder)[:RANKED], strict=True)
-    assert usual.run_all(typed) == list(codes)
+def test_the_same_results_without_any_network(worked: Place, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    for typed, code in commands(tmp_path)[:RANKED]:
+        assert run_here(*typed, cwd=tmp_path).returncode == code
     for result in ("run/rankings.csv", "scored/rankings.csv", "merged/rankings.csv",
                    "found/faces.csv"):  # fmt: skip
         one, other = (
-            (place.folder / result).read_text(encoding="utf-8").replace(str(place.folder), "")
-            for place in (usual, apart)
+            (folder / result).read_text(encoding="utf-8").replace(str(folder), "")
+            for folder in (tmp_path, worked.folder)
         )
         assert one == other
         assert one.count("\n") > 3
