@@ -257,24 +257,24 @@ def test_the_same_results_without_any_network(worked: Place, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
-def test_results_have_the_rights_of_the_umask(place: Place) -> None:
+def test_results_have_the_rights_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        done = place.run("detect", SAMPLES / "hopper.jpg", "-o", place.folder / "run",
-                         "--detector", "yunet", *HERE)  # fmt: skip
+        done = run_here("detect", SAMPLES / "hopper.jpg", "-o", "run", "--detector", "yunet",
+                        cwd=tmp_path)  # fmt: skip
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
-    for path in [place.folder / "run", *(place.folder / "run").rglob("*")]:
+    for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-def test_redact_and_no_crops_leave_no_picture(place: Place) -> None:
-    run = place.folder / "run"
-    done = place.run("align-and-score", SAMPLES / "hopper.jpg", "-o", run, "--no-crops",
-                     "--no-report", "--preset", "instant", *HERE)  # fmt: skip
+def test_redact_and_no_crops_leave_no_picture(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = run_here("align-and-score", SAMPLES / "hopper.jpg", "-o", run, "--no-crops",
+                    "--no-report", "--preset", "instant", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert place.run("report", run, "--redact").returncode == 0
+    assert run_here("report", run, "--redact", cwd=tmp_path).returncode == 0
     assert not (run / "crops").exists()
     assert not (run / "report-files").exists()
     page = (run / "report.html").read_text(encoding="utf-8")
