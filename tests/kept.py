@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,9 +46,9 @@ def kept_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def keep_networks(patch: pytest.MonkeyPatch) -> None:
-    """Have pipelines of the built-in model share it, and estimators of the same settings.
+    """Have pipelines share the built-in model, and FaceQAN estimators of the same settings.
 
-    Loading it takes 0.3 s, with OpenVINO 2 s.
+    Making them takes 0.3 s, with OpenVINO 2 s.
     """
 
     def make(pipeline: Pipeline, *arguments: Any, **options: Any) -> None:
@@ -63,7 +64,7 @@ def keep_networks(patch: pytest.MonkeyPatch) -> None:
         return replace(found, load=lambda: kept(load.BUILT_IN, found.load))
 
     def make_estimator(settings: Settings, embedder: Any) -> Any:
-        if embedder is not _networks.get(load.BUILT_IN):
+        if embedder is not _networks.get(load.BUILT_IN) or settings.method != "faceqan":
             return estimator(settings, embedder)
         key = f"{settings.quality} {settings.work.device}"
         return kept(key, lambda: estimator(settings, embedder))
@@ -73,6 +74,7 @@ def keep_networks(patch: pytest.MonkeyPatch) -> None:
 
 
 def kept(key: str, make: Callable[[], Any]) -> Any:
+    """Return what was made under a key before, or make it."""
     if key not in _networks:
         _networks[key] = make()
     return _networks[key]
@@ -86,11 +88,11 @@ PRELOADED = (
 
 
 def keep_imports(patch: pytest.MonkeyPatch) -> None:
-    """Fork worker processes from one that has imported what they need, which takes each 2 s.
+    """Fork worker processes from one that has imported what they need: importing it takes 2 s.
 
-    Command lines that tests start in processes of their own spawn theirs, as users' do.
+    Command lines that tests start in a process of their own still spawn their workers.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return
     real, forking = multiprocessing.get_context, multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(list(PRELOADED))
