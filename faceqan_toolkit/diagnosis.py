@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.process_wide import keep_onnxruntime_private
+from faceqan_toolkit.hardware import keep_onnxruntime_private
 from faceqan_toolkit.text import first_line, reason_of
 
 if TYPE_CHECKING:

@@ -1,20 +1,20 @@
-"""Cores, memory, threads and devices that this process may use."""
+"""Cores, memory, threads and devices of this process, and other libraries' process-wide state."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.process_wide import Shared
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +26,17 @@ DEVICES = Path("/dev")
 GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 """Device files of GPUs that torch may know: NVIDIA's, Tegra's, WSL's, AMD's."""
 
+SILENT = 0
+"""OpenCV's LOG_LEVEL_SILENT."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LARGEST_BUFFER = 1 << 30
+
 
 def usable_cores() -> int:
     """Return how many cores this process may use.
 
-    That is what the system gives it, a container's quota included; `OMP_NUM_THREADS`, where it
-    is set, is a smaller number somebody wants.
+    That is the system's number, limited by a container's quota and by `OMP_NUM_THREADS`.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -50,11 +55,12 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int | None:
-    """Return how many bytes of memory are free for this process, or None if nobody says so."""
-    free = []
-    for line in _read(MEMINFO).splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
+    """Return how many bytes of memory are free for this process; None if that is not known."""
+    free = [
+        int(line.split()[1]) * 1024
+        for line in _read(MEMINFO).splitlines()
+        if line.startswith("MemAvailable:")
+    ]
     for group in _groups("memory"):
         limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
         used = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes") or "0"
@@ -64,9 +70,9 @@ def usable_memory() -> int | None:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Yield the control groups that limit this process, its own and those around that.
+    """Yield the control groups that limit this process: its own and those around it.
 
-    The first version of control groups has a tree for every controller, the second one for all.
+    Version 1 of control groups has a tree for every controller, version 2 one for all.
     """
     yield CGROUP
     for line in _read(OWN_CGROUPS).splitlines():
@@ -79,7 +85,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Return how much of a control group's memory is files that the system would drop."""
+    """Return how much of a control group's memory is file cache that the system would drop."""
     for line in _read(group / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
@@ -87,55 +93,18 @@ def _reclaimable(group: Path) -> int:
     return 0
 
 
-def may_have_gpu() -> bool:
-    """Tell whether asking torch for GPUs, for which it must be imported, can find one."""
-    if not sys.platform.startswith("linux"):
-        return True
-    return any(any(DEVICES.glob(pattern)) for pattern in GPU_DEVICES)
-
-
-def set_threads(number: int) -> None:
-    """Have this process compute with so many threads, in whichever library."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(number)  # OpenMP's, and what OpenVINO is told, too
-    cv2.setNumThreads(number)
-
-
-class _OneThread(Shared):
-    """Has torch and OpenCV compute with one thread while any thread is inside."""
-
-    def __init__(self) -> None:
-        super().__init__(_threads_restored)
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        set_threads(1)  # OpenMP keeps the number for each thread
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    import cv2
-    import torch
-
-    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(of_torch)
-        cv2.setNumThreads(of_opencv)
-
-
-one_thread = _OneThread()
-"""Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
-
-
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def may_have_gpu() -> bool:
+    """Return whether torch could find a GPU, without importing torch."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(any(DEVICES.glob(pattern)) for pattern in GPU_DEVICES)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -174,17 +143,140 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse arithmetic that a device does not have.
-
-    Raises:
-        SettingsError: anything but "float32" on what is no NVIDIA GPU.
-    """
+    """Raise SettingsError for a precision other than "float32" without an NVIDIA GPU."""
     if precision != "float32" and device.type != "cuda":
         raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-LARGEST_BUFFER = 1 << 30
+class Shared:
+    """A context around a process-wide change that any number of threads may be in at once.
+
+    The first thread to enter makes the change, the last one to leave undoes it: if each undid its
+    own, one would restore what another had changed.
+
+    Args:
+        change: makes the context that changes something and puts it back.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._changed: AbstractContextManager[None]
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._changed = self._change()
+                self._changed.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._changed.__exit__(None, None, None)
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # of its decoder of videos
+    import cv2
+
+    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has the functions in cv2 itself
+    level = logging.getLogLevel()
+    logging.setLogLevel(SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+quiet_opencv = Shared(_silent_opencv)
+"""Keeps OpenCV's messages off the terminal; records have them."""
+
+
+@contextmanager
+def interrupt_handler(handler: Any) -> Iterator[None]:
+    """Have a handler take Ctrl-C meanwhile; it stays if it has set another one.
+
+    Without effect outside the main thread, which alone is interrupted and may set a handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is handler:
+            signal.signal(signal.SIGINT, before)
+
+
+def set_threads(number: int) -> None:
+    """Set the number of threads that torch, OpenVINO and OpenCV compute with in this process."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(number)  # also OpenMP's number, and the one OpenVINO is given
+    cv2.setNumThreads(number)
+
+
+class _OneThread(Shared):
+    """Has torch and OpenCV compute with one thread while any thread is inside."""
+
+    def __init__(self) -> None:
+        super().__init__(_threads_restored)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        set_threads(1)  # OpenMP keeps the number for each thread
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    import cv2
+    import torch
+
+    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        cv2.setNumThreads(of_opencv)
+
+
+one_thread = _OneThread()
+"""Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
+
+
+@cache
+def serial_workers() -> ThreadPoolExecutor:
+    """Return the process's pool of as many threads as torch uses, each computing alone.
+
+    torch splits every operation over its threads and waits for the slowest: that costs more than
+    it gains where operations take a fraction of a millisecond, and ten times the time where
+    others need the processor too. Here a thread computes a piece of work from start to end. Other
+    work of torch is split as before.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    if count == 1:
+        return ThreadPoolExecutor(1, thread_name_prefix="serial")
+    started = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # the first call of a thread takes over the process's number
+        torch.set_num_threads(1)  # for this thread, and for threads that are still to come
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="serial", initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(count)  # for threads to come
+    return pool
 
 
 def keep_freed_buffers() -> bool:
@@ -206,30 +298,9 @@ def keep_freed_buffers() -> bool:
     )
 
 
-@cache
-def serial_workers() -> ThreadPoolExecutor:
-    """Return the process's pool of as many threads as torch uses, each computing alone.
+def keep_onnxruntime_private() -> None:
+    """Switch off ONNX Runtime's usage reports; to be called before it is imported.
 
-    torch splits every operation over its threads and waits for the slowest: that costs more than
-    it gains where operations take a fraction of a millisecond, and ten times the time where
-    others need the processor too. Here a thread computes a piece of work from start to end. What
-    torch does elsewhere is split as before.
+    Importing 1.32, for one, writes an identifier of the machine below the user's home.
     """
-    import torch
-
-    count = torch.get_num_threads()
-    if count == 1:
-        return ThreadPoolExecutor(1, thread_name_prefix="serial")
-    started = threading.Barrier(count + 1)
-
-    def begin() -> None:
-        torch.get_num_threads()  # the first call of a thread takes over the process's number
-        torch.set_num_threads(1)  # for this thread, and for threads that are still to come
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, thread_name_prefix="serial", initializer=begin)
-    for _ in range(count):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(count)  # for threads to come
-    return pool
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

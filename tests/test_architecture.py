@@ -18,9 +18,9 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "paths", "text", "choices"},
+    {"errors", "paths", "text"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "weights", "hardware", "process_wide"},
+    {"files", "settings", "weights", "hardware"},
     {"photos"},
     {"alignment", "models"},
     {"cutting", "detection", "quality"},

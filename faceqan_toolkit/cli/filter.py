@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.config import is_typed
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.settings import BYS, MODES, SINKS, WHATS
 
 
 @click.command("filter", cls=Command, example="filter run --keep-top 80% --mode copy --to kept")

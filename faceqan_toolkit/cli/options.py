@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import kind_of
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import (
+    FORMATS,
     PUBLISHED,
     DetectionSettings,
     Settings,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.options import group_options
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.settings import FORMATS
 
 
 @click.command("rank", cls=Command, example="rank run --bottom 20")

@@ -1,4 +1,4 @@
-"""The pipeline in this process: nothing is started, so a small run begins at once."""
+"""The pipeline in this process: no process is started, so a small run begins at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from faceqan_toolkit.engines.processes import check_weights
-from faceqan_toolkit.engines.worker import MakePipeline, make_pipeline
+from faceqan_toolkit.engines.processes import MakePipeline, checked_pipeline, make_pipeline
+from faceqan_toolkit.events import Listener, silent
 from faceqan_toolkit.hardware import one_thread
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
@@ -17,46 +17,36 @@ from faceqan_toolkit.types import PhotoSource, Record
 class InlineEngine:
     """Runs one pipeline in the calling process, on a CPU with one thread.
 
-    Records equal those of the other engines. Unlike theirs, this work cannot outlive a decoder
-    that ends the process, and `Settings.photo_timeout` has no effect: nothing can end a thread.
+    Records equal those of the other engines. A photo that ends the process ends the run, and
+    `Settings.photo_timeout` has no effect: a thread cannot be ended.
 
     Args:
-        weights_sha256: of the recognition model that the run was begun with; "" takes any.
+        weights_sha256: checksum that the recognition model must have; "" accepts any.
         make: makes the pipeline.
-
-    Attributes:
-        workers: 1.
     """
 
     workers = 1
 
     def __init__(self, *, weights_sha256: str = "", make: MakePipeline = make_pipeline) -> None:
         self.weights_sha256, self.make = weights_sha256, make
-        self._pipeline: Pipeline | None = None
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far by stage."""
-        return dict(self._pipeline.seconds) if self._pipeline else {}
-
-    @property
-    def backend(self) -> str:
-        """Library that computes the attack's steps; "" if nothing was scored."""
-        scorer = self._pipeline.scorer if self._pipeline else None
-        return scorer.backend if scorer else ""
+        self.seconds: Mapping[str, float] = {}
+        self.backend = ""
 
     def run(
-        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Generator[list[Record]]:
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
+        tell: Listener = silent,
+    ) -> Generator[list[Record]]:  # fmt: skip
         """Yield each photo's records, in order; closing it ends the work.
+
+        `tell` gets no event: no worker is started.
 
         Raises:
             FaceQANError: a model cannot be loaded.
-            ChecksumMismatch: its weights are others than the run was begun with.
+            ChecksumMismatch: the recognition model has other weights than the run began with.
         """
-        self._pipeline = pipeline = self.make(settings, crops_folder)
-        if pipeline.scorer:
-            check_weights(settings.model.name, self.weights_sha256, pipeline.scorer.embedder.sha256)
+        pipeline = checked_pipeline(self.make, settings, crops_folder, self.weights_sha256)
+        self.seconds = pipeline.seconds
+        self.backend = pipeline.scorer.backend if pipeline.scorer else ""
         return _records(pipeline, sources)
 
 

@@ -1,10 +1,11 @@
-"""Pictures that explain a score, drawn with Pillow alone. What they show is in docs/explain.md."""
+"""Pictures that explain a score, drawn with Pillow; docs/explain.md describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,15 +24,15 @@ ACCENT, PALE, WARNING = (9, 105, 218), (198, 221, 250), (178, 72, 0)
 WIDTH, MARGIN, GAP = 1440, 36, 24
 PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
 TOP, ROW = 112, 522
-"""Pixels from the top to the first and to the second row of panels."""
+"""y of the first and of the second row of panels, pixels."""
 
 TILE = 112
-"""Pixels of a crop's side on a contact sheet: its own."""
+"""Side of a crop on a contact sheet, pixels."""
 
 COLUMNS = 4
 SHEET_WIDTH = 2 * MARGIN + COLUMNS * 3 * TILE + (COLUMNS - 1) * GAP
 FINER = 3
-"""Lines are drawn so many times as large, then reduced: smooth."""
+"""Lines are drawn this many times as large, then reduced, which smooths them."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +40,20 @@ class Tile:
     """A face on a contact sheet.
 
     Attributes:
-        path, face, rank, quality, percentile, hints: of its row in the ranking.
-        crop: (112, 112, 3) uint8, RGB; None if it is not to be had any more.
-        trace: of the attack on it.
+        row: row of the ranking.
+        crop: (112, 112, 3) uint8, RGB; None if crop and photo are gone.
+        trace: trace of the attack on the crop.
     """
 
-    path: str
-    face: int
-    rank: int
-    quality: float
-    percentile: float
-    hints: str
-    crop: Pixels | None
-    trace: Trace | None
+    row: Mapping[str, Any]
+    crop: Pixels | None = None
+    trace: Trace | None = None
 
 
 def noise_picture(trace: Trace) -> tuple[Pixels, float]:
-    """Return the attack's noise for people to see, and how many times it was amplified.
+    """Return the attack's noise as a picture, and the factor by which it is amplified.
 
-    Args:
-        trace: of the attack.
-
-    Returns:
-        (S, S, 3) uint8: grey is no noise; all but the strongest 0.5 % of the values fit the range.
+    The picture is (S, S, 3) uint8: grey is no noise; the strongest 0.5 % of the values are clipped.
     """
     strongest = float(np.percentile(np.abs(trace.noise), 99.5))
     factor = 0.5 / strongest if strongest > 0 else 1.0
@@ -70,12 +62,7 @@ def noise_picture(trace: Trace) -> tuple[Pixels, float]:
 
 
 def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
-    """Return a grey crop under colours that show where noise moves the embedding most.
-
-    Args:
-        trace: of the attack.
-        crop: (S, S, 3) uint8, RGB.
-    """
+    """Return a crop (S, S, 3) uint8 in grey, coloured where noise moves the embedding most."""
     smooth = cv2.GaussianBlur(trace.sensitivity, (0, 0), 2)
     most = max(float(np.percentile(smooth, 99.5)), 1e-12)
     levels = np.asarray(np.clip(255 * smooth / most, 0, 255), np.uint8)
@@ -90,11 +77,11 @@ def draw_face(
     """Return the picture that explains one face's score.
 
     Args:
-        record: of the face.
-        photo: where it was found; None shows none.
+        record: record of the face.
+        photo: its photo; None shows the crop instead.
         crop: (S, S, 3) uint8, RGB.
-        trace: of the attack on it.
-        eps: of the attack.
+        trace: trace of the attack on the crop.
+        eps: eps of the attack.
     """
     page = Image.new("RGB", (WIDTH, 900), PAPER)
     draw = ImageDraw.Draw(page)
@@ -107,7 +94,7 @@ def draw_face(
     if photo is not None and record.face_px is not None:
         shown = _marked_photo(photo, record)
     panels = (
-        (shown or Image.fromarray(crop), "Photo", _found(record)),
+        (shown or Image.fromarray(crop), "Photo", _face_text(record)),
         (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
         (
             _enlarged(noise, smooth=False),
@@ -137,10 +124,9 @@ def contact_sheet(
     """Return a sheet of faces: crop, noise and heat map of each, with score and hints.
 
     Args:
-        title: first line.
-        subtitle: second line.
-        sections: a heading and its faces, in order; one without faces is left out.
-        eps: of the attack.
+        title, subtitle: first and second line.
+        sections: headings with their faces, in order; those without faces are left out.
+        eps: eps of the attack.
     """
     cell, height, right = 3 * TILE, TILE + 88, SHEET_WIDTH - MARGIN
     filled = [(heading, tiles) for heading, tiles in sections if tiles]
@@ -161,12 +147,12 @@ def contact_sheet(
         for number, tile in enumerate(tiles):
             row, column = divmod(number, COLUMNS)
             corner = (MARGIN + column * (cell + GAP), y + row * height)
-            _tile(page, draw, corner, cell, tile)
+            _draw_tile(page, draw, corner, cell, tile)
         y += height * -(-len(tiles) // COLUMNS)
     return page
 
 
-def _tile(
+def _draw_tile(
     page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, tile: Tile
 ) -> None:
     x, y = corner
@@ -178,18 +164,22 @@ def _tile(
         for number, picture in enumerate(pictures):
             small = Image.fromarray(picture).resize((TILE, TILE))
             page.paste(small, (x + number * TILE, y))
-    score = down_text(tile.quality, 4)
-    _text(draw, (x, y + TILE + 6), score, 18)
-    place = f"rank {tile.rank:,}, percentile {down_text(tile.percentile, 1)}"
+    row = tile.row
+    _text(draw, (x, y + TILE + 6), down_text(row["quality"], 4), 18)
+    place = f"rank {row['rank']:,}, percentile {down_text(row['percentile'], 1)}"
     _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
-    name = tile.path if tile.face == 0 else f"{tile.path} [{tile.face}]"
+    name = _name(row["path"], row["face"])
     _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
-    _text(draw, (x, y + TILE + 51), tile.hints, 14, WARNING, width=cell)
+    _text(draw, (x, y + TILE + 51), row["hints"] or "", 14, WARNING, width=cell)
+
+
+def _name(path: str, face: int | None) -> str:
+    return f"{path} [{face}]" if face else path
 
 
 def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
     quality = "no score" if record.quality is None else down_text(record.quality, 4)
-    name = record.path if not record.face else f"{record.path} [{record.face}]"
+    name = _name(record.path, record.face)
     _text(draw, (MARGIN, 30), name, 26, width=WIDTH - 2 * MARGIN - 220, keep_end=True)
     details = f"model {record.model}, preset {record.preset}"
     _text(draw, (MARGIN, 68), details, 15, MUTED, width=WIDTH - 2 * MARGIN - 220)
@@ -197,17 +187,17 @@ def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
     draw.text((WIDTH - MARGIN, 74), "quality; at most 1", MUTED, _font(15), anchor="rt")
 
 
-def _found(record: Record) -> str:
+def _face_text(record: Record) -> str:
     if record.face_px is None:
         return "given as an aligned crop"
-    found = f"face of {down_text(record.face_px, 0)} pixels"
+    size = f"face of {down_text(record.face_px, 0)} pixels"
     if record.confidence is None:
-        return found
-    return f"{found}, confidence {down_text(record.confidence, 3)}"
+        return size
+    return f"{size}, confidence {down_text(record.confidence, 3)}"
 
 
 def _marked_photo(photo: Photo, record: Record) -> Image.Image:
-    """Return a photo with the face's box and landmarks, as large as its panel."""
+    """Return a photo with the face's box and landmarks, in the size of its panel."""
     width, height = photo.size
     scale = PANEL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -236,7 +226,7 @@ def _enlarged(pixels: Pixels, *, smooth: bool = True) -> Image.Image:
 
 
 def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
-    """Put a picture into the middle of a panel of the first row."""
+    """Draw a picture in the middle of a panel of the first row."""
     picture = picture.copy()
     picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
     ImageDraw.Draw(page).rectangle(
@@ -247,7 +237,7 @@ def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
 
 
 def _chart(page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace) -> None:
-    """Draw the copies' similarity over the steps, their mean and spread."""
+    """Draw the similarity of each copy over the steps, their mean and spread."""
     assert trace.score.similarities is not None
     rows = np.vstack([trace.score.similarities, trace.after[None]]).astype(np.float64)
     (left, top), (width, height) = corner, size
@@ -311,7 +301,7 @@ def _symmetry(page: Image.Image, left: int, crop: Pixels, trace: Trace) -> None:
 
 
 def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
-    """Write the hints in words; return where they end."""
+    """Write the hints in words; return the y of their end."""
     _text(draw, (left, ROW), "Hints", 18)
     hints = [hint for hint in (record.hints or "").split("; ") if hint]
     y = ROW + 40
@@ -326,7 +316,7 @@ def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
 
 
 def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float) -> None:
-    """Write how the parts make the score."""
+    """Write the score and its parts."""
     score = trace.score
     assert score.similarity_mean is not None
     assert score.similarity_std is not None
@@ -359,7 +349,7 @@ def _text(
     width: float | None = None,
     keep_end: bool = False,
 ) -> None:
-    """Write one line, cut with three dots if it is too long."""
+    """Write one line; if it is too long, three dots replace its end, or its beginning."""
     font = _font(size)
     if width is not None and draw.textlength(text, font) > width:
         while len(text) > 1 and draw.textlength(f"{text}...", font) > width:
@@ -376,7 +366,7 @@ def _lines(
     colour: Colour,
     width: float,
 ) -> int:
-    """Write a paragraph; return where it ends."""
+    """Write a paragraph; return the y of its end."""
     x, y = corner
     line = ""
     for word in text.split():

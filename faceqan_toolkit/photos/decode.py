@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from faceqan_toolkit.errors import MissingExtra, PhotoError, TooLarge, UnreadablePhoto
+from faceqan_toolkit.hardware import Shared, quiet_opencv
 from faceqan_toolkit.photos.bit_depth import (
     HEIGHT,
     WIDTH,
@@ -24,7 +25,6 @@ from faceqan_toolkit.photos.bit_depth import (
     to_uint8,
 )
 from faceqan_toolkit.photos.memory import DecodedImage
-from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 

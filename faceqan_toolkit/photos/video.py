@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from faceqan_toolkit.errors import MissingPhoto, SettingsError, UnreadablePhoto
+from faceqan_toolkit.hardware import quiet_opencv
 from faceqan_toolkit.photos.stores import LocalFile, Store
-from faceqan_toolkit.process_wide import quiet_opencv
 from faceqan_toolkit.types import FileState
 
 VIDEO_EXTENSIONS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))

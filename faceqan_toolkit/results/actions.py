@@ -46,8 +46,8 @@ class Plan:
 
     Attributes:
         run_folder: the run folder, absolute.
-        mode: one of `choices.MODES`.
-        what: one of `choices.WHATS`.
+        mode: one of `settings.MODES`.
+        what: one of `settings.WHATS`.
         folder: destination folder, absolute; None with "list".
         dry: report without changing anything.
         fetch: also read photos from URLs.

@@ -136,7 +136,7 @@ class RunComparison:
 
         Args:
             target: the file, written atomically, replaced if it exists.
-            file_format: one of `choices.FORMATS`.
+            file_format: one of `settings.FORMATS`.
             number: write only this many of the biggest movers.
 
         Raises:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 
 import duckdb
 
-from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.results.identities import IdentityRule, People, count_people, identified
 from faceqan_toolkit.results.ranking import ORDER, Ranking
 from faceqan_toolkit.runs.database import FETCHED, connect, fetch_value
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.settings import BYS, WHATS
 from faceqan_toolkit.text import exact_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
@@ -32,8 +32,8 @@ class Rules:
     Without a score, a photo or face fails every condition on quality and no other.
 
     Attributes:
-        what: one of `choices.WHATS`: filter "photos" or the faces' "crops".
-        by: one of `choices.BYS`: the face that represents a photo: its "best" or "worst" scored
+        what: one of `settings.WHATS`: filter "photos" or the faces' "crops".
+        by: one of `settings.BYS`: the face that represents a photo: its "best" or "worst" scored
             face, or its "main" one, the largest.
         min_quality: least quality.
         min_percentile: least percentile among the run's scored faces, in [0, 100].

@@ -139,7 +139,7 @@ def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) ->
     Args:
         summaries: from `summarise`.
         target: the file, replaced if it exists.
-        file_format: one of `choices.FORMATS`.
+        file_format: one of `settings.FORMATS`.
 
     Raises:
         RunError: the file cannot be written.

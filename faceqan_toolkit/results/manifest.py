@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
-from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import lock
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.results.copying import THERE
+from faceqan_toolkit.settings import MODES
 from faceqan_toolkit.text import guard, reason_of, unguard
 
 

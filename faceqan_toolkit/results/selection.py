@@ -98,9 +98,9 @@ class Selection:
         No file is replaced. After an interruption the same call continues.
 
         Args:
-            mode: one of `choices.MODES`.
+            mode: one of `settings.MODES`.
             folder: destination folder; None with "list".
-            sink: one of `choices.SINKS`; all except "files" need the mode "copy".
+            sink: one of `settings.SINKS`; all except "files" need the mode "copy".
             shard_size: number of photos in a tar of "webdataset"; None for the default.
             manifest: CSV file for all decisions; None means `manifest.csv` in the folder, or no
                 manifest without a folder.

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.engines.memory import WORKER_BYTES
-from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.processes import WORKER_BYTES, MakePipeline, ProcessEngine
 from faceqan_toolkit.engines.ray import Answer, RayEngine, find_room, prepare_ray
 from faceqan_toolkit.engines.spool import Spool, read_blocks
-from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
