@@ -274,7 +274,7 @@ def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
     """Run the engine over the photos and record their results; return its figures for run.json."""
     if not len(todo):
         return {}
-    from faceqan_toolkit.engines.base import make_engine
+    from faceqan_toolkit.engines.choice import make_engine
 
     # the checksum after the plus is that of the preset's predictor
     weights = run.identity.get("weights_sha256", "").partition("+")[0]

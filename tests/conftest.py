@@ -140,7 +140,7 @@ def run_here(
     Photos are processed by the engine "inline", unless `--workers` asks for several processes.
     """
     from faceqan_toolkit.cli import cli
-    from faceqan_toolkit.engines import base
+    from faceqan_toolkit.engines import choice
 
     def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
         here = settings.engine == "local" and settings.workers in (None, 1)
@@ -148,10 +148,10 @@ def run_here(
             replace(settings, engine="inline") if here else settings, photos, weights_sha256
         )
 
-    real = base.make_engine
+    real = choice.make_engine
     given = list(map(str, arguments))
     with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
-        patch.setattr(base, "make_engine", make_engine)
+        patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
         done = CliRunner().invoke(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.engines.base import make_engine
+from faceqan_toolkit.engines.choice import make_engine
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.quality.faceqan import FaceQAN
 from faceqan_toolkit.quality.instant import InstantFaceQAN

@@ -1,42 +1,73 @@
-"""The engine interface, and the choice of an engine, its workers and their devices."""
+"""What all engines share, and the engine that works in the calling process."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
-from faceqan_toolkit.engines.inline import InlineEngine
-from faceqan_toolkit.engines.processes import ProcessEngine, worker_bytes
+from faceqan_toolkit.errors import ChecksumMismatch
 from faceqan_toolkit.events import Listener, silent
-from faceqan_toolkit.hardware import may_have_gpu, resolve_device, usable_cores, usable_memory
+from faceqan_toolkit.hardware import one_thread
+from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import short_checksum
 from faceqan_toolkit.types import PhotoSource, Record
 
-PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
-"""Photos that take about as long as starting a process does, by preset."""
+MakePipeline = Callable[[Settings, "Path | None"], Pipeline]
 
 
-class Engine(Protocol):
+def make_pipeline(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    """Return the pipeline of the settings."""
+    return Pipeline(settings, crops_folder=crops_folder)
+
+
+def checked_pipeline(
+    make: MakePipeline, settings: Settings, crops_folder: Path | None, weights_sha256: str
+) -> Pipeline:
+    """Return a pipeline that has the recognition model the run began with.
+
+    Raises:
+        FaceQANError: a model cannot be loaded, see `check_weights`.
+    """
+    pipeline = make(settings, crops_folder)
+    if pipeline.scorer:
+        check_weights(settings.model.name, weights_sha256, pipeline.scorer.embedder.sha256)
+    return pipeline
+
+
+def check_weights(model: str, expected: str, found: str) -> None:
+    """Raise ChecksumMismatch if a worker loaded other weights than the run began with."""
+    if expected and found != expected:
+        raise ChecksumMismatch(
+            f"the weights of {model} have changed since this run was begun: their sha256 was "
+            f"{short_checksum(expected)}, a new worker process found {short_checksum(found)}. "
+            "Put the file back, or use another run folder"
+        )
+
+
+class Engine:
     """Runs the pipeline over photos, in this process or in many.
 
     An engine is given settings, never a loaded model: every worker makes its own pipeline.
+
+    Args:
+        weights_sha256: checksum that the recognition model must have in every worker; "" accepts
+            any.
+        make: makes a worker's pipeline; importable by name, where processes are started.
+
+    Attributes:
+        workers: number of pipelines that work side by side.
+        seconds: time spent so far by stage, summed over workers.
+        backend: library that computes the attack, for instance "torch"; "" if nothing was scored.
     """
 
-    @property
-    def workers(self) -> int:
-        """Number of pipelines that work side by side."""
-        ...
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far by stage, summed over workers."""
-        ...
-
-    @property
-    def backend(self) -> str:
-        """Library that computes the attack, for instance "torch"; "" if nothing was scored."""
-        ...
+    def __init__(self, *, weights_sha256: str = "", make: MakePipeline = make_pipeline) -> None:
+        self.weights_sha256, self.make = weights_sha256, make
+        self.workers = 1
+        self.seconds: Counter[str] = Counter()
+        self.backend = ""
 
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
@@ -44,80 +75,42 @@ class Engine(Protocol):
     ) -> Generator[list[Record]]:  # fmt: skip
         """Yield each photo's records as soon as they are complete; closing it ends the work.
 
-        `tell` gets a `WorkerReady` for each worker that was started.
+        Args:
+            sources: photos.
+            settings: settings of the pipelines.
+            crops_folder: where to write aligned crops; None writes none.
+            tell: gets a `WorkerReady` for each process or actor.
+
+        Raises:
+            FaceQANError: an error that stops a worker; too many workers die; not all photos came
+                back.
+            ChecksumMismatch: a worker has loaded other weights than the run began with.
         """
-        ...
+        raise NotImplementedError
 
 
-def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
-    """Return the engine for a run.
+class InlineEngine(Engine):
+    """Runs one pipeline in the calling process, on a CPU with one thread.
 
-    Engine "local" starts processes, even for a single worker, so that a photo that ends one does
-    not end the run. Each computes with one thread: threads of one process wait for each other, and
-    their number changes the last digits of scores, which the number of processes never does. Where
-    a GPU scores, the cores are shared among threads that prepare photos for it.
-
-    Args:
-        settings: `engine`, `device` and `workers` count.
-        photos: number of photos to process.
-        weights_sha256: checksum that the recognition model must have in every process; "" accepts
-            any.
-
-    Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: the recognition model is missing.
-        MissingDependency: engine "ray", and the extra `ray` is not installed.
+    No process is started, so a small run begins at once. Records equal those of the other engines.
+    A photo that ends the process ends the run, and `Settings.photo_timeout` has no effect: a thread
+    cannot be ended.
     """
-    if settings.engine == "ray":
-        from faceqan_toolkit.engines.ray import RayEngine
 
-        return RayEngine(photos, weights_sha256=weights_sha256)
-    if settings.engine == "inline":
-        return InlineEngine(weights_sha256=weights_sha256)
-    devices = worker_devices(settings, photos)
-    cores = usable_cores() // len(devices)
-    # one core is for the thread that keeps the GPU busy
-    preparers = 1 if devices[0] == "cpu" else max(1, cores - 1)
-    return ProcessEngine(devices, preparers=preparers, weights_sha256=weights_sha256)
+    def run(
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
+        tell: Listener = silent,
+    ) -> Generator[list[Record]]:  # fmt: skip
+        """Yield each photo's records, in order; see `Engine.run`."""
+        pipeline = checked_pipeline(self.make, settings, crops_folder, self.weights_sha256)
+        self.backend = pipeline.scorer.backend if pipeline.scorer else ""
+        return self._records(pipeline, sources)
 
-
-def worker_devices(settings: Settings, photos: int) -> list[str]:
-    """Return the device of each process, at least one.
-
-    `settings.workers` is their number. None: one a GPU; on a CPU one a core, as far as there are
-    enough photos and memory.
-
-    Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: the recognition model is missing.
-    """
-    places = _places(settings.device)
-    wanted = settings.workers
-    if not wanted:
-        wanted = len(places) if places[0] != "cpu" else _worth_while(settings, photos)
-    number = max(1, min(wanted, photos))
-    return [places[index % len(places)] for index in range(number)]
-
-
-def _places(device: str) -> list[str]:
-    """Return the devices a `--device` value means: every GPU, if it names none."""
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
-        return ["cpu"]
-    import torch
-
-    found = str(resolve_device(device))
-    if found == "cuda":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return [found]
-
-
-def _worth_while(settings: Settings, photos: int) -> int:
-    """Return how many processes pay off on a CPU."""
-    attacked = "quality" in settings.stages and settings.method == "faceqan"
-    wanted = min(
-        usable_cores(), photos // PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
-    )
-    memory = usable_memory()
-    if wanted < 2 or memory is None:
-        return wanted
-    return min(wanted, memory // worker_bytes(settings))
+    def _records(
+        self, pipeline: Pipeline, sources: Iterable[PhotoSource]
+    ) -> Generator[list[Record]]:
+        try:
+            with one_thread, closing(pipeline.source_records(sources)) as found:
+                yield from found
+        finally:
+            self.seconds = Counter(pipeline.seconds)

@@ -8,24 +8,25 @@ import signal
 import threading
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from faceqan_toolkit import errors
-from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, TimedOut
+from faceqan_toolkit.engines.base import Engine, MakePipeline, check_weights
+from faceqan_toolkit.errors import FaceQANError, TimedOut
 from faceqan_toolkit.events import Listener, WorkerReady, silent
 from faceqan_toolkit.hardware import interrupt_handler, set_threads
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.prefetch import prefetch_map
-from faceqan_toolkit.pipeline import PREPARED_AHEAD, Crashed, Pipeline, Prepared, failed_record
+from faceqan_toolkit.pipeline import PREPARED_AHEAD, Crashed, Prepared, failed_record
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import short_checksum
 from faceqan_toolkit.types import PhotoSource, Record
 
 BLOCKS_IN_HAND = 2
@@ -46,37 +47,6 @@ WORKER_BYTES = 1_300_000_000
 
 MODEL_COPIES = 7
 """How many times its weights' size a recognition model adds to that, see docs/speed.md."""
-
-MakePipeline = Callable[[Settings, "Path | None"], Pipeline]
-
-
-def make_pipeline(settings: Settings, crops_folder: Path | None) -> Pipeline:
-    """Return the pipeline of the settings."""
-    return Pipeline(settings, crops_folder=crops_folder)
-
-
-def checked_pipeline(
-    make: MakePipeline, settings: Settings, crops_folder: Path | None, weights_sha256: str
-) -> Pipeline:
-    """Return a pipeline that has the recognition model the run began with.
-
-    Raises:
-        FaceQANError: a model cannot be loaded, see `check_weights`.
-    """
-    pipeline = make(settings, crops_folder)
-    if pipeline.scorer:
-        check_weights(settings.model.name, weights_sha256, pipeline.scorer.embedder.sha256)
-    return pipeline
-
-
-def check_weights(model: str, expected: str, found: str) -> None:
-    """Raise ChecksumMismatch if a worker loaded other weights than the run began with."""
-    if expected and found != expected:
-        raise ChecksumMismatch(
-            f"the weights of {model} have changed since this run was begun: their sha256 was "
-            f"{short_checksum(expected)}, a new worker process found {short_checksum(found)}. "
-            "Put the file back, or use another run folder"
-        )
 
 
 def worker_bytes(settings: Settings) -> int:
@@ -297,7 +267,7 @@ class Worker:
         return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
-class ProcessEngine:
+class ProcessEngine(Engine):
     """Runs one pipeline in each of several processes; the least busy one gets the next photo.
 
     Processes have few photos in hand at any time, so a slow photo holds up few others. A process
@@ -314,44 +284,24 @@ class ProcessEngine:
     Args:
         devices: device of each process: "cpu", "cuda:0", ...
         preparers: threads of each that decode photos and find faces while another scores.
-        weights_sha256: checksum that the recognition model must have; "" accepts any.
-        make: makes a worker's pipeline; importable by name, as processes are spawned.
+        given: see `Engine`.
     """
 
-    def __init__(
-        self,
-        devices: Sequence[str],
-        *,
-        preparers: int = 1,
-        weights_sha256: str = "",
-        make: MakePipeline = make_pipeline,
-    ) -> None:
-        self.devices, self.preparers, self.make = tuple(devices), preparers, make
-        self.weights_sha256 = weights_sha256
+    def __init__(self, devices: Sequence[str], *, preparers: int = 1, **given: Any) -> None:
+        super().__init__(**given)
+        self.devices, self.preparers = tuple(devices), preparers
         self.workers = len(self.devices)
-        self.backend = ""
-        self._seconds: Counter[str] = Counter()
         self._team: list[Worker] = []
         self._again: deque[list[Task]] = deque()
         self._loaded, self._failed_starts = False, 0
         self._now = 0.0
         self._looked = time.monotonic()
 
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far by stage, summed over workers."""
-        return sum((Counter(worker.seconds) for worker in self._team), self._seconds)
-
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
         tell: Listener = silent,
     ) -> Generator[list[Record]]:  # fmt: skip
-        """Yield each photo's records as soon as they are complete, in any order.
-
-        Raises:
-            FaceQANError: an error that stops a worker, or all of them die before they are ready.
-            ChecksumMismatch: a worker has loaded other weights than the run began with.
-        """
+        """Yield each photo's records in any order; see `Engine.run`."""
         self.start(settings, crops_folder, tell)
         return self._to_the_end(sources)
 
@@ -359,7 +309,7 @@ class ProcessEngine:
         """Start all processes and wait until they are ready; `stop` must follow.
 
         Raises:
-            FaceQANError, ChecksumMismatch: see `run`.
+            FaceQANError, ChecksumMismatch: see `Engine.run`.
         """
         self._settings, self._crops_folder, self._tell = settings, crops_folder, tell
         try:
@@ -386,7 +336,7 @@ class ProcessEngine:
         for worker in self._team:
             worker.process.kill()
         while self._team:
-            self._remove(self._team[0])
+            self._team.pop().end()
 
     def _to_the_end(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         try:
@@ -438,6 +388,8 @@ class ProcessEngine:
             elif isinstance(answer, Done):
                 worker.in_hand.popleft()
                 worker.answered += 1
+                self.seconds.update(answer.seconds)
+                self.seconds.subtract(worker.seconds)
                 worker.seconds = answer.seconds
                 yield answer.records
             else:
@@ -445,7 +397,8 @@ class ProcessEngine:
 
     def _replace_dead(self, worker: Worker) -> Iterator[list[Record]]:
         """Replace a dead worker; retry its photos, or yield the record of one that crashed."""
-        self._remove(worker)
+        self._team.remove(worker)
+        worker.end()
         if not worker.capacity:
             self._failed_starts += 1
             # if none has ever loaded, the next one will most likely fail as well; later it may
@@ -483,18 +436,13 @@ class ProcessEngine:
             # an answer that waits may be the one that the photo is done
             if not overdue or wait([worker.outbox], 0):
                 continue
-            self._remove(worker)
+            self._team.remove(worker)
+            worker.end()
             self._try_again([task for task in worker.in_hand if task not in overdue])
             self._team.append(self._start(worker.device))
             for task in overdue:
                 reason = f"not decoded and searched within {limit:g} s (--photo-timeout)"
                 yield [failed_record(task.source, TimedOut(reason))]
-
-    def _remove(self, worker: Worker) -> None:
-        """End a worker's process; its seconds still count."""
-        self._team.remove(worker)
-        self._seconds.update(worker.seconds)
-        worker.end()
 
     def _try_again(self, *groups: list[Task]) -> None:
         """Have each group of photos done by a worker that has no others."""

@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from faceqan_toolkit.engines.base import Engine, MakePipeline, checked_pipeline
 from faceqan_toolkit.engines.processes import (
     WORKER_BYTES,
     Failed,
-    MakePipeline,
     ProcessEngine,
-    checked_pipeline,
-    make_pipeline,
     worker_bytes,
 )
 from faceqan_toolkit.engines.spool import Block, Spool
@@ -164,12 +162,7 @@ class Supervisor(Actor):
     def load(self) -> None:
         """Start the process."""
         self.engine.start(self.settings, self.crops_folder)
-        self.backend = self.engine.backend
-
-    @property
-    def seconds(self) -> Mapping[str, float]:  # type: ignore[override]
-        """Time spent so far by stage."""
-        return self.engine.seconds
+        self.seconds, self.backend = self.engine.seconds, self.engine.backend
 
     def items(self, blocks: list[Block]) -> Items:
         """Return the photos' records, or the prepared photos."""
@@ -215,7 +208,7 @@ class Scorer(Actor):
         }
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Runs the pipeline on a Ray cluster.
 
     Without GPUs every actor takes one core and does all of a photo. With GPUs, actors of one core
@@ -226,44 +219,29 @@ class RayEngine:
 
     Args:
         photos: number of photos to process.
-        weights_sha256: checksum that the recognition model must have; "" accepts any.
-        make: makes the pipeline; importable by name on every machine.
         split: prepare and score in different actors; None: if there are GPUs.
+        given: see `Engine`; `make` must be importable on every machine.
 
     Attributes:
         workers: actors that the cluster had room for when the run began; with GPUs, those that
-            score.
+            score; 0 before.
 
     Raises:
         MissingDependency: the extra `ray` is not installed.
     """
 
-    def __init__(
-        self,
-        photos: int,
-        *,
-        weights_sha256: str = "",
-        make: MakePipeline = make_pipeline,
-        split: bool | None = None,
-    ) -> None:
+    def __init__(self, photos: int, *, split: bool | None = None, **given: Any) -> None:
         prepare_ray()
-        self.photos, self.weights_sha256, self.make = photos, weights_sha256, make
-        self.split = split
+        super().__init__(**given)
+        self.photos, self.split = photos, split
         self.workers = self._actors = self._memory = self._gpus = 0
         self._size = self._blocks_scored = 1
-        self.seconds: Counter[str] = Counter()
-        self.backend = ""
 
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
         tell: Listener = silent,
     ) -> Generator[list[Record]]:  # fmt: skip
-        """Yield each photo's records as their blocks come in, in any order.
-
-        Raises:
-            FaceQANError: an error that stops an actor, the cluster cannot be reached, or it has
-                not given back all photos.
-        """
+        """Yield each photo's records as their blocks come in, in any order; see `Engine.run`."""
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
         with _cluster(settings.ray_address):
@@ -488,11 +466,10 @@ def _no_stderr() -> Iterator[None]:
     """Drop everything written to standard error meanwhile, also by Ray's C++ code."""
     sys.stderr.flush()
     kept = os.dup(2)
-    nothing = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nothing, 2)
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nothing)

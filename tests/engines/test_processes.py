@@ -17,7 +17,8 @@ import pytest
 from filelock import FileLock
 
 from faceqan_toolkit.engines import processes
-from faceqan_toolkit.engines.processes import MakePipeline, ProcessEngine
+from faceqan_toolkit.engines.base import MakePipeline
+from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
 from faceqan_toolkit.events import WorkerReady
 from faceqan_toolkit.models.load import find_model

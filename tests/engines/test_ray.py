@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.engines.processes import WORKER_BYTES, MakePipeline, ProcessEngine
+from faceqan_toolkit.engines.base import MakePipeline
+from faceqan_toolkit.engines.processes import WORKER_BYTES, ProcessEngine
 from faceqan_toolkit.engines.ray import Answer, RayEngine, find_room, prepare_ray
 from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.errors import FaceQANError, RunError, WeightsError

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from faceqan_toolkit.engines import base
-from faceqan_toolkit.engines.base import make_engine, worker_devices
+from faceqan_toolkit.engines import choice
+from faceqan_toolkit.engines.choice import make_engine, worker_devices
 from faceqan_toolkit.engines.processes import ProcessEngine, worker_bytes
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.job import process_photos
@@ -23,9 +23,9 @@ GB = 1_000_000_000
 @pytest.fixture(autouse=True)
 def machine(monkeypatch) -> None:
     """Eight cores, 64 GB, no GPU."""
-    monkeypatch.setattr(base, "usable_cores", lambda: 8)
-    monkeypatch.setattr(base, "usable_memory", lambda: 64 * GB)
-    monkeypatch.setattr(base, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(choice, "usable_cores", lambda: 8)
+    monkeypatch.setattr(choice, "usable_memory", lambda: 64 * GB)
+    monkeypatch.setattr(choice, "may_have_gpu", lambda: True)
     gpus(monkeypatch, 0)
 
 
@@ -55,12 +55,12 @@ def test_processes_on_a_cpu(options, photos: int, number: int) -> None:
 
 
 def test_memory_limits_them(monkeypatch) -> None:
-    monkeypatch.setattr(base, "usable_memory", lambda: 4 * GB)
+    monkeypatch.setattr(choice, "usable_memory", lambda: 4 * GB)
     assert devices(1000) == ["cpu"] * 2
     assert devices(1000, workers=5) == ["cpu"] * 5
-    monkeypatch.setattr(base, "usable_memory", lambda: GB)
+    monkeypatch.setattr(choice, "usable_memory", lambda: GB)
     assert devices(1000) == ["cpu"]
-    monkeypatch.setattr(base, "usable_memory", lambda: None)
+    monkeypatch.setattr(choice, "usable_memory", lambda: None)
     assert devices(1000) == ["cpu"] * 8
 
 
@@ -107,7 +107,7 @@ def preparers(photos: int, **options) -> int:
 
 def test_torch_is_not_asked_where_there_can_be_no_gpu(monkeypatch) -> None:
     gpus(monkeypatch, 2)
-    monkeypatch.setattr(base, "may_have_gpu", lambda: False)
+    monkeypatch.setattr(choice, "may_have_gpu", lambda: False)
     assert devices(1000) == ["cpu"] * 8
     assert devices(1000, device="cuda") == ["cuda:0", "cuda:1"]
 
@@ -121,7 +121,7 @@ def test_larger_models_take_more_memory(monkeypatch, tmp_path: Path) -> None:
         assert least * GB < worker_bytes(Settings(model=str(file))) < most * GB
     assert 1.3 * GB < worker_bytes(Settings()) < 1.5 * GB
     assert worker_bytes(Settings(task="detect")) < worker_bytes(Settings())
-    monkeypatch.setattr(base, "usable_memory", lambda: 16 * GB)
+    monkeypatch.setattr(choice, "usable_memory", lambda: 16 * GB)
     assert devices(1000) == ["cpu"] * 8
     assert devices(1000, model=str(file)) == ["cpu"] * 5
 
@@ -133,7 +133,7 @@ def test_a_runs_workers_are_told_its_weights(monkeypatch, tmp_path: Path) -> Non
     def engine(devices: list[str], **options: object) -> None:
         raise Told(options["weights_sha256"])
 
-    monkeypatch.setattr(base, "ProcessEngine", engine)
+    monkeypatch.setattr(choice, "ProcessEngine", engine)
     settings = Settings(preset="instant", device="cpu")
     with pytest.raises(Told, match=f"^{find_model('sface').sha256}$"):
         process_photos(find_photos([str(SAMPLES)]), tmp_path / "run", settings)
