@@ -17,7 +17,6 @@ from faceqan_toolkit.quality.hints import describe
 from faceqan_toolkit.text import down_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
 
-Colour = tuple[int, int, int]
 PAPER, INK, MUTED, LINE = (255, 255, 255), (27, 31, 36), (94, 103, 112), (214, 220, 226)
 ACCENT, PALE, WARNING = (9, 105, 218), (198, 221, 250), (178, 72, 0)
 
@@ -29,8 +28,8 @@ TOP, ROW = 112, 522
 TILE = 112
 """Side of a crop on a contact sheet, pixels."""
 
-COLUMNS = 4
-SHEET_WIDTH = 2 * MARGIN + COLUMNS * 3 * TILE + (COLUMNS - 1) * GAP
+CELL, COLUMNS = 3 * TILE, 4
+SHEET_WIDTH = 2 * MARGIN + COLUMNS * CELL + (COLUMNS - 1) * GAP
 FINER = 3
 """Lines are drawn this many times as large, then reduced, which smooths them."""
 
@@ -96,22 +95,16 @@ def draw_face(
     panels = (
         (shown or Image.fromarray(crop), "Photo", _face_text(record)),
         (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
-        (
-            _enlarged(noise, smooth=False),
-            f"Noise after {steps} step{'s' if steps > 1 else ''}",
-            f"mean of {copies} copies, {factor:,.0f} times amplified",
-        ),
-        (
-            _enlarged(heat_picture(trace, crop)),
-            "Where the noise acts",
-            "bright: it moves the embedding most",
-        ),
-    )
+        (_enlarged(noise, smooth=False), f"Noise after {steps} step{'s' if steps > 1 else ''}",
+         f"mean of {copies} copies, {factor:,.0f} times amplified"),
+        (_enlarged(heat_picture(trace, crop)), "Where the noise acts",
+         "bright: it moves the embedding most"),
+    )  # fmt: skip
     for left, (picture, title, note) in zip(lefts, panels, strict=True):
         _panel(page, left, picture)
         _text(draw, (left, TOP + PANEL + 10), title, 18, width=PANEL)
         _text(draw, (left, TOP + PANEL + 34), note, 14, MUTED, width=PANEL)
-    _chart(page, (lefts[0], ROW), (2 * PANEL + GAP, 290), trace)
+    _chart(page, trace)
     _symmetry(page, lefts[2], crop, trace)
     bottom = _hints(draw, lefts[3], record)
     _formula(draw, record, trace, eps)
@@ -128,7 +121,7 @@ def contact_sheet(
         sections: headings with their faces, in order; those without faces are left out.
         eps: eps of the attack.
     """
-    cell, height, right = 3 * TILE, TILE + 88, SHEET_WIDTH - MARGIN
+    height, right = TILE + 88, SHEET_WIDTH - MARGIN
     filled = [(heading, tiles) for heading, tiles in sections if tiles]
     rows = sum(-(-len(tiles) // COLUMNS) for _, tiles in filled)
     page = Image.new("RGB", (SHEET_WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
@@ -146,18 +139,15 @@ def contact_sheet(
         y += 48
         for number, tile in enumerate(tiles):
             row, column = divmod(number, COLUMNS)
-            corner = (MARGIN + column * (cell + GAP), y + row * height)
-            _draw_tile(page, draw, corner, cell, tile)
+            _draw_tile(page, MARGIN + column * (CELL + GAP), y + row * height, tile)
         y += height * -(-len(tiles) // COLUMNS)
     return page
 
 
-def _draw_tile(
-    page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, tile: Tile
-) -> None:
-    x, y = corner
+def _draw_tile(page: Image.Image, x: int, y: int, tile: Tile) -> None:
+    draw = ImageDraw.Draw(page)
     if tile.crop is None or tile.trace is None:
-        draw.rectangle((x, y, x + 3 * TILE - 1, y + TILE - 1), outline=LINE)
+        draw.rectangle((x, y, x + CELL - 1, y + TILE - 1), outline=LINE)
         _text(draw, (x + 12, y + 46), "crop and photo are gone or changed", 15, MUTED)
     else:
         pictures = (tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop))
@@ -167,10 +157,10 @@ def _draw_tile(
     row = tile.row
     _text(draw, (x, y + TILE + 6), down_text(row["quality"], 4), 18)
     place = f"rank {row['rank']:,}, percentile {down_text(row['percentile'], 1)}"
-    _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
+    _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=CELL - 84)
     name = _name(row["path"], row["face"])
-    _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
-    _text(draw, (x, y + TILE + 51), row["hints"] or "", 14, WARNING, width=cell)
+    _text(draw, (x, y + TILE + 31), name, 14, width=CELL, keep_end=True)
+    _text(draw, (x, y + TILE + 51), row["hints"] or "", 14, WARNING, width=CELL)
 
 
 def _name(path: str, face: int | None) -> str:
@@ -236,11 +226,11 @@ def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
     page.paste(picture, (x, y))
 
 
-def _chart(page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace) -> None:
+def _chart(page: Image.Image, trace: Trace) -> None:
     """Draw the similarity of each copy over the steps, their mean and spread."""
     assert trace.score.similarities is not None
     rows = np.vstack([trace.score.similarities, trace.after[None]]).astype(np.float64)
-    (left, top), (width, height) = corner, size
+    left, top, width, height = MARGIN, ROW, 2 * PANEL + GAP, 290
     draw = ImageDraw.Draw(page)
     _text(draw, (left, top), "Similarity to the face's own embedding, step by step", 18)
     inner = (left + 44, top + 40, left + width - 12, top + height - 34)
@@ -297,7 +287,7 @@ def _symmetry(page: Image.Image, left: int, crop: Pixels, trace: Trace) -> None:
     value = trace.score.symmetry or 0.0
     _text(draw, (left, ROW + 52 + side), f"{value:.4f}", 24)
     note = "cosine of the crop's embedding and its mirror image's"
-    _lines(draw, (left, ROW + 84 + side), note, 14, MUTED, PANEL)
+    _paragraph(draw, left, ROW + 84 + side, note)
 
 
 def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
@@ -311,7 +301,7 @@ def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
     row = record.to_dict()
     for hint in hints:
         _text(draw, (left, y), hint, 17, WARNING, width=PANEL)
-        y = _lines(draw, (left, y + 23), describe(hint, row), 14, MUTED, PANEL) + 9
+        y = _paragraph(draw, left, y + 23, describe(hint, row)) + 9
     return y
 
 
@@ -340,15 +330,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _text(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    size: int,
-    colour: Colour = INK,
-    *,
-    width: float | None = None,
-    keep_end: bool = False,
-) -> None:
+    draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, size: int,
+    colour: tuple[int, int, int] = INK, *, width: float | None = None, keep_end: bool = False,
+) -> None:  # fmt: skip
     """Write one line; if it is too long, three dots replace its end, or its beginning."""
     font = _font(size)
     if width is not None and draw.textlength(text, font) > width:
@@ -358,23 +342,15 @@ def _text(
     draw.text(corner, text, colour, font)
 
 
-def _lines(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    size: int,
-    colour: Colour,
-    width: float,
-) -> int:
-    """Write a paragraph; return the y of its end."""
-    x, y = corner
-    line = ""
+def _paragraph(draw: ImageDraw.ImageDraw, x: float, y: float, text: str) -> int:
+    """Write a paragraph as wide as a panel; return the y of its end."""
+    font, line = _font(14), ""
     for word in text.split():
         longer = f"{line} {word}".strip()
-        if line and draw.textlength(longer, _font(size)) > width:
-            draw.text((x, y), line, colour, _font(size))
-            y, line = y + size * 1.3, word
+        if line and draw.textlength(longer, font) > PANEL:
+            draw.text((x, y), line, MUTED, font)
+            y, line = y + 14 * 1.3, word
         else:
             line = longer
-    draw.text((x, y), line, colour, _font(size))
-    return round(y + size * 1.3)
+    draw.text((x, y), line, MUTED, font)
+    return round(y + 14 * 1.3)
