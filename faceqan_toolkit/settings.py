@@ -359,12 +359,9 @@ AS_TRAINED = ModelOptions()
 
 
 _GROUPS: Mapping[str, type[_Group]] = {
-    "detection": DetectionSettings,
-    "alignment": AlignmentSettings,
-    "model": ModelSettings,
-    "quality": QualitySettings,
-    "work": WorkSettings,
-}
+    "detection": DetectionSettings, "alignment": AlignmentSettings, "model": ModelSettings,
+    "quality": QualitySettings, "work": WorkSettings,
+}  # fmt: skip
 _HOMES: Mapping[str, tuple[str, Field[Any], str]] = {
     "model" if (group, item.name) == ("model", "name") else item.name: (
         group, item, item.metadata.get("stage", kind.stage)
@@ -549,28 +546,26 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
     Raises:
         SettingsError: an unknown option, or one that both have.
     """
-    parts = {group: groups[group].part for group in ("detection", "quality")}
-    values: dict[str, dict[str, Any]] = {group: {} for group in parts}
-    for name, value in flat.items():
-        owners = [group for group, part in parts.items() if name in part.fields]
+    parts: dict[str, Part] = {group: groups[group].part for group in ("detection", "quality")}
+    for name in flat:
+        owners = [f"{part.kind} {part.name}" for part in parts.values() if name in part.fields]
         if not owners:
-            known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
             others = [
                 f" ({part.kind} {part.name} has such an option)"
                 for part in (*DETECTORS.imported, *METHODS.imported)
                 if name in part.fields
             ]
+            known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
             hint = others[0] if others else suggestion(name, known)
             raise SettingsError(f"there is no setting {name}{hint}")
         if len(owners) > 1:
             raise SettingsError(
-                f"detector {parts['detection'].name} and method {parts['quality'].name} both have "
-                f"an option {name}; they cannot be used together"
+                f"{' and '.join(owners)} both have an option {name}; they cannot be used together"
             )
-        values[owners[0]][name] = value
-    for group, changes in values.items():
+    for group, part in parts.items():
+        changes = {name: value for name, value in flat.items() if name in part.fields}
         if changes:
-            options = parts[group].make_options({**asdict(groups[group].options), **changes})
+            options = part.make_options({**asdict(groups[group].options), **changes})
             groups[group] = replace(groups[group], options=options)
     return groups
 
