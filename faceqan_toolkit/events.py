@@ -36,12 +36,7 @@ class NoPhotos(Note):
 
 @dataclass(frozen=True)
 class Planned:
-    """The photos of a run have been found and compared with its ledger.
-
-    Attributes:
-        photos: number of photos that were asked for.
-        known: number of photos among them that need no work.
-    """
+    """Of `photos` photos that were found for a run, `known` need no work."""
 
     photos: int
     known: int
@@ -72,23 +67,14 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Models are loaded; the time of processing starts here.
-
-    Attributes:
-        workers: number of pipelines side by side; 0 if the engine does not know it yet.
-    """
+    """Models are loaded, in `workers` pipelines (0: not known yet); processing starts here."""
 
     workers: int = 0
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """Some of the things that `Started` counted are done.
-
-    Attributes:
-        number: how many.
-        records: of the photos among them; empty if the things are not photos.
-    """
+    """`number` of the things that `Started` counted are done; photos among them have records."""
 
     number: int
     records: Sequence[Record] = ()
@@ -127,12 +113,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """Ctrl-C ended the work; nothing that was done is lost.
-
-    Attributes:
-        done, total: number of photos that are recorded, and that were to be done.
-        folder: the run folder.
-    """
+    """Ctrl-C ended the work after `done` of `total` photos, which are recorded in a run folder."""
 
     done: int
     total: int

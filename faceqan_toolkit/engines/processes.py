@@ -120,21 +120,15 @@ class Failed:
 
 
 def work(
-    inbox: Connection,
-    outbox: Connection,
-    settings: Settings,
-    crops_folder: Path | None,
-    preparers: int,
-    gpu_share: float,
-    make: MakePipeline,
-) -> None:
+    inbox: Connection, outbox: Connection, settings: Settings, crops_folder: Path | None,
+    preparers: int, gpu_share: float, make: MakePipeline,
+) -> None:  # fmt: skip
     """Answer photos with records, in a worker process, until killed or until the parent exits.
 
     Args:
         inbox: gives photos.
-        outbox: takes `Ready`; then for every photo `Preparation` twice and `Done`; or `Failed` at
-            any time.
-        settings: for the pipeline; they name the device.
+        outbox: takes `Ready`; then for every photo `Preparation` twice and `Done`; or `Failed`.
+        settings: settings of the pipeline, with the device.
         crops_folder: where to write aligned crops.
         preparers: threads that decode photos and find faces, each computing alone.
         gpu_share: share of the GPU's memory that this process may take, in (0, 1].

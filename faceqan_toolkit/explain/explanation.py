@@ -159,15 +159,9 @@ def write_explanation(explanation: Explanation, explainer: Explainer, folder: Pa
 
 
 def write_contact_sheet(
-    run: RunInfo,
-    folder: Path,
-    *,
-    worst: int,
-    best: int,
-    device: str = "auto",
-    model: str | None = None,
-    fetch: bool = False,
-) -> tuple[Path, int]:
+    run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto",
+    model: str | None = None, fetch: bool = False,
+) -> tuple[Path, int]:  # fmt: skip
     """Write `contact_sheet.png` with a run's worst and best faces to a folder.
 
     Args:
