@@ -13,9 +13,7 @@ from click.shell_completion import CompletionItem
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import kind_of
-from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
-from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import (
     PUBLISHED,
     DetectionSettings,
@@ -25,6 +23,12 @@ from faceqan_toolkit.settings import (
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+INPUT_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -36,15 +40,6 @@ def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return apply
-
-
-def fetch_option(function: F) -> F:
-    """Add `--fetch`, for commands that look for a run's photos again."""
-    return click.option(
-        "--fetch",
-        is_flag=True,
-        help="For a RUN: also read its photos on other machines, for instance by URL.",
-    )(function)
 
 
 class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # click 8.2 and 8.4
@@ -102,10 +97,10 @@ def _setting(name: str, *short: str, flag: str = "", **attributes: Any) -> Calla
     """Return the option of a setting; default, type and help come from its field.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         short: short forms, such as "-k".
         flag: "--on/--off" of a setting that is true or false.
-        attributes: for click, in place of what the field says.
+        attributes: arguments of `click.option` that replace those of the field.
     """
     item = setting_field(name)
     kind = kind_of(setting_owner(name), item.name)
@@ -140,23 +135,9 @@ def _number_or_auto(
         raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
 
 
-def _every(_context: click.Context, _option: click.Parameter, value: str) -> Every:
-    try:
-        return parse_every(value)
-    except SettingsError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _shard(_context: click.Context, _option: click.Parameter, value: str | None) -> Shard | None:
-    try:
-        return Shard.parse(value) if value else None
-    except SettingsError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 archive_options = stack(
     click.option(
-        "--every", callback=_every, default="1s", show_default=True, metavar="N|Ns",
+        "--every", default="1s", show_default=True, metavar="N|Ns",
         help="Frames of videos: one in N, or one every N seconds.",
     ),
     click.option(
@@ -167,6 +148,13 @@ archive_options = stack(
 
 
 photos_argument = click.argument("photos", nargs=-1, required=True)
+
+run_argument = click.argument("run", type=PATH)
+
+fetch_option = click.option(
+    "--fetch", is_flag=True,
+    help="For a RUN: also read its photos on other machines, for instance by URL.",
+)  # fmt: skip
 
 device_option = _setting("device")
 
@@ -184,7 +172,7 @@ group_options = stack(
         help="Summarise faces by folder, or by a column of --groups.",
     ),
     click.option(
-        "--groups", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
+        "--groups", type=INPUT_FILE, metavar="CSV",
         help="File for --group-by with the columns path (as in rankings) and COLUMN.",
     ),
 )  # fmt: skip
@@ -212,13 +200,13 @@ format_option = click.option(
 run_options = stack(
     archive_options,
     click.option(
-        "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True,
+        "-o", "--output", type=FOLDER, required=True,
         metavar="RUN", help="Run folder; an existing one is continued.",
     ),
     format_option,
     retry_option,
     click.option(
-        "--shard", callback=_shard, metavar="I/N", show_default="none",
+        "--shard", metavar="I/N", show_default="none",
         help="Process only the Ith of N parts of the photos, equal on every machine; see merge.",
     ),
     machine_options,
@@ -241,7 +229,7 @@ detector_options = stack(
     _setting("max_side", show_default=_of_detectors("max_side")),
     _setting("rotate", flag="--rotate/--no-rotate"),
     _setting("one_based", flag="--one-based/--zero-based"),
-    _setting("landmarks", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    _setting("landmarks", type=INPUT_FILE,
              show_default=False),
 )  # fmt: skip
 
@@ -264,7 +252,7 @@ report_option = stack(
 )  # fmt: skip
 
 calibration_option = click.option(
-    "--calibration", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--calibration", type=FILE, metavar="FILE",
     help="File of `calibrate`: sets the scale of quality_100 and counts faces below thresholds.",
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from faceqan_toolkit.cli import cli, run_job
+from faceqan_toolkit.cli import cli, make_run
 from faceqan_toolkit.cli.options import is_given, make_settings
 
 COMMANDS = Path(__file__).parents[2] / "docs/commands.md"
@@ -27,7 +27,7 @@ class Work:
     def __call__(self, task: str, inputs: object, **options: Any) -> None:
         self.options = options
         self.given = {name for name in click.get_current_context().params if is_given(name)}
-        taken = {name: options[name] for name in options if name not in run_job.JOB_OPTIONS}
+        taken = {name: options[name] for name in options if name not in make_run.JOB_OPTIONS}
         taken.pop("output")
         make_settings(task, **taken)
 
@@ -44,7 +44,7 @@ class Work:
 def work(tmp_path: Path, monkeypatch) -> Work:
     monkeypatch.chdir(tmp_path)
     work = Work(tmp_path)
-    monkeypatch.setattr(run_job, "run_job", work)
+    monkeypatch.setattr(make_run, "run_job", work)
     return work
 
 
