@@ -1,4 +1,10 @@
-"""The command line. Commands are imported when they are called, and torch when work starts."""
+"""The command line: each command turns options into a call of the library and shows its result.
+
+`make_run`, `rank`, `filter`, `report`, `calibrate`, `explain`, `models`, `doctor`, `evaluate`:
+commands, imported when they are called; `options`: options that they share; `command`: help in
+sections; `config`: options from the environment and files; `reporter`, `progress`: messages and
+exit codes; `show`, `tables`: tables.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +51,11 @@ In a hurry: --preset fast. The same command again goes on where it stopped.
 Something does not work: faceqan-toolkit doctor
 All commands: faceqan-toolkit --help; options: faceqan-toolkit COMMAND --help
 """
-"""What people see who type the program's name alone."""
+"""Output of the program without arguments."""
 
 
 class Commands(Group):
-    """All commands; the module of each is imported when it is needed."""
+    """All commands; the module of each is imported when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names."""
@@ -71,7 +77,7 @@ class Commands(Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; errors become one line, or one event, and an exit code."""
+        """Run the command; an error becomes one line, or one JSON event, and an exit code."""
         try:
             return self._invoke(ctx)
         except click.ClickException as error:

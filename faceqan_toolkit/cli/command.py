@@ -91,7 +91,7 @@ class Command(click.Command):
         self.params += [*reporter.options(), config.option()]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; an error says where its value comes from."""
+        """Parse the command line; an error names the variable or file of a wrong value."""
         for option in self.params:
             if isinstance(option, click.Option):
                 option.envvar = config.variables(ctx, option)

@@ -47,14 +47,7 @@ def long_name(option: click.Parameter) -> str:
 
 
 def variables(context: click.Context, option: click.Option) -> list[str]:
-    """Return the environment variables of an option, the most specific first.
-
-    Examples:
-        >>> root = click.Context(click.Command("faceqan-toolkit"))
-        >>> context = click.Context(click.Command("rank"), parent=root, info_name="rank")
-        >>> variables(context, click.Option(["--group-by"]))
-        ['FACEQAN_RANK_GROUP_BY', 'FACEQAN_GROUP_BY']
-    """
+    """Return the environment variables of an option: FACEQAN_RANK_TOP, then FACEQAN_TOP."""
     words = _command_words(context)
     prefixes = [[PREFIX, *words[:number]] for number in range(len(words), -1, -1)]
     return ["_".join([*words, long_name(option)]).replace("-", "_").upper() for words in prefixes]
@@ -62,15 +55,13 @@ def variables(context: click.Context, option: click.Option) -> list[str]:
 
 def _command_words(context: click.Context) -> list[str]:
     """Return the names of a command and of the groups it is in, without the program's."""
-    words: list[str] = []
-    while context.parent is not None:
-        words.insert(0, str(context.info_name))
-        context = context.parent
-    return words
+    if context.parent is None:
+        return []
+    return [*_command_words(context.parent), str(context.info_name)]
 
 
 def origin(context: click.Context, option: click.Parameter) -> str:
-    """Return where an option's value comes from; "" if from the command line or the default."""
+    """Return the variable or file that sets an option; "" for the command line or the default."""
     source = context.get_parameter_source(str(option.name))
     if source is ParameterSource.ENVIRONMENT and isinstance(option, click.Option):
         return next(name for name in variables(context, option) if os.environ.get(name))
@@ -96,8 +87,12 @@ def typed_options(*allowed: str) -> list[str]:
 
 def remember_options(context: click.Context) -> None:
     """Keep the options of the running command for `with_options`."""
-    options = (one for one in context.command.params if isinstance(one, click.Option))
-    context.meta[_OPTIONS] = {one.name: f"--{long_name(one)}" for one in options}
+    context.meta[_OPTIONS] = {
+        name: f"--{long_name(one)}"
+        for one in context.command.params
+        if isinstance(one, click.Option)
+        for name in (one.name, long_name(one).replace("-", "_"))
+    }
 
 
 def with_options(text: str) -> str:
@@ -139,10 +134,10 @@ def option() -> click.Option:
 
 
 def _read(file: Path, *, optional: bool) -> dict[str, Any]:
-    """Return the options in a TOML file.
+    """Return the options in a TOML file: pyproject.toml, or a file for this tool alone.
 
     Args:
-        file: pyproject.toml, with a table for this tool, or a file for this tool alone.
+        file: the file.
         optional: return {} if the file is missing or does not mention this tool.
     """
     if optional and not file.is_file():
@@ -178,9 +173,7 @@ def _check(
     commands = command.list_commands(context) if isinstance(command, click.Group) else []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            inner = None
-            if isinstance(command, click.Group):
-                inner = command.get_command(context, key)
+            inner = command.get_command(context, key) if isinstance(command, click.Group) else None
             if inner is None:
                 raise click.UsageError(f"{where}no command {key!r}.{did_you_mean(key, commands)}")
             _check(value, inner, context, [*above, key])
@@ -220,7 +213,7 @@ def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool
 
 
 def _value(option: click.Option, value: Any, where: str) -> Any:
-    """Return a value as if it were typed: text, a list of texts, or a bool for a flag."""
+    """Return a value of a file as click parses it: text, a list of texts, or a bool for a flag."""
     if option.is_flag != isinstance(value, bool):
         wanted = "true or false" if option.is_flag else "a value, not true or false"
         raise click.UsageError(f"{where} takes {wanted}")

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,14 +55,7 @@ NOSY = ("matplotlib", "openvino")
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check.
-
-    Attributes:
-        label: subject, e.g. "package".
-        text: what was found.
-        advice: what to do; empty if nothing needs doing.
-        broken: whether something required does not work.
-    """
+    """One result of a check: its subject, what was found, what to do, whether it is a fault."""
 
     label: str
     text: str
@@ -130,21 +123,19 @@ def check_packages() -> Iterator[Finding]:
 
 def _package(name: str, bounds: SpecifierSet) -> Finding:
     """Return a package's version, and whether it is supported and can be imported."""
+    install = f"pip install '{name}{bounds}'"
     try:
         found = version(name)
     except PackageNotFoundError:
-        text = f"{name:<24}missing"
-        return Finding("package", text, f"pip install '{name}{bounds}'", broken=True)
-    text = f"{name:<24}{found}"
-    if not bounds.contains(found, prereleases=True):
-        advice = f"this version is not supported: pip install '{name}{bounds}'"
-        return Finding("package", text, advice, broken=True)
+        return Finding("package", f"{name:<24}missing", install, broken=True)
+    text, advice = f"{name:<24}{found}", ""
     module = MODULES.get(name, name.replace("-", "_"))
-    error = _import_error(module) if module else None
-    if error is not None:
+    if not bounds.contains(found, prereleases=True):
+        advice = f"this version is not supported: {install}"
+    elif module and (error := _import_error(module)):
         text += f"  cannot be imported: {first_line(error)}"
-        return Finding("package", text, advice_for(name, error), broken=True)
-    return Finding("package", text)
+        advice = advice_for(name, error)
+    return Finding("package", text, advice, broken=bool(advice))
 
 
 def _import_error(module: str) -> Exception | None:
@@ -180,11 +171,8 @@ def check_numpy_in_torch() -> Iterator[Finding]:
         torch.from_numpy(np.zeros(1)).numpy()
     except (RuntimeError, TypeError, ImportError) as error:
         text = f"torch {torch.__version__} and numpy {np.__version__}: {first_line(error)}"
-        advice = (
-            "they were built for different versions: pip install --upgrade torch numpy; "
-            "a torch before 2.3 needs 'numpy<2'"
-        )
-        yield Finding("numpy", text, advice, broken=True)
+        advice = "they were built for different versions: pip install --upgrade torch numpy; "
+        yield Finding("numpy", text, advice + "a torch before 2.3 needs 'numpy<2'", broken=True)
 
 
 def check_device() -> Iterator[Finding]:
@@ -221,30 +209,23 @@ def check_weights() -> Iterator[Finding]:
     from faceqan_toolkit.models.registry import HEADS
     from faceqan_toolkit.weights import read_weights
 
-    def state(label: str, what: str, load: Callable[..., str], *arguments: str) -> Finding:
+    def state(label: str, what: str, load: Callable[..., Any], *arguments: str) -> Finding:
         try:
-            return Finding(label, f"{what}: {load(*arguments)}")
+            title = getattr(load(*arguments), "title", "")  # of a model
         except FaceQANError as error:
             return Finding(label, f"{what}: {error}", broken=True)
+        return Finding(label, f"{what}: {f'{title}; ' if title else ''}weights verified")
 
-    def model(name: str) -> str:
-        return f"{find_model(name).load().title}; weights verified"
-
-    def file(name: str, sha256: str) -> str:
-        read_weights(name, sha256)
-        return "weights verified"
-
-    def mtcnn() -> str:
+    def mtcnn() -> None:
         for network in ("pnet", "rnet", "onet"):
             load_weights(network, "cpu")
-        return "weights verified"
 
     for name in (BUILT_IN, *installed.names()):
-        yield state("model", name, model, name)
+        yield state("model", name, lambda name: find_model(name).load(), name)
     for name, head in HEADS.items():
-        yield state("weights", f"head of {name}", file, head.weights, head.sha256)
+        yield state("weights", f"head of {name}", read_weights, head.weights, head.sha256)
     yield state("weights", "detector mtcnn", mtcnn)
-    yield state("weights", "detector yunet", file, WEIGHTS, SHA256)
+    yield state("weights", "detector yunet", read_weights, WEIGHTS, SHA256)
 
 
 def check_folders() -> Iterator[Finding]:

@@ -23,7 +23,6 @@ JOB_OPTIONS = ("formats", "retry_failed", "shard", "every", "image_column", "rep
 @click.command("align-and-score", cls=Command, example="align-and-score photos/ -o run")
 @options.photos_argument
 @options.run_options
-@fail_on_option
 @options.crops_option
 @options.report_option
 @options.calibration_option
@@ -46,7 +45,6 @@ def align_and_score(photos: tuple[str, ...], **chosen: Any) -> None:
 @click.command("detect", cls=Command, example="detect photos/ -o run")
 @options.photos_argument
 @options.run_options
-@fail_on_option
 @options.detection_options
 def detect(photos: tuple[str, ...], **chosen: Any) -> None:
     """Find the faces of PHOTOS and write boxes and landmarks to RUN/faces.csv.
@@ -59,7 +57,6 @@ def detect(photos: tuple[str, ...], **chosen: Any) -> None:
 @click.command("align", cls=Command, example="align photos/ -o run")
 @options.photos_argument
 @options.run_options
-@fail_on_option
 @options.like_published_option
 @options.detection_options
 @options.alignment_options
@@ -75,7 +72,6 @@ def align(photos: tuple[str, ...], **chosen: Any) -> None:
 @click.command("score", cls=Command, example="score crops/ -o run")
 @click.argument("crops", nargs=-1, required=True)
 @options.run_options
-@fail_on_option
 @options.report_option
 @options.calibration_option
 @options.like_published_option

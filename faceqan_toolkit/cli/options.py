@@ -1,9 +1,10 @@
-"""Options that several commands share; those of settings come from the settings' fields."""
+"""Options that several commands share; options of settings come from the settings' fields."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from faceqan_toolkit.choices import FORMATS
+from faceqan_toolkit.cli.reporter import fail_on_option
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import kind_of
 from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
@@ -32,18 +34,12 @@ COUNT = click.IntRange(min=1)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that does what several do, the first outermost."""
-
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
+    """Return one decorator for several; the first is the outermost."""
+    return lambda function: reduce(lambda inner, one: one(inner), reversed(decorators), function)
 
 
 class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # click 8.2 and 8.4
-    """The name of a registered detector or method."""
+    """The name of a registered detector or method; packages may register more at any time."""
 
     name = "choice"
 
@@ -51,20 +47,20 @@ class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # cli
         self._registry = registry
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or fail with those there are."""
+        """Return the name; fail if it is not registered."""
         try:
             return self._registry.find(value).name
         except SettingsError as error:
             self.fail(str(error), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return the names there are."""
+        """Return all names."""
         return f"[{'|'.join(self._registry)}]"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the names that begin so."""
+        """Return the names with a prefix."""
         return [CompletionItem(name) for name in self._registry if name.startswith(incomplete)]
 
 
@@ -213,6 +209,7 @@ run_options = stack(
     timeout_option,
     workers_option,
     engine_options,
+    fail_on_option,
 )  # fmt: skip
 
 
@@ -301,23 +298,21 @@ def make_settings(
 
     Args:
         task: one of `settings.TASKS`.
-        like_published: take the published code's choices.
+        like_published: use the published code's choices.
         detector_option, method_option: texts of the form "NAME=VALUE".
-        options: further settings by flat name.
+        options: other settings by flat name.
 
     Raises:
         SettingsError: a bad value, or one that contradicts `--like-published`.
     """
-    if like_published:
-        for name, value in PUBLISHED.items():
-            if name not in options:
-                continue
-            if is_given(name) and options[name] != value:
-                raise SettingsError(
-                    f"--like-published sets {name.replace('_', '-')} to {value}; "
-                    "leave one of the two options out"
-                )
-            options[name] = value
+    published = {name: value for name, value in PUBLISHED.items() if name in options}
+    for name, value in published.items() if like_published else ():
+        if is_given(name) and options[name] != value:
+            raise SettingsError(
+                f"--like-published sets {name.replace('_', '-')} to {value}; "
+                "leave one of the two options out"
+            )
+        options[name] = value
     for registry, pairs in ((DETECTORS, detector_option), (METHODS, method_option)):
         if pairs:
             options |= registry.find(options[registry.kind]).parse(pairs)
