@@ -250,13 +250,12 @@ def _remember(context: click.Context, option: click.Parameter, value: Any) -> No
 
 
 def _remember_fail_on(context: click.Context, option: click.Parameter, value: str) -> None:
-    if value not in ("never", "any", "all"):
-        try:
-            share = float(value)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share <= 1:
-            raise click.BadParameter(f"{value!r} is not never, any, all or a share from 0 to 1.")
+    try:
+        valid = value in ("never", "any", "all") or 0 <= float(value) <= 1
+    except ValueError:
+        valid = False
+    if not valid:
+        raise click.BadParameter(f"{value!r} is not never, any, all or a share from 0 to 1.")
     _remember(context, option, value)
 
 
