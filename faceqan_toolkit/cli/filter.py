@@ -165,14 +165,13 @@ def _filter(
 def _show(
     outcomes: Iterable[Outcome], tell: Callable[[Outcome], bool] | None, *, what: str, dry: bool
 ) -> None:
-    """Go through all outcomes, printing and counting; exit with 3 if there were errors.
+    """Print and count the outcomes, whose files are placed meanwhile; exit with 3 on errors.
 
     Args:
-        outcomes: results; files are placed while they are iterated over.
-        tell: prints an outcome on standard output and returns False if it cannot; None prints
-            nothing.
+        outcomes: results of a selection or of its undoing.
+        tell: prints an outcome and returns whether it could; None prints nothing.
         what: noun for the things that are counted.
-        dry: nothing was changed.
+        dry: nothing is changed.
     """
     from rich.console import Console
 
@@ -221,9 +220,9 @@ def _show(
 
 
 def _print_paths(end: bytes) -> Callable[[Outcome], bool]:
-    """Return a function that prints the path of a kept file, followed by a line break or NUL.
+    """Return a function that prints a kept file's path and a line break or NUL.
 
-    It returns False for a path with a line break in a list of lines.
+    It cannot print a path with a line break as a line.
     """
 
     def tell(outcome: Outcome) -> bool:

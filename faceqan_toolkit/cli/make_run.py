@@ -111,15 +111,12 @@ def merge(runs: tuple[Path, ...], output: Path, **chosen: Any) -> None:
 
 
 def run_job(task: str, inputs: Sequence[str], *, output: Path, **chosen: Any) -> None:
-    """Process photos into a run folder and exit; see `_finish`.
+    """Call `api.run` with the options of a command and show the result, see `_finish`.
 
     Args:
         task: one of `settings.TASKS`.
         inputs, output: see `api.run`.
         chosen: its other arguments, and the settings, see `options.make_settings`.
-
-    Raises:
-        FaceQANError: whatever stops the run; what was recorded until then is kept.
     """
     from faceqan_toolkit import api
 

@@ -29,10 +29,6 @@ class Progress:
         total: number of things to do.
         unit: noun for one of them.
         quiet: show nothing.
-
-    Attributes:
-        done: number of things done so far.
-        failed: number of records without a result so far.
     """
 
     def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:

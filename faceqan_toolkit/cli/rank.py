@@ -128,18 +128,10 @@ def _group(
 
 @dataclass(frozen=True)
 class _Exports:
-    """The files that the command is asked for.
+    """The files to write, by the options; SettingsError if they contradict each other.
 
     All rows go to the run folder, or to `output`. Some of the rows go to `output`, or to standard
     output: a file in the run folder always holds every row.
-
-    Attributes:
-        formats: formats of the files; empty if the result is printed as a table.
-        output: the file to write; None without one.
-        some_rows: whether only some of the rows are wanted.
-
-    Raises:
-        SettingsError: options that contradict each other.
     """
 
     formats: Sequence[str]
@@ -163,12 +155,8 @@ class _Exports:
 
         Args:
             export: writes the wanted rows to a file in a format and returns their number.
-            folder: the run folder.
-            name: stem of the file for all rows in the run folder.
+            folder, name: run folder, and stem of its file for all rows.
             total: number of all rows.
-
-        Raises:
-            RunError: a file cannot be written, or is not one of this tool.
         """
         for file_format in self.formats:
             if self.output is not None:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from faceqan_toolkit.cli.progress import Progress
 
 FATAL, USAGE, SOME_FAILED, NO_PHOTOS, INTERRUPTED = 1, 2, 3, 4, 130
-"""Exit codes."""
-
 MEANINGS = {
     0: "done",
     FATAL: "fatal error",
@@ -204,11 +202,10 @@ def _shown(value: Any) -> str:
 
 
 def code_for(failed: int, total: int) -> int:
-    """Return the exit code of a complete command, as its option `--fail-on` says.
+    """Return the exit code of a complete command by its option `--fail-on`.
 
     Args:
-        failed: number of results that are missing.
-        total: number of results there should be.
+        failed, total: number of missing results, and of all results.
     """
     fail_on = _switches().get("fail_on", "any")
     if fail_on == "all":

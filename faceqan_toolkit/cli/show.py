@@ -1,4 +1,4 @@
-"""Rankings and summaries as people read them."""
+"""Rankings, summaries, calibrations, comparisons and groups, printed for people."""
 
 from __future__ import annotations
 
@@ -37,15 +37,12 @@ def make_console(*, stderr: bool) -> Console:
 def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None:
     """Print rows on standard output, few of them in memory."""
     console = make_console(stderr=False)
-    rows = ranking.iterate(top=top, bottom=bottom)
+    rows = _with_gaps(ranking.iterate(top=top, bottom=bottom))
     # later blocks have the longest ranks
     columns = _columns(ranking, len(str(sum(ranking.counts().values()))))
     widths: Mapping[int, int] | None = None
-    previous = 0
     while (block := list(islice(rows, PRINTED))) or widths is None:
-        cells = cells_of(columns, _with_gaps(block, previous))
-        widths = print_table(console, columns, cells, widths)
-        previous = (block and block[-1].get("rank")) or previous
+        widths = print_table(console, columns, cells_of(columns, block), widths)
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
@@ -192,13 +189,9 @@ def _moved_to(row: Row) -> str:
     return "" if row["path_b"] == row["path"] else f"in the second run {row['path_b']}"
 
 
-def _with_gaps(rows: Iterable[Row], previous: int = 0) -> Iterator[Row | None]:
-    """Yield a ranking's rows, and None where ranks are left out.
-
-    Args:
-        rows: rows of a ranking.
-        previous: rank before them.
-    """
+def _with_gaps(rows: Iterable[Row]) -> Iterator[Row | None]:
+    """Yield a ranking's rows, and None where ranks are left out."""
+    previous = 0
     for row in rows:
         rank = row.get("rank")
         if rank and previous and rank > previous + 1:
