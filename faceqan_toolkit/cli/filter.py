@@ -139,7 +139,7 @@ def command(run: Path | None, undo: Path | None, dry_run: bool, **chosen: Any) -
     """
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.cli.show_filter import print_entry, print_nothing, show
-    from faceqan_toolkit.results.selection import undo as put_back
+    from faceqan_toolkit.results.filtering import undo as put_back
 
     if undo is not None:
         _only_dry_run_with_undo(run)
@@ -177,9 +177,8 @@ def _filter(
     from faceqan_toolkit.api import open_run
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.cli.show_filter import print_entry, print_nothing, print_paths, show
-    from faceqan_toolkit.results.filtering import Rules
-    from faceqan_toolkit.results.identities import IdentityRule
-    from faceqan_toolkit.results.selection import Selection, calibrated_quality
+    from faceqan_toolkit.results.filtering import Rules, Selection, calibrated_quality
+    from faceqan_toolkit.results.groups import IdentityRule
 
     if null and (mode != "list" or dry):
         raise SettingsError("--null is for the paths that --mode list prints")

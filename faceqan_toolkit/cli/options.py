@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,7 +15,6 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import kind_of
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
-from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.settings import (
     PUBLISHED,
     DetectionSettings,
@@ -23,6 +22,9 @@ from faceqan_toolkit.settings import (
     setting_field,
     setting_owner,
 )
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.runs.todo import Shard
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,6 +150,8 @@ def _every(_context: click.Context, _option: click.Parameter, value: str) -> Eve
 
 
 def _shard(_context: click.Context, _option: click.Parameter, value: str | None) -> Shard | None:
+    from faceqan_toolkit.runs.todo import Shard
+
     try:
         return Shard.parse(value) if value else None
     except SettingsError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,14 +23,12 @@ from markupsafe import Markup
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import refuse_links, replacing
-from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
-from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.results.calibration import below_thresholds
-from faceqan_toolkit.results.groups import Grouping
-from faceqan_toolkit.results.ranking import PARTS, Ranking
+from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.results.ranking import PARTS, ROUNDED_DOWN, Column, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import reason_of, rounded_down
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 
 EMBED_FACES = 200
@@ -43,6 +42,16 @@ FAILURE_LIMIT = 50_000
 
 BLOCK = 64 * SHEET
 """Rows in one block of the page's data."""
+
+GROUP_LIMIT = 10_000
+"""Most groups on the page; those with the largest share below the threshold are listed."""
+GROUP_QUALITIES = ("q05", "q25", "median", "q75", "q95")
+"""Columns of the groups' table that are qualities, so they are rounded down like thresholds."""
+GROUP_FIGURES = (
+    "group", "faces", "unscored", *GROUP_QUALITIES,
+    "share", "share_low", "share_high", "difference", "difference_low", "difference_high",
+)  # fmt: skip
+"""Columns of the groups' table."""
 
 SCRIPTS = (
     "table", "csv", "pictures", "histogram", "grid", "detail", "intervals", "groups", "main",
@@ -87,7 +96,8 @@ def write_report(
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
             are requested for a run without scores.
-        SettingsError: `below` is not finite, or the grouping is unusable (`groups.summarise`).
+        SettingsError: `below` is not finite, or the grouping is unusable, see
+            `results.groups.summarise`.
     """
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     page.compare(grouping, below)
@@ -134,7 +144,7 @@ class _Page:
         self.every_failure = max(1, -(-self.failures // FAILURE_LIMIT))
         self.rows_of_photos: dict[str, dict[str, Any]] = {}
         self.below: float | None = None
-        self.groups: Groups | None = None
+        self.groups: _Groups | None = None
 
     def compare(self, grouping: Grouping | None, below: float | None) -> None:
         """Set the initial threshold and the groups."""
@@ -145,7 +155,7 @@ class _Page:
         self.below = below
         if grouping:
             whole = self.every == self.every_failure == 1
-            self.groups = page_groups(self.run, grouping, below, follow=whole)
+            self.groups = _Groups(self.run, grouping, below, follow=whole)
 
     def write(self, file: Path) -> None:
         """Write the page and its pictures."""
@@ -246,8 +256,9 @@ class _Page:
                     self.rows_of_photos.setdefault(row["path"], row)
                 places = {path: place for place, path in enumerate(self.rows_of_photos)}
                 more["photo"] = [places[row["path"]] for row in mappings]
-            if self.groups and self.groups.follow:
-                more["group"] = [self.groups.place(row["path"]) for row in mappings]
+            if self.groups and self.groups.places is not None:
+                # -1 for a photo whose group is not listed
+                more["group"] = [self.groups.places.get(row["path"], -1) for row in mappings]
             yield {
                 "json": columns_json(self.columns, rows, more),
                 "sheets": {number: text for number, text in sheets.items() if text},
@@ -287,6 +298,55 @@ class _Page:
             return base64.b64encode(jpeg).decode()
         (self.folder / name).write_bytes(jpeg)
         return ""
+
+
+class _Groups:
+    """Groups on the page.
+
+    Attributes:
+        by: name of the grouping.
+        below: threshold of the shares in `summaries`.
+        summaries: the listed groups.
+        number: number of all groups.
+        places: index in `summaries` of each photo's group, by path, so that the page can update
+            the shares; None if the page shows a sample of the rows, which cannot count shares.
+    """
+
+    def __init__(
+        self, run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool
+    ) -> None:
+        summaries = summarise(run, grouping, below=below)
+        self.by, self.below, self.number = grouping.by, below, len(summaries)
+        self.summaries: list[GroupSummary] = summaries[:GROUP_LIMIT]
+        self.places: dict[str, int] | None = None
+        if follow:
+            numbers = {item.group: number for number, item in enumerate(self.summaries)}
+            found = members(run, grouping).items()
+            self.places = {path: numbers[group] for path, group in found if group in numbers}
+
+    @property
+    def follow(self) -> bool:
+        """Whether the page updates the shares when the threshold moves."""
+        return self.places is not None
+
+    def meta(self) -> dict[str, Any]:
+        """Return the data for the page's script: one row of `GROUP_FIGURES` for each group."""
+        return {
+            "by": self.by,
+            "below": self.below,
+            "figures": GROUP_FIGURES,
+            "rows": [
+                [_short(name, getattr(item, name)) for name in GROUP_FIGURES]
+                for item in self.summaries
+            ],
+            "follow": self.follow,
+        }
+
+
+def _short(name: str, value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return rounded_down(value, 6) if name in GROUP_QUALITIES else round(value, 6)
 
 
 def _remove_earlier(files: Path, keep: Path | None) -> None:
@@ -375,3 +435,70 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON in ASCII that cannot end the surrounding script tag."""
+    return Markup(_safe(json.dumps(value, separators=(",", ":"))))
+
+
+def columns_json(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Any]],
+    more: Mapping[str, Sequence[int]],
+) -> Markup:
+    """Return rows as one JSON object with a member for each column and their number as `length`.
+
+    A column is a list of its values, {"all": value} if all are equal, or, where that is shorter,
+    {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals of CSV.
+
+    Args:
+        columns: columns of the leading values in each row; the other values are left out.
+        rows: at least one row.
+        more: additional columns of integers by name.
+    """
+    literals = {
+        column.name: [_literal(column, row[place]) for row in rows]
+        for place, column in enumerate(columns)
+    }
+    literals |= {name: list(map(str, numbers)) for name, numbers in more.items()}
+    parts = [f'"length":{len(rows)}']
+    parts += [f"{_text(name)}:{_values(values)}" for name, values in literals.items()]
+    return Markup("{" + ",".join(parts) + "}")
+
+
+def _values(literals: list[str]) -> str:
+    distinct = list(dict.fromkeys(literals))
+    if len(distinct) == 1:
+        return f'{{"all":{distinct[0]}}}'
+    if len(distinct) > len(literals) // 4:
+        return f"[{','.join(literals)}]"
+    place = {literal: str(index) for index, literal in enumerate(distinct)}
+    at = ",".join(place[literal] for literal in literals)
+    return f'{{"values":[{",".join(distinct)}],"at":[{at}]}}'
+
+
+def _literal(column: Column, value: Any) -> str:
+    """Return a value as JSON."""
+    if value is None:
+        return "null"
+    if column.kind == "text":
+        return _text(value if isinstance(value, str) else str(value).lower())
+    if column.kind == "integer":
+        return str(int(value))
+    if not math.isfinite(value):
+        return "null"
+    if column.decimals is None:
+        return repr(float(value))
+    if column.name in ROUNDED_DOWN:
+        value = rounded_down(value, column.decimals)
+    digits = f"{value:.{column.decimals}f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def _text(value: str) -> str:
+    return _safe(json.dumps(value))
+
+
+def _safe(text: str) -> str:
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

@@ -1,4 +1,4 @@
-"""Calibrations: quality thresholds and a 0..100 scale for scores of given settings. No torch."""
+"""Calibrations: quality thresholds and a 0..100 scale for scores of given settings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.quality.scale import Scale, scale_from
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.differences import differences
-from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo, differences
 from faceqan_toolkit.text import counted, exact_text, reason_of
 
 FORMAT = 1
@@ -265,11 +264,7 @@ def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> 
 
 
 def write_calibration(calibration: Calibration, target: Path) -> None:
-    """Write a calibration file atomically.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write a calibration file atomically; raise RunError if it cannot be written."""
     content = json.dumps(calibration.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(target, content + "\n")
 
@@ -277,6 +272,9 @@ def write_calibration(calibration: Calibration, target: Path) -> None:
 def is_calibration(head: bytes) -> bool:
     """Tell by its first bytes whether a file is a calibration."""
     return head.startswith(b'{\n  "tool": "faceqan-toolkit"') and b'"made_with": {' in head
+
+
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError, SettingsError)
 
 
 def read_calibration(file: Path) -> Calibration:
@@ -300,7 +298,7 @@ def read_calibration(file: Path) -> Calibration:
             model=str(content["model"]),
             made_with=dict(content["made_with"]),
             scale=scale,
-            thresholds=tuple(_threshold(item) for item in content["thresholds"]),
+            thresholds=tuple(map(_threshold, content["thresholds"])),
             counts=dict(content["counts"]),
             seed=int(content["seed"]),
             source=dict(content["source"]),
@@ -309,14 +307,7 @@ def read_calibration(file: Path) -> Calibration:
         id_of_content = found.named().id
     except OSError as error:
         raise CalibrationError(f"cannot read {file}: {reason_of(error)}") from error
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        SettingsError,
-    ) as error:
+    except _MALFORMED as error:
         raise CalibrationError(
             f"{file} is no calibration; give the file that calibrate wrote"
         ) from error

@@ -24,11 +24,10 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.recordio import RecordArchive
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.results.actions import Plan
-from faceqan_toolkit.results.filtering import Decision, Rules, decide
-from faceqan_toolkit.results.identities import IdentityRule
-from faceqan_toolkit.results.set_writers import RecordWriter, Sample
-from faceqan_toolkit.results.training_set import Export
+from faceqan_toolkit.results.actions import Decision, Plan
+from faceqan_toolkit.results.filtering import Rules, decide
+from faceqan_toolkit.results.groups import IdentityRule
+from faceqan_toolkit.results.training_set import Export, RecordWriter, Sample
 from faceqan_toolkit.types import FileState, Record
 from tests.conftest import CommandLine
 from tests.ledgers import face, tree, write_run
