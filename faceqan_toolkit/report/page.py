@@ -96,8 +96,7 @@ def write_report(
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
             are requested for a run without scores.
-        SettingsError: `below` is not finite, or the grouping is unusable, see
-            `results.groups.summarise`.
+        SettingsError: `below` is not finite, or the grouping is unusable.
     """
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     page.compare(grouping, below)
@@ -181,7 +180,8 @@ class _Page:
     def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
         """Return the variables of the template."""
         content = self.run.content
-        style, script = _asset("report.css"), _script()
+        scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+        style, script = _asset("report.css"), f'(() => {{\n"use strict";\n{scripts}}})();'
         images = "'self' data: blob: file:" if self.source else "'none'"
         return {
             "policy": (
@@ -229,7 +229,7 @@ class _Page:
             "scored": self.ranking.scored,
             "exponent": settings.get("exponent"),
             "pictures": self.source is not None,
-            "folder": None if folder is None else "/".join(map(_quoted, folder.split("/"))),
+            "folder": folder and quote(os.fsencode(folder)),
             "photos": "copied" if self.copied else "linked" if self.linked else "none",
             "below": self.below,
             "groups": self.groups.meta() if self.groups and self.groups.number else None,
@@ -243,14 +243,13 @@ class _Page:
             BLOCK, extra=["sha256"], every=self.every, every_failure=self.every_failure
         ):
             mappings = [dict(zip(names, row, strict=True)) for row in rows]
-            has_thumbnail = [0] * len(rows)
+            has_thumbnail: list[int] = []
             sheets = {}
             for first in range(0, len(rows), SHEET):
-                group = mappings[first : first + SHEET]
-                if jpeg := self._sheet(pool, group, has_thumbnail, first):
+                if jpeg := self._sheet(pool, mappings[first : first + SHEET], has_thumbnail):
                     number = (start + first) // SHEET
                     sheets[number] = self._store(f"sheet-{number}.jpg", jpeg)
-            more = {"has_thumbnail": has_thumbnail}
+            more = {"has_thumbnail": has_thumbnail or [0] * len(rows)}
             if self.copied:
                 for row in mappings:
                     self.rows_of_photos.setdefault(row["path"], row)
@@ -277,20 +276,14 @@ class _Page:
                 yield {"number": number, "size": size, "text": text}
 
     def _sheet(
-        self,
-        pool: ThreadPoolExecutor,
-        rows: list[dict[str, Any]],
-        has_thumbnail: list[int],
-        first: int,
+        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], has_thumbnail: list[int]
     ) -> bytes | None:
+        """Return the rows' thumbnails as one JPEG, None without any; note which rows have one."""
         if self.source is None:
             return None
         thumbnails = list(in_threads(pool, self.source.thumbnail, rows, SHEET))
-        for place, thumbnail in enumerate(thumbnails):
-            has_thumbnail[first + place] = int(thumbnail is not None)
-        if all(thumbnail is None for thumbnail in thumbnails):
-            return None
-        return sheet(thumbnails)
+        has_thumbnail += [int(thumbnail is not None) for thumbnail in thumbnails]
+        return sheet(thumbnails) if any(has_thumbnail[-len(rows) :]) else None
 
     def _store(self, name: str, jpeg: bytes) -> str:
         """Write a picture to the folder and return "", or return it in base64 for the page."""
@@ -364,19 +357,9 @@ def _asset(name: str) -> str:
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
-def _script() -> str:
-    """Return all scripts joined, in a function scope."""
-    parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{parts}}})();'
-
-
 def _hash(text: str) -> str:
     """Return the hash of an inline script or style for the content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _quoted(name: str) -> str:
-    return quote(os.fsencode(name), safe="")
 
 
 def _details(run: RunInfo) -> dict[str, str]:
@@ -429,8 +412,7 @@ def _duration(seconds: float) -> str:
     """Return a duration such as 8 s, 3 min 20 s or 2 h 5 min; "" for 0."""
     if seconds <= 0:
         return ""
-    whole = max(1, round(seconds))
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(max(1, round(seconds)), 60)
     hours, left = divmod(minutes, 60)
     if hours:
         return f"{hours:,} h {left} min"
@@ -447,15 +429,11 @@ def columns_json(
     rows: Sequence[Sequence[Any]],
     more: Mapping[str, Sequence[int]],
 ) -> Markup:
-    """Return rows as one JSON object with a member for each column and their number as `length`.
+    """Return rows, at least one, as a JSON object with a member for each column and `length`.
 
     A column is a list of its values, {"all": value} if all are equal, or, where that is shorter,
     {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals of CSV.
-
-    Args:
-        columns: columns of the leading values in each row; the other values are left out.
-        rows: at least one row.
-        more: additional columns of integers by name.
+    Values of a row beyond `columns` are left out; `more` has additional columns of integers.
     """
     literals = {
         column.name: [_literal(column, row[place]) for row in rows]

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -75,10 +75,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row; paths are absolute, as `paths.path_text` writes them.
+    """A row of the manifest.
 
     Attributes:
-        source: the photo or crop.
+        source: path of the photo or crop, absolute, as `paths.path_text` writes it.
         destination: its new path; empty if it is not copied, moved or linked.
         quality: quality of the deciding face, rounded down to six decimals; empty without a score.
         decision: "list", one of `PLACED`, "drop" or "error".
@@ -127,12 +127,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one photo or crop.
+    """The result for one photo or crop: its row of the manifest, its absolute path or URL.
 
-    Attributes:
-        entry: its row of the manifest.
-        source: absolute path or URL of the photo.
-        rule: see `Decision`.
+    `rule` is that of its `Decision`.
     """
 
     entry: Entry
@@ -150,13 +147,10 @@ class _Item:
 
 
 class Manifest:
-    """A manifest that rows are appended to; use it in a `with` statement.
+    """A CSV file that rows are appended to, created if missing; use it in a `with` statement.
 
-    An incomplete last row, left by a killed process, is removed: its file was not touched.
-
-    Args:
-        path: the CSV file, created if missing.
-        dry: open for reading only, without a lock.
+    An incomplete last row, left by a killed process, is removed: its file was not touched. With
+    `dry` the file is only read, without a lock.
 
     Raises:
         RunError: the file is not a manifest, is locked by another process, or cannot be opened.
@@ -193,11 +187,7 @@ class Manifest:
         self._before = self._file.tell()
 
     def write(self, entries: Iterable[Entry]) -> None:
-        """Append rows and flush them to the disk.
-
-        Raises:
-            RunError: they cannot be written.
-        """
+        """Append rows and flush them to the disk; RunError if that fails."""
         try:
             self._file.write(_lines(entry.cells() for entry in entries))
             self._file.flush()
@@ -206,14 +196,10 @@ class Manifest:
             raise RunError(f"cannot write {self.path}: {reason_of(error)}") from error
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the rows that the file had when it was opened.
-
-        Raises:
-            RunError: a row is malformed.
-        """
+        """Yield the rows that the file had when it was opened; RunError if one is malformed."""
         with self.path.open("rb") as file:
-            whole = (line.decode("utf-8") for line in _until(file, self._before))
-            rows = csv.reader(whole)
+            whole = takewhile(lambda _: file.tell() <= self._before, iter(file.readline, b""))
+            rows = csv.reader(line.decode("utf-8") for line in whole)
             next(rows, None)
             try:
                 for row in rows:
@@ -261,16 +247,6 @@ def _lines(rows: Iterable[Iterable[str]]) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def _until(file: Iterable[bytes], end: int) -> Iterator[bytes]:
-    """Yield the lines that end at or before a byte position."""
-    position = 0
-    for line in file:
-        position += len(line)
-        if position > end:
-            return
-        yield line
-
-
 def _end_of_last_line(file: BinaryIO) -> int:
     """Return the byte position after the last line break; 0 without one."""
     position = file.seek(0, os.SEEK_END)
@@ -287,15 +263,10 @@ def _end_of_last_line(file: BinaryIO) -> int:
 def carry_out(
     decisions: Iterable[Decision], plan: Plan, manifest: Manifest | None = None
 ) -> Iterator[Outcome]:
-    """Act on the decisions; yield each result, in order.
+    """Act on the decisions, after writing them to a manifest, if any; yield each result, in order.
 
     No file is replaced, and nothing is written outside the plan's folder. After an interruption
     the same call continues.
-
-    Args:
-        decisions: the decisions.
-        plan: what to do.
-        manifest: the manifest to write first; None writes none.
 
     Raises:
         RunError: the manifest cannot be written.
@@ -360,11 +331,7 @@ def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
 
 
 def check_source(decision: Decision, plan: Plan) -> None:
-    """Check that a wanted crop exists inside the run folder.
-
-    Raises:
-        NotPlaced: it does not.
-    """
+    """Raise NotPlaced if a wanted crop is not inside the run folder."""
     if plan.what == "crops":
         if not decision.crop:
             raise NotPlaced("the run kept no crop of it")
@@ -434,14 +401,10 @@ def failed(outcome: Outcome, error: Exception) -> Outcome:
 
 
 def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
-    """Undo the moves in a manifest; yield each result.
+    """Undo the moves in a manifest, or with `dry` only report; yield each result.
 
     The decision is "back" or "error"; the reason is `THERE` if the file is already back. A file is
     put back only if its content is unchanged and nothing else is at its old path.
-
-    Args:
-        manifest: the manifest.
-        dry: report without changing anything.
     """
     for entry in manifest.entries():
         if entry.decision != "move":

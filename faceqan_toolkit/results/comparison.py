@@ -35,12 +35,10 @@ class Comparison:
     Attributes:
         common: number of faces that both runs scored.
         only_a, only_b: number of scored faces without a match in the other run.
-        changed: number of photos with equal paths and different content; their faces are not
-            matched.
+        changed: number of photos with equal paths and other content; their faces do not match.
         spearman: rank correlation of the qualities, ties at their mean rank; None with fewer than
             two faces or if one run's qualities are all equal.
-        mean_difference, mean_distance: mean of b - a and of |b - a|; None if only ranks are
-            comparable.
+        mean_difference, mean_distance: mean of b - a and of |b - a|; None if only ranks compare.
         differing: settings that differ, with the values of both runs.
     """
 
@@ -99,11 +97,7 @@ class RunComparison:
         return self.summary(number)[1]
 
     def summary(self, movers: int) -> tuple[Comparison, list[dict[str, Any]]]:
-        """Return the statistics and a number of movers, matching the faces only once.
-
-        Raises:
-            RunError: a ledger is damaged.
-        """
+        """Return `figures` and `movers`, matching the faces only once."""
         # twice the mean rank is an integer, whose sums are exact in any order
         rank = (
             "CAST(2 * rank() OVER (ORDER BY {0}) + count(*) OVER (PARTITION BY {0}) - 1 AS HUGEINT)"
@@ -136,7 +130,7 @@ class RunComparison:
         """Write a row for each matched face, biggest mover first; return the number of rows.
 
         Args:
-            target: the file, written atomically, replaced if it exists.
+            target: the file, replaced if it exists.
             file_format: one of `choices.FORMATS`.
             number: write only this many of the biggest movers.
 
@@ -223,11 +217,7 @@ def _correlation(n: int, x: Any, y: Any, xx: Any, yy: Any, xy: Any) -> float | N
 
 
 def _identity(run: RunInfo) -> dict[str, Any]:
-    """Return a run's identity with the checksum of the recognition model alone as "weights".
-
-    Raises:
-        RunError: `run.json` lacks it.
-    """
+    """Return a run's identity with the checksum of the recognition model alone as "weights"."""
     try:
         identity = dict(run.content["identity"])
         # the checksum behind the plus is that of preset instant's predictor

@@ -62,8 +62,7 @@ def inspect(
     """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
 
     Args:
-        source: the file.
-        target: its destination.
+        source, target: the file and its destination.
         mode: "copy", "move", "link" (a hard link) or "symlink".
         state: expected file state of the source; None if unknown.
         began: returns whether an earlier command began to copy or move the file to the target.
@@ -126,11 +125,7 @@ def _left(
 
 
 def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
-    """Copy, move or link a file; after a kill it can be repeated.
-
-    Args:
-        source, target, mode, state: see `inspect`.
-        found: result of `inspect`.
+    """Copy, move or link a file, given the result of `inspect`; after a kill it can be repeated.
 
     Raises:
         FileExistsError: the target has appeared since.
@@ -174,9 +169,7 @@ def inspect_content(
 ) -> str:
     """Return what is left to do for a photo in an archive or behind a URL: `PENDING` or `THERE`.
 
-    Args:
-        read: returns the photo's bytes.
-        target, mode, state: see `inspect`.
+    `read` returns the photo's bytes; the other arguments are those of `inspect`.
 
     Raises:
         NotPlaced: the mode is not "copy", or another file is at the target.
@@ -282,14 +275,9 @@ def _write(
     *,
     verify: bool = False,
 ) -> None:
-    """Write a file atomically: to a temporary name, flushed, then renamed.
+    """Write a file atomically, with the times and mode of `source`: flushed, then renamed.
 
-    Args:
-        target: the file, which must not exist.
-        blocks: its content.
-        state: expected file state of the content; None if unknown.
-        source: file whose times and mode it gets.
-        verify: read the file again before it is renamed.
+    With `verify` the file is read again before it is renamed.
     """
     part, digest = part_of(target), hashlib.sha256()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,7 @@ class RunCrops:
         self.cut = cut
 
     def crop(self, row: Row) -> Pixels:
-        """Return a face's crop, (S, S, 3) uint8, RGB.
-
-        Args:
-            row: row of the ledger or the ranking, with its `sha256`.
+        """Return a face's crop, (S, S, 3) uint8 RGB, given its row with `sha256`.
 
         Raises:
             PhotoError: there is no crop and it cannot be cut again.
@@ -64,11 +62,9 @@ class RunCrops:
             return self.photo(row).pixels
         name = row.get("crop") or ""
         if file := crop_file(self.folder, name):
-            source = PhotoSource("", name, LocalFile(file))
-            try:
+            with suppress(PhotoError):  # deleted since
+                source = PhotoSource("", name, LocalFile(file))
                 return decode(source, max_pixels=CROP_PIXELS).pixels
-            except PhotoError:
-                pass  # deleted since
         if not self.cut or any(row.get(column) is None for column in LANDMARK_COLUMNS):
             raise PhotoError("not kept")
         return self._cut(row)

@@ -108,9 +108,13 @@ class Rules:
     @property
     def need_scores(self) -> bool:
         """Whether any condition is on quality."""
-        on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent)
-        by_place = (self.per_identity, self.per_window)
-        return any(value is not None for value in (*on_quality, *by_place))
+        return any(
+            value is not None
+            for value in (
+                self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
+                self.per_identity, self.per_window,
+            )
+        )  # fmt: skip
 
     @property
     def need_identities(self) -> bool:
@@ -291,22 +295,18 @@ def _on_place(
             "(path > $last_path OR path = $last_path AND face > $last_face)"
         )
         yield _Condition("keep-top", fails, why)
+    place = "row_number() OVER (PARTITION BY {} ORDER BY quality DESC NULLS LAST, path, face)"
     if rules.per_identity is not None:
-        place = (
-            "row_number() OVER (PARTITION BY identity ORDER BY quality DESC NULLS LAST, path, face)"
-        )
         why = f"'not among the best {rules.per_identity} of its identity'"
-        yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
+        fails = f"{place.format('identity')} > {rules.per_identity}"
+        yield _Condition("per-identity", fails, why)
     if rules.per_window is not None:
         # as photos.video names frames
         time = r"TRY_CAST(regexp_extract(path, '/\d+-(\d+\.\d+)s\.png$', 1) AS DOUBLE)"
         video = "regexp_replace(root || '/' || path, '/[^/]*$', '')"
-        place = (
-            f"row_number() OVER (PARTITION BY {video}, floor({time} / {rules.per_window!r}) "
-            "ORDER BY quality DESC NULLS LAST, path, face)"
-        )
+        window = f"{video}, floor({time} / {rules.per_window!r})"
         why = f"'not the best of its {rules.per_window:g} seconds'"
-        yield _Condition("per-window", f"{time} IS NOT NULL AND {place} > 1", why)
+        yield _Condition("per-window", f"{time} IS NOT NULL AND {place.format(window)} > 1", why)
 
 
 def _least_number(percentile: float, faces: int) -> int:
@@ -333,7 +333,7 @@ class Selection:
         tell: receives events.
 
     Raises:
-        SettingsError: conditions that the run cannot have.
+        SettingsError: no score of the run can reach the least quality.
     """
 
     def __init__(
@@ -353,10 +353,7 @@ class Selection:
         return _counts(self.outcomes("copy", Path(folder)))
 
     def move(self, folder: Path | str) -> Counter[str]:
-        """Move the selection to a folder; return the number of files by decision.
-
-        `undo` puts the files back.
-        """
+        """Move the selection to a folder, see also `undo`; return the number by decision."""
         return _counts(self.outcomes("move", Path(folder)))
 
     def link(self, folder: Path | str) -> Counter[str]:
@@ -372,10 +369,7 @@ class Selection:
     ) -> Counter[str]:
         """Write the selection as a training set; return the number of photos by decision.
 
-        Args:
-            folder: the folder, created if missing.
-            sink: "webdataset" or "recordio".
-            shard_size: number of photos in a tar of "webdataset".
+        `sink` is "webdataset", with `shard_size` photos in a tar, or "recordio".
         """
         return _counts(self.outcomes("copy", Path(folder), sink=sink, shard_size=shard_size))
 
@@ -398,8 +392,7 @@ class Selection:
             folder: destination folder; None with "list".
             sink: one of `choices.SINKS`; all except "files" need the mode "copy".
             shard_size: number of photos in a tar of "webdataset"; None for the default.
-            manifest: CSV file for all decisions; None means `manifest.csv` in the folder, or no
-                manifest without a folder.
+            manifest: CSV file for all decisions; None means `manifest.csv` in the folder, if any.
             dry: decide only; change no file.
 
         Raises:
@@ -446,14 +439,7 @@ class Selection:
             self.tell(Note(f"{files} of earlier selections still there, see the manifest"))
 
     def _tell_people(self, *, optional: bool) -> None:
-        """Report the number of identities in the run.
-
-        Args:
-            optional: photos without an identity can be kept.
-
-        Raises:
-            RunError: no photo has an identity, so none would be kept.
-        """
+        """Report the number of identities; RunError if there is none and it is not optional."""
         with connect(ledger=self.run.ledger) as connection:
             people = count_people(connection, self.rules.identity)
         if people.nobody and not people.number and not optional:
@@ -472,15 +458,11 @@ def calibrated_quality(
     target_fnmr: float | None = None,
     target_discard: float | None = None,
 ) -> float:
-    """Return a quality threshold of a calibration file for a run.
-
-    Args:
-        run: a run with the settings of the calibration.
-        file: file written by `calibrate`.
-        target_fnmr, target_discard: target of the threshold; not needed if the file has only one.
+    """Return a quality threshold of a calibration file; no target is needed for the only one.
 
     Raises:
-        CalibrationError: the file is unusable, lacks the threshold, or has other settings.
+        CalibrationError: the file is unusable, lacks the threshold, or is for other settings than
+            the run's.
     """
     calibration = read_calibration(file)
     calibration.check(run.content.get("identity") or {}, str(run.folder))

@@ -28,14 +28,11 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Grouping:
-    """How photos are assigned to groups.
+    """How photos are assigned to groups: by their folder, or by a column of a CSV file.
 
     Attributes:
-        by: a column of `file`; without a file "folder", the folder of the photo.
-        file: CSV file with a header: `path` (as in rankings, or absolute) and columns of groups.
-
-    Raises:
-        SettingsError: a column is named but no file is given.
+        by: "folder", or a column of `file`.
+        file: CSV file with the columns path (as in rankings, or absolute) and `by`.
     """
 
     by: str = FOLDER
@@ -54,8 +51,8 @@ class GroupSummary:
         group: name of the group; None for photos without a group.
         faces: number of scored faces.
         unscored: number of photos or faces without a score; they enter no other statistic.
-        mean: mean quality; None without a scored face, as are the quantiles.
-        q05, q25, median, q75, q95: quantiles of the quality, linearly interpolated.
+        mean, q05, q25, median, q75, q95: mean and linearly interpolated quantiles of the quality;
+            None without a scored face.
         below: number of faces below the threshold; None without a threshold.
         share, share_low, share_high: below / faces and its 95 % Wilson interval, in [0, 1].
         difference, difference_low, difference_high: the share minus the share over all other
@@ -97,13 +94,12 @@ def summarise(
 
     Args:
         run: a run with scores.
-        grouping: how photos are grouped; None groups by folder.
+        grouping: None groups by folder.
         below: quality threshold; None leaves the shares out and sorts by median, lowest first.
 
     Raises:
         RunError: the run has no scores, or its ledger is damaged.
-        SettingsError: the file cannot be read, lacks the column, names a photo twice, or assigns
-            no photo of the run to a group.
+        SettingsError: the file is unusable, or assigns no photo of the run to a group.
     """
     if not Ranking(run).scored:
         raise RunError(run.no_scores)
@@ -123,24 +119,14 @@ def summarise(
 
 
 def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
-    """Return the group of each photo by path, in one dictionary.
-
-    Raises:
-        RunError: the ledger is damaged.
-        SettingsError: as `summarise` does.
-    """
+    """Return the group of each photo by path; errors are those of `summarise`."""
     with connect(ledger=run.ledger) as connection:
         grouped = _grouped(connection, grouping)
         return dict(connection.execute(f"SELECT DISTINCT path, name FROM ({grouped})").fetchall())
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
-    """Write summaries to a file atomically; return their number.
-
-    Args:
-        summaries: from `summarise`.
-        target: the file, replaced if it exists.
-        file_format: one of `choices.FORMATS`.
+    """Write summaries to a file in one of `choices.FORMATS`; return their number.
 
     Raises:
         RunError: the file cannot be written.
@@ -221,18 +207,13 @@ def _with_shares(summaries: list[GroupSummary]) -> list[GroupSummary]:
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share, without continuity correction.
-
-    Args:
-        count: number of hits.
-        total: number of independent trials, at least 1.
+    """Return the 95 % Wilson score interval of `count` hits in `total` > 0 independent trials.
 
     Examples:
         >>> [round(end, 4) for end in wilson(0, 10)], [round(end, 4) for end in wilson(5, 10)]
         ([0.0, 0.2775], [0.2366, 0.7634])
 
-    Source: Wilson, JASA 1927. scipy.stats has it too, but takes as long to import as a summary
-    takes to compute.
+    Source: Wilson, JASA 1927. Importing scipy.stats takes as long as a summary.
     """
     share = count / total
     centre = share + Z95**2 / (2 * total)
@@ -246,8 +227,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 def share_difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float, float]:
     """Return the difference of two shares, first minus second, and its 95 % interval.
 
-    Args:
-        first, second: count and total of each; the samples are independent.
+    The shares are given as count and total; their samples are independent.
 
     Source: Newcombe, Statistics in Medicine 1998, method 10, from two Wilson intervals.
     """
@@ -302,11 +282,8 @@ class IdentityRule:
 
     Attributes:
         level: which folder of a photo's path is its identity: 1 is the first, `LAST` the last.
-        table: CSV file with the columns `path` (as in results, or absolute) and `identity`, used
+        table: CSV file with the columns path (as in results, or absolute) and identity, used
             instead of folders.
-
-    Raises:
-        SettingsError: the level is out of range.
     """
 
     level: int = 1
@@ -318,15 +295,13 @@ class IdentityRule:
 
     @classmethod
     def parse(cls, text: str | None) -> IdentityRule:
-        """Return the rule for "first", "last", a folder number or a file; the default for None.
+        """Return the rule for "first", "last", a folder number or a file; "first" for None.
 
         Raises:
             SettingsError: the text is none of these.
         """
-        if text is None or text == "first":
-            return cls()
-        if text == "last":
-            return cls(LAST)
+        if text in (None, "first", "last"):
+            return cls(LAST if text == "last" else 1)
         if text.isascii() and text.isdigit():
             return cls(int(text[:4]))
         if not is_file(Path(text)):
@@ -349,12 +324,10 @@ class People:
     """Counts of the identities that a rule finds.
 
     Attributes:
-        rule: the rule.
         number: number of identities.
         nobody: number of photos without an identity.
-        below: if there is only one identity, the number of identities at the first deeper folder
-            level with more than one; 0 if there is no such level.
-        below_level: that folder level.
+        below, below_level: if there is only one identity, the number of identities at the first
+            deeper folder level with more than one, and that level; 0 if there is none.
         repeated: number of identities whose folder has the same name as one below another root.
     """
 
@@ -366,11 +339,7 @@ class People:
     repeated: int = 0
 
     def text(self, consequence: str = "left out") -> str:
-        """Return the rule and the counts as one line for people.
-
-        Args:
-            consequence: what happens to photos without an identity, e.g. "left out".
-        """
+        """Return one line for people; `consequence` is that for photos without an identity."""
         people = "1 person" if self.number == 1 else f"{self.number:,} people"
         parts = [f"identity = {self.rule.title}, {people}"]
         if self.nobody:

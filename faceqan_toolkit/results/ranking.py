@@ -90,7 +90,6 @@ class Column:
     """Format of a column in CSV.
 
     Attributes:
-        name: name of the column.
         kind: "text", "integer" or "number".
         decimals: decimals of a number; None prints all digits.
         guarded: text is guarded against formulas, and "" is an empty cell.
@@ -103,12 +102,9 @@ class Column:
 
 
 class Ranking:
-    """The rows of a run: best quality first, failures last, ties by path.
+    """The rows of a run: best quality first, failures last, ties, and runs without scores, by path.
 
     Every method raises RunError if the ledger is damaged.
-
-    Args:
-        run: any run; without scores the order is by path.
     """
 
     def __init__(self, run: RunInfo) -> None:
@@ -180,9 +176,7 @@ class Ranking:
     ) -> list[dict[str, Any]]:
         """Return rows as dictionaries: all, or the `top` best and the `bottom` worst scored ones.
 
-        Args:
-            top, bottom: number of rows of either end; None for both returns all rows.
-            extra: names of additional columns of the ledger.
+        `extra` names additional columns of the ledger.
         """
         return list(self.iterate(top=top, bottom=bottom, extra=extra))
 
@@ -213,11 +207,7 @@ class Ranking:
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows in order in blocks: `columns`, then the `extra` columns of the ledger.
 
-        Args:
-            size: number of rows in a block.
-            extra: names of additional columns of the ledger.
-            every: take every n-th row with status "ok"; 1 takes all.
-            every_failure: the same for all other rows.
+        Every `every`-th row with status "ok" is taken, and every `every_failure`-th other one.
         """
         columns = ", ".join((self._columns(), *extra))
         query = f"""
@@ -240,7 +230,7 @@ class Ranking:
         top: int | None = None,
         bottom: int | None = None,
     ) -> int:
-        """Write rows to a file atomically; return their number.
+        """Write the rows that `rows` returns to a file; return their number.
 
         Memory is bounded, except for pickle, which is one dictionary.
 

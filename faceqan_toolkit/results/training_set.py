@@ -74,9 +74,6 @@ class Export:
         sink: "webdataset" or "recordio".
         shard_size: number of photos in a tar.
         manifest: manifest to write; None writes none.
-
-    Raises:
-        SettingsError: the shard size is below 1.
     """
 
     decide: Callable[[], Iterator[Decision]]
@@ -265,11 +262,7 @@ def _sizes(target: Path) -> list[int] | None:
 
 
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the shards that a folder's `INDEX` lists; none without one.
-
-    Raises:
-        RunError: the index cannot be read.
-    """
+    """Return the shards that a folder's `INDEX` lists; none without one."""
     try:
         content = parse_json(read_text(folder / INDEX))
         return {
@@ -290,8 +283,7 @@ class Sample:
         number: index among all photos of the set, from 0.
         label: number of its identity, from 0; None if unknown.
         folder: folder of the photo, as in results; "" for the top folder.
-        data: the encoded photo.
-        extension: file extension with its dot.
+        data, extension: the encoded photo, and its file extension with the dot.
         metadata: content of WebDataset's `.json`.
     """
 
@@ -308,9 +300,6 @@ class TarWriter:
 
     The files of a sample stand together: `FOLDER/NUMBER.jpg` (or the photo's own extension),
     `.cls` with the label if it has one, and `.json`.
-
-    Args:
-        path: the tar file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -345,10 +334,6 @@ class RecordWriter:
     Record 0 holds the range of the identities' records. Records 1 to N are the photos with their
     labels. The records after them hold, for each identity, the range of its photos. See
     `photos.recordio` for the format.
-
-    Args:
-        records: the `.rec` file.
-        index: the `.idx` file.
     """
 
     def __init__(self, records: Path, index: Path) -> None:

@@ -49,12 +49,7 @@ PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless",
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as its `run.json` describes it.
-
-    Attributes:
-        folder: the run folder.
-        content: content of `run.json`.
-    """
+    """A run: its folder, and the content of its `run.json`."""
 
     folder: Path
     content: Mapping[str, Any]
@@ -88,11 +83,7 @@ class RunInfo:
 
     @property
     def settings(self) -> Settings:
-        """The settings it was made with.
-
-        Raises:
-            RunError: they are settings of another version.
-        """
+        """The settings it was made with; RunError for settings of another version."""
         try:
             return Settings.from_dict(self.content["settings"])
         except SettingsError as error:
@@ -103,10 +94,10 @@ class RunInfo:
 
     @property
     def scale(self) -> Scale | None:
-        """The scale from 0 to 100 of its scores; None if its model has none.
+        """The scale from 0 to 100 of its scores, None if its model has none.
 
         Raises:
-            RunError: the scale in `run.json` is malformed.
+            RunError: the scale is malformed.
         """
         try:
             return scale_from(self.content.get("scale"))
@@ -133,13 +124,9 @@ def read_run(folder: Path) -> RunInfo:
 
 
 def crop_file(run_folder: Path, name: str) -> Path | None:
-    """Return the path of a crop in a run folder; None if it is outside the folder's `crops`.
+    """Return the file of a record's `crop`; None if it is outside the run folder's `crops`.
 
     Run folders are untrusted: a record may name any file, directly or through a link.
-
-    Args:
-        run_folder: the run folder.
-        name: `crop` of the record, relative to the run folder.
     """
     if not name or "\0" in name:
         return None
@@ -152,14 +139,12 @@ class RunWriter:
 
     Args:
         folder: the run folder, created if missing.
-        settings: settings; their identity must be that of the run, if there is one.
-        weights_sha256: checksum of the recognition model (`FoundModel.weights`), "" for a task
-            without one.
+        settings: if the run exists, they must have its identity.
+        weights_sha256: `FoundModel.weights` of the recognition model, "" without one.
         model: further properties of the model for `run.json`.
         shard: the part of the photos that the run is for; None means all.
-        merged: entry of `run.json` on the runs that this one is merged from, see `merging.merge`.
-        identity: identity of those runs, which another version may have made; None means that of
-            the settings.
+        merged: entry of `run.json` on the runs that this one is merged from.
+        identity: identity of those runs, maybe of another version; None means the settings'.
 
     Attributes:
         ledger: its records.
@@ -191,10 +176,10 @@ class RunWriter:
         self.fingerprint = fingerprint_of(self.identity)
         self.scale = builtin_scale(settings, weights_sha256)
         self.calibration: dict[str, Any] | None = None
-        self._waiting: list[Record] = []
-        self._flushed = time.monotonic()
         self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
+        self._waiting: list[Record] = []
+        self._flushed = time.monotonic()
         check_text(folder)
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
@@ -212,9 +197,8 @@ class RunWriter:
     @property
     def info(self) -> RunInfo:
         """The run for its readers."""
-        return RunInfo(
-            self.folder, {"settings": self.settings.as_dict(), "scale": self._scale_as_dict()}
-        )
+        scale = self.scale and self.scale.as_dict()
+        return RunInfo(self.folder, {"settings": self.settings.as_dict(), "scale": scale})
 
     @property
     def crops_folder(self) -> Path | None:
@@ -223,13 +207,7 @@ class RunWriter:
         return self.folder / "crops" if wanted else None
 
     def use_calibration(self, content: Mapping[str, Any], scale: Scale | None) -> bool:
-        """Take a calibration's thresholds, and its scale if the run has none.
-
-        Return whether that changes the run.
-
-        Args:
-            content: entry of the calibration in `run.json`.
-            scale: its scale.
+        """Take a calibration and, if the run has none, its scale; return whether that is new.
 
         Raises:
             RunError: the run has another scale.
@@ -244,7 +222,7 @@ class RunWriter:
         return before != (self.scale, self.calibration)
 
     def append(self, records: list[Record]) -> None:
-        """Add all records of one attempt at a photo; they replace those of earlier attempts.
+        """Add all records of one attempt at a photo, which replace those of earlier attempts.
 
         Raises:
             RunError: they cannot be written.
@@ -291,12 +269,7 @@ class RunWriter:
     def write_info(
         self, counts: Mapping[str, int], invocation: Mapping[str, Any] | None = None
     ) -> None:
-        """Write `run.json`.
-
-        Args:
-            counts: number of rows by status.
-            invocation: summary of this command, if it did anything: photos, seconds by stage.
-        """
+        """Write `run.json`, with the number of rows by status and a summary of this command."""
         if invocation:
             self.invocations.append(dict(invocation))
         model = None
@@ -310,7 +283,7 @@ class RunWriter:
             "settings": self.settings.as_dict(),
             "identity": self.identity,
             "model": model,
-            "scale": self._scale_as_dict(),
+            "scale": self.scale and self.scale.as_dict(),
             "calibration": self.calibration,
             "shard": self.shard,
             "merged": self.merged,
@@ -333,14 +306,12 @@ class RunWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _scale_as_dict(self) -> dict[str, Any] | None:
-        return self.scale.as_dict() if self.scale else None
-
     def _take_folder(self, *, fresh: bool) -> None:
         """Create and lock the folder; if it is fresh, refuse other files in it."""
         folder = self.folder
         try:
-            if fresh and folder.is_dir() and not all(map(_is_our_own, folder.iterdir())):
+            entries = folder.iterdir() if fresh and folder.is_dir() else ()
+            if any(one.name != ".lock" and not one.name.startswith(".spill-") for one in entries):
                 raise RunError(
                     f"{folder} holds other files and is not a run folder; choose another"
                 )
@@ -354,17 +325,17 @@ class RunWriter:
         info = read_run(self.folder)
         content = info.content
         calls = content.get("invocations", [])
-        if content["settings"].get("refine") or any("refined" in call for call in calls):
-            raise RunError(
-                f"{self.folder} was made with --refine, which is no longer supported: it can be "
-                "ranked, filtered and reported, but not continued; use another run folder"
-            )
         before = content.get("identity", {})
         same_task = before.get("task") == self.identity["task"]
-        if same_task and before.get("detection") != self.identity.get("detection"):
+        made = ""
+        if content["settings"].get("refine") or any("refined" in call for call in calls):
+            made = "with --refine, which is no longer supported"
+        elif same_task and before.get("detection") != self.identity.get("detection"):
+            made = "by another version, which finds other faces"
+        if made:
             raise RunError(
-                f"{self.folder} was made by another version, which finds other faces: it can be "
-                "ranked, filtered and reported, but not continued; use another run folder"
+                f"{self.folder} was made {made}: it can be ranked, filtered and reported, but not "
+                "continued; use another run folder"
             )
         if before != self.identity:
             differing = differences(before, self.identity, "in the run", "now")
@@ -374,24 +345,19 @@ class RunWriter:
                 + "Use another run folder, or the same settings."
             )
         if content.get("shard") != self.shard:
+            given, wanted = (
+                f"shard {shard} of the photos" if shard else "all photos"
+                for shard in (content.get("shard"), self.shard)
+            )
             raise RunError(
-                f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
-                f"{_shard_text(self.shard)}; every shard has a run folder of its own"
+                f"{self.folder} is for {given}, not for {wanted}; every shard has a run folder of "
+                "its own"
             )
         self.invocations = list(calls)
         self.merged = self.merged or content.get("merged")
         if "scale" in content:  # its rows keep the scale they began with
             self.scale = info.scale
         self.calibration = content.get("calibration")
-
-
-def _shard_text(shard: str | None) -> str:
-    return f"shard {shard} of the photos" if shard else "all photos"
-
-
-def _is_our_own(entry: Path) -> bool:
-    """Tell whether this package made a file that is in a folder before its `run.json`."""
-    return entry.name == ".lock" or entry.name.startswith(".spill-")
 
 
 def versions() -> dict[str, str]:
@@ -492,10 +458,6 @@ def differences(
     one: Mapping[str, Any], other: Mapping[str, Any], where: str, elsewhere: str
 ) -> list[str]:
     """Return a text for each setting that differs between two identities (`Settings.identity`).
-
-    Args:
-        one, other: the identities, or the same parts of them.
-        where, elsewhere: phrases that say whose each is.
 
     Examples:
         >>> differences({"copies": 10, "seed": 0}, {"copies": 2, "seed": 0}, "in the run", "now")

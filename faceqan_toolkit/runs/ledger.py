@@ -108,13 +108,10 @@ class Part:
 
 
 class Ledger:
-    """The parts of a run's ledger; later parts have later records.
+    """The parts of a run's ledger in the folder `records`; later parts have later records.
 
     A joined part replaces the parts that it covers even before they are deleted, so joining can
     be interrupted anywhere.
-
-    Args:
-        folder: `records` in the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -254,9 +251,9 @@ def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """Return rows as `SCHEMA` needs them: texts that older versions did not write are empty."""
     table = pa.Table.from_batches(batches)
     columns = [
-        table[field.name].fill_null("")
-        if not field.nullable and pa.types.is_string(field.type)
-        else table[field.name]
+        table[field.name]
+        if field.nullable or field.type != pa.string()
+        else table[field.name].fill_null("")
         for field in SCHEMA
     ]
     return pa.table(columns, schema=SCHEMA)
@@ -274,17 +271,15 @@ def write_part(tables: Iterable[pa.Table], file: Path) -> None:
 
 def _check_columns(part: Part) -> None:
     """Raise ValueError if a column has another type, or lacks a value that every record has."""
-    found = pq.read_schema(part.file)
+    wanted = {column.name: column for column in SCHEMA}
     unsure = []
-    for column in SCHEMA:
-        index = found.get_field_index(column.name)
-        if index < 0:
-            continue
-        if found.field(index).type != column.type:
-            raise ValueError(f"its column {column.name} is {found.field(index).type}")
+    for found in pq.read_schema(part.file):
+        column = wanted.get(found.name, found)
+        if found.type != column.type:
+            raise ValueError(f"its column {found.name} is {found.type}")
         # files of this version cannot leave such a value out
-        if found.field(index).nullable and not column.nullable:
-            unsure.append(column.name)
+        if found.nullable and not column.nullable:
+            unsure.append(found.name)
     if not unsure:
         return
     with pq.ParquetFile(part.file) as file:
@@ -294,18 +289,16 @@ def _check_columns(part: Part) -> None:
 
 
 def _groups(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:
-    """Yield neighbouring parts that fit into one, given all parts with their numbers of rows."""
-    group: list[Part] = []
+    """Yield lists of neighbouring parts that fit into one, given parts and numbers of rows."""
+    groups: list[list[Part]] = [[]]
     held = 0
     for part, rows in parts:
         if held + rows > JOINED_ROWS:
-            if len(group) > 1:
-                yield group
-            group, held = [], 0
-        group.append(part)
+            groups.append([])
+            held = 0
+        groups[-1].append(part)
         held += rows
-    if len(group) > 1:
-        yield group
+    return (group for group in groups if len(group) > 1)
 
 
 def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -343,18 +336,16 @@ def _damaged(part: Part, damage: str) -> RunError:
 
 @contextmanager
 def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection to the records of runs.
+    """Yield a connection to ledgers, each with the tables that `attach` makes.
 
-    A ledger given as `a` is a table `a` with the rows of each photo's last attempt, and a table
-    `a_attempts` with all rows. DuckDB spills to a folder in the first run's folder, which is
-    removed afterwards.
+    DuckDB spills to a folder in the first run's folder, which is removed afterwards.
 
     Raises:
         RunError: a ledger is damaged, its parts have just been joined, or memory and disk do not
             suffice.
     """
     with open_database(next(iter(ledgers.values())).folder.parent) as connection:
-        parts = {name: ledger.parts for name, ledger in ledgers.items()}
+        parts = [(ledger, ledger.parts) for ledger in ledgers.values()]
         for name, ledger in ledgers.items():
             attach(connection, name, ledger)
         try:
@@ -362,8 +353,8 @@ def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error:
-            for name, ledger in ledgers.items():
-                if not all(part.file.exists() for part in parts[name]):
+            for ledger, before in parts:
+                if not all(part.file.exists() for part in before):
                     raise _joined_meanwhile(ledger.folder.parent) from None
                 ledger.refuse_damage()
             raise
@@ -371,10 +362,7 @@ def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextmanager
 def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection to an empty database in memory, which spills to a folder.
-
-    Args:
-        folder: spilled data goes to a new folder in this one, which is removed afterwards.
+    """Yield a connection to an empty database in memory, which spills to a new folder in `folder`.
 
     Raises:
         RunError: memory and disk do not suffice, or the folder's name is not valid text.
@@ -428,12 +416,12 @@ def iterate_dicts(cursor: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]
 def copy_rows(
     connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
 ) -> int:
-    """Write the rows of a query to a file and return their number.
+    """Write the rows of a query to a file, replaced if it exists, and return their number.
 
     Args:
         connection: connection for the query.
         query: SQL; texts for CSV are guarded already, see `text.guard_sql`.
-        target: the file, replaced if it exists.
+        target: the file.
         file_format: "csv", "jsonl" or "parquet".
     """
     options = {

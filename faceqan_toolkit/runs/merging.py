@@ -28,11 +28,7 @@ from faceqan_toolkit.text import reason_of
 
 
 def check_alike(runs: Sequence[RunInfo]) -> None:
-    """Check that the runs have equal settings.
-
-    Raises:
-        RunError: settings differ (the message lists them), or a run is given twice.
-    """
+    """Raise RunError if runs differ in settings, which the message lists, or one is given twice."""
     first = runs[0]
     for run in runs[1:]:
         one, other = _comparable(first), _comparable(run)
@@ -127,11 +123,7 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
 
 
 def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo]) -> None:
-    """Create a table `lost` of the photos of each run that are taken from another run.
-
-    Raises:
-        RunError: two runs have different photos with the same path.
-    """
+    """Create a table `lost` of each run's photos that are taken from another run."""
     database.execute(
         "CREATE TABLE photos "
         "(path VARCHAR, run INTEGER, root VARCHAR, sha256 VARCHAR, failed BOOLEAN)"

@@ -35,13 +35,9 @@ HEALABLE = frozenset(
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of the photos, chosen by a hash of the path.
+    """Part `number`, from 1, of `total` parts of the photos; a hash of the path decides.
 
     Every photo belongs to one shard, whatever the order and the other photos are.
-
-    Attributes:
-        number: number of the shard, from 1.
-        total: number of shards.
 
     Raises:
         SettingsError: the number is not in 1..total.
@@ -75,8 +71,7 @@ class Known(NamedTuple):
     """The ledger's data on the last attempt at a photo.
 
     Attributes:
-        failed: the photo, or one of its faces, has no result.
-        healable: the failure is in `HEALABLE`.
+        failed, healable: the photo or one of its faces has no result; the status is `HEALABLE`.
     """
 
     root: str
