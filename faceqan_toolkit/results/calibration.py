@@ -319,7 +319,8 @@ def _threshold(content: Mapping[str, Any]) -> Threshold:
     )
     return Threshold(
         str(content["kind"]),
-        *(float(content[name]) for name in ("target", "quality")),
+        float(content["target"]),
+        float(content["quality"]),
         content["low"],
         content["high"],
         _rate(content["discard"]),
