@@ -429,7 +429,11 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
     if os.path.lexists(source):
         if _is_file(moved, sha256) and not _is_file(source, sha256):
             raise NotPlaced("another file is where it was; it stays as it is")
-        _drop_second_name(source, moved, dry=dry)
+        # an interrupted move leaves a second hard link
+        if not (dry or source.parent.samefile(moved.parent)) and os.path.samestat(
+            source.lstat(), moved.lstat()
+        ):
+            moved.unlink()
         return False
     if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
@@ -440,11 +444,3 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
 
 def _is_file(file: Path, sha256: str) -> bool:
     return stat.S_ISREG(file.lstat().st_mode) and sha256_of(file) == sha256
-
-
-def _drop_second_name(source: Path, moved: Path, *, dry: bool) -> None:
-    """Remove the second hard link that an interrupted move leaves."""
-    if dry or source.parent.samefile(moved.parent):
-        return
-    if os.path.samestat(source.lstat(), moved.lstat()):
-        moved.unlink()

@@ -218,23 +218,21 @@ def _prepare(
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
+    labelled = f"SELECT *, NULL AS label FROM ({judged})"
+    if labels:
+        labelled = f"""
+            WITH decided AS MATERIALIZED ({judged}), labels AS (
+                SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label FROM (
+                    SELECT DISTINCT identity FROM decided WHERE rule = '' AND identity IS NOT NULL
+                )
+            )
+            SELECT decided.*, label FROM decided LEFT JOIN labels USING (identity)
+        """
     query = f"""
         SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason, label
-        FROM ({_labelled(judged) if labels else f"SELECT *, NULL AS label FROM ({judged})"})
-        ORDER BY {ORDERS[order]}
+        FROM ({labelled}) ORDER BY {ORDERS[order]}
     """
     return query, parameters
-
-
-def _labelled(judged: str) -> str:
-    """Return SQL for the decided rows with the label of their identity."""
-    return f"""
-        WITH decided AS MATERIALIZED ({judged}), labels AS (
-            SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label
-            FROM (SELECT DISTINCT identity FROM decided WHERE rule = '' AND identity IS NOT NULL)
-        )
-        SELECT decided.*, label FROM decided LEFT JOIN labels USING (identity)
-    """
 
 
 def _on_status(rules: Rules, *, identity: bool) -> Iterator[_Condition]:

@@ -126,7 +126,7 @@ def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
-    """Write summaries to a file in one of `choices.FORMATS`; return their number.
+    """Write summaries to a file, replaced if it exists; return their number.
 
     Raises:
         RunError: the file cannot be written.
@@ -160,12 +160,10 @@ def _by_file(
 
 
 def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
-    """Return SQL for the ledger's rows with the column `name`: their group.
-
-    A folder's name is absolute if there are several roots.
-    """
+    """Return SQL for the ledger's rows with their group as `name`; see `Grouping`."""
     if grouping.file is not None:
         return _by_file(connection, grouping.file, grouping.by)
+    # folders are absolute if there are several roots
     roots = fetch_value(connection, "SELECT count(DISTINCT root) FROM ledger")
     path = "path" if roots <= 1 else "root || '/' || path"
     return rf"""

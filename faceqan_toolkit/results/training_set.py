@@ -106,7 +106,7 @@ class Export:
         for shard, selection in enumerate(selections):
             items = _shard_of(numbered, self.shard_size)
             yield from self._shard(f"shard-{shard:06d}.tar", selection, items)
-        yield from self._told(_dropped(numbered), "")
+        yield from self._noted(numbered, _refuse)
         beyond = self.folder / f"shard-{len(selections):06d}.tar"
         if beyond.exists():
             raise RunError(f"{beyond} is of another set, with more shards; choose another folder")
@@ -241,12 +241,8 @@ def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | De
             return
 
 
-def _dropped(items: Iterator[Kept | Decision]) -> Iterator[Decision]:
-    """Yield the remaining items; raise RunError if one is kept."""
-    for item in items:
-        if isinstance(item, Kept):
-            raise RunError(RUN_CHANGED)
-        yield item
+def _refuse(_: Kept) -> Outcome:
+    raise RunError(RUN_CHANGED)
 
 
 def _files(target: Path) -> list[Path]:

@@ -222,22 +222,14 @@ class RunWriter:
         return before != (self.scale, self.calibration)
 
     def append(self, records: list[Record]) -> None:
-        """Add all records of one attempt at a photo, which replace those of earlier attempts.
-
-        Raises:
-            RunError: they cannot be written.
-        """
+        """Add all records of an attempt at a photo, in place of earlier ones; may `flush`."""
         self._waiting += records
         overdue = time.monotonic() - self._flushed >= FLUSH_SECONDS
         if overdue or len(self._waiting) >= FLUSH_RECORDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write the records since the last flush as a new part of the ledger.
-
-        Raises:
-            RunError: they cannot be written.
-        """
+        """Write the added records as a new part of the ledger; RunError if that fails."""
         self._flushed = time.monotonic()
         if not self._waiting:
             return
@@ -255,11 +247,7 @@ class RunWriter:
                 self._waiting = []
 
     def compact(self) -> None:
-        """Join the ledger's parts if there are many.
-
-        Raises:
-            RunError: a part cannot be read or written; nothing is lost.
-        """
+        """Join the ledger's parts if there are many; RunError if that fails, nothing is lost."""
         try:
             self.ledger.compact()
         except (OSError, pa.ArrowException) as error:

@@ -80,10 +80,6 @@ class Part:
     last: int
     checksum: str = ""
 
-    def is_covered_by(self, other: Part) -> bool:
-        """Tell whether another part was joined from several, this one among them."""
-        return other.first < other.last and other.first <= self.first and self.last <= other.last
-
     @property
     def rows(self) -> int:
         """Number of its rows."""
@@ -147,22 +143,12 @@ class Ledger:
                 raise _damaged(part, damage)
 
     def write(self, tables: Iterable[pa.Table]) -> None:
-        """Write tables with the columns of `SCHEMA` as a new part, whole or not at all.
-
-        One table is in memory at a time.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Write tables, one in memory at a time, as a new part; OSError if that fails."""
         number = self._next_number()
         self._write(tables, number, number)
 
     def take(self, part: Part) -> None:
-        """Link or copy a part of another ledger as the next part of this one.
-
-        Raises:
-            OSError: it cannot be read or written.
-        """
+        """Link or copy a part of another ledger as the next one here; OSError if that fails."""
         ending = f".{part.checksum}.parquet" if part.checksum else ".parquet"
         link_or_copy(part.file, self.folder / f"part-{self._next_number():06d}{ending}")
 
@@ -238,7 +224,8 @@ class Ledger:
         kept: list[Part] = []
         covered: list[Part] = []
         for part in sorted(found, key=lambda part: (part.first, -part.last, part.file.name)):
-            (covered if kept and part.is_covered_by(kept[-1]) else kept).append(part)
+            joined = kept and kept[-1].first < kept[-1].last
+            (covered if joined and part.last <= kept[-1].last else kept).append(part)
         return kept, covered
 
 
@@ -384,7 +371,7 @@ def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def attach(connection: duckdb.DuckDBPyConnection, name: str, ledger: Ledger) -> None:
-    """Register the rows of last attempts as table `name`, all rows as `name`_attempts.
+    """Make the rows of each photo's last attempt a table `name`, and all rows `name`_attempts.
 
     Raises:
         RunError: the ledger is damaged.
@@ -436,11 +423,7 @@ def copy_rows(
 def export_rows(
     connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
 ) -> int:
-    """Do as `copy_rows` does, but write the file whole or not at all.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write as `copy_rows` does, but the file whole or not at all; RunError if that fails."""
     try:
         with writing(target) as temporary:
             return copy_rows(connection, query, temporary, file_format)

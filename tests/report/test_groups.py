@@ -29,7 +29,7 @@ from tests.report.test_browser import CONTRAST, TILE, counted, titles, until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ASSETS = Path(page.__file__).parent / "assets"
+ASSETS = Path(report_page.__file__).parent / "assets"
 ROWS = "#groups tbody tr"
 
 
