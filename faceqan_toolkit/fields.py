@@ -126,7 +126,7 @@ def _check_value(item: Field[Any], kind: type, value: Any) -> None:
     limits = item.metadata
     valid = not limits["choices"] or value in limits["choices"]
     if kind in (int, float):
-        valid = (kind is int or math.isfinite(value)) and all(
-            limits[name] is None or holds(value, limits[name]) for name, holds in _LIMITS.items()
-        )
+        valid = valid and (kind is int or math.isfinite(value))
+        for name, holds in _LIMITS.items():
+            valid = valid and (limits[name] is None or holds(value, limits[name]))
     check(valid, item.name, value, expected(item, kind))

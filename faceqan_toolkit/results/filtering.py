@@ -363,11 +363,11 @@ class Selection:
         return _counts(self.outcomes("symlink", Path(folder)))
 
     def export(
-        self, folder: Path | str, sink: str, *, shard_size: int = SHARD_SIZE
+        self, folder: Path | str, sink: str, *, shard_size: int | None = None
     ) -> Counter[str]:
         """Write the selection as a training set; return the number of photos by decision.
 
-        `sink` is "webdataset", with `shard_size` photos in a tar, or "recordio".
+        `sink` is "recordio", or "webdataset" with `shard_size` photos in a tar (10,000 if None).
         """
         return _counts(self.outcomes("copy", Path(folder), sink=sink, shard_size=shard_size))
 
