@@ -98,8 +98,15 @@ def write_report(
             are requested for a run without scores.
         SettingsError: `below` is not finite, or the grouping is unusable.
     """
+    if below is not None and not math.isfinite(below):
+        raise SettingsError(f"--below {below}: not a finite number")
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
-    page.compare(grouping, below)
+    if below is not None and not page.ranking.scored:
+        raise RunError(run.no_scores)
+    page.below = below
+    if grouping:
+        whole = page.every == page.every_failure == 1
+        page.groups = _Groups(run, grouping, below, follow=whole)
     try:
         try:
             with replacing(target) as temporary:
@@ -144,17 +151,6 @@ class _Page:
         self.rows_of_photos: dict[str, dict[str, Any]] = {}
         self.below: float | None = None
         self.groups: _Groups | None = None
-
-    def compare(self, grouping: Grouping | None, below: float | None) -> None:
-        """Set the initial threshold and the groups."""
-        if below is not None and not math.isfinite(below):
-            raise SettingsError(f"--below {below}: not a finite number")
-        if below is not None and not self.ranking.scored:
-            raise RunError(self.run.no_scores)
-        self.below = below
-        if grouping:
-            whole = self.every == self.every_failure == 1
-            self.groups = _Groups(self.run, grouping, below, follow=whole)
 
     def write(self, file: Path) -> None:
         """Write the page and its pictures."""
@@ -425,9 +421,7 @@ def script_json(value: Any) -> Markup:
 
 
 def columns_json(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[Any]],
-    more: Mapping[str, Sequence[int]],
+    columns: Sequence[Column], rows: Sequence[Sequence[Any]], more: Mapping[str, Sequence[int]]
 ) -> Markup:
     """Return rows, at least one, as a JSON object with a member for each column and `length`.
 

@@ -110,8 +110,7 @@ class Plan:
 
     Attributes:
         run_folder: the run folder, absolute.
-        mode: one of `choices.MODES`.
-        what: one of `choices.WHATS`.
+        mode, what: one of `choices.MODES`, one of `choices.WHATS`.
         folder: destination folder, absolute; None with "list".
         dry: report without changing anything.
         fetch: also read photos from URLs.

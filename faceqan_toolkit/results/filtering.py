@@ -44,20 +44,18 @@ class Rules:
     Without a score, a photo or face fails every condition on quality and no other.
 
     Attributes:
-        what: one of `choices.WHATS`: filter "photos" or the faces' "crops".
-        by: one of `choices.BYS`: the face that represents a photo: its "best" or "worst" scored
-            face, or its "main" one, the largest.
+        what: filter "photos" or the faces' "crops".
+        by: the face that represents a photo: its "best" or "worst" scored one, or its "main" one,
+            the largest.
         min_quality: least quality.
         min_percentile: least percentile among the run's scored faces, in [0, 100].
         keep_top: number of the best photos or faces to keep.
         keep_percent: percentage of the scored ones to keep, best first, rounded, in (0, 100].
-        identity: how photos are assigned to identities.
         per_identity: number of the best to keep of each identity; without an identity it fails.
         per_window: keep the best frame of each window of this many seconds of a video; photos that
             are not video frames pass.
         min_per_identity: drop identities of which the other conditions keep fewer than this;
             without an identity it fails.
-        drop_status: statuses to drop.
 
     Raises:
         SettingsError: no condition is given, or a value is out of range.
@@ -138,8 +136,7 @@ def decide(
     Memory is bounded; DuckDB spills to the run folder.
 
     Args:
-        run: any run.
-        rules: the conditions.
+        run, rules: any run, and the conditions.
         order: "quality" (best first, unscored last), "path", or "identity", which also drops
             photos without an identity.
         labels: number the identities that are kept; always done in the order "identity".
@@ -324,11 +321,7 @@ def _statuses(kind: type[PhotoError]) -> set[str]:
 class Selection:
     """The photos or crops of a run that meet every condition.
 
-    Args:
-        run: any run.
-        rules: the conditions.
-        fetch: also read photos from URLs.
-        tell: receives events.
+    With `fetch` photos are also read from URLs; `tell` receives events.
 
     Raises:
         SettingsError: no score of the run can reach the least quality.

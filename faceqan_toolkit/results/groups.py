@@ -105,9 +105,18 @@ def summarise(
         raise RunError(run.no_scores)
     if below is not None and not math.isfinite(below):
         raise SettingsError(f"below is {below}; it must be a finite number")
+    quantiles = ", ".join(f"quantile_cont(quality, {q})" for q in (0.05, 0.25, 0.5, 0.75, 0.95))
+    count = "NULL" if below is None else f"count(*) FILTER (quality < {float(below)!r})"
+    worst = "median" if below is None else "-below / faces"
     with connect(ledger=run.ledger) as connection:
         grouped = _grouped(connection, grouping or Grouping())
-        rows = connection.execute(_summary_query(grouped, below)).fetchall()
+        rows = connection.execute(
+            f"""SELECT * EXCLUDE (median) FROM (
+                SELECT name, count(quality) AS faces, count(*) - count(quality), avg(quality),
+                    {quantiles}, {count} AS below, quantile_cont(quality, 0.5) AS median
+                FROM ({grouped}) GROUP BY name
+            ) ORDER BY {worst} NULLS LAST, name NULLS LAST"""
+        ).fetchall()
         example = fetch_value(connection, "SELECT min(path) FROM ledger")
     summaries = [GroupSummary(*row) for row in rows]
     if grouping and grouping.file and summaries and all(one.group is None for one in summaries):
@@ -170,20 +179,6 @@ def _grouped(connection: duckdb.DuckDBPyConnection, grouping: Grouping) -> str:
         SELECT *, CASE WHEN contains({path}, '/')
             THEN regexp_replace({path}, '/[^/]*$', '') ELSE '.' END AS name
         FROM ledger
-    """
-
-
-def _summary_query(grouped: str, below: float | None) -> str:
-    """Return SQL for the columns of `GroupSummary` up to `below`, in order."""
-    quantiles = ", ".join(f"quantile_cont(quality, {q})" for q in (0.05, 0.25, 0.5, 0.75, 0.95))
-    count = "NULL" if below is None else f"count(*) FILTER (quality < {float(below)!r})"
-    worst = "median" if below is None else "-below / faces"
-    return f"""
-        SELECT * EXCLUDE (median) FROM (
-            SELECT name, count(quality) AS faces, count(*) - count(quality), avg(quality),
-                {quantiles}, {count} AS below, quantile_cont(quality, 0.5) AS median
-            FROM ({grouped}) GROUP BY name
-        ) ORDER BY {worst} NULLS LAST, name NULLS LAST
     """
 
 

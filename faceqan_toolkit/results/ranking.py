@@ -198,12 +198,7 @@ class Ranking:
         ]
 
     def blocks(
-        self,
-        size: int,
-        *,
-        extra: Sequence[str] = (),
-        every: int = 1,
-        every_failure: int = 1,
+        self, size: int, *, extra: Sequence[str] = (), every: int = 1, every_failure: int = 1
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows in order in blocks: `columns`, then the `extra` columns of the ledger.
 

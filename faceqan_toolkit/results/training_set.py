@@ -191,8 +191,7 @@ class Export:
     ) -> Iterator[Outcome]:
         """Yield the results of a shard that is complete, or of a dry run."""
         return self._noted(
-            items,
-            lambda item: self._placed(outcome_of(item.decision, self.plan)[0], shard, reason),
+            items, lambda item: self._placed(outcome_of(item.decision, self.plan)[0], shard, reason)
         )
 
     def _noted(

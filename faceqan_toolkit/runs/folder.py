@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import (
-    check_text,
-    lock,
-    parse_json,
-    read_text,
-    refuse_links,
-    write_text,
-)
+from faceqan_toolkit.files import check_text, lock, parse_json, read_text, refuse_links, write_text
 from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.runs.ledger import Ledger, as_table
