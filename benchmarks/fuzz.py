@@ -159,7 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
+    from faceqan_toolkit.results.training_set import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -438,8 +438,7 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
-    from faceqan_toolkit.results.actions import put_back
-    from faceqan_toolkit.results.manifest import Manifest
+    from faceqan_toolkit.results.actions import Manifest, put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")

@@ -15,15 +15,18 @@ from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.find import stream_photos
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.results.calibration import Calibration
-from faceqan_toolkit.results.filtering import Rules, number_or_percentage
-from faceqan_toolkit.results.groups import Grouping
-from faceqan_toolkit.results.identities import IdentityRule
-from faceqan_toolkit.results.merging import check_alike
-from faceqan_toolkit.results.merging import merge as merge_runs
+from faceqan_toolkit.results.filtering import (
+    Rules,
+    Selection,
+    calibrated_quality,
+    number_or_percentage,
+)
+from faceqan_toolkit.results.groups import Grouping, IdentityRule
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.results.selection import Selection, calibrated_quality
 from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.merging import check_alike
+from faceqan_toolkit.runs.merging import merge as merge_runs
+from faceqan_toolkit.runs.todo import Shard
 from faceqan_toolkit.settings import Settings
 
 if TYPE_CHECKING:

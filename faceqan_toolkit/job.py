@@ -41,8 +41,7 @@ from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunWriter, read_run
-from faceqan_toolkit.runs.shards import Shard
-from faceqan_toolkit.runs.todo import Todo
+from faceqan_toolkit.runs.todo import Shard, Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
 

@@ -16,7 +16,7 @@ from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.quality.scale import builtin_scale
 from faceqan_toolkit.registry import DETECTORS, METHODS
 from faceqan_toolkit.results.ranking import SCORED_COLUMNS
-from faceqan_toolkit.runs.folder import HEALABLE
+from faceqan_toolkit.runs.todo import HEALABLE
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 from tests.conftest import DATA, cases, read_rgb

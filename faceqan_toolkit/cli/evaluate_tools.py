@@ -19,7 +19,7 @@ from faceqan_toolkit.evaluation.evaluate import scores_of
 from faceqan_toolkit.evaluation.figures import figure_format, grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.result_files import read_panels
 from faceqan_toolkit.files import absolute
-from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.results.groups import IdentityRule
 
 
 def validate(

@@ -29,8 +29,8 @@ from faceqan_toolkit.results.calibration import (
     made_with,
     write_calibration,
 )
-from faceqan_toolkit.results.identities import IdentityRule, main_faces
-from faceqan_toolkit.results.model_of_run import model_of
+from faceqan_toolkit.results.crops import model_of
+from faceqan_toolkit.results.groups import IdentityRule, main_faces
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.text import counted

@@ -54,7 +54,7 @@ from faceqan_toolkit.events import (
 from faceqan_toolkit.files import is_file, lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import FoundModel, find_model
-from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.results.groups import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import (
     AS_TRAINED,

@@ -19,10 +19,10 @@ from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.registry import METHODS
-from faceqan_toolkit.results.crops import RunCrops, crop_file
+from faceqan_toolkit.results.crops import RunCrops
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
-from faceqan_toolkit.runs.database import connect, fetch_value
-from faceqan_toolkit.runs.folder import RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, crop_file, read_run
+from faceqan_toolkit.runs.ledger import connect, fetch_value
 from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
@@ -100,7 +100,7 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
     """
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
-    with connect(ledger=run) as connection:
+    with connect(ledger=run.ledger) as connection:
         # not a count of first faces: a photo's only record may be of any face
         photos = fetch_value(connection, "SELECT count(DISTINCT path) FROM ledger")
         if not photos:

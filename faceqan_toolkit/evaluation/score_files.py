@@ -24,8 +24,8 @@ from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_pa
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 from faceqan_toolkit.files import check_plain, to_utf8, writing
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.runs.database import connect
 from faceqan_toolkit.runs.folder import read_run
+from faceqan_toolkit.runs.ledger import connect
 from faceqan_toolkit.text import counted, reason_of, unguard
 
 PATH_COLUMNS = (
@@ -333,7 +333,7 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
 
 def _run_rows(folder: Path) -> Iterator[Row]:
     """Yield the rows of a run, of each photo's last attempt."""
-    with connect(ledger=read_run(folder)) as connection:
+    with connect(ledger=read_run(folder).ledger) as connection:
         cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
         while rows := cursor.fetchmany(10_000):
             for path, face, quality in rows:

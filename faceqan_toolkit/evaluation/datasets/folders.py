@@ -19,7 +19,7 @@ from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos.find import find_photos
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.results.identities import IdentityRule
+    from faceqan_toolkit.results.groups import IdentityRule
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read_folders(
     Raises:
         SettingsError: `root` does not exist, a negative number, or an unusable table of identities.
     """
-    from faceqan_toolkit.results.identities import IdentityRule, identities_of
+    from faceqan_toolkit.results.groups import IdentityRule, identities_of
 
     root, log = Path(root), IssueLog()
     if isinstance(non_mated, int) and non_mated < 0:

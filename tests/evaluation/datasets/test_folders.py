@@ -14,7 +14,7 @@ from faceqan_toolkit.errors import DatasetError, SettingsError
 from faceqan_toolkit.evaluation.datasets.folders import Joined, RowPairs
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
-from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.results.groups import IdentityRule
 from tests.evaluation.datasets.trees import all_pairs, photo
 
 PHOTOS = ["A/1.jpg", "A/2.jpg", "A/deep/3.jpg", "B/1.jpg", "C/1.png", "C/2.png", "D/1.jpg"]

@@ -1,9 +1,9 @@
-"""Merging of runs with equal settings into a new run. No torch."""
+"""Merging of runs with equal settings into a new run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,24 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from faceqan_toolkit.errors import NotPlaced, RunError
-from faceqan_toolkit.files import link_or_copy
-from faceqan_toolkit.results.copying import place_below
-from faceqan_toolkit.results.crops import crop_file
-from faceqan_toolkit.runs.database import FETCHED, attach, copy_rows, fetch_value, open_database
-from faceqan_toolkit.runs.differences import differences
-from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
-from faceqan_toolkit.runs.ledger import JOINED_ROWS, ROW_GROUP, completed
+from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.files import is_file, link_or_copy
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, crop_file, differences, read_run
+from faceqan_toolkit.runs.ledger import (
+    FETCHED,
+    JOINED_ROWS,
+    ROW_GROUP,
+    attach,
+    completed,
+    copy_rows,
+    fetch_value,
+    open_database,
+)
 from faceqan_toolkit.text import reason_of
 
 
 def check_alike(runs: Sequence[RunInfo]) -> None:
-    """Check that the runs have equal settings.
-
-    Raises:
-        RunError: settings differ (the message lists them), or a run is given twice.
-    """
+    """Raise RunError if runs differ in settings, which the message lists, or one is given twice."""
     first = runs[0]
     for run in runs[1:]:
         one, other = _comparable(first), _comparable(run)
@@ -62,19 +63,21 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[RunWriter]:
         run.ledger.refuse_damage()
     content = runs[0].content
     own = {"name", "sha256", "head_sha256"}  # RunWriter writes these
-    model = {name: value for name, value in (content.get("model") or {}).items() if name not in own}
-    invocations = [
+    calls = [
         {**call, "run": run.folder.name}
         for run in runs
         for call in run.content.get("invocations", [])
     ]
-    merged = {"runs": [str(run.folder) for run in runs], "invocations": len(invocations)}
-    weights = str(content["identity"].get("weights_sha256", ""))
     identity = content["identity"]
     with RunWriter(
-        output, runs[0].settings, weights, model, merged=merged, identity=identity
+        output,
+        runs[0].settings,
+        str(identity.get("weights_sha256", "")),
+        {name: value for name, value in (content.get("model") or {}).items() if name not in own},
+        merged={"runs": [str(run.folder) for run in runs], "invocations": len(calls)},
+        identity=identity,
     ) as target:
-        target.invocations = invocations
+        target.invocations = calls
         target.scale = runs[0].scale
         if all(run.content.get("calibration") == content.get("calibration") for run in runs):
             target.calibration = content.get("calibration")
@@ -88,7 +91,7 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[RunWriter]:
 
 
 def _comparable(run: RunInfo) -> dict[str, Any]:
-    """Return the part of run.json that must be equal."""
+    """Return the entries of `run.json` that must be equal."""
     try:
         content = run.content
         return {**content["identity"], "scale": content["scale"]}
@@ -120,17 +123,13 @@ def _check_output(runs: Sequence[RunInfo], output: Path) -> None:
 
 
 def _find_repeated(database: duckdb.DuckDBPyConnection, runs: Sequence[RunInfo]) -> None:
-    """Create a table `lost` of the photos of each run that are taken from another run.
-
-    Raises:
-        RunError: two runs have different photos with the same path.
-    """
+    """Create a table `lost` of each run's photos that are taken from another run."""
     database.execute(
         "CREATE TABLE photos "
         "(path VARCHAR, run INTEGER, root VARCHAR, sha256 VARCHAR, failed BOOLEAN)"
     )
     for number, run in enumerate(runs):
-        attach(database, f"run_{number}", run)
+        attach(database, f"run_{number}", run.ledger)
         database.execute(
             f"""INSERT INTO photos SELECT path, {number}, any_value(root), any_value(sha256),
                 bool_or(status <> 'ok') FROM run_{number} GROUP BY path"""
@@ -193,13 +192,9 @@ def _take_crops(
     )
     while rows := cursor.fetchmany(FETCHED):
         for (crop,) in rows:
-            with suppress(NotPlaced, FileNotFoundError):  # a deleted crop
-                source, place = crop_file(run.folder, crop), place_below(target.folder, crop)
-                if source is None:
-                    continue
+            source, place = crop_file(run.folder, crop), crop_file(target.folder, crop)
+            if source and place and is_file(source):  # it may have been deleted
                 try:
                     link_or_copy(source, place)
-                except FileNotFoundError:
-                    raise
                 except OSError as error:
                     raise RunError(f"cannot write {place}: {reason_of(error)}") from error

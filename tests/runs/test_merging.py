@@ -14,13 +14,12 @@ import pytest
 
 from faceqan_toolkit import files
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.results import merging
-from faceqan_toolkit.results.merging import check_alike, merge
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs import ledger
+from faceqan_toolkit.runs import ledger, merging
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.ledger import Ledger
-from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.merging import check_alike, merge
+from faceqan_toolkit.runs.todo import Shard
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, CommandLine
