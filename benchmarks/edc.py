@@ -19,12 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from faceqan_toolkit.evaluation.bootstrap import Operating, draw_identities, replicate
-from faceqan_toolkit.evaluation.curves import GRID, edc, edc_recomputed, pair_quality
+from faceqan_toolkit.evaluation.curves import (
+    GRID,
+    draw_identities,
+    edc,
+    edc_recomputed,
+    pair_quality,
+    replicate,
+)
+from faceqan_toolkit.evaluation.result import Operating
 from faceqan_toolkit.evaluation.verification import (
     Comparisons,
     NonMatedCollector,
-    collect,
     rejected,
 )
 
@@ -93,7 +99,9 @@ def fixed(similarity: Array, mated: Array, quality: Array) -> list[list[float]]:
     """Return this package's result in the same shape; its curve has every step, not just 20."""
     nobody = np.zeros(np.count_nonzero(~mated), np.int32)
     keep = NonMatedCollector.enough(len(nobody), max(TARGETS))
-    others = collect([(similarity[~mated], nobody, nobody)], keep=keep)
+    collector = NonMatedCollector(keep)
+    collector.add(similarity[~mated], nobody, nobody)
+    others = collector.result()
     return [
         edc(rejected(similarity[mated], others.at_fmr(target).value), quality[mated])
         .at(np.array(GRID) + 1e-9)
