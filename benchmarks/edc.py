@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from faceqan_toolkit.evaluation.curves import (
 )
 from faceqan_toolkit.evaluation.result import Operating
 from faceqan_toolkit.evaluation.verification import (
+    Block,
     Comparisons,
     NonMatedCollector,
     rejected,
@@ -145,16 +146,19 @@ def with_intervals(count: int, people: int = 3531, replicates: int = 1000) -> No
     quality = rng.beta(4, 2, len(identity))
     similarity = 0.75 * pair_quality(quality, *pairs) + rng.normal(0, 0.1, mated_count)
 
-    def stream() -> Comparisons:
-        collector = NonMatedCollector(NonMatedCollector.enough(count, max(TARGETS)), identity)
+    def blocks() -> Iterator[Block]:
+        yield similarity, np.ones(mated_count, bool), *pairs
         for start in range(0, count, 1 << 20):
             size = min(1 << 20, count - start)
             first = rng.integers(0, len(identity), size, dtype=np.int32)
             second = rng.integers(0, len(identity), size, dtype=np.int32)
             other = identity[first] != identity[second]
-            values = rng.normal(0, 0.1, size)
-            collector.add(values[other], first[other], second[other])
-        return Comparisons.streamed(similarity, *pairs, collector.result(), identity)
+            values = rng.normal(0, 0.1, size)[other]
+            yield values, np.zeros(len(values), bool), first[other], second[other]
+
+    def stream() -> Comparisons:
+        collector = NonMatedCollector(NonMatedCollector.enough(count, max(TARGETS)), identity)
+        return Comparisons.streamed(blocks(), collector, identity)
 
     print(f"streamed in blocks, {people:,} people, {replicates} replicates, 3 FMR targets")
     _, comparisons = timed("make up and stream", stream)

@@ -13,7 +13,7 @@ the fewest decimals that discard the same faces.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -40,6 +40,7 @@ from faceqan_toolkit.evaluation.path_matching import match_paths
 from faceqan_toolkit.evaluation.result import check_target
 from faceqan_toolkit.evaluation.run_faces import kept_crop
 from faceqan_toolkit.evaluation.verification import (
+    Block,
     Bools,
     Codes,
     Comparisons,
@@ -284,8 +285,8 @@ def _without_same_photos(pairs: PairList, rows: Rows, tell: Listener) -> PairLis
 
 
 def _renumbered(pairs: PairList, kept: Bools) -> PairList:
-    """Return the pairs of kept samples, with indices into the kept samples."""
-    inside = kept[pairs.first] & kept[pairs.second]
+    """Return the pairs of two kept samples, with indices into the kept samples."""
+    inside = kept[pairs.first] & kept[pairs.second] & (pairs.first != pairs.second)
     place = np.cumsum(kept) - 1
     return PairList(place[pairs.first[inside]], place[pairs.second[inside]], pairs.mated[inside])
 
@@ -397,38 +398,37 @@ def faces_of(
     vectors = embeddings[chosen]
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     if pairs is None:
-        return Faces(quality, codes, _all_compared(vectors, codes, fmr), True)
-    inside = _renumbered(pairs, chosen)
-    different = inside.first != inside.second
-    first, second, same = (ends[different] for ends in (inside.first, inside.second, inside.mated))
-    if same.all() or not same.any():
+        others = (len(codes) ** 2 - int((np.bincount(codes).astype(np.int64) ** 2).sum())) // 2
+        # without pairs of identities, which `Faces.non_mated` has in closed form
+        collector = NonMatedCollector(NonMatedCollector.enough(others, fmr))
+        blocks = _all_compared(vectors, codes)
+        both_kinds = 0 < codes.max(initial=0) < len(codes) - 1
+    else:
+        listed = _renumbered(pairs, chosen)
+        collector = NonMatedCollector(identity=codes)
+        blocks = _listed_compared(vectors, listed)
+        both_kinds = listed.mated.any() and not listed.mated.all()
+    if not both_kinds:
         return Faces(quality, codes)
-    parts = [
-        np.einsum("pd,pd->p", vectors[first[block]], vectors[second[block]])
-        for block in slices(len(first), vectors.shape[1], BLOCK_VALUES)
-    ]
-    return Faces(quality, codes, Comparisons.of(np.concatenate(parts), same, first, second, codes))
+    return Faces(quality, codes, Comparisons.streamed(blocks, collector, codes), pairs is None)
 
 
-def _all_compared(vectors: Vectors, codes: Codes, fmr: float) -> Comparisons | None:
-    """Return all comparisons of normalised (N, D) vectors; None if all have the same kind."""
-    sizes = np.bincount(codes).astype(np.int64)
-    mated = int((sizes * (sizes - 1) // 2).sum())
-    others = len(codes) * (len(codes) - 1) // 2 - mated
-    if not mated or not others:
-        return None
-    collector = NonMatedCollector(NonMatedCollector.enough(others, fmr))
-    found: list[tuple[Vectors, Ints, Ints]] = []
+def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
+    """Yield the comparisons of all normalised (N, D) vectors with all others."""
     for rows in slices(len(codes), len(codes), BLOCK_VALUES):
         similarity = vectors[rows] @ vectors[rows.start :].T
         # the upper triangle: each pair once
         one, two = np.nonzero(np.triu(np.ones(similarity.shape, np.bool_), 1))
         values, one, two = similarity[one, two], one + rows.start, two + rows.start
-        same = codes[one] == codes[two]
-        found.append((values[same], one[same], two[same]))
-        collector.add(values[~same], one[~same], two[~same])
-    values, one, two = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Comparisons.streamed(values, one, two, collector.result(), codes)
+        yield values, codes[one] == codes[two], one, two
+
+
+def _listed_compared(vectors: Vectors, pairs: PairList) -> Iterator[Block]:
+    """Yield the comparisons of some pairs of normalised (N, D) vectors."""
+    for part in slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
+        first, second = pairs.first[part], pairs.second[part]
+        similarity = np.einsum("pd,pd->p", vectors[first], vectors[second])
+        yield similarity, pairs.mated[part], first, second
 
 
 def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: Codes) -> Floats:
@@ -437,7 +437,7 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
     NaN where none reaches the target; the lowest quality where the FNMR is within it without
     discarding.
 
-    The faces have comparisons; `similarity` are (B,) similarity thresholds, and `weights` the (B, I)
+    The faces have comparisons. `similarity` are (B,) similarity thresholds, `weights` are (B, I)
     weights of the people in each replicate.
     """
     comparisons = faces.comparisons

@@ -224,7 +224,7 @@ def edc_recomputed(
 def ideal(errors: int, mated: int) -> Curve:
     """Return the curve of an oracle that discards the errors first, one at a time.
 
-    It is a lower bound at every share, and tighter than the line of Schlett et al., FNMR(0) - share.
+    It is a lower bound at every share, tighter than the line FNMR(0) - share of Schlett et al.
     """
     steps = np.arange(min(errors, mated - 1) + 1)
     return Curve(steps / mated, (errors - steps) / (mated - steps), errors - steps, mated - steps)

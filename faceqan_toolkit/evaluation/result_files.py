@@ -102,13 +102,10 @@ def markdown(evaluations: Iterable[Evaluation]) -> str:
     parts = []
     for evaluation in evaluations:
         points = evaluation.points
-        header = ["method", *(point.name for point in points)]
-        lines = [header, ["---", *["---:"] * len(points)]]
-        for method, cells in _cells(evaluation):
-            lines.append([
-                _markdown(method.label),
-                *(f"**{text}**{rest}" if best else text + rest for text, rest, best in cells),
-            ])  # fmt: skip
+        lines = [["method", *(point.name for point in points)]]
+        lines.append(["---", *["---:"] * len(points)])
+        for method, cells in _cells(evaluation, "**{}**"):
+            lines.append([_markdown(method.label), *cells])
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         notes = "\n".join(f"- {_markdown(note)}" for note in _notes(evaluation))
         parts.append(f"### {_markdown(evaluation.title)}\n\n{body}\n\n{notes}\n")
@@ -132,15 +129,11 @@ def latex(evaluations: Iterable[Evaluation]) -> str:
             r"\midrule",
         ]  # fmt: skip
         kind = "quality"
-        for method, cells in _cells(evaluation):
+        for method, cells in _cells(evaluation, r"\textbf{{{}}}"):
             if method.kind != kind and method.kind in ("simple", "random"):
                 lines.append(r"\midrule")
             kind = method.kind
-            row = [
-                _latex(method.label),
-                *((rf"\textbf{{{text}}}" if best else text) + rest for text, rest, best in cells),
-            ]
-            lines.append(" & ".join(row) + r" \\")
+            lines.append(" & ".join([_latex(method.label), *cells]) + r" \\")
         lines += [
             r"\bottomrule", r"\end{tabular}", r"\par\smallskip",
             r"\begin{minipage}{\linewidth}\footnotesize", *map(_latex, _notes(evaluation)),
@@ -172,50 +165,37 @@ def best_methods(evaluation: Evaluation, point: int, limit: int = 0) -> set[str]
     return {name for name, raw in areas.items() if raw == min(areas.values())}
 
 
-def _cells(
-    evaluation: Evaluation,
-) -> Iterator[tuple[MethodResult, list[tuple[str, str, bool]]]]:
-    """Yield each method with its normalised area at each point: text, interval, whether best."""
+def _cells(evaluation: Evaluation, bold: str) -> Iterator[tuple[MethodResult, list[str]]]:
+    """Yield each method with its normalised area at each point; the best in a bold format."""
     best = [best_methods(evaluation, index) for index in range(len(evaluation.points))]
     for method in evaluation.methods:
-        areas = [figures.areas[0] for figures in method.figures]
-        yield (
-            method,
-            [
-                (number(area.normalised), between(area.normalised_interval), method.name in names)
-                for area, names in zip(areas, best, strict=True)
-            ],
-        )
+        cells = []
+        for figures, names in zip(method.figures, best, strict=True):
+            area, form = figures.areas[0], bold if method.name in names else "{}"
+            cells.append(form.format(number(area.normalised)) + between(area.normalised_interval))
+        yield method, cells
 
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     """Yield the notes below a table."""
     options = evaluation.options
-    share = options.limits[0]
-    intervals = any(
-        area.normalised_interval
-        for method in evaluation.methods
-        if method.kind != "random"
-        for figures in method.figures
-        for area in figures.areas
+    methods = [method for method in evaluation.methods if method.kind != "random"]
+    areas = [area for method in methods for figures in method.figures for area in figures.areas]
+    note = (
+        f"Area under the error-versus-discard curve up to a discard share of {options.limits[0]:g}"
     )
-    yield (
-        f"Area under the error-versus-discard curve up to a discard share of {share:g}, divided "
-        "by that of no discarding"
-        + (
-            f"; in brackets {100 * options.level:g} % intervals over identities"
-            if intervals
-            else ""
-        )
-        + "."
-    )
+    note += ", divided by that of no discarding"
+    if any(area.normalised_interval for area in areas):
+        note += f"; in brackets {100 * options.level:g} % intervals over identities"
+    yield f"{note}."
     threshold = "fixed" if options.edc == "fixed" else "recomputed at every share"
-    yield (
-        f"Threshold {threshold}; quality of a pair: {options.pair_quality}"
-        + (f", of a template: {options.template_quality}" if options.template_quality else "")
-        + f"; {evaluation.mated:,} mated and {evaluation.non_mated:,} non-mated comparisons"
-        + (f"; {evaluation.excluded:,} mated ones left out." if evaluation.excluded else ".")
-    )
+    note = f"Threshold {threshold}; quality of a pair: {options.pair_quality}"
+    if options.template_quality:
+        note += f", of a template: {options.template_quality}"
+    note += f"; {evaluation.mated:,} mated and {evaluation.non_mated:,} non-mated comparisons"
+    if evaluation.excluded:
+        note += f"; {evaluation.excluded:,} mated ones left out"
+    yield f"{note}."
     for point in evaluation.points:
         fmr, fnmr = evaluation.rates(point)
         yield (
@@ -238,10 +218,8 @@ def _latex(text: str) -> str:
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(value) for value in row])
+    cells = ([_cell(value) for value in row] for row in rows)
+    csv.writer(target, lineterminator="\n").writerows([columns, *cells])
     return target.getvalue()
 
 
@@ -286,24 +264,18 @@ def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = 
     `made_by` is the provenance by name: command, versions, checksums.
     """
     environment = Environment(
-        loader=PackageLoader("faceqan_toolkit.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("faceqan_toolkit.evaluation"), undefined=StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     return environment.get_template("curves.html.j2").render(
         data={
             "shares": PAGE_SHARES.tolist(),
             "pens": _pens(evaluations),
             "evaluations": [_curves(one) for one in evaluations],
         },
-        evaluations=evaluations,
-        best_methods=best_methods,
-        between=between,
-        number=number,
-        made_by=dict(made_by or {}),
-    )
+        evaluations=evaluations, made_by=dict(made_by or {}),
+        best_methods=best_methods, between=between, number=number,
+    )  # fmt: skip
 
 
 def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
@@ -410,20 +382,14 @@ def _drawn(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
 
 
 def made_by(arguments: Sequence[str], files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the provenance of an evaluation: command, versions, checksums of files.
-
-    Args:
-        arguments: arguments of the command line.
-        files: input files by description.
-    """
+    """Return the provenance of an evaluation: command, versions, checksums of described files."""
     command = shlex.join(["faceqan-toolkit", *arguments])
-    made = {"command": path_text(command) if os.sep == "/" else command}
-    made["python"] = f"{platform.python_version()} on {sys.platform} {platform.machine()}"
-    made |= {name: text for name, text in versions().items() if text != "missing"}
-    for what, file in files.items():
-        if file.is_file():
-            made[f"{what} sha256"] = sha256_of(file)
-    return made
+    return {
+        "command": path_text(command) if os.sep == "/" else command,
+        "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
+        **{name: text for name, text in versions().items() if text != "missing"},
+        **{f"{what} sha256": sha256_of(file) for what, file in files.items() if file.is_file()},
+    }
 
 
 def read_panels(folder: Path, fmr: float) -> list[Panel]:

@@ -38,6 +38,7 @@ from faceqan_toolkit.evaluation.result import (
 )
 from faceqan_toolkit.evaluation.verification import (
     Accuracy,
+    Block,
     Bools,
     Codes,
     Comparisons,
@@ -121,22 +122,20 @@ def compare(
     identity = None if _contradicts(dataset) else dataset.identities
     total = len(dataset.pairs)
     keep = None if largest_fmr is None else NonMatedCollector.enough(total, largest_fmr)
-    collector = NonMatedCollector(keep, identity)
-    mated, folds = [], []
-    for block in dataset.pairs.blocks(BLOCK):
-        similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
-        others = ~block.mated
-        collector.add(similarity[others], block.first[others], block.second[others])
-        same = block.mated
-        mated.append((similarity[same], block.first[same], block.second[same]))
-        if block.fold is not None:
-            folds.append((similarity, block.mated, block.fold))
-    accuracy = None
-    if folds and (dataset.folds or 0) > 1:
-        accuracy = fold_accuracy(*(np.concatenate(part) for part in zip(*folds, strict=True)))
-    values, first, second = (np.concatenate(part) for part in zip(*mated, strict=True))
-    comparisons = Comparisons.streamed(values, first, second, collector.result(), identity)
-    return comparisons, accuracy
+    folds = []
+
+    def blocks() -> Iterator[Block]:
+        for block in dataset.pairs.blocks(BLOCK):
+            similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
+            if block.fold is not None:
+                folds.append((similarity, block.mated, block.fold))
+            yield similarity, block.mated, block.first, block.second
+
+    comparisons = Comparisons.streamed(blocks(), NonMatedCollector(keep, identity), identity)
+    if not folds or (dataset.folds or 0) < 2:
+        return comparisons, None
+    columns = (np.concatenate(column) for column in zip(*folds, strict=True))
+    return comparisons, fold_accuracy(*columns)
 
 
 def _contradicts(dataset: Dataset) -> bool:
@@ -462,6 +461,14 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
     )
     missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
     return Agreement(
-        (first.name, second.name), tuple(np.array(first.paths, object)[both]), *scores,
-        *percentile, spearman, pearson, (int(missing[0]), int(missing[1])), match,
-    )  # fmt: skip
+        names=(first.name, second.name),
+        paths=tuple(path for path, kept in zip(first.paths, both, strict=True) if kept),
+        first=scores[0],
+        second=scores[1],
+        first_percentile=percentile[0],
+        second_percentile=percentile[1],
+        spearman=spearman,
+        pearson=pearson,
+        without=(int(missing[0]), int(missing[1])),
+        match=match,
+    )

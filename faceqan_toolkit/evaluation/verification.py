@@ -8,6 +8,7 @@ non-mated similarities. It depends on the largest ones alone, so only those are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Codes = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Block = tuple[NDArray[np.floating], Bools, NDArray[np.integer], NDArray[np.integer]]
 
 PIECE = 1 << 18
 """Comparisons processed together; they fit into the processor's cache."""
@@ -344,31 +346,38 @@ class Comparisons:
         same = np.asarray(mated)
         if same.shape != values.shape or same.dtype != np.bool_:
             raise EvaluationError("`mated` must be booleans, one a comparison")
-        others = NonMatedCollector(keep, identity)
-        others.add(values[~same], one[~same], two[~same])
-        return cls.streamed(values[same], one[same], two[same], others.result(), identity)
+        return cls.streamed([(values, same, one, two)], NonMatedCollector(keep, identity), identity)
 
     @classmethod
     def streamed(
         cls,
-        similarity: ArrayLike,
-        first: ArrayLike,
-        second: ArrayLike,
-        non_mated: NonMated,
+        blocks: Iterable[Block],
+        collector: NonMatedCollector,
         identity: ArrayLike | None = None,
     ) -> Comparisons:
-        """Return comparisons from (M,) mated ones and collected non-mated ones.
+        """Return the comparisons of (similarity, mated, first, second) blocks.
+
+        Args:
+            blocks: arrays as those of `of`.
+            collector: receives the non-mated ones.
+            identity: see `of`.
 
         Raises:
             EvaluationError: no mated comparison, or a mated comparison of two identities.
         """
-        values, one, two = _as_comparisons(similarity, first, second)
+        found = []
+        for similarity, mated, first, second in blocks:
+            collector.add(similarity[~mated], first[~mated], second[~mated])
+            found.append((similarity[mated], first[mated], second[mated]))
+        values, one, two = _as_comparisons(
+            *(np.concatenate(parts) for parts in zip(*found, strict=True))
+        )
         if not len(values):
             raise EvaluationError("there are no mated comparisons")
         codes = None if identity is None else identity_codes(identity)
         if codes is not None:
             people_of(codes, one, two, mated=True)
-        return cls(values, one, two, non_mated, codes)
+        return cls(values, one, two, collector.result(), codes)
 
 
 def rejected(similarity: Floats, threshold: float) -> Bools:
