@@ -416,13 +416,11 @@ class Agreement:
     def movers(self, number: int = 20) -> list[dict[str, Any]]:
         """Return the samples whose percentiles differ most, largest difference first."""
         moved = self.second_percentile - self.first_percentile
+        columns = ("first", "second", "first_percentile", "second_percentile")
         return [
             {
                 "path": self.paths[row],
-                "first": float(self.first[row]),
-                "second": float(self.second[row]),
-                "first_percentile": float(self.first_percentile[row]),
-                "second_percentile": float(self.second_percentile[row]),
+                **{name: float(getattr(self, name)[row]) for name in columns},
                 "moved": float(moved[row]),
             }
             for row in np.argsort(-np.abs(moved), kind="stable")[:number].tolist()
@@ -456,8 +454,9 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
     ranks = rankdata(scores, axis=1)
     percentile = 100 * ranks / scores.shape[1]
     is_constant = (np.ptp(scores, axis=1) == 0).any()
-    spearman, pearson = (
-        None if is_constant else float(pearsonr(*pair).statistic) for pair in (ranks, scores)
+    spearman, pearson = (  # rounded, so that equal ranks give exactly 1
+        None if is_constant else round(float(pearsonr(*pair).statistic), 15)
+        for pair in (ranks, scores)
     )
     missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
     return Agreement(

@@ -248,11 +248,17 @@ class NonMatedCollector:
             values, one, two = values[made], one[made], two[made]
         self._missing += len(made) - len(values)
         self._total += len(values)
-        self._count(values, one, two)
+        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
+        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        if self._codes is not None:
+            # each addition copies the whole matrix, so many pairs are added at once
+            a, b = people_of(self._codes, one, two, mated=False)
+            self._waiting.append(np.array([np.minimum(a, b), np.maximum(a, b)]))
+            if sum(pairs.shape[1] for pairs in self._waiting) > max(4 * PIECE, self._pairs.nnz):
+                self._count_waiting()
         wanted = values > self._floor
-        part = (values[wanted], one[wanted], two[wanted])
-        self._parts.append(part)
-        self._held += len(part[0])
+        self._parts.append((values[wanted], one[wanted], two[wanted]))
+        self._held += int(np.count_nonzero(wanted))
         if self._keep is not None and self._held > 2 * self._keep:
             self._shrink()
 
@@ -266,17 +272,6 @@ class NonMatedCollector:
             similarity[order], first[order], second[order], self._total, self._missing,
             float(self._floor), self._histogram, self._pairs,
         )  # fmt: skip
-
-    def _count(self, values: Floats, one: Codes, two: Codes) -> None:
-        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
-        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
-        if self._codes is None:
-            return
-        # each addition copies the whole matrix, so many pairs are added at once
-        a, b = people_of(self._codes, one, two, mated=False)
-        self._waiting.append(np.array([np.minimum(a, b), np.maximum(a, b)]))
-        if sum(pairs.shape[1] for pairs in self._waiting) > max(4 * PIECE, self._pairs.nnz):
-            self._count_waiting()
 
     def _count_waiting(self) -> None:
         if not self._waiting:
