@@ -105,7 +105,7 @@ def fixed(similarity: Array, mated: Array, quality: Array) -> list[list[float]]:
     others = collector.result()
     return [
         edc(rejected(similarity[mated], others.at_fmr(target).value), quality[mated])
-        .at(np.array(GRID) + 1e-9)
+        .at(GRID + 1e-9)
         .tolist()
         for target in TARGETS
     ]

@@ -38,7 +38,6 @@ from faceqan_toolkit.evaluation.result import (
     Area,
     Interval,
     Operating,
-    PairedTest,
     check_choice,
     check_limit,
     check_target,
@@ -55,9 +54,9 @@ from faceqan_toolkit.evaluation.verification import (
     largest,
 )
 
-GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
+GRID = np.arange(20) / 20
 """Discard shares of the "recompute" variant, of all comparisons."""
-CURVE_SHARES: tuple[float, ...] = tuple(step / 100 for step in range(96))
+CURVE_SHARES = np.arange(96) / 100
 """Discard shares at which the mean of random curves is computed."""
 CHUNK_VALUES = 1 << 21
 """Numbers in a (replicates, comparisons) block: 16 MiB an array."""
@@ -190,7 +189,7 @@ def edc_recomputed(
         check_target(target)
     # comparisons of equal quality are discarded together, once the share covers all of them
     dropped = np.minimum(
-        np.floor(np.array(GRID) * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
+        np.floor(GRID * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
     )
     ordered = np.sort(scores)
     cuts = ordered[dropped]
@@ -255,12 +254,10 @@ class RandomDiscard:
     """Curves of R random qualities: the baseline of a quality without information.
 
     Attributes:
-        shares: (G,) discard shares.
-        mean, low, high: (G,) mean, 2.5 % and 97.5 % quantiles of the FNMR over the draws.
+        mean, low, high: mean, 2.5 % and 97.5 % quantiles of the FNMR at each of `CURVE_SHARES`.
         areas: (R, L) raw pAUC of each draw, up to each limit.
     """
 
-    shares: Floats
     mean: Floats
     low: Floats
     high: Floats
@@ -290,7 +287,7 @@ def random_discard(
     rates = np.array([curve.at(CURVE_SHARES) for curve in curves])
     low, high = np.quantile(rates, [0.025, 0.975], axis=0)
     areas = np.array([[curve.area(limit) for limit in limits] for curve in curves])
-    return RandomDiscard(np.array(CURVE_SHARES), rates.mean(axis=0), low, high, areas)
+    return RandomDiscard(rates.mean(axis=0), low, high, areas)
 
 
 def draw_identities(people: int, replicates: int, seed: int) -> Codes:
@@ -311,8 +308,6 @@ class Replicates:
         areas: (B, T, L) raw pAUC by method, and of "oracle".
     """
 
-    points: Sequence[Operating]
-    limits: Sequence[float]
     fnmr0: Floats
     areas: Mapping[str, Floats]
 
@@ -371,7 +366,7 @@ def replicate(
         undefined = np.isnan(cuts) | (total == 0)
         for figures in (fnmr0, *areas.values()):
             figures[part][undefined] = np.nan
-    return Replicates(points, limits, fnmr0, areas)
+    return Replicates(fnmr0, areas)
 
 
 def slices(rows: int, columns: int, values: int) -> Iterator[slice]:
@@ -458,22 +453,17 @@ def interval(values: Floats, level: float = 0.95) -> Interval | None:
     return Interval(float(low), float(high), level, len(values) - len(defined))
 
 
-def paired_test(
-    replicates: Replicates, a: str, b: str, point: int, limit: int, difference: float, level: float
-) -> PairedTest:
-    """Compare two methods at the indices of a point and a limit.
+def paired_test(gaps: Floats, level: float) -> tuple[Interval | None, float | None]:
+    """Return the interval of (B,) differences, and the two-sided p-value of no difference.
 
-    `difference` is the raw pAUC of a minus that of b on the original data.
+    None for both if half of the differences or more are NaN.
     """
-    gaps = (replicates.areas[a] - replicates.areas[b])[:, point, limit]
-    between = interval(gaps, level)
-    p_value = None
-    if between is not None:
-        gaps = gaps[~np.isnan(gaps)]
-        smaller = min(np.count_nonzero(gaps <= 0), np.count_nonzero(gaps >= 0))
-        p_value = min(1.0, float(2 * (smaller + 1) / (len(gaps) + 1)))
-    at = Operating(replicates.points[point].kind, replicates.points[point].target)
-    return PairedTest(a, b, at, replicates.limits[limit], difference, between, p_value)
+    found = interval(gaps, level)
+    if found is None:
+        return None, None
+    gaps = gaps[~np.isnan(gaps)]
+    smaller = min(np.count_nonzero(gaps <= 0), np.count_nonzero(gaps >= 0))
+    return found, min(1.0, float(2 * (smaller + 1) / (len(gaps) + 1)))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faceqan_toolkit.errors import EvaluationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import Curve
+from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve
 from faceqan_toolkit.evaluation.figures import (
     DASHES,
     ORACLE,
@@ -307,8 +307,9 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
                     for method in evaluation.methods
                 ],
                 "band": {
-                    name: _rounded(getattr(evaluation.random[index], name))
-                    for name in ("shares", "low", "high")
+                    "shares": _rounded(CURVE_SHARES),
+                    "low": _rounded(evaluation.random[index].low),
+                    "high": _rounded(evaluation.random[index].high),
                 },
             }
             for index, point in enumerate(evaluation.points)

@@ -11,6 +11,7 @@ import numpy as np
 
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import (
+    CURVE_SHARES,
     Curve,
     RandomDiscard,
     Replicates,
@@ -33,6 +34,7 @@ from faceqan_toolkit.evaluation.result import (
     Figures,
     Method,
     MethodResult,
+    Operating,
     PairedTest,
     Point,
 )
@@ -258,7 +260,7 @@ class _Evaluator:
             points=tuple(points),
             methods=tuple(results),
             random=tuple(random),
-            tests=tuple(self._tests(results, replicates)),
+            tests=tuple(self._tests(points, results, replicates)),
         )
 
     def _points(self) -> list[Point]:
@@ -343,7 +345,7 @@ class _Evaluator:
         """Return the mean of the random qualities, with intervals over the draws."""
         figures = []
         for point, draws in zip(points, random, strict=True):
-            left = np.round((1 - draws.shares) * len(self.similarity)).astype(np.int64)
+            left = np.round((1 - CURVE_SHARES) * len(self.similarity)).astype(np.int64)
             errors = np.round(draws.mean * left).astype(np.int64)
             best = ideal(point.errors, len(self.similarity))
             areas = []
@@ -352,7 +354,7 @@ class _Evaluator:
                 normalised = mean / (point.fnmr0 * limit) if point.errors else None
                 one = Area(limit, mean, normalised, mean - best.area(limit))
                 areas.append(self._with_intervals(one, values, start))
-            figures.append(Figures(Curve(draws.shares, draws.mean, errors, left), tuple(areas)))
+            figures.append(Figures(Curve(CURVE_SHARES, draws.mean, errors, left), tuple(areas)))
         return MethodResult("random", "random", "", 0, tuple(figures))
 
     def _replicates(self, points: Sequence[Point]) -> Replicates | None:
@@ -367,18 +369,22 @@ class _Evaluator:
         )  # fmt: skip
 
     def _tests(
-        self, results: Sequence[MethodResult], replicates: Replicates | None
+        self,
+        points: Sequence[Point],
+        results: Sequence[MethodResult],
+        replicates: Replicates | None,
     ) -> Iterator[PairedTest]:
         """Yield the tests of every two methods."""
         if replicates is None:
             return
         for one, two in combinations([item for item in results if item.name in self.methods], 2):
-            for point, pair in enumerate(zip(one.figures, two.figures, strict=True)):
-                for limit in range(len(self.options.limits)):
-                    a, b = (figures.areas[limit].raw for figures in pair)
-                    yield paired_test(
-                        replicates, one.name, two.name, point, limit, a - b, self.options.level
-                    )
+            gaps = replicates.areas[one.name] - replicates.areas[two.name]
+            for index, point in enumerate(points):
+                at = Operating(point.kind, point.target)
+                for place, limit in enumerate(self.options.limits):
+                    a, b = (item.figures[index].areas[place].raw for item in (one, two))
+                    found = paired_test(gaps[:, index, place], self.options.level)
+                    yield PairedTest(one.name, two.name, at, limit, a - b, *found)
 
 
 def _worst(values: Floats) -> Floats:

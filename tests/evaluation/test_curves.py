@@ -539,32 +539,19 @@ def test_intervals_cover_the_truth() -> None:
     assert 80 <= held <= 97
 
 
-def replicates(a: np.ndarray, b: np.ndarray) -> Replicates:
-    shape = (len(a), 1, 1)
-    return Replicates(
-        (Operating("fmr", 0.01),), (0.2,), np.ones((len(a), 1)),
-        {"a": a.reshape(shape), "b": b.reshape(shape)},
-    )  # fmt: skip
-
-
 def test_paired_test_by_hand() -> None:
     rng = np.random.default_rng(0)
     common = rng.normal(size=999)
     # shared noise cancels
-    found = paired_test(replicates(common - 0.1, common), "a", "b", 0, 0, -0.1, 0.95)
-    assert found.interval.low == pytest.approx(-0.1)
-    assert found.p_value == pytest.approx(2 / 1000)
-    same = paired_test(replicates(common, common), "a", "b", 0, 0, 0.0, 0.95)
-    assert same.p_value == 1
-    unclear = paired_test(replicates(rng.normal(size=999), common), "a", "b", 0, 0, 0.0, 0.95)
-    assert unclear.p_value > 0.5
+    found, p_value = paired_test(common - 0.1 - common, 0.95)
+    assert found.low == pytest.approx(-0.1)
+    assert p_value == pytest.approx(2 / 1000)
+    assert paired_test(common - common, 0.95)[1] == 1
+    assert paired_test(rng.normal(size=999) - common, 0.95)[1] > 0.5
     gaps = np.full(999, -1.0)
     gaps[:49] = 1.0
-    few = paired_test(replicates(gaps, np.zeros(999)), "a", "b", 0, 0, -0.9, 0.95)
-    assert few.p_value == pytest.approx(2 * 50 / 1000)
-    gone = paired_test(replicates(np.full(9, np.nan), np.zeros(9)), "a", "b", 0, 0, 0.0, 0.95)
-    assert gone.interval is None
-    assert gone.p_value is None
+    assert paired_test(gaps, 0.95)[1] == pytest.approx(2 * 50 / 1000)
+    assert paired_test(np.full(9, np.nan), 0.95) == (None, None)
 
 
 def test_identities_are_needed() -> None:
