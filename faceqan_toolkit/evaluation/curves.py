@@ -170,8 +170,7 @@ def edc_recomputed(
 ) -> list[Curve]:
     """Return a curve for every FMR target, with the threshold recomputed at each share of `GRID`.
 
-    The arrays are those of (P,) comparisons. A curve ends where no mated or no non-mated comparison
-    remains.
+    The arrays are (P,) each. A curve ends where no mated or no non-mated comparison remains.
 
     Raises:
         EvaluationError: shapes differ, a value is NaN, or there are only mated or only non-mated

@@ -113,7 +113,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Interval:
-    """Percentile interval of a confidence level, without replicates of undefined statistics."""
+    """Percentile interval at a confidence level; `undefined` replicates are left out."""
 
     low: float
     high: float

@@ -122,7 +122,7 @@ def largest(values: Floats, count: int) -> tuple[Bools, float]:
 
 @dataclass(frozen=True)
 class DecisionThreshold:
-    """A similarity threshold, and how many of all non-mated comparisons are greater."""
+    """A similarity threshold, and its false matches among all non-mated comparisons."""
 
     value: float
     false_matches: int
@@ -382,7 +382,7 @@ def rejected(similarity: Floats, threshold: float) -> Bools:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """(F,) verification accuracy of each fold, and its threshold, chosen on the other folds."""
+    """(F,) shares of correct decisions and thresholds by fold, each chosen on the other folds."""
 
     by_fold: Floats
     thresholds: Floats
@@ -401,7 +401,7 @@ class Accuracy:
 def fold_accuracy(similarity: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Accuracy:
     """Return the accuracy by LFW's protocol: the threshold of each fold comes from the others.
 
-    The arrays are those of (P,) comparisons; a similarity of NaN counts as rejected.
+    The arrays are (P,) each; a similarity of NaN counts as rejected. LFW has ten folds.
 
     Raises:
         EvaluationError: shapes differ, or there is only one fold.
