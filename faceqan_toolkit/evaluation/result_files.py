@@ -376,8 +376,8 @@ def _drawn(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
         for target in sorted(common, reverse=True):
             panels = [Panel.of(one, target) for one in evaluations]
             yield f"grid_fmr{target:g}", grid_figure(panels, target)
-    for number, one in enumerate(evaluations, 1):
-        stem = "edc" if len(evaluations) == 1 else f"edc_{number}"
+    for place, one in enumerate(evaluations, 1):
+        stem = "edc" if len(evaluations) == 1 else f"edc_{place}"
         for target in one.options.fmr_targets:
             yield f"{stem}_fmr{target:g}", edc_figure(one, target)
 
