@@ -12,7 +12,7 @@ from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.options import stack
 from faceqan_toolkit.evaluation.datasets.registry import DATASETS
-from faceqan_toolkit.evaluation.options import (
+from faceqan_toolkit.evaluation.result import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
     FTE_RULES,

@@ -20,11 +20,10 @@ from faceqan_toolkit.evaluation.evaluate import (
     Inputs,
     evaluate_opened,
     has_aligned_photos,
-    is_complete,
     is_weights_file,
     open_dataset,
 )
-from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import EvaluationOptions
 from faceqan_toolkit.settings import ModelOptions, Settings, setting_names
 
 SETTINGS = {*setting_names(), "detector_option", "method_option"}
@@ -62,18 +61,18 @@ def run_evaluation(name: str, root: Path, chosen: Mapping[str, Any]) -> None:
         published_pickle=chosen.get("legacy_pickle"),
         retry_failed=chosen["retry_failed"],
         figures=chosen["formats"],
+        pairs=chosen.get("pairs"),
         command=sys.argv[1:],
     )
-    files = {"pairs": chosen["pairs"]} if chosen.get("pairs") else {}
     try:
         evaluation, written = evaluate_opened(
-            name, root, dataset, chosen["output"], inputs, options, files=files, tell=reporter
+            name, root, dataset, chosen["output"], inputs, options, reporter
         )
     except KeyboardInterrupt:
         reporter.message("\nInterrupted; the same command goes on from there.")
         raise
     print_evaluation(evaluation, written)
-    if not is_complete(evaluation):
+    if not evaluation.is_complete:
         reporter.exit(
             SOME_FAILED,
             "some comparisons lack a face, an embedding or a score; "

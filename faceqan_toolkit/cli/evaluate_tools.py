@@ -12,12 +12,12 @@ import click
 
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show_evaluation import print_agreement
-from faceqan_toolkit.evaluation.agreement import agree as compare_scores
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate as validate_dataset
 from faceqan_toolkit.evaluation.evaluate import scores_of
 from faceqan_toolkit.evaluation.figures import figure_format, grid_figure, save, scatter_figure
 from faceqan_toolkit.evaluation.result_files import read_panels
+from faceqan_toolkit.evaluation.statistics import agree as compare_scores
 from faceqan_toolkit.files import absolute
 from faceqan_toolkit.results.groups import IdentityRule
 
