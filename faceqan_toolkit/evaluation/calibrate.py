@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
 from faceqan_toolkit.evaluation.datasets.base import PairList
-from faceqan_toolkit.evaluation.datasets.pairs import read_pairs
+from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import embed_crops, read_embeddings
 from faceqan_toolkit.evaluation.path_matching import match_paths
 from faceqan_toolkit.evaluation.run_faces import kept_crop

@@ -10,7 +10,7 @@ import pytest
 from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.curves import GRID, edc
 from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder
-from faceqan_toolkit.evaluation.datasets.templates import Templates
+from faceqan_toolkit.evaluation.datasets.insightface import Templates
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.statistics import (
