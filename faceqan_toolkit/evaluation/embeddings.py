@@ -5,7 +5,6 @@ torch is imported when the first embedding is computed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths
-from faceqan_toolkit.files import parse_json, writing
+from faceqan_toolkit.files import parse_json, sha256_of, writing
 from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
@@ -130,7 +129,10 @@ class EmbeddingCache:
         crops: Sequence[Path | None],
     ) -> None:  # fmt: skip
         self.file, self.source, self.paths, self.crops = file, source, paths, crops
-        self._keys = [_sha256(crop) if crop else "" for crop in crops]
+        self._keys: list[str] = []
+        for crop in crops:
+            with _reading(crop):
+                self._keys.append(sha256_of(crop) if crop else "")
         self.vectors: Vectors = np.empty((len(paths), 0), np.float32)
         self._done = np.zeros(len(paths), np.bool_)
         if stored_source(file) == source:
@@ -189,12 +191,12 @@ class EmbeddingCache:
 
         found: list[Pixels | None] = []
         for crop in filter(None, (self.crops[index] for index in chosen)):
+            with _reading(crop):
+                data = crop.read_bytes()
             try:
-                found.append(decode_bytes(crop.read_bytes(), max_pixels=MAX_PIXELS))
+                found.append(decode_bytes(data, max_pixels=MAX_PIXELS))
             except PhotoError:
                 found.append(None)
-            except OSError as error:
-                raise _unreadable(crop, error) from error
         return found
 
     def _allocate(self, width: int) -> None:
@@ -245,15 +247,12 @@ class EmbeddingCache:
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _sha256(crop: Path) -> str:
+@contextmanager
+def _reading(crop: Path | None) -> Iterator[None]:
     try:
-        return hashlib.sha256(crop.read_bytes()).hexdigest()
+        yield
     except OSError as error:
-        raise _unreadable(crop, error) from error
-
-
-def _unreadable(crop: Path, error: OSError) -> RunError:
-    return RunError(f"cannot read the crop {crop}: {reason_of(error)}")
+        raise RunError(f"cannot read the crop {crop}: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -124,15 +124,15 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
     counts = {}
     ambiguous: set[int] = set()
     for rule in RULES:
-        pairs, doubtful, contested = _one_to_one(left, free, _views(rule, left, free))
+        pairs, unclear, unclear_given = _one_to_one(left, free, _views(rule, left, free))
         for place, found in pairs.items():
             index[place] = found
-        for place in (*pairs, *doubtful):
+        for place in (*pairs, *unclear):
             del left[place]
-        for place in (*pairs.values(), *contested):
+        for place in (*pairs.values(), *unclear_given):
             del free[place]
         counts[rule] = len(pairs)
-        ambiguous |= doubtful
+        ambiguous |= unclear
     taken = set(index.tolist())
     return Match(
         index,
@@ -147,37 +147,37 @@ def _one_to_one(
     left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
 ) -> tuple[dict[int, int], set[int], set[int]]:
     """Return the unambiguous pairs, and the ambiguous paths of either side."""
-    only: dict[int, int] = {}
-    suitors: Counter[int] = Counter()
-    doubtful: set[int] = set()
-    contested: set[int] = set()
+    candidate: dict[int, int] = {}
+    claims: Counter[int] = Counter()
+    unclear: set[int] = set()
+    unclear_given: set[int] = set()
     for wanted_key, given_key in views:
         groups: dict[Parts, list[int]] = defaultdict(list)
         for place, parts in free.items():
             if (key := given_key(parts)) is not None:
                 groups[key].append(place)
-        met: set[Parts] = set()
+        shared: set[Parts] = set()
         for place, parts in left.items():
             key = wanted_key(parts)
             if key is None or key not in groups:
                 continue
             first = groups[key][0]
             if len(groups[key]) > 1:
-                doubtful.add(place)
-                met.add(key)
+                unclear.add(place)
+                shared.add(key)
                 continue
-            suitors[first] += 1
-            if only.setdefault(place, first) != first:
-                doubtful.add(place)
-                contested |= {only[place], first}
-        contested.update(place for key in met for place in groups[key])
-    for place, found in only.items():
-        if suitors[found] > 1 or found in contested:
-            doubtful.add(place)
-        if place in doubtful:
-            contested.add(found)
-    pairs = {place: found for place, found in only.items() if place not in doubtful}
-    return pairs, doubtful, contested
+            claims[first] += 1
+            if candidate.setdefault(place, first) != first:
+                unclear.add(place)
+                unclear_given |= {candidate[place], first}
+        unclear_given.update(place for key in shared for place in groups[key])
+    for place, found in candidate.items():
+        if claims[found] > 1 or found in unclear_given:
+            unclear.add(place)
+        if place in unclear:
+            unclear_given.add(found)
+    pairs = {place: found for place, found in candidate.items() if place not in unclear}
+    return pairs, unclear, unclear_given
 
 
 def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:
