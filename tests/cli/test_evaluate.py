@@ -232,12 +232,12 @@ from faceqan_toolkit.evaluation.datasets.registry import DatasetOption, register
 OPTION = DatasetOption("Age gap in years.", metavar="YEARS")
 
 @register_dataset("calfw", faces="confident", example="CALFW", descriptions={"gap": OPTION})
-def read_calfw(root: Path, *, gap: int = 10, strict: bool = False, part: str):
+def read_calfw(root: Path, *, gap: int = 10, masked: bool = False, part: str):
     """CALFW: ROOT holds the people's folders.
 
     Cross-age LFW.
     """
-    assert (gap, strict, part) == (30, True, "a")
+    assert (gap, masked, part) == (30, True, "a")
     return read_lfw(root)
 '''
 
@@ -265,11 +265,11 @@ def test_a_package_adds_a_command(lfw, tmp_path: Path) -> None:
     shown = " ".join(run("calfw", "--help").stdout.split())
     for text in (
         "faceqan-toolkit evaluate calfw CALFW -o out", "Cross-age LFW.", "[default: confident]",
-        "--gap YEARS Age gap in years. [default: 10]", "--strict / --no-strict",
+        "--gap YEARS Age gap in years. [default: 10]", "--masked / --no-masked",
         "--part TEXT Option of the data set. [required]",
     ):  # fmt: skip
         assert text in shown
-    own = ("--gap", "30", "--strict", "--part", "a")
+    own = ("--gap", "30", "--masked", "--part", "a")
     done = run("calfw", lfw[0], "-o", "out", *own, "--scores-only", "--scores", "s.csv")
     assert "lfw: 14 photos, 6 mated and 6 non-mated comparisons" in done.stderr
     assert "--scores-only needs --embeddings" in done.stderr

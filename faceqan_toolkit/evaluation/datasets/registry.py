@@ -95,8 +95,9 @@ def register_dataset(name: str, *, faces: str | None, **about: Any) -> Callable[
     """Return a decorator that registers a reader.
 
     The reader's first argument is the root folder. Its keyword-only arguments are the options of
-    the data set, also on the command line; those without a default are required. The first
-    paragraph of its docstring is shown by `evaluate --help`, where ROOT is the folder.
+    the data set, also on the command line; those without a default are required. `seed` and
+    `identity` are the options of that name that `evaluate` has; other names must be new there. The
+    first paragraph of the docstring is shown by `evaluate --help`, where ROOT is the folder.
 
     Args:
         name: name of the data set.
