@@ -360,7 +360,7 @@ def evaluate(
         has_aligned_photos,
         open_dataset,
     )
-    from faceqan_toolkit.evaluation.options import EvaluationOptions
+    from faceqan_toolkit.evaluation.result import EvaluationOptions
 
     tell, place = listener(progress), Path(root)
     wanted = EvaluationOptions(**options)
@@ -391,10 +391,10 @@ def evaluate(
             embeddings=str(embeddings) if embeddings else None,
             name=name,
             figures=figures,
+            pairs=Path(pairs) if pairs else None,
         ),
         wanted,
-        files={"pairs": Path(pairs)} if pairs else None,
-        tell=tell,
+        tell,
     )
     return evaluation
 

@@ -105,7 +105,7 @@ def test_runs_results_and_reports_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["datasets.validation", "datasets.registry", "agreement", "embeddings", "thresholds"]
+    "name", ["datasets.validation", "datasets.registry", "embeddings", "statistics", "calibrate"]
 )
 def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
     module = f"faceqan_toolkit.evaluation.{name}"

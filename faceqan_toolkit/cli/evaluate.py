@@ -24,7 +24,7 @@ from faceqan_toolkit.evaluation.datasets.registry import (
     DatasetOption,
     read_dataset,
 )
-from faceqan_toolkit.evaluation.options import (
+from faceqan_toolkit.evaluation.result import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
     FTE_RULES,
@@ -267,6 +267,7 @@ def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> Non
     inputs = evaluate.Inputs(
         settings=_settings(entry.name, dataset, chosen, reporter),
         chosen_faces="faces" not in chosen or is_given("faces"),
+        pairs=chosen.get("pairs"),
         model=chosen["recogniser"],
         model_options=ModelOptions(*(chosen[name] for name in evaluate.MODEL_OPTIONS)),
         flip=chosen["flip"],
@@ -281,16 +282,15 @@ def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> Non
         figures=chosen["formats"],
         command=sys.argv[1:],
     )
-    files = {name: value for name, value in given.items() if isinstance(value, Path)}
     try:
         evaluation, written = evaluate.evaluate_opened(
-            entry.name, root, dataset, chosen["output"], inputs, curves, files=files, tell=reporter
+            entry.name, root, dataset, chosen["output"], inputs, curves, reporter
         )
     except KeyboardInterrupt:
         reporter.message("\nInterrupted; the same command goes on from there.")
         raise
     print_evaluation(evaluation, written)
-    if not evaluate.is_complete(evaluation):
+    if not evaluation.is_complete:
         reporter.exit(
             SOME_FAILED,
             "some comparisons lack a face, an embedding or a score; "
@@ -383,7 +383,7 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
     FILE:COLUMN names the score's column of a table.
     """
     from faceqan_toolkit.cli.show_evaluation import print_agreement
-    from faceqan_toolkit.evaluation import agreement, figures
+    from faceqan_toolkit.evaluation import figures, statistics
     from faceqan_toolkit.evaluation.evaluate import scores_of
     from faceqan_toolkit.files import absolute
 
@@ -399,7 +399,7 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
             replace(table, name=f"{absolute(file).parent.name}/{table.name}")
             for table, file in given
         )
-    found = agreement.agree(one, other)
+    found = statistics.agree(one, other)
     if as_json:
         click.echo(json.dumps(found.as_dict(top), indent=1))
     else:

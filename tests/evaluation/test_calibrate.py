@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from faceqan_toolkit.errors import CalibrationError
-from faceqan_toolkit.evaluation.bootstrap import draw_identities, non_mated_totals
-from faceqan_toolkit.evaluation.curves import edc, pair_quality
-from faceqan_toolkit.evaluation.datasets.base import PairList
-from faceqan_toolkit.evaluation.thresholds import (
+from faceqan_toolkit.evaluation.calibrate import (
     Faces,
     choose,
     faces_of,
@@ -20,9 +17,11 @@ from faceqan_toolkit.evaluation.thresholds import (
     quality_for_fnmr,
     split_people,
 )
-from faceqan_toolkit.evaluation.verification import Comparisons, collect
+from faceqan_toolkit.evaluation.curves import draw_identities, edc, non_mated_totals, pair_quality
+from faceqan_toolkit.evaluation.datasets.base import PairList
+from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.results.calibration import ENOUGH_ERRORS
-from tests.evaluation.synthetic import world
+from tests.evaluation.synthetic import collect, world
 
 targets = st.floats(0.01, 0.9)
 
@@ -237,12 +236,10 @@ def test_all_with_all_is_every_pair_once() -> None:
 
 
 def test_blocks_change_nothing(monkeypatch) -> None:
-    from faceqan_toolkit.evaluation import thresholds
-
     quality, identity, embeddings = labelled(20, 3)
     everybody = np.ones(len(identity), np.bool_)
     whole = faces_of(quality, identity, everybody, embeddings)
-    monkeypatch.setattr(thresholds, "BLOCK_VALUES", 300)
+    monkeypatch.setattr("faceqan_toolkit.evaluation.calibrate.BLOCK_VALUES", 300)
     parts = faces_of(quality, identity, everybody, embeddings)
     assert whole.comparisons is not None
     assert parts.comparisons is not None
