@@ -14,9 +14,8 @@ import click
 
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Command, Group
-from faceqan_toolkit.cli.exit_codes import SOME_FAILED
 from faceqan_toolkit.cli.options import is_given, make_settings, stack
-from faceqan_toolkit.cli.reporter import Reporter
+from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.datasets.registry import (
     DATASETS,
