@@ -1,9 +1,15 @@
-"""The command line: each command turns options into a call of the library and shows its result.
+"""The command line: commands turn options into a call of the library and show its result.
 
-`make_run`, `rank`, `filter`, `report`, `calibrate`, `explain`, `models`, `doctor`, `evaluate`:
-commands, imported when they are called; `options`: options that they share; `command`: help in
-sections; `config`: options from the environment and files; `reporter`, `progress`: messages and
-exit codes; `show`, `tables`: tables.
+make_run: the commands align-and-score, detect, align, score and merge
+calibrate, doctor, evaluate, explain, filter, models, rank, report: a command each
+options: options that several commands share
+command: classes of commands and groups, whose help has sections
+config: options from environment variables and TOML files
+reporter: messages on standard error, exit codes
+progress: a bar or log lines for long work
+show: rankings, summaries, calibrations, comparisons and groups as text
+show_evaluation: evaluations as text
+tables: tables that fit the terminal
 """
 
 from __future__ import annotations
