@@ -347,7 +347,7 @@ def evaluate(
         flip: add the mirror image's embedding to each.
         aligned: the photos are aligned crops; None for the data set's own.
         pairs: another list of pairs than the data set's.
-        non_mated, identity: for "folders", see `evaluation.evaluate.open_dataset`.
+        non_mated, identity: for "folders", see `evaluation.datasets.readers.read_folders`.
         name: of the data set, in tables and figures.
         figures: formats of the figures.
         progress: True shows messages and bars on standard error; a function gets `events`.

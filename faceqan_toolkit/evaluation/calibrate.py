@@ -34,7 +34,7 @@ from faceqan_toolkit.evaluation.curves import (
     slices,
 )
 from faceqan_toolkit.evaluation.datasets.base import PairList
-from faceqan_toolkit.evaluation.datasets.pairs import read_pairs
+from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import Vectors, embed_crops, read_embeddings
 from faceqan_toolkit.evaluation.path_matching import match_paths
 from faceqan_toolkit.evaluation.result import check_target

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
-from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
-from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
+from faceqan_toolkit.evaluation.datasets.insightface import unpack, write_landmarks
 from faceqan_toolkit.evaluation.datasets.registry import DATASETS, read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.evaluation.embeddings import (
@@ -58,7 +57,6 @@ from faceqan_toolkit.events import (
 from faceqan_toolkit.files import is_file, lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import FoundModel, find_model
-from faceqan_toolkit.results.groups import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import (
     AS_TRAINED,
@@ -405,34 +403,19 @@ class _Job:
         }
 
 
-def open_dataset(
-    name: str,
-    root: Path,
-    *,
-    pairs: Path | None = None,
-    non_mated: int | Literal["all"] | None = None,
-    seed: int | None = None,
-    identity: str | None = None,
-    tell: Listener = silent,
-) -> Dataset:
+def open_dataset(name: str, root: Path, *, tell: Listener = silent, **options: Any) -> Dataset:
     """Return a data set after checking its lists; opens no photo.
 
     Args:
         name: name of a registered data set.
         root: its folder or file.
-        pairs: list of pairs to use instead of its own.
-        non_mated, seed: for "folders": number of non-mated pairs, None for as many as mated ones,
-            and the random seed that chooses them.
-        identity: for "folders": which photos show the same person, see `IdentityRule.parse`.
+        options: options of its reader, see `read_dataset`.
 
     Raises:
         SettingsError: no such data set, or an option it does not take.
         DatasetError: its lists are missing, malformed or contradict themselves.
     """
-    dataset = read_dataset(
-        name, root.absolute(), pairs=pairs, non_mated=non_mated, seed=seed,
-        identity=IdentityRule.parse(identity) if name == "folders" else None,
-    )  # fmt: skip
+    dataset = read_dataset(name, root.absolute(), **options)
     if dataset.people:
         tell(Message(dataset.people))
     report = validate(dataset)
