@@ -21,11 +21,10 @@ def list_models() -> None:
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.cli.tables import Cell, Column, print_table
     from faceqan_toolkit.errors import WeightsError
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import entries, offered
+    from faceqan_toolkit.models.registry import added_names, entries, find_added, offered
     from faceqan_toolkit.paths import printable
 
-    added = set(installed.names())
+    added = set(added_names())
     rows: list[tuple[str, str, str, str, str]] = []
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
@@ -33,7 +32,7 @@ def list_models() -> None:
         rows.append((entry.name, state, entry.title, entry.trained_on, entry.commercial))
     for name in sorted(added - set(entries())):
         try:
-            found = installed.find(name)
+            found = find_added(name)
         except WeightsError as error:
             rows.append((name, "damaged", str(error), "", ""))
             continue
@@ -57,10 +56,9 @@ def list_models() -> None:
 def show(name: str) -> None:
     """Print a model's network, preprocessing, licence and paper to cite."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import HEADS, entries, offered
+    from faceqan_toolkit.models.registry import HEADS, entries, find_added, offered
 
-    found = installed.find(name)
+    found = find_added(name)
     entry = found.entry if found else entries().get(name)
     if entry is None and name in (others := offered()):
         click.echo(f"{name}: offered by an installed package, made by {others[name]}")
@@ -122,15 +120,16 @@ def add(
     from faceqan_toolkit.cli.reporter import Reporter
     from faceqan_toolkit.errors import SettingsError
     from faceqan_toolkit.job import assumed_text
-    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.load import add_model
+    from faceqan_toolkit.models.registry import checkout_folder, user_folder
     from faceqan_toolkit.settings import ModelOptions
 
-    folder = installed.checkout_folder() if here else installed.user_folder()
+    folder = checkout_folder() if here else user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
     tell = Reporter()
-    model, embedder = installed.add(name, file, folder, given, licence)
+    model, embedder = add_model(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
         tell.note(note)
@@ -146,11 +145,11 @@ def add(
 def verify(names: tuple[str, ...]) -> None:
     """Check that the weights of NAMES are unchanged and load; without NAMES, all installed ones."""
     from faceqan_toolkit.errors import MissingDependency, WeightsError
-    from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, load_model
+    from faceqan_toolkit.models.registry import added_names
 
     broken = False
-    for name in names or (BUILT_IN, *installed.names()):
+    for name in names or (BUILT_IN, *added_names()):
         try:
             load_model(name)
             click.echo(f"{name}: verified")
@@ -166,13 +165,13 @@ def verify(names: tuple[str, ...]) -> None:
 def remove(name: str) -> None:
     """Delete an added model."""
     from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import find_added, remove_added
 
-    found = installed.find(name)
+    found = find_added(name)
     if found is None:
         raise UnknownModel(
             f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
             "which were"
         )
-    installed.remove(found)
+    remove_added(found)
     click.echo(f"removed {found.path}")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError, WrongArchitecture
-from faceqan_toolkit.models.base import BackboneEmbedder
-from faceqan_toolkit.models.ir import BLOCKS as IR_BLOCKS
-from faceqan_toolkit.models.ir import IR
-from faceqan_toolkit.models.iresnet import BLOCKS as IRESNET_BLOCKS
-from faceqan_toolkit.models.iresnet import IResNet
-from faceqan_toolkit.models.preprocessing import Preprocessing
+from faceqan_toolkit.models.base import BackboneEmbedder, Preprocessing
+from faceqan_toolkit.models.networks import (
+    IR,
+    IR_BLOCKS,
+    IRESNET_BLOCKS,
+    IResNet,
+    inception_resnet,
+)
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
@@ -46,20 +47,31 @@ class Family:
 _IRESNET = (
     "layer1.0.prelu.weight",
     frozenset(
-        {"conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features"}
+        ["conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features"]
     ),
 )
 _IR = ("body.0.res_layer.1.weight", frozenset({"input_layer", "body", "output_layer"}))
 _FACENET = (
     "conv2d_1a.conv.weight",
     frozenset(
-        {
-            "conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a", "conv2d_4b",
-            "repeat_1", "mixed_6a", "repeat_2", "mixed_7a", "repeat_3", "block8",
-            "last_linear", "last_bn",
-        }
+        [
+            "conv2d_1a",
+            "conv2d_2a",
+            "conv2d_2b",
+            "conv2d_3b",
+            "conv2d_4a",
+            "conv2d_4b",
+            "repeat_1",
+            "mixed_6a",
+            "repeat_2",
+            "mixed_7a",
+            "repeat_3",
+            "block8",
+            "last_linear",
+            "last_bn",
+        ]
     ),
-)  # fmt: skip
+)
 
 FAMILIES: Mapping[str, Family] = {
     "iresnet": Family("IResNet (ArcFace, CosFace, ElasticFace)", *_IRESNET, Preprocessing(), 1e-5),
@@ -145,14 +157,9 @@ def official(
 def architecture_of(entry: Entry) -> Architecture:
     """Return a registered model's architecture."""
     return Architecture(
-        family=entry.family,
-        depth=entry.depth,
-        embedding_size=entry.embedding_size,
-        squeeze_excitation=entry.squeeze_excitation,
-        output_affine=entry.output_affine,
-        eps=entry.eps,
-        preprocessing=preprocessing_of(entry),
-    )
+        entry.family, entry.depth, entry.embedding_size, entry.squeeze_excitation,
+        entry.output_affine, entry.eps, preprocessing_of(entry),
+    )  # fmt: skip
 
 
 def preprocessing_of(entry: Entry) -> Preprocessing:
@@ -166,7 +173,7 @@ def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
     """Return an architecture with options in place of the family's defaults.
 
     Raises:
-        SettingsError: an eps for a family whose eps is fixed.
+        SettingsError: an eps, and the family's eps is fixed.
     """
     if options.eps is not None and "eps" not in architecture.assumed:
         raise SettingsError(f"norm-eps is fixed for {architecture.title}")
@@ -215,25 +222,18 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
 
     On the device "meta" it has shapes but no weights, and takes no time.
     """
-    make: Callable[[], nn.Module]
-    if architecture.family in ("iresnet", "magface"):
-        make = partial(IResNet, architecture.depth, architecture.embedding_size, architecture.eps)
-    elif architecture.family in ("ir", "adaface"):
-        make = partial(
-            IR,
-            architecture.depth,
-            architecture.embedding_size,
+    sizes = architecture.depth, architecture.embedding_size, architecture.eps
+    if architecture.family == "facenet":
+        return inception_resnet(device).eval()
+    with torch.device(device):
+        if architecture.family in ("iresnet", "magface"):
+            return IResNet(*sizes).eval()
+        return IR(
+            *sizes,
             inner_norm=architecture.family == "adaface",
             squeeze_excitation=architecture.squeeze_excitation,
             output_affine=architecture.output_affine,
-            eps=architecture.eps,
-        )
-    else:
-        from faceqan_toolkit.models.inception_resnet import InceptionResnet
-
-        make = InceptionResnet
-    with torch.device(device):
-        return make().eval()
+        ).eval()
 
 
 def build(architecture: Architecture) -> BackboneEmbedder:

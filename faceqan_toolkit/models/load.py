@@ -1,4 +1,7 @@
-"""Load a recognition model by name, weights file or factory; torch is imported on loading."""
+"""Load a recognition model by name, weights file or factory; add a weights file as a model.
+
+torch is imported on loading.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
@@ -21,16 +24,30 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.files import is_file, is_folder
-from faceqan_toolkit.models import installed
-from faceqan_toolkit.models.registry import Entry, entries, head_of, is_factory, offered
-from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
+from faceqan_toolkit.files import is_file, is_folder, replacing
+from faceqan_toolkit.models.registry import (
+    Entry,
+    Installed,
+    added_names,
+    entries,
+    find_added,
+    head_of,
+    is_factory,
+    offered,
+)
+from faceqan_toolkit.models.weights import (
+    identify_weights,
+    is_onnx,
+    read_weights,
+    read_weights_file,
+    weights_path,
+)
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
-from faceqan_toolkit.text import reason_of
-from faceqan_toolkit.weights import read_weights, weights_path
+from faceqan_toolkit.text import reason_of, short_checksum
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.checkpoints import Loaded
 
 BUILT_IN = "sface"
 
@@ -110,7 +127,7 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         entry = entries()[model]
         size = weights_path(entry.file).stat().st_size
         return FoundModel(model, entry.sha256, size, _load_sface, entry)
-    found = installed.find(model)
+    found = find_added(model)
     if found is not None:
         entry = found.entry
         return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
@@ -122,7 +139,7 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         )
     if model in (others := offered()):
         return _from_factory(model, others[model])
-    known = [*entries(), *installed.names(), *others]
+    known = [*entries(), *added_names(), *others]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     file = (
@@ -135,6 +152,109 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     )
 
 
+def add_model(
+    name: str, file: Path, folder: Path, options: ModelOptions, licence: str = ""
+) -> tuple[Installed, Embedder]:
+    """Verify a weights file and keep it as a model.
+
+    Args:
+        name: a registered model's, which the file must then be; or a new one.
+        file: a checkpoint or ONNX file; external data beside it is merged into the file kept.
+        folder: where to keep it; made if missing.
+        options: for a new model, the preprocessing that the file does not tell.
+        licence: for a new model, the licence of its weights, in words.
+
+    Raises:
+        SettingsError: a name that cannot be used, or options for a registered model.
+        WeightsError: the file is not that model, or is no model.
+    """
+    from faceqan_toolkit.models.checkpoints import load_weights
+
+    registered = entries().get(name)
+    _check_name(name, registered, options, licence)
+    try:
+        content, original = read_weights_file(file)
+    except OSError as error:
+        raise MissingWeights(f"{file}: {reason_of(error)}") from error
+    existing = find_added(name)
+    if existing is not None:
+        if existing.original[1] == original and not (options.given or licence):
+            where = str(existing.path)
+            return existing, load_weights(existing.read(), existing.entry, where=where).embedder
+        raise SettingsError(
+            f"{name} was added before, from {existing.original[0]}; "
+            f"`faceqan-toolkit models remove {name}` comes first, or choose another name"
+        )
+    if registered and registered.sha256 and registered.sha256 != original:
+        raise ChecksumMismatch(
+            f"{file} is not the published {registered.file}: its sha256 is "
+            f"{short_checksum(original)}, expected {short_checksum(registered.sha256)}"
+        )
+    loaded = load_weights(content, registered, options=options, where=str(file))
+    entry = registered or _described(name, loaded, licence)
+    suffix = ".onnx"
+    if not is_onnx(content):
+        content, suffix = _converted(loaded.embedder), ".safetensors"
+    sha256 = hashlib.sha256(content).hexdigest()
+    model = Installed(entry, folder / f"{name}{suffix}", sha256, (file.name, original))
+    _write(model, content)
+    return model, loaded.embedder
+
+
+def _check_name(name: str, registered: Entry | None, options: ModelOptions, licence: str) -> None:
+    if not is_model_name(name):
+        raise SettingsError(f"{name} is no model's name: use letters, digits, _ and -")
+    if registered and registered.source == "built in":
+        raise SettingsError(f"{name} is built in; choose another name")
+    if name in offered():
+        raise SettingsError(f"{name} is offered by an installed package; choose another name")
+    given = [*options.given, *(["licence"] if licence else [])]
+    if registered and given:
+        raise SettingsError(f"--{given[0]} cannot be given for {name}: its entry decides")
+
+
+def _converted(embedder: BackboneEmbedder) -> bytes:
+    """Return a network's tensors as a safetensors file; the same tensors give the same bytes."""
+    from safetensors.torch import save
+
+    state = {name: value.contiguous() for name, value in embedder.backbone.state_dict().items()}
+    return save(dict(sorted(state.items())))
+
+
+def _described(name: str, loaded: Loaded, licence: str) -> Entry:
+    """Return the description of a model that is not registered."""
+    network: dict[str, Any] = {"depth": 0, "eps": 0.0}  # an ONNX file's
+    if loaded.architecture is not None:
+        names = ("depth", "eps", "squeeze_excitation", "output_affine")
+        network = {name: getattr(loaded.architecture, name) for name in names}
+    return Entry(
+        name=name,
+        title=loaded.embedder.title,
+        family=loaded.embedder.family,
+        embedding_size=loaded.embedding_size,
+        **network,
+        **asdict(loaded.embedder.preprocessing),
+        trained_on="not told",
+        paper="not told",
+        licence=licence or "not told",
+        commercial="unclear",
+        source="added by you",
+        file="",
+    )
+
+
+def _write(model: Installed, content: bytes) -> None:
+    """Write the weights, then the card; each file whole or not at all."""
+    try:
+        model.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(model.path) as temporary:
+            temporary.write_bytes(content)
+        with replacing(model.card) as temporary:
+            temporary.write_text(model.describe(), encoding="utf-8")
+    except OSError as error:
+        raise WeightsError(f"cannot write {model.path}: {reason_of(error)}") from error
+
+
 def _refuse(options: ModelOptions, model: str, why: str) -> None:
     if options.given:
         named = " and ".join(f"--{name}" for name in options.given)
@@ -144,7 +264,7 @@ def _refuse(options: ModelOptions, model: str, why: str) -> None:
 def _load_sface() -> Embedder:
     from safetensors.torch import load
 
-    from faceqan_toolkit.models.sface import SFace, dequantise
+    from faceqan_toolkit.models.networks import SFace, dequantise
 
     entry = entries()[BUILT_IN]
     content = read_weights(entry.file, entry.sha256)
@@ -161,7 +281,7 @@ def _load_sface() -> Embedder:
     return network.eval().requires_grad_(False)
 
 
-def _load_installed(found: installed.Installed) -> Embedder:
+def _load_installed(found: Installed) -> Embedder:
     from faceqan_toolkit.models.checkpoints import load_weights
 
     embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder

@@ -41,11 +41,10 @@ from faceqan_toolkit.errors import (
     WrongArchitecture,
 )
 from faceqan_toolkit.models.architectures import build_backbone, official
-from faceqan_toolkit.models.base import BackboneEmbedder
+from faceqan_toolkit.models.base import BackboneEmbedder, Preprocessing
+from faceqan_toolkit.models.checkpoints import load_onnx
 from faceqan_toolkit.models.freeze import FrozenPReLU, freeze
 from faceqan_toolkit.models.load import load_model
-from faceqan_toolkit.models.onnx import load_onnx
-from faceqan_toolkit.models.preprocessing import Preprocessing
 from faceqan_toolkit.quality.faceqan import FaceQAN
 from tests.conftest import HANG, needs_openvino
 from tests.models.layouts import filled
@@ -123,7 +122,7 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     identifier and a queue of events."""
     code = f"""
 from pathlib import Path
-from faceqan_toolkit.models.onnx import load_onnx
+from faceqan_toolkit.models.checkpoints import load_onnx
 load_onnx(Path({str(SFACE)!r}).read_bytes())
 """
     home = tmp_path / "home"
@@ -687,7 +686,7 @@ def test_a_missing_package_names_the_extra(package: str, monkeypatch) -> None:
         if name == package or name.startswith("faceqan_toolkit.models.onnx"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    from faceqan_toolkit.models.onnx import load_onnx as fresh
+    from faceqan_toolkit.models.checkpoints import load_onnx as fresh
 
     with pytest.raises(MissingDependency, match=r"faceqan-toolkit\[onnx\]"):
         fresh(SFACE.read_bytes())

@@ -1,4 +1,7 @@
-"""Read ONNX files, refuse those that are no plain float network, find their input and output."""
+"""ONNX files: read, refused if they are no plain float network; their input and output.
+
+Only the modules `onnx_...` import onnx, onnx2torch and onnxruntime, the extra `onnx`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.onnx.rewrites import quantises
+from faceqan_toolkit.models.onnx_rewrites import quantises
 from faceqan_toolkit.paths import path_text
 
 USUAL_SIZE = 112

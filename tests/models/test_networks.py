@@ -15,7 +15,7 @@ from safetensors.torch import save
 from faceqan_toolkit.errors import WrongArchitecture
 from faceqan_toolkit.models import load
 from faceqan_toolkit.models.base import Embedder
-from faceqan_toolkit.models.sface import dequantise
+from faceqan_toolkit.models.networks import dequantise
 from tests.conftest import DATA, read_rgb
 
 GRAPH = "models/face_recognition_sface_2021dec_int8bq.onnx"

@@ -1,28 +1,44 @@
-"""From an ONNX file's content to a network: read, rewrite, convert, check."""
+"""From an ONNX file's content to a torch network: read, rewrite, convert by onnx2torch, check."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import onnx.shape_inference
+import onnx2torch
+import onnxruntime
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from onnx import ModelProto
-from torch import Tensor
+from onnx2torch.node_converters import get_converter
+from onnx2torch.onnx_graph import OnnxGraph
+from torch import Tensor, fx, nn
 
 from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
 from faceqan_toolkit.models.base import (
     EQUAL,
     BackboneEmbedder,
+    Preprocessing,
     check_embeddings,
     has_equal_lengths,
     noise_crops,
 )
-from faceqan_toolkit.models.onnx.convert import to_torch
-from faceqan_toolkit.models.onnx.rewrites import (
+from faceqan_toolkit.models.onnx_file import (
+    USUAL_SIZE,
+    GraphInput,
+    check_weights,
+    find_input,
+    find_output,
+    read_model,
+    tallied,
+)
+from faceqan_toolkit.models.onnx_rewrites import (
     affine_head,
     fill_bounds,
     fold_constants,
@@ -40,16 +56,21 @@ from faceqan_toolkit.models.onnx.rewrites import (
     use_float32,
     with_outputs,
 )
-from faceqan_toolkit.models.onnx.session import Session
-from faceqan_toolkit.models.onnx.source import (
-    USUAL_SIZE,
-    GraphInput,
-    check_weights,
-    find_input,
-    find_output,
-    read_model,
-)
-from faceqan_toolkit.models.preprocessing import Preprocessing
+
+onnxruntime.disable_telemetry_events()
+
+FATAL = 4
+"""onnxruntime's log severity for fatal errors only."""
+
+OPERATORS = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Div": operator.truediv,
+}
+
+FLAT = ("Round", "Floor", "Ceil", "Sign", "QuantizeLinear")
+"""Piecewise constant operators: their gradient is zero."""
 
 TOLERANCE = 1e-4
 """Largest difference between our embedding and onnxruntime's, relative to its length."""
@@ -307,3 +328,162 @@ def _check_gradient(embedder: BackboneEmbedder) -> None:
         raise UnsupportedGraph(
             f"its gradient is wrong: the slope is {found:.4g}, a finite difference {expected:.4g}"
         )
+
+
+# conversion by onnx2torch
+
+
+def to_torch(model: ModelProto) -> fx.GraphModule:
+    """Return a rewritten graph as a torch module.
+
+    Raises:
+        UnsupportedGraph: an operator has no gradient, or no counterpart in torch.
+    """
+    flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
+    if flat:
+        raise UnsupportedGraph(f"has operators without a gradient: {tallied(flat)}")
+    try:
+        converted: fx.GraphModule = onnx2torch.convert(model)
+    except Exception as error:  # converters raise anything
+        culprits = _unconvertible(model)
+        raise UnsupportedGraph(
+            f"has operators that cannot be converted: {'; '.join(culprits) or error}"
+        ) from error
+    _use_torch_modules(converted)
+    return converted
+
+
+def _unconvertible(model: ModelProto) -> list[str]:
+    """Return each operator that onnx2torch cannot convert, with its reason."""
+    graph = OnnxGraph(onnx.shape_inference.infer_shapes(model).graph)
+    found: dict[str, str] = {}
+    for node in graph.nodes.values():
+        kind = node.operation_type
+        try:
+            convert = get_converter(kind, model.opset_import[0].version, node.domain)
+        except NotImplementedError:
+            found.setdefault(kind, kind)
+            continue
+        try:
+            convert(node, graph)
+        except Exception as error:  # noqa: BLE001 - as above
+            found.setdefault(kind, f"{kind} ({error})")
+    return list(found.values())
+
+
+def _use_torch_modules(converted: fx.GraphModule) -> None:
+    """Replace onnx2torch's wrappers by torch's layers and operators, which `freeze` and the
+    backends know."""
+    graph = converted.graph
+    source = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        if node.op != "call_module":
+            continue
+        kind = str(node.target).partition("_")[0]
+        layer = converted.get_submodule(str(node.target))
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.eps = float(str(np.float32(layer.eps)))  # 0.001, not its nearest float32
+        elif kind in OPERATORS:
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.call_function(OPERATORS[kind], node.args))
+            graph.erase_node(node)
+        elif kind == "Cast" and layer.torch_dtype == torch.float32:
+            # the type of the input, which is double in the gradient check
+            with graph.inserting_before(node):
+                cast = graph.call_method("type_as", (node.args[0], source))
+            node.replace_all_uses_with(cast)
+            graph.erase_node(node)
+        elif kind in ("PRelu", "MatMul") and node.args[1].op == "get_attr":
+            own = _layer(kind, operator.attrgetter(node.args[1].target)(converted))
+            if own is not None:
+                converted.add_module(str(node.target), own)
+                node.args = node.args[:1]
+    graph.eliminate_dead_code()
+    converted.delete_all_unused_submodules()
+    converted.recompile()
+
+
+def _layer(kind: str, constant: Tensor) -> nn.Module | None:
+    """Return the layer for an operator with a constant; None if there is none."""
+    if kind == "PRelu":
+        channels = constant.shape[-3] if constant.ndim >= 3 else constant.numel()
+        if constant.numel() != channels:
+            return None  # slopes per pixel
+        prelu = nn.PReLU(channels)
+        prelu.weight = nn.Parameter(constant.flatten(), requires_grad=False)
+        return prelu
+    if constant.ndim != 2:
+        return None
+    inputs, outputs = constant.shape
+    linear = nn.Linear(inputs, outputs, bias=False)
+    linear.weight = nn.Parameter(constant.T.contiguous(), requires_grad=False)
+    return linear
+
+
+# onnxruntime, the reference for conversions
+
+
+class Session:
+    """A graph on the CPU, run without any graph optimisation.
+
+    Raises:
+        UnsupportedGraph: onnxruntime cannot read it.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # the fallback would print the error and retry
+            )
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise UnsupportedGraph(f"onnxruntime cannot read it: {error_text(error)}") from error
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str] = ()
+    ) -> dict[str, NDArray[Any]]:
+        """Return outputs by name: the named ones, or all.
+
+        Raises:
+            UnsupportedGraph: onnxruntime fails.
+        """
+        names = names or [entry.name for entry in self._session.get_outputs()]
+        try:
+            values = self._session.run(list(names), dict(feeds))
+        except Exception as error:
+            raise UnsupportedGraph(f"onnxruntime cannot run it: {error_text(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+    def run_crops(
+        self, crops: NDArray[np.float32], entry: GraphInput, names: Sequence[str] = ()
+    ) -> dict[str, NDArray[Any]]:
+        """Return the outputs for each crop alone, repeated to the graph's batch size.
+
+        Args:
+            crops: (N, 3, S, S), in the range that the graph expects.
+            entry: the graph's input.
+            names: names of outputs; empty means all.
+
+        Returns:
+            The first row of each output for every crop: (N, ...).
+        """
+        found: dict[str, list[NDArray[Any]]] = {}
+        for crop in crops:
+            batch = np.repeat(crop[None], entry.batch, axis=0)
+            if entry.channels_last:
+                batch = batch.transpose(0, 2, 3, 1)
+            for name, values in self.run({entry.name: batch}, names).items():
+                found.setdefault(name, []).append(np.atleast_1d(values)[:1])
+        return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's type and the first line of its message, shortened."""
+    line = str(error).strip().partition("\n")[0][:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
