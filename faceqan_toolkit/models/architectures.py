@@ -115,18 +115,16 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """A short name, such as "iresnet100" or "ir-se50"."""
+        """Short name, such as "iresnet100" or "ir-se50"."""
         return f"{self.family}{'-se' if self.squeeze_excitation else ''}{self.depth or ''}"
 
     @property
     def title(self) -> str:
-        """A description, one line."""
-        parts = [FAMILIES[self.family].title]
-        if self.depth:
-            parts.append(f"depth {self.depth}")
-        if self.squeeze_excitation:
-            parts.append("squeeze-and-excitation")
-        return ", ".join([*parts, f"{self.embedding_size}-d"])
+        """Description, one line."""
+        depth = f"depth {self.depth}" if self.depth else ""
+        unit = "squeeze-and-excitation" if self.squeeze_excitation else ""
+        parts = (FAMILIES[self.family].title, depth, unit, f"{self.embedding_size}-d")
+        return ", ".join(filter(None, parts))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -172,8 +170,7 @@ def preprocessing_of(entry: Entry) -> Preprocessing:
 def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
     """Return an architecture with options in place of the family's defaults.
 
-    Raises:
-        SettingsError: an eps, and the family's eps is fixed.
+    Raise SettingsError for an eps if the family's is fixed.
     """
     if options.eps is not None and "eps" not in architecture.assumed:
         raise SettingsError(f"norm-eps is fixed for {architecture.title}")
@@ -186,12 +183,10 @@ def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
 
 
 def identify(state: State, prefix: str = "") -> Architecture:
-    """Return the architecture that tensors belong to.
+    """Return the architecture that a network's tensors belong to.
 
-    Args:
-        state: the network's tensors under their own names.
-        prefix: text before those names in the checkpoint. It distinguishes MagFace from other
-            IResNets: MagFace's official code calls the whole network `features`.
+    `prefix` is the text before their names in the checkpoint. It distinguishes MagFace from other
+    IResNets: MagFace's official code calls the whole network `features`.
 
     Raises:
         WrongArchitecture: no family has such tensors, or the family has no such depth.
@@ -251,9 +246,8 @@ def _children(state: State, part: str) -> int:
 
 
 def _depth(blocks: tuple[int, ...], known: Mapping[int, tuple[int, ...]], title: str) -> int:
-    for depth, expected in known.items():
-        if blocks == expected:
-            return depth
+    if blocks in known.values():
+        return next(depth for depth, expected in known.items() if blocks == expected)
     found = ", ".join(map(str, blocks))
     listed = "; ".join(f"{depth} has {', '.join(map(str, b))}" for depth, b in known.items())
     raise WrongArchitecture(f"looks like an {title} of {found} blocks; known are: {listed}")

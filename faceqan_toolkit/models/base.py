@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +20,9 @@ from faceqan_toolkit.hardware import keep_freed_buffers, resolve_device
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.settings import ModelOptions, check_crops
 from faceqan_toolkit.types import Pixels
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.models.architectures import Architecture
 
 Result = TypeVar("Result")
 ChannelValues = float | tuple[float, float, float]
@@ -193,6 +196,24 @@ class BackboneEmbedder(Embedder):
         return stages
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model from a weights file.
+
+    Attributes:
+        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
+        embedding_size: D.
+        architecture: the recognised architecture; None for an ONNX file.
+        assumed: for an ONNX file, the fields of its preprocessing that are guesses, because
+            neither the file nor the caller told them.
+    """
+
+    embedder: BackboneEmbedder
+    embedding_size: int
+    architecture: Architecture | None = None
+    assumed: tuple[str, ...] = ()
+
+
 def forward_block(device: torch.device) -> int:
     """Return how many crops to compute at once if no gradients are needed."""
     return CPU_BLOCK_FACES if device.type == "cpu" else GPU_BLOCK_FACES
@@ -223,15 +244,9 @@ class BlockRunner:
     def _run(
         self, crops: Sequence[Pixels] | Pixels, compute: Callable[[Tensor], Sequence[Result]]
     ) -> Iterator[Result]:
-        """Yield the result of each crop, in order.
+        """Yield the result of each crop, in order; for errors see `check_batch` and `_shrink`.
 
-        Args:
-            crops: see `check_batch`.
-            compute: maps (block_faces, 3, S, S) float32 crops in [0, 1] to as many results.
-
-        Raises:
-            SettingsError: see `check_batch`.
-            FaceQANError: not enough memory for the smallest block.
+        `compute` maps (block_faces, 3, S, S) float32 crops in [0, 1] to as many results.
         """
         check_batch(crops, self.input_size)
         start = 0
@@ -291,10 +306,10 @@ class _EmbeddingRunner(BlockRunner):
                 return list(embeddings.cpu().numpy())
 
         rows = list(self._run(crops, compute))
-        if not rows:  # the network tells D
-            blank = np.zeros((1, self.input_size, self.input_size, 3), np.uint8)
-            return self.embed(blank, flip)[:0]
-        return np.stack(rows)
+        if rows:
+            return np.stack(rows)
+        blank = np.zeros((1, self.input_size, self.input_size, 3), np.uint8)
+        return self.embed(blank, flip)[:0]  # the network tells D
 
 
 _runners: WeakKeyDictionary[Embedder, dict[torch.device, _EmbeddingRunner]] = WeakKeyDictionary()
@@ -302,11 +317,7 @@ _runners: WeakKeyDictionary[Embedder, dict[torch.device, _EmbeddingRunner]] = We
 
 
 def check_batch(crops: object, size: int) -> None:
-    """Check the crops that a caller gives to a model.
-
-    Args:
-        crops: a list of (S, S, 3) uint8 RGB crops, or an array (N, S, S, 3).
-        size: S, pixels.
+    """Check that crops are a list of (S, S, 3) uint8 RGB crops, or an array (N, S, S, 3).
 
     Raises:
         SettingsError: anything else; the message says what was given and what is expected.
@@ -362,8 +373,7 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 def embedding_size(embedder: Embedder) -> int:
     """Return the length D of a model's embeddings.
 
-    Raises:
-        WrongArchitecture: the output for a crop is not (1, D).
+    Raise WrongArchitecture if the output for a crop is not (1, D).
     """
     size = embedder.input_size
     with torch.inference_mode():

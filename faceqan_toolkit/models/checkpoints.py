@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +33,11 @@ from faceqan_toolkit.models.architectures import (
     identify,
     preprocessing_of,
 )
-from faceqan_toolkit.models.base import BackboneEmbedder, Preprocessing, check_embeddings
+from faceqan_toolkit.models.base import BackboneEmbedder, Loaded, Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.process_wide import keep_onnxruntime_private
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.onnx_network import OnnxModel
 
 NESTING = 4
 """Depth to which nested dictionaries are searched."""
@@ -83,27 +80,8 @@ class Found:
     prefix: str
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model from a weights file.
-
-    Attributes:
-        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
-        embedding_size: D.
-        architecture: the recognised architecture; None for an ONNX file.
-    """
-
-    embedder: BackboneEmbedder
-    embedding_size: int
-    architecture: Architecture | None = None
-
-
 def load_weights(
-    content: bytes,
-    entry: Entry | None = None,
-    *,
-    options: ModelOptions = AS_TRAINED,
-    where: str,
+    content: bytes, entry: Entry | None = None, *, options: ModelOptions = AS_TRAINED, where: str
 ) -> Loaded:
     """Return the model in a weights file's content, checked.
 
@@ -147,7 +125,7 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
     return Loaded(embedder, size)
 
 
-def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> OnnxModel:
+def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Loaded:
     """Return the network in an ONNX file's content, checked.
 
     The embeddings of two crops equal those of onnxruntime (within 1e-4 of their length), embeddings

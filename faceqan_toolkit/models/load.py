@@ -25,29 +25,13 @@ from faceqan_toolkit.errors import (
     WrongArchitecture,
 )
 from faceqan_toolkit.files import is_file, is_folder, replacing
-from faceqan_toolkit.models.registry import (
-    Entry,
-    Installed,
-    added_names,
-    entries,
-    find_added,
-    head_of,
-    is_factory,
-    offered,
-)
-from faceqan_toolkit.models.weights import (
-    identify_weights,
-    is_onnx,
-    read_weights,
-    read_weights_file,
-    weights_path,
-)
+from faceqan_toolkit.models import registry, weights
+from faceqan_toolkit.models.registry import Entry, Installed, entries
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.text import reason_of, short_checksum
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
-    from faceqan_toolkit.models.checkpoints import Loaded
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder, Loaded
 
 BUILT_IN = "sface"
 
@@ -98,18 +82,17 @@ class FoundModel:
     def weights(self, preset: str) -> str:
         """Return the sha256 of all weights its scores depend on: "model", or "model+head".
 
-        Raises:
-            SettingsError: preset "instant", and the model has no head.
+        Raise SettingsError for preset "instant" if the model has no head.
         """
-        return f"{self.sha256}+{head_of(self.name).sha256}" if preset == "instant" else self.sha256
+        return (
+            f"{self.sha256}+{registry.head_of(self.name).sha256}"
+            if preset == "instant"
+            else self.sha256
+        )
 
 
 def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
-    """Return a model without loading it.
-
-    Args:
-        model: a name, a weights file's path or "package.module:factory", see `load_model`.
-        options: for a weights file, the preprocessing that its tensors do not tell.
+    """Return a model, see `load_model`, without loading it.
 
     Raises:
         UnknownModel: no model has that name.
@@ -118,16 +101,16 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         SettingsError: options for a model whose preprocessing is known.
     """
     if not is_model_name(model):
-        if is_file(Path(model)) or not is_factory(model):
+        if is_file(Path(model)) or not registry.is_factory(model):
             return _from_file(Path(model), options)
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
     _refuse(options, model, "its preprocessing is known")
     if model == BUILT_IN:
         entry = entries()[model]
-        size = weights_path(entry.file).stat().st_size
+        size = weights.weights_path(entry.file).stat().st_size
         return FoundModel(model, entry.sha256, size, _load_sface, entry)
-    found = find_added(model)
+    found = registry.find_added(model)
     if found is not None:
         entry = found.entry
         return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
@@ -137,9 +120,9 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
             f"{model} is known, but its weights are not here. Get {entry.file} from "
             f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
         )
-    if model in (others := offered()):
+    if model in (others := registry.offered()):
         return _from_factory(model, others[model])
-    known = [*entries(), *added_names(), *others]
+    known = [*entries(), *registry.added_names(), *others]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     file = (
@@ -173,10 +156,10 @@ def add_model(
     registered = entries().get(name)
     _check_name(name, registered, options, licence)
     try:
-        content, original = read_weights_file(file)
+        content, original = weights.read_weights_file(file)
     except OSError as error:
         raise MissingWeights(f"{file}: {reason_of(error)}") from error
-    existing = find_added(name)
+    existing = registry.find_added(name)
     if existing is not None:
         if existing.original[1] == original and not (options.given or licence):
             where = str(existing.path)
@@ -193,7 +176,7 @@ def add_model(
     loaded = load_weights(content, registered, options=options, where=str(file))
     entry = registered or _described(name, loaded, licence)
     suffix = ".onnx"
-    if not is_onnx(content):
+    if not weights.is_onnx(content):
         content, suffix = _converted(loaded.embedder), ".safetensors"
     sha256 = hashlib.sha256(content).hexdigest()
     model = Installed(entry, folder / f"{name}{suffix}", sha256, (file.name, original))
@@ -206,7 +189,7 @@ def _check_name(name: str, registered: Entry | None, options: ModelOptions, lice
         raise SettingsError(f"{name} is no model's name: use letters, digits, _ and -")
     if registered and registered.source == "built in":
         raise SettingsError(f"{name} is built in; choose another name")
-    if name in offered():
+    if name in registry.offered():
         raise SettingsError(f"{name} is offered by an installed package; choose another name")
     given = [*options.given, *(["licence"] if licence else [])]
     if registered and given:
@@ -267,7 +250,7 @@ def _load_sface() -> Embedder:
     from faceqan_toolkit.models.networks import SFace, dequantise
 
     entry = entries()[BUILT_IN]
-    content = read_weights(entry.file, entry.sha256)
+    content = weights.read_weights(entry.file, entry.sha256)
     network = SFace()
     try:
         network.load_state_dict(dequantise(load(content)))
@@ -294,7 +277,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
     with _readable(path):
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise MissingWeights(f"--model {path}: not a file")
-        size, sha256 = identify_weights(path)
+        size, sha256 = weights.identify_weights(path)
     # files of the same name are different models if their content differs
     name = f"{path.name}@{sha256[:8]}"
 
@@ -302,7 +285,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
         from faceqan_toolkit.models.checkpoints import load_weights
 
         with _readable(path):
-            content, found = read_weights_file(path)
+            content, found = weights.read_weights_file(path)
         if found != sha256:
             raise ChecksumMismatch(
                 f"--model {path} has changed since this run began: its sha256 is {found}, "
@@ -336,10 +319,9 @@ def _from_factory(name: str, factory: str) -> FoundModel:
 
 
 def build(factory: str) -> Embedder:
-    """Return the model that a factory makes, checked.
+    """Return the model that "package.module:factory" makes, checked.
 
-    Args:
-        factory: "package.module:factory"; modules of the current folder can be imported too.
+    Modules of the current folder can be imported too.
 
     Raises:
         WeightsError: it cannot be imported, fails, or does not return a usable `Embedder`.
@@ -347,13 +329,16 @@ def build(factory: str) -> Embedder:
     from faceqan_toolkit.models.base import Embedder, check_embeddings, embedding_size
 
     module, _, name = factory.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
     try:
-        with _current_folder():
-            embedder = getattr(importlib.import_module(module), name)()
+        embedder = getattr(importlib.import_module(module), name)()
     except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise WeightsError(
             f"--model {factory} cannot be made: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        sys.path.remove(here)
     if not isinstance(embedder, Embedder):
         raise WrongArchitecture(
             f"--model {factory} returned a {type(embedder).__name__}; it must return a "
@@ -367,17 +352,6 @@ def build(factory: str) -> Embedder:
     embedder.sha256 = _digest(embedder)
     embedder.title = embedder.title or f"made by {factory}"
     return embedder
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """Append the current folder to `sys.path`."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _digest(embedder: Embedder) -> str:

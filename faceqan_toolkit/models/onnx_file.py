@@ -84,24 +84,17 @@ def read_model(content: bytes) -> ModelProto:
 
 
 def check_weights(model: ModelProto) -> None:
-    """Check that all weights are finite.
-
-    Raises:
-        DamagedWeights: NaN or infinite weights.
-    """
+    """Raise DamagedWeights if weights are NaN or infinite."""
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+        floats = tensor.data_type == TensorProto.FLOAT
+        if floats and not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise DamagedWeights(f"{tensor.name} has NaN or infinite values")
 
 
 def find_input(model: ModelProto, size: int | None) -> GraphInput:
     """Return the graph's input.
 
-    Args:
-        model: without unused inputs.
-        size: side of an image, pixels, for a graph that accepts any; None means `USUAL_SIZE`.
+    `size` is the side of an image for a graph that accepts any; None means `USUAL_SIZE`.
 
     Raises:
         WrongArchitecture: not a batch of square colour images, or several inputs.
@@ -126,10 +119,7 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
 
 
 def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
-    """Return the name of the output with the embeddings.
-
-    Args:
-        outputs: all outputs for two crops.
+    """Return the name of the output with the embeddings, given all outputs for two crops.
 
     Raises:
         WrongArchitecture: none or several of them have the shape (2, D).
@@ -188,12 +178,7 @@ def external_names(content: bytes) -> list[str]:
 
 
 def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes:
-    """Return a graph with its external data in the tensors themselves.
-
-    Args:
-        content: content of the ONNX file.
-        data: contents of its external files by name.
-        largest: most bytes of the result.
+    """Return an ONNX file's content with its external data, by file name, in the tensors.
 
     Raises:
         DamagedWeights: a tensor does not lie within its file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
 from faceqan_toolkit.models.base import (
     EQUAL,
     BackboneEmbedder,
+    Loaded,
     Preprocessing,
     check_embeddings,
     has_equal_lengths,
@@ -93,23 +94,7 @@ NEAR = 8
 NO_GRADIENT = "no gradient reaches the crop: an operator rounds or compares"
 
 
-@dataclass(frozen=True)
-class OnnxModel:
-    """A network from an ONNX file.
-
-    Attributes:
-        embedder: the network, on the CPU, in evaluation mode, float32, without weight gradients.
-        embedding_size: D.
-        assumed: which of "channels", "mean", "std", "input_size" and "template" are guesses,
-            because neither the file nor the caller told them.
-    """
-
-    embedder: BackboneEmbedder
-    embedding_size: int
-    assumed: tuple[str, ...]
-
-
-def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxModel:
+def read_network(content: bytes, preprocessing: Preprocessing | None) -> Loaded:
     """Return the network in an ONNX file's content, see `load_onnx`."""
     model = read_model(content)
     title = f"ONNX file ({model.producer_name})" if model.producer_name else "ONNX file"
@@ -164,7 +149,7 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> OnnxMod
     if has_equal_lengths(embedder):
         notes.append("its embeddings all have the same length, so embedding_norm stays empty")
     embedder.title, embedder.notes = f"{title}, {size}-d", tuple(notes)
-    return OnnxModel(embedder, size, assumed)
+    return Loaded(embedder, size, assumed=assumed)
 
 
 def find_unnormalised(
@@ -420,11 +405,8 @@ def _layer(kind: str, constant: Tensor) -> nn.Module | None:
     return linear
 
 
-# onnxruntime, the reference for conversions
-
-
 class Session:
-    """A graph on the CPU, run without any graph optimisation.
+    """A graph on the CPU, run by onnxruntime without any graph optimisation, as the reference.
 
     Raises:
         UnsupportedGraph: onnxruntime cannot read it.
@@ -448,11 +430,7 @@ class Session:
     def run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str] = ()
     ) -> dict[str, NDArray[Any]]:
-        """Return outputs by name: the named ones, or all.
-
-        Raises:
-            UnsupportedGraph: onnxruntime fails.
-        """
+        """Return outputs by name: the named ones, or all; UnsupportedGraph if onnxruntime fails."""
         names = names or [entry.name for entry in self._session.get_outputs()]
         try:
             values = self._session.run(list(names), dict(feeds))
@@ -465,13 +443,8 @@ class Session:
     ) -> dict[str, NDArray[Any]]:
         """Return the outputs for each crop alone, repeated to the graph's batch size.
 
-        Args:
-            crops: (N, 3, S, S), in the range that the graph expects.
-            entry: the graph's input.
-            names: names of outputs; empty means all.
-
-        Returns:
-            The first row of each output for every crop: (N, ...).
+        They are the first rows of the named outputs, or all, (N, ...), for crops (N, 3, S, S) in
+        the range that the graph expects.
         """
         found: dict[str, list[NDArray[Any]]] = {}
         for crop in crops:

@@ -94,13 +94,7 @@ def entries() -> Mapping[str, Entry]:
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """A head that predicts scores from one model's features, for `--preset instant`.
-
-    Attributes:
-        weights: file name in `weights/`.
-        sha256: checksum of that file, hexadecimal.
-        notice: licence notice for its users.
-    """
+    """A head for `--preset instant`: file name in `weights/`, its sha256, and licence notice."""
 
     weights: str
     sha256: str
@@ -118,11 +112,7 @@ HEADS = {
 
 
 def head_of(name: str) -> HeadInfo:
-    """Return a model's head for `--preset instant`.
-
-    Raises:
-        SettingsError: the model has no head.
-    """
+    """Return a model's head, or raise SettingsError if it has none."""
     if name not in HEADS:
         raise SettingsError(
             f"--preset instant needs a model with a head of its own ({', '.join(HEADS)}), "
@@ -167,11 +157,7 @@ class Installed:
 
     @property
     def size(self) -> int:
-        """Size of the weights file in bytes.
-
-        Raises:
-            MissingWeights: the file is missing or cannot be read.
-        """
+        """Size of the weights file in bytes; see `read` for errors."""
         try:
             return self.path.stat().st_size
         except OSError as error:
@@ -202,11 +188,10 @@ class Installed:
 
     def describe(self) -> str:
         """Return the content of the card."""
-        name, sha256 = self.original
         card = {
             "weights": self.path.name,
             "sha256": self.sha256,
-            "made_from": {"name": name, "sha256": sha256},
+            "made_from": dict(zip(("name", "sha256"), self.original, strict=True)),
             "model": asdict(self.entry),
         }
         return json.dumps(card, indent=2) + "\n"
@@ -239,11 +224,7 @@ def _folders() -> list[Path]:
 
 
 def find_added(name: str) -> Installed | None:
-    """Return an added model; None if there is none of that name.
-
-    Raises:
-        DamagedWeights: its card cannot be read.
-    """
+    """Return an added model, or None; raise DamagedWeights if its card cannot be read."""
     if not is_model_name(name):
         return None
     cards = [folder / f"{name}.json" for folder in _folders()]
@@ -276,10 +257,9 @@ def _read_card(path: Path) -> Installed:
 
 
 def remove_added(model: Installed) -> None:
-    """Delete an added model, its card first: weights without a card are ignored.
+    """Delete an added model, or raise WeightsError.
 
-    Raises:
-        WeightsError: a file cannot be deleted.
+    The card goes first: weights without a card are ignored.
     """
     try:
         model.card.unlink(missing_ok=True)

@@ -39,10 +39,10 @@ def checkout_weights() -> Path | None:
 
 
 def weights_path(file_name: str) -> Path:
-    """Return the path of a shipped weights file: inside the installed package, or in a checkout.
+    """Return the path of a shipped file in the installed package, or in a checkout.
 
     Raises:
-        MissingWeights: in neither.
+        MissingWeights: it is in neither.
     """
     package = Path(str(files("faceqan_toolkit")))
     for folder in (package / "weights", package.parent / "weights"):
@@ -52,11 +52,11 @@ def weights_path(file_name: str) -> Path:
 
 
 def read_weights(file_name: str, sha256: str) -> bytes:
-    """Return the content of a shipped weights file, whose sha256 is known.
+    """Return the content of a shipped weights file.
 
     Raises:
         MissingWeights: it is not there, or cannot be read.
-        ChecksumMismatch: it is not the file it should be.
+        ChecksumMismatch: its sha256 is another.
     """
     path = weights_path(file_name)
     try:
