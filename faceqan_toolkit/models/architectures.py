@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError, WrongArchitecture
+from faceqan_toolkit.models import networks
 from faceqan_toolkit.models.base import BackboneEmbedder, Preprocessing
-from faceqan_toolkit.models.networks import (
-    IR,
-    IR_BLOCKS,
-    IRESNET_BLOCKS,
-    IResNet,
-    inception_resnet,
-)
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
@@ -44,34 +38,14 @@ class Family:
     assumed: tuple[str, ...] = ("channels", "mean", "std", "eps")
 
 
-_IRESNET = (
-    "layer1.0.prelu.weight",
-    frozenset(
-        ["conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features"]
-    ),
-)
-_IR = ("body.0.res_layer.1.weight", frozenset({"input_layer", "body", "output_layer"}))
-_FACENET = (
-    "conv2d_1a.conv.weight",
-    frozenset(
-        [
-            "conv2d_1a",
-            "conv2d_2a",
-            "conv2d_2b",
-            "conv2d_3b",
-            "conv2d_4a",
-            "conv2d_4b",
-            "repeat_1",
-            "mixed_6a",
-            "repeat_2",
-            "mixed_7a",
-            "repeat_3",
-            "block8",
-            "last_linear",
-            "last_bn",
-        ]
-    ),
-)
+_IRESNET = "layer1.0.prelu.weight", frozenset((
+    "conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features",
+))  # fmt: skip
+_IR = "body.0.res_layer.1.weight", frozenset(("input_layer", "body", "output_layer"))
+_FACENET = "conv2d_1a.conv.weight", frozenset((
+    "conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a", "conv2d_4b", "repeat_1",
+    "mixed_6a", "repeat_2", "mixed_7a", "repeat_3", "block8", "last_linear", "last_bn",
+))  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
     "iresnet": Family("IResNet (ArcFace, CosFace, ElasticFace)", *_IRESNET, Preprocessing(), 1e-5),
@@ -95,10 +69,7 @@ class Architecture:
     Attributes:
         family: one of `FAMILIES`.
         depth: as the family counts it, such as 50 or 100; 0 if the family has one depth only.
-        embedding_size: D.
-        squeeze_excitation: IR-SE; families "ir" and "adaface" only.
-        output_affine: whether the last batch norm has weights, as in InsightFace_Pytorch's "ir".
-        eps: batch-norm epsilon.
+        embedding_size, squeeze_excitation, output_affine, eps: see `networks.IR`.
         preprocessing: what the network was trained with.
         assumed: which of `eps` and the preprocessing's fields are the family's defaults because no
             checkpoint tells them.
@@ -193,11 +164,11 @@ def identify(state: State, prefix: str = "") -> Architecture:
     """
     if FAMILIES["iresnet"].anchor in state:
         blocks = tuple(_children(state, f"layer{stage}") for stage in (1, 2, 3, 4))
-        depth = _depth(blocks, IRESNET_BLOCKS, "IResNet")
+        depth = _depth(blocks, networks.IRESNET_BLOCKS, "IResNet")
         family = "magface" if "features" in prefix.split(".") else "iresnet"
         return official(family, depth, embedding_size=_rows(state, "fc.weight"))
     if FAMILIES["ir"].anchor in state:
-        total = {depth: (sum(blocks),) for depth, blocks in IR_BLOCKS.items()}
+        total = {depth: (sum(blocks),) for depth, blocks in networks.IR_BLOCKS.items()}
         return official(
             "adaface" if "body.0.res_layer.2.running_mean" in state else "ir",
             _depth((_children(state, "body"),), total, "IR"),
@@ -219,11 +190,11 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
     """
     sizes = architecture.depth, architecture.embedding_size, architecture.eps
     if architecture.family == "facenet":
-        return inception_resnet(device).eval()
+        return networks.inception_resnet(device).eval()
     with torch.device(device):
         if architecture.family in ("iresnet", "magface"):
-            return IResNet(*sizes).eval()
-        return IR(
+            return networks.IResNet(*sizes).eval()
+        return networks.IR(
             *sizes,
             inner_norm=architecture.family == "adaface",
             squeeze_excitation=architecture.squeeze_excitation,

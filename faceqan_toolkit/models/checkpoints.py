@@ -24,15 +24,8 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.architectures import (
-    FAMILIES,
-    Architecture,
-    adjust,
-    architecture_of,
-    build_backbone,
-    identify,
-    preprocessing_of,
-)
+from faceqan_toolkit.models import architectures
+from faceqan_toolkit.models.architectures import FAMILIES, Architecture, architecture_of
 from faceqan_toolkit.models.base import BackboneEmbedder, Loaded, Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
@@ -111,7 +104,7 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
         raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")
     if options.eps is not None:
         raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
-    loaded = load_onnx(content, preprocessing_of(entry) if entry else None)
+    loaded = load_onnx(content, architectures.preprocessing_of(entry) if entry else None)
     assumed = () if entry else loaded.assumed
     if options.given:
         loaded = load_onnx(content, loaded.embedder.preprocessing.adjusted(options))
@@ -182,14 +175,14 @@ def load_network(
         WrongArchitecture: not a known network, or its tensors do not fit.
     """
     found = strip(read_state_dict(content))
-    looks = identify(found.state, found.prefix)
+    looks = architectures.identify(found.state, found.prefix)
     if architecture is None:
-        architecture = adjust(looks, options)
+        architecture = architectures.adjust(looks, options)
     elif architecture.layout != looks.layout or (
         looks.family == "magface" and architecture.family != "magface"
     ):
         raise WrongArchitecture(f"looks like {looks.title}; expected {architecture.title}")
-    backbone = build_backbone(architecture, "meta")
+    backbone = architectures.build_backbone(architecture, "meta")
     fitted = _fit(found.state, backbone.state_dict(), architecture.title)
     backbone.load_state_dict(fitted, assign=True)
     embedder = BackboneEmbedder(backbone, architecture.preprocessing)
@@ -363,12 +356,9 @@ def _fit(
 
 def _same_kind(found: Tensor, expected: Tensor) -> bool:
     """Return whether a tensor can be cast to another: same shape, dense, real, float if needed."""
-    return (
-        found.shape == expected.shape
-        and found.layout == torch.strided
-        and (found.is_floating_point() or not expected.is_floating_point())
-        and not found.is_complex()
-    )
+    like = found.shape == expected.shape and found.layout == torch.strided
+    fits = found.is_floating_point() or not expected.is_floating_point()
+    return like and fits and not found.is_complex()
 
 
 def _shape_text(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,16 +107,14 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
     _refuse(options, model, "its preprocessing is known")
-    if model == BUILT_IN:
-        entry = entries()[model]
+    entry = entries().get(model)
+    if entry and model == BUILT_IN:
         size = weights.weights_path(entry.file).stat().st_size
         return FoundModel(model, entry.sha256, size, _load_sface, entry)
-    found = registry.find_added(model)
-    if found is not None:
-        entry = found.entry
-        return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
-    if model in entries():
-        entry = entries()[model]
+    if found := registry.find_added(model):
+        load = partial(_load_installed, found)
+        return FoundModel(model, found.identity, found.size, load, found.entry)
+    if entry:
         raise MissingWeights(
             f"{model} is known, but its weights are not here. Get {entry.file} from "
             f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
@@ -125,11 +124,9 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
     known = [*entries(), *registry.added_names(), *others]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
-    file = (
-        "the folder of that name is no weights file"
-        if is_folder(Path(model))
-        else f"a file needs its path, such as ./{model}"
-    )
+    file = f"a file needs its path, such as ./{model}"
+    if is_folder(Path(model)):
+        file = "the folder of that name is no weights file"
     raise UnknownModel(
         f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, {file}"
     )

@@ -21,6 +21,7 @@ from onnx2torch.onnx_graph import OnnxGraph
 from torch import Tensor, fx, nn
 
 from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
+from faceqan_toolkit.models import onnx_rewrites as rewrites
 from faceqan_toolkit.models.base import (
     EQUAL,
     BackboneEmbedder,
@@ -39,36 +40,13 @@ from faceqan_toolkit.models.onnx_file import (
     read_model,
     tallied,
 )
-from faceqan_toolkit.models.onnx_rewrites import (
-    affine_head,
-    fill_bounds,
-    fold_constants,
-    free_batch,
-    mend_mxnet,
-    name_nodes,
-    pad_explicitly,
-    pass_activations,
-    prune_inputs,
-    renew_ancient,
-    set_ends,
-    shapes_needed,
-    skip_idle,
-    to_opset,
-    use_float32,
-    with_outputs,
-)
 
 onnxruntime.disable_telemetry_events()
 
 FATAL = 4
 """onnxruntime's log severity for fatal errors only."""
 
-OPERATORS = {
-    "Add": operator.add,
-    "Sub": operator.sub,
-    "Mul": operator.mul,
-    "Div": operator.truediv,
-}
+OPERATORS = {"Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": operator.truediv}
 
 FLAT = ("Round", "Floor", "Ceil", "Sign", "QuantizeLinear")
 """Piecewise constant operators: their gradient is zero."""
@@ -98,10 +76,10 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> Loaded:
     """Return the network in an ONNX file's content, see `load_onnx`."""
     model = read_model(content)
     title = f"ONNX file ({model.producer_name})" if model.producer_name else "ONNX file"
-    use_float32(model)
-    prune_inputs(model)
-    mend_mxnet(model)
-    model = renew_ancient(model)
+    rewrites.use_float32(model)
+    rewrites.prune_inputs(model)
+    rewrites.mend_mxnet(model)
+    model = rewrites.renew_ancient(model)
     check_weights(model)
     entry = find_input(model, preprocessing.input_size if preprocessing else None)
     original = Session(model)
@@ -113,23 +91,23 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> Loaded:
         output, length = unnormalised
         notes.remove(f"its output {length} is not used")
         notes.append(f"its output {length} is the length of the embedding before normalisation")
-        model = with_outputs(model, [output])
+        model = rewrites.with_outputs(model, [output])
         original = Session(model)
 
-    fold_constants(model, lambda part, names: Session(part).run({}, names))
-    model = to_opset(model)
-    fill_bounds(model)
-    set_ends(model, output, entry.size, entry.channels_last)
+    rewrites.fold_constants(model, lambda part, names: Session(part).run({}, names))
+    model = rewrites.to_opset(model)
+    rewrites.fill_bounds(model)
+    rewrites.set_ends(model, output, entry.size, entry.channels_last)
     first = replace(entry, name=model.graph.input[0].name, channels_last=False)
     unrounded = None
-    if pass_activations(model):
+    if rewrites.pass_activations(model):
         notes.append("its activations are not rounded, since rounding has no gradient")
         unrounded = Session(model)
-    skip_idle(model)
+    rewrites.skip_idle(model)
     shapes = _shapes(model, first)
-    pad_explicitly(model, shapes)
-    free_batch(model, shapes, entry.batch)
-    name_nodes(model)
+    rewrites.pad_explicitly(model, shapes)
+    rewrites.free_batch(model, shapes, entry.batch)
+    rewrites.name_nodes(model)
 
     chosen, assumed = _choose_preprocessing(model, entry, preprocessing)
     embedder = BackboneEmbedder(to_torch(model), chosen)
@@ -159,10 +137,10 @@ def find_unnormalised(
     outputs: Mapping[str, NDArray[np.float32]],
     output: str,
 ) -> tuple[str, str] | None:
-    """Return the embedding before its normalisation, if another output gives its length.
+    """Return the names of the embedding before its normalisation and of an output with its length.
 
     AdaFace's official network is such a graph. A value is accepted only if its lengths are the
-    other output, and dividing by them gives the embeddings.
+    other output, and dividing by them gives the embeddings; None if there is none.
 
     Args:
         model: the graph as it was read.
@@ -170,9 +148,6 @@ def find_unnormalised(
         crops: two unlike crops, in the range the graph expects.
         outputs: all outputs for these crops.
         output: name of the embeddings, (2, D).
-
-    Returns:
-        Names of the value and of the output with its length; None if there are none.
     """
     embeddings = outputs[output]
     lengths = {
@@ -183,7 +158,9 @@ def find_unnormalised(
     if not lengths or not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=EQUAL):
         return None
     names = _values_before(model, output)
-    values = Session(with_outputs(model, names)).run_crops(crops, entry, names) if names else {}
+    values = (
+        Session(rewrites.with_outputs(model, names)).run_crops(crops, entry, names) if names else {}
+    )
     for name, value in values.items():
         if value.shape != embeddings.shape:
             continue
@@ -211,9 +188,9 @@ def _shapes(model: ModelProto, entry: GraphInput) -> dict[str, tuple[int, ...]]:
     """Return the shapes that `pad_explicitly` and `free_batch` need."""
     picture = np.zeros((entry.batch, 3, entry.size, entry.size), np.float32)
     shapes: dict[str, tuple[int, ...]] = {entry.name: picture.shape}
-    names = [name for name in shapes_needed(model) if name != entry.name]
+    names = [name for name in rewrites.shapes_needed(model) if name != entry.name]
     if names:
-        values = Session(with_outputs(model, names)).run({entry.name: picture}, names)
+        values = Session(rewrites.with_outputs(model, names)).run({entry.name: picture}, names)
         shapes |= {name: value.shape for name, value in values.items()}
     return shapes
 
@@ -229,20 +206,13 @@ def _choose_preprocessing(
                 f"{given.input_size}x{given.input_size}"
             )
         return given, ()
-    assumed = ["channels"]
     highest = _own_range(model, entry)
-    if highest:
-        mean, std = 0.0, 255 / highest
-    else:
-        mean, std = 127.5, 127.5
-        assumed += ["mean", "std"]
-    if not entry.sized:
-        assumed.append("input_size")
-    template = "arcface"
-    if entry.size != USUAL_SIZE:
-        template = "box"
-        assumed.append("template")
-    return Preprocessing("RGB", mean, std, entry.size, template), tuple(assumed)
+    mean, std = (0.0, 255 / highest) if highest else (127.5, 127.5)
+    usual = entry.size == USUAL_SIZE
+    guesses = {"channels": True, "mean": not highest, "std": not highest,
+               "input_size": not entry.sized, "template": not usual}  # fmt: skip
+    chosen = Preprocessing("RGB", mean, std, entry.size, "arcface" if usual else "box")
+    return chosen, tuple(name for name, guessed in guesses.items() if guessed)
 
 
 def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
@@ -251,10 +221,10 @@ def _own_range(model: ModelProto, entry: GraphInput) -> int | None:
     It follows from the pixel value that the graph maps to zero, which is near the middle of the
     range or at its lower end.
     """
-    head = affine_head(model)
+    head = rewrites.affine_head(model)
     if head == model.graph.input[0].name:
         return None
-    session = Session(with_outputs(model, [head]))
+    session = Session(rewrites.with_outputs(model, [head]))
     name, shape = model.graph.input[0].name, (entry.batch, 3, entry.size, entry.size)
     black = session.run({name: np.zeros(shape, np.float32)}, [head])[head]
     slope = session.run({name: np.ones(shape, np.float32)}, [head])[head] - black
@@ -315,14 +285,10 @@ def _check_gradient(embedder: BackboneEmbedder) -> None:
         )
 
 
-# conversion by onnx2torch
-
-
 def to_torch(model: ModelProto) -> fx.GraphModule:
     """Return a rewritten graph as a torch module.
 
-    Raises:
-        UnsupportedGraph: an operator has no gradient, or no counterpart in torch.
+    Raise UnsupportedGraph if an operator has no gradient, or no counterpart in torch.
     """
     flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
     if flat:
