@@ -32,7 +32,7 @@ from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.text import reason_of, short_checksum
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder, Loaded
+    from faceqan_toolkit.models.base import Embedder, Loaded
 
 BUILT_IN = "sface"
 
@@ -148,6 +148,8 @@ def add_model(
         SettingsError: a name that cannot be used, or options for a registered model.
         WeightsError: the file is not that model, or is no model.
     """
+    from safetensors.torch import save
+
     from faceqan_toolkit.models.checkpoints import load_weights
 
     registered = entries().get(name)
@@ -174,7 +176,10 @@ def add_model(
     entry = registered or _described(name, loaded, licence)
     suffix = ".onnx"
     if not weights.is_onnx(content):
-        content, suffix = _converted(loaded.embedder), ".safetensors"
+        tensors = loaded.embedder.backbone.state_dict()
+        # sorted: the same tensors give the same bytes
+        content = save({name: tensors[name].contiguous() for name in sorted(tensors)})
+        suffix = ".safetensors"
     sha256 = hashlib.sha256(content).hexdigest()
     model = Installed(entry, folder / f"{name}{suffix}", sha256, (file.name, original))
     _write(model, content)
@@ -191,14 +196,6 @@ def _check_name(name: str, registered: Entry | None, options: ModelOptions, lice
     given = [*options.given, *(["licence"] if licence else [])]
     if registered and given:
         raise SettingsError(f"--{given[0]} cannot be given for {name}: its entry decides")
-
-
-def _converted(embedder: BackboneEmbedder) -> bytes:
-    """Return a network's tensors as a safetensors file; the same tensors give the same bytes."""
-    from safetensors.torch import save
-
-    state = {name: value.contiguous() for name, value in embedder.backbone.state_dict().items()}
-    return save(dict(sorted(state.items())))
 
 
 def _described(name: str, loaded: Loaded, licence: str) -> Entry:

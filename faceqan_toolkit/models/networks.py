@@ -220,7 +220,7 @@ def inception_resnet(device: str) -> nn.Module:
 
     It maps (N, 3, 160, 160) normalised crops to (N, 512) embeddings.
     """
-    # takes as long to import as torch
+    # importing it takes as long as importing torch
     from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1
 
     class InceptionResnet(InceptionResnetV1):  # type: ignore[misc]

@@ -5,6 +5,7 @@ Only the modules `onnx_...` import onnx, onnx2torch and onnxruntime, the extra `
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx.inliner
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from faceqan_toolkit.errors import (
     DamagedWeights,
@@ -136,7 +137,8 @@ def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
 
 def _check_operators(model: ModelProto) -> None:
     nodes = model.graph.node
-    integer = [node.op_type for node in nodes if _on_integers(node)]
+    kinds = [node.op_type for node in nodes]
+    integer = [kind for kind in kinds if re.search("^QLinear|^DynamicQuant|Integer$", kind)]
     if integer:
         raise UnsupportedGraph(
             f"is quantised, and computes with integers ({tallied(integer)}), which have no "
@@ -151,11 +153,6 @@ def _check_operators(model: ModelProto) -> None:
     holding = [n.op_type for n in nodes if any(entry.type in graphs for entry in n.attribute)]
     if holding:
         raise UnsupportedGraph(f"has operators that cannot be converted: {tallied(holding)}")
-
-
-def _on_integers(node: NodeProto) -> bool:
-    kind = node.op_type
-    return kind.startswith("QLinear") or kind.endswith("Integer") or kind.startswith("DynamicQuant")
 
 
 def tallied(names: Sequence[str]) -> str:

@@ -28,9 +28,6 @@ INSTALL_AGAIN = (
 LARGEST = (2 << 30) - 1
 """Largest ONNX graph in one piece, in bytes: the limit of its format, protobuf."""
 
-HEAD = 16
-"""Bytes that suffice to tell an ONNX file from a checkpoint."""
-
 
 def checkout_weights() -> Path | None:
     """Return the folder `weights` of a checkout; None if the package is installed elsewhere."""
@@ -90,7 +87,10 @@ def identify_weights(path: Path) -> tuple[int, str]:
         OSError: it cannot be read.
         MissingWeights, UnsupportedGraph: see `read_weights_file`.
     """
-    external = _external_files(path, _graph(path))
+    with path.open("rb") as file:
+        head = file.read(16)  # enough to tell an ONNX file from a checkpoint
+        graph = head + file.read() if is_onnx(head) else b""
+    external = _external_files(path, graph)
     size = path.stat().st_size + sum(file.stat().st_size for file in external.values())
     return size, _joined(sha256_of(path), {name: sha256_of(f) for name, f in external.items()})
 
@@ -129,13 +129,6 @@ def _joined(graph: str, external: Mapping[str, str]) -> str:
         return graph
     lines = [graph, *(f"{sha256} {name}" for name, sha256 in sorted(external.items()))]
     return _sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
-
-
-def _graph(path: Path) -> bytes:
-    """Return the content of an ONNX file; b"" for any other file."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-        return head + file.read() if is_onnx(head) else b""
 
 
 def _external_files(path: Path, content: bytes) -> dict[str, Path]:

@@ -372,9 +372,6 @@ class _Rules:
 
         return flipped(x), (flipped,)
 
-    def flatten_module(self, module: nn.Flatten, x: Value) -> Ruled:
-        return self.flatten(x, module.start_dim, module.end_dim)
-
     def nothing(self, module: nn.Module, x: Value) -> Ruled:
         return x, (_same,)
 
@@ -481,7 +478,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., Ruled]] = {
     FrozenPReLU: _Rules.prelu,
     Shift: _Rules.shift,
     nn.MaxPool2d: _Rules.picking_pool,
-    nn.Flatten: _Rules.flatten_module,
+    nn.Flatten: lambda rules, module, x: rules.flatten(x, module.start_dim, module.end_dim),
     nn.Dropout: _Rules.nothing,
     nn.Identity: _Rules.nothing,
 }

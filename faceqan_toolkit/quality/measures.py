@@ -193,17 +193,11 @@ def noise(grey: FloatImage) -> float:
     return float(np.percentile(means, 5) / 6 * math.sqrt(math.pi / 2))
 
 
-def _blobs(*blobs: tuple[float, float, float, float, float]) -> FloatImage:
-    """Return the sum of Gaussians: centre x y, widths x y, height."""
-    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE].astype(np.float32)
-    total: FloatImage = np.zeros_like(x)
-    for cx, cy, sx, sy, height in blobs:
-        total += height * np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
-    return total
-
-
 def _features() -> FloatImage:
-    """Return a template of dark eyes, brows, nostrils and mouth and a bright nose."""
+    """Return a template of dark eyes, brows, nostrils and mouth and a bright nose.
+
+    It is a sum of Gaussians: centre x y, widths x y, height.
+    """
     right = (
         (73.5, 52.0, 7.0, 3.0, -1.0),  # eye
         (72.0, 44.0, 9.0, 3.5, -0.7),  # brow
@@ -221,7 +215,11 @@ def _features() -> FloatImage:
         (55.5, 102.0, 9.0, 2.5, -0.3),  # below the lower lip
     )
     left = tuple((ARCFACE_SIZE - 1 - x, y, sx, sy, height) for x, y, sx, sy, height in right)
-    return _blobs(*left, *middle, *right)
+    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE].astype(np.float32)
+    total: FloatImage = np.zeros_like(x)
+    for cx, cy, sx, sy, height in (*left, *middle, *right):
+        total += height * np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
+    return total
 
 
 FACE_FEATURES = _features()
