@@ -482,10 +482,10 @@ def exported_shards(folder: Path) -> None:
 
 @target("mine.json", seeds=lambda: [card()])
 def model_card(folder: Path) -> None:
-    from faceqan_toolkit.models.installed import find
+    from faceqan_toolkit.models.registry import find_added
 
     os.environ["FACEQAN_TOOLKIT_MODELS"] = str(folder)
-    find("mine")
+    find_added("mine")
 
 
 @target("a.pth", seeds=checkpoint_files)
@@ -499,7 +499,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.models.onnx import load_onnx
+    from faceqan_toolkit.models.checkpoints import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 
@@ -518,7 +518,7 @@ def onnx_files() -> list[bytes]:
 
 @target("a.onnx", "a.data", seeds=onnx_files)
 def onnx_external_data(folder: Path) -> None:
-    from faceqan_toolkit.models.weights_file import read_weights_file
+    from faceqan_toolkit.models.weights import read_weights_file
 
     read_weights_file(folder / "a.onnx")
 

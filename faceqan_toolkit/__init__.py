@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from faceqan_toolkit.api import Run, align, detect, evaluate, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
-    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder, Preprocessing
     from faceqan_toolkit.models.load import load_model
-    from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality.faceqan import FaceQAN
     from faceqan_toolkit.settings import Settings
@@ -62,7 +61,7 @@ _HOMES = {
     "FaceQAN": "quality.faceqan",
     "FaceQANError": "errors",
     "Photo": "types",
-    "Preprocessing": "models.preprocessing",
+    "Preprocessing": "models.base",
     "Pipeline": "pipeline",
     "Record": "types",
     "Score": "types",

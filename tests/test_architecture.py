@@ -21,7 +21,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
 ROOMS = [
     {"errors", "paths", "text", "choices"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "weights", "hardware", "process_wide"},
+    {"files", "settings", "hardware", "process_wide"},
     {"photos"},
     {"alignment", "models"},
     {"cutting", "detection", "quality"},

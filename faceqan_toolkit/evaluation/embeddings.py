@@ -57,7 +57,7 @@ def embed_crops(
         SettingsError: this machine does not have the device.
     """
     from faceqan_toolkit.hardware import resolve_device
-    from faceqan_toolkit.models.blocks import forward_block
+    from faceqan_toolkit.models.base import forward_block
 
     remaining, block_size = iter(crops), forward_block(resolve_device(device))
     while block := list(islice(remaining, block_size)):
@@ -160,7 +160,7 @@ class EmbeddingCache:
         if not self.pending:
             return self.vectors
         from faceqan_toolkit.hardware import resolve_device
-        from faceqan_toolkit.models.blocks import forward_block
+        from faceqan_toolkit.models.base import forward_block
 
         model = load()
         saved, wait = time.monotonic(), SAVE_SECONDS

@@ -27,7 +27,7 @@ from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.load import find_model, load_model
-from faceqan_toolkit.quality.instant import PooledFeatures
+from faceqan_toolkit.quality.faceqan import PooledFeatures
 
 Array = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from faceqan_toolkit.errors import WrongArchitecture
-from faceqan_toolkit.models import load
+from faceqan_toolkit.models import load, weights
 from faceqan_toolkit.models.base import Embedder
-from faceqan_toolkit.models.sface import dequantise
+from faceqan_toolkit.models.networks import dequantise
 from tests.conftest import DATA, read_rgb
 
 GRAPH = "models/face_recognition_sface_2021dec_int8bq.onnx"
@@ -91,6 +91,6 @@ def test_dequantise_by_hand() -> None:
 
 def test_weights_of_another_network(monkeypatch) -> None:
     other = save({"stem.conv.weight": torch.zeros(3, 3)})
-    monkeypatch.setattr(load, "read_weights", lambda *_: other)
+    monkeypatch.setattr(weights, "read_weights", lambda *_: other)
     with pytest.raises(WrongArchitecture, match=r"sface\.safetensors does not fit"):
         load.load_model("sface")

@@ -1,6 +1,6 @@
 """Rewrite ONNX graphs into equivalent ones that onnx2torch can convert.
 
-Models are changed in place. `network.read_network` shows the order of the calls.
+Models are changed in place. `onnx_network.read_network` shows the order of the calls.
 """
 
 from __future__ import annotations
@@ -123,17 +123,12 @@ def fold_constants(model: ModelProto, run: Run) -> None:
     wanted = sorted({name for node in left for name in node.input if name in made})
     if wanted:
         used = {name for node in folded for name in node.input}
-        part = helper.make_graph(
-            folded,
-            "constants",
-            [],
-            [onnx.ValueInfoProto(name=name) for name in wanted],
-            [tensor for tensor in graph.initializer if tensor.name in used],
-        )
-        values = run(
-            helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version),
-            wanted,
-        )
+        part = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+        part.graph.name = "constants"
+        part.graph.node.extend(folded)
+        part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+        part.graph.initializer.extend(one for one in graph.initializer if one.name in used)
+        values = run(part, wanted)
         _keep(graph.node, lambda node: not made.intersection(node.output))
         graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in wanted)
     _drop_unused(graph)
@@ -193,9 +188,8 @@ def fill_bounds(model: ModelProto) -> None:
         while node.input and not node.input[-1]:
             del node.input[-1]
         if node.op_type == "Clip" and len(node.input) == 3 and not node.input[1]:
-            lowest = np.finfo(np.float32).min
-            node.input[1] = f"{node.output[0]}/lowest"
-            graph.initializer.append(numpy_helper.from_array(np.array(lowest), node.input[1]))
+            lowest = np.array(np.finfo(np.float32).min)
+            node.input[1] = _add_constant(graph, f"{node.output[0]}/lowest", lowest)
 
 
 def pass_activations(model: ModelProto) -> bool:
@@ -218,9 +212,10 @@ def pass_activations(model: ModelProto) -> bool:
         if not same or bounds is None:
             continue
         found = True
-        names = [f"{node.output[0]}/{end}" for end in ("lowest", "highest")]
-        for name, bound in zip(names, bounds, strict=True):
-            graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), name))
+        names = [
+            _add_constant(graph, f"{node.output[0]}/{end}", np.array(bound, np.float32))
+            for end, bound in zip(("lowest", "highest"), bounds, strict=True)
+        ]
         clipped = f"{node.output[0]}/clipped"
         clip = helper.make_node("Clip", [node.input[0], *names], [clipped])
         for user in back:
@@ -312,10 +307,7 @@ def shapes_needed(model: ModelProto) -> list[str]:
 def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: int) -> None:
     """Make every reshaping independent of the batch size.
 
-    Args:
-        model: in `OPSET`.
-        shapes: shapes of the values of `shapes_needed`, for a batch of `batch`.
-        batch: a batch size that the graph accepts.
+    `shapes` are those of the values of `shapes_needed`, for a batch size that the graph accepts.
     """
     graph = model.graph
     idle = []
@@ -330,9 +322,7 @@ def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: in
         elif len(after) == 2:
             node.CopyFrom(helper.make_node("Flatten", node.input[:1], node.output, axis=1))
         else:
-            rows = f"rows/{index}"
-            shape = np.array([-1, *after[1:]], np.int64)
-            graph.initializer.append(numpy_helper.from_array(shape, rows))
+            rows = _add_constant(graph, f"rows/{index}", np.array([-1, *after[1:]], np.int64))
             node.CopyFrom(helper.make_node("Reshape", [node.input[0], rows], node.output))
     skip(model, idle)
     _drop_unused(graph)
@@ -441,6 +431,11 @@ def _keep(field: Any, wanted: Callable[[Any], bool]) -> None:
     for index in reversed(range(len(field))):
         if not wanted(field[index]):
             del field[index]
+
+
+def _add_constant(graph: GraphProto, name: str, values: Array) -> str:
+    graph.initializer.append(numpy_helper.from_array(values, name))
+    return name
 
 
 def _drop_attributes(node: NodeProto, *names: str) -> None:

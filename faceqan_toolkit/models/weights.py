@@ -1,4 +1,5 @@
-"""Read weights files from disk, with the external data of ONNX graphs. No torch."""
+"""Weights files on disk: those that ship with the package, and users', with the external data of
+ONNX graphs. No torch."""
 
 from __future__ import annotations
 
@@ -6,18 +7,66 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
-from faceqan_toolkit.errors import MissingWeights, UnsupportedGraph, WeightsError
+from faceqan_toolkit.errors import (
+    ChecksumMismatch,
+    MissingWeights,
+    UnsupportedGraph,
+    WeightsError,
+)
 from faceqan_toolkit.files import check_plain, is_inside, sha256_of
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import reason_of, short_checksum
+
+INSTALL_AGAIN = (
+    "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "
+    "checkout get the file again (git checkout; git lfs pull if it is a pointer)"
+)
 
 LARGEST = (2 << 30) - 1
 """Largest ONNX graph in one piece, in bytes: the limit of its format, protobuf."""
 
-HEAD = 16
-"""Bytes that suffice to tell an ONNX file from a checkpoint."""
+
+def checkout_weights() -> Path | None:
+    """Return the folder `weights` of a checkout; None if the package is installed elsewhere."""
+    folder = Path(str(files("faceqan_toolkit"))).parent / "weights"
+    return folder if (folder / "README.md").is_file() else None
+
+
+def weights_path(file_name: str) -> Path:
+    """Return the path of a shipped file in the installed package, or in a checkout.
+
+    Raises:
+        MissingWeights: it is in neither.
+    """
+    package = Path(str(files("faceqan_toolkit")))
+    for folder in (package / "weights", package.parent / "weights"):
+        if (folder / file_name).is_file():
+            return folder / file_name
+    raise MissingWeights(f"the weights {file_name} are not installed; {INSTALL_AGAIN}")
+
+
+def read_weights(file_name: str, sha256: str) -> bytes:
+    """Return the content of a shipped weights file.
+
+    Raises:
+        MissingWeights: it is not there, or cannot be read.
+        ChecksumMismatch: its sha256 is another.
+    """
+    path = weights_path(file_name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingWeights(f"the weights {path} cannot be read: {reason_of(error)}") from error
+    if (digest := _sha256(content)) != sha256:
+        raise ChecksumMismatch(
+            f"{path} is damaged or another file: its sha256 is "
+            f"{short_checksum(digest)}, expected {short_checksum(sha256)}; "
+            f"{INSTALL_AGAIN}"
+        )
+    return content
 
 
 def is_safetensors(content: bytes) -> bool:
@@ -38,7 +87,10 @@ def identify_weights(path: Path) -> tuple[int, str]:
         OSError: it cannot be read.
         MissingWeights, UnsupportedGraph: see `read_weights_file`.
     """
-    external = _external_files(path, _graph(path))
+    with path.open("rb") as file:
+        head = file.read(16)  # enough to tell an ONNX file from a checkpoint
+        graph = head + file.read() if is_onnx(head) else b""
+    external = _external_files(path, graph)
     size = path.stat().st_size + sum(file.stat().st_size for file in external.values())
     return size, _joined(sha256_of(path), {name: sha256_of(f) for name, f in external.items()})
 
@@ -58,7 +110,7 @@ def read_weights_file(path: Path) -> tuple[bytes, str]:
     data = {name: file.read_bytes() for name, file in _external_files(path, content).items()}
     sha256 = _joined(_sha256(content), {name: _sha256(held) for name, held in data.items()})
     if data:
-        from faceqan_toolkit.models.onnx.source import embed_data
+        from faceqan_toolkit.models.onnx_file import embed_data
 
         try:
             content = embed_data(content, data, LARGEST)
@@ -79,13 +131,6 @@ def _joined(graph: str, external: Mapping[str, str]) -> str:
     return _sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def _graph(path: Path) -> bytes:
-    """Return the content of an ONNX file; b"" for any other file."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-        return head + file.read() if is_onnx(head) else b""
-
-
 def _external_files(path: Path, content: bytes) -> dict[str, Path]:
     """Return the files with external data of an ONNX graph, by their names in the graph."""
     if not is_onnx(content) or b"\x08location" not in content:  # the key as protobuf writes it
@@ -93,7 +138,7 @@ def _external_files(path: Path, content: bytes) -> dict[str, Path]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from faceqan_toolkit.models.onnx.source import external_names
+            from faceqan_toolkit.models.onnx_file import external_names
     except ImportError:
         return {}  # loading the graph will name the missing extra
     found = {name: _beside(path, name) for name in external_names(content)}

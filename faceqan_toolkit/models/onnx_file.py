@@ -1,7 +1,11 @@
-"""Read ONNX files, refuse those that are no plain float network, find their input and output."""
+"""ONNX files: read, refused if they are no plain float network; their input and output.
+
+Only the modules `onnx_...` import onnx, onnx2torch and onnxruntime, the extra `onnx`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx.inliner
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from faceqan_toolkit.errors import (
     DamagedWeights,
@@ -18,7 +22,7 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.onnx.rewrites import quantises
+from faceqan_toolkit.models.onnx_rewrites import quantises
 from faceqan_toolkit.paths import path_text
 
 USUAL_SIZE = 112
@@ -81,24 +85,17 @@ def read_model(content: bytes) -> ModelProto:
 
 
 def check_weights(model: ModelProto) -> None:
-    """Check that all weights are finite.
-
-    Raises:
-        DamagedWeights: NaN or infinite weights.
-    """
+    """Raise DamagedWeights if weights are NaN or infinite."""
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+        floats = tensor.data_type == TensorProto.FLOAT
+        if floats and not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise DamagedWeights(f"{tensor.name} has NaN or infinite values")
 
 
 def find_input(model: ModelProto, size: int | None) -> GraphInput:
     """Return the graph's input.
 
-    Args:
-        model: without unused inputs.
-        size: side of an image, pixels, for a graph that accepts any; None means `USUAL_SIZE`.
+    `size` is the side of an image for a graph that accepts any; None means `USUAL_SIZE`.
 
     Raises:
         WrongArchitecture: not a batch of square colour images, or several inputs.
@@ -123,10 +120,7 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
 
 
 def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
-    """Return the name of the output with the embeddings.
-
-    Args:
-        outputs: all outputs for two crops.
+    """Return the name of the output with the embeddings, given all outputs for two crops.
 
     Raises:
         WrongArchitecture: none or several of them have the shape (2, D).
@@ -143,7 +137,8 @@ def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
 
 def _check_operators(model: ModelProto) -> None:
     nodes = model.graph.node
-    integer = [node.op_type for node in nodes if _on_integers(node)]
+    kinds = [node.op_type for node in nodes]
+    integer = [kind for kind in kinds if re.search("^QLinear|^DynamicQuant|Integer$", kind)]
     if integer:
         raise UnsupportedGraph(
             f"is quantised, and computes with integers ({tallied(integer)}), which have no "
@@ -158,11 +153,6 @@ def _check_operators(model: ModelProto) -> None:
     holding = [n.op_type for n in nodes if any(entry.type in graphs for entry in n.attribute)]
     if holding:
         raise UnsupportedGraph(f"has operators that cannot be converted: {tallied(holding)}")
-
-
-def _on_integers(node: NodeProto) -> bool:
-    kind = node.op_type
-    return kind.startswith("QLinear") or kind.endswith("Integer") or kind.startswith("DynamicQuant")
 
 
 def tallied(names: Sequence[str]) -> str:
@@ -185,12 +175,7 @@ def external_names(content: bytes) -> list[str]:
 
 
 def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes:
-    """Return a graph with its external data in the tensors themselves.
-
-    Args:
-        content: content of the ONNX file.
-        data: contents of its external files by name.
-        largest: most bytes of the result.
+    """Return an ONNX file's content with its external data, by file name, in the tensors.
 
     Raises:
         DamagedWeights: a tensor does not lie within its file.

@@ -1,4 +1,4 @@
-"""Weights files on a disk: ONNX graphs whose weights are in a second file."""
+"""Weights files: the package's own, and users', with external data beside a graph."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
+from faceqan_toolkit.detection import yunet
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
     DamagedWeights,
@@ -20,12 +21,40 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WeightsError,
 )
-from faceqan_toolkit.models import installed, weights_file
-from faceqan_toolkit.models.installed import add
-from faceqan_toolkit.models.load import find_model, load_model
-from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
+from faceqan_toolkit.models import load, weights
+from faceqan_toolkit.models.load import add_model, find_model, load_model
+from faceqan_toolkit.models.registry import FOLDER_VARIABLE
+from faceqan_toolkit.models.weights import identify_weights, read_weights_file
 from faceqan_toolkit.settings import ModelOptions
 from tests.models.test_onnx_model import SIZE, Tiny, export
+
+LOADERS = [("sface.safetensors", lambda: load.load_model("sface")), ("yunet.onnx", yunet.YuNet)]
+
+
+@pytest.mark.parametrize(("file_name", "load"), LOADERS, ids=[name for name, _ in LOADERS])
+def test_weights_must_be_the_expected_ones(file_name, load, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(weights, "files", lambda package: tmp_path / "site" / package)
+    with pytest.raises(MissingWeights, match=file_name):
+        load()
+    folder = tmp_path / "site" / "weights"
+    folder.mkdir(parents=True)
+    (folder / file_name).write_bytes(b"something else")
+    with pytest.raises(ChecksumMismatch, match="sha256"):
+        load()
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(weights, "files", lambda package: tmp_path / package)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "yunet.onnx").write_bytes(b"")
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(MissingWeights, match="Permission denied"):
+        yunet.YuNet()
+
 
 DATA = "model.onnx.data"
 
@@ -90,11 +119,11 @@ def test_one_file_is_identified_by_its_own_sha256(folder: Path) -> None:
 
 def test_an_added_model_is_one_file(folder: Path, tmp_path: Path, monkeypatch) -> None:
     kept = tmp_path / "models"
-    monkeypatch.setenv(installed.FOLDER_VARIABLE, str(kept))
-    model, _ = add("mine", folder / "model.onnx", kept, ModelOptions())
+    monkeypatch.setenv(FOLDER_VARIABLE, str(kept))
+    model, _ = add_model("mine", folder / "model.onnx", kept, ModelOptions())
     assert model.original == ("model.onnx", find_model(str(folder / "model.onnx")).sha256)
     assert sorted(file.name for file in kept.iterdir()) == ["mine.json", "mine.onnx"]
-    assert add("mine", folder / "model.onnx", kept, ModelOptions())[0] == model
+    assert add_model("mine", folder / "model.onnx", kept, ModelOptions())[0] == model
     crops = torch.rand(2, 3, SIZE, SIZE)
     expected = load_model(str(folder / "one.onnx"))(crops)
     shutil.rmtree(folder)
@@ -159,7 +188,7 @@ def test_data_that_is_cut_off(folder: Path) -> None:
 
 
 def test_no_more_is_read_than_a_graph_can_hold(folder: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(weights_file, "LARGEST", (folder / DATA).stat().st_size - 1)
+    monkeypatch.setattr(weights, "LARGEST", (folder / DATA).stat().st_size - 1)
     with pytest.raises(UnsupportedGraph, match="at most 2 GiB can be used"):
         load_model(str(folder / "model.onnx"))
 
@@ -170,6 +199,6 @@ def test_a_file_that_many_tensors_share_is_no_bomb(folder: Path, monkeypatch: An
     for _ in range(1000):
         model.graph.initializer.append(first)
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    monkeypatch.setattr(weights_file, "LARGEST", 1_000_000)
+    monkeypatch.setattr(weights, "LARGEST", 1_000_000)
     with pytest.raises(UnsupportedGraph, match="more than 2 GiB"):
         load_model(str(folder / "model.onnx"))
