@@ -33,8 +33,7 @@ from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.quality.hints import find_hints
-from faceqan_toolkit.quality.measures import WHOLE_FACE, measure
+from faceqan_toolkit.quality.measures import WHOLE_FACE, find_hints, measure
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from faceqan_toolkit.api import Run, align, detect, evaluate, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
-    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder, Preprocessing
     from faceqan_toolkit.models.load import load_model
-    from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality.faceqan import FaceQAN
     from faceqan_toolkit.settings import Settings
@@ -49,9 +48,8 @@ __all__ = [
 _NAMES = {
     "api": ("Run", "align", "detect", "evaluate", "merge", "open_run", "run"),
     "errors": ("FaceQANError",),
-    "models.base": ("BackboneEmbedder", "Embedder"),
+    "models.base": ("BackboneEmbedder", "Embedder", "Preprocessing"),
     "models.load": ("load_model",),
-    "models.preprocessing": ("Preprocessing",),
     "pipeline": ("Pipeline",),
     "quality.faceqan": ("FaceQAN",),
     "settings": ("Settings",),

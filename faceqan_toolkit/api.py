@@ -15,13 +15,16 @@ from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.find import stream_photos
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.results.calibration import Calibration
-from faceqan_toolkit.results.filtering import Rules, number_or_percentage
-from faceqan_toolkit.results.groups import Grouping
-from faceqan_toolkit.results.identities import IdentityRule
+from faceqan_toolkit.results.filtering import (
+    Rules,
+    Selection,
+    calibrated_quality,
+    number_or_percentage,
+)
+from faceqan_toolkit.results.groups import Grouping, IdentityRule
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.results.selection import Selection, calibrated_quality
 from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.todo import Shard
 from faceqan_toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -257,7 +260,7 @@ def evaluate(
         flip: add the mirror image's embedding to each.
         aligned: the photos are aligned crops; None for the data set's own.
         pairs: another list of pairs than the data set's.
-        non_mated, identity: for "folders", see `evaluation.evaluate.open_dataset`.
+        non_mated, identity: for "folders", see `evaluation.datasets.readers.read_folders`.
         name: name of the data set in tables and figures.
         figures: formats of the figures.
         progress: True shows messages and bars on standard error; a function gets `events`.
@@ -273,7 +276,7 @@ def evaluate(
         has_aligned_photos,
         open_dataset,
     )
-    from faceqan_toolkit.evaluation.options import EvaluationOptions
+    from faceqan_toolkit.evaluation.result import EvaluationOptions
 
     tell, place, wanted = listener(progress), Path(root), EvaluationOptions(**options)
     opened = open_dataset(
@@ -288,11 +291,9 @@ def evaluate(
         run=run.folder if isinstance(run, RunInfo) else _path(run),
         scores=[f"{method}={file}" for method, file in (scores or {}).items()],
         embeddings=str(embeddings) if embeddings else None, name=name, figures=figures,
+        pairs=_path(pairs),
     )  # fmt: skip
-    files = {"pairs": Path(pairs)} if pairs else None
-    evaluation, _ = evaluate_opened(
-        dataset, place, opened, Path(output), inputs, wanted, files=files, tell=tell
-    )
+    evaluation, _ = evaluate_opened(dataset, place, opened, Path(output), inputs, wanted, tell)
     return evaluation
 
 

@@ -39,11 +39,10 @@ from faceqan_toolkit.photos.locate import is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
-from faceqan_toolkit.results.merging import check_alike, merge
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
-from faceqan_toolkit.runs.shards import Shard
-from faceqan_toolkit.runs.todo import Todo
+from faceqan_toolkit.runs.merging import check_alike, merge
+from faceqan_toolkit.runs.todo import Shard, Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
 

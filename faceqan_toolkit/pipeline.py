@@ -39,7 +39,7 @@ from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.memory import ImageLike, as_source
 from faceqan_toolkit.photos.prefetch import prefetch
-from faceqan_toolkit.quality.hints import NO_FACE, find_hints
+from faceqan_toolkit.quality.measures import NO_FACE, find_hints
 from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, reason_of

@@ -15,12 +15,13 @@ from tests.conftest import HANG
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray", "numpy", "scipy",
+         "PIL"}  # fmt: skip
 
 ROOMS = [
     {"errors", "paths", "text"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "weights", "hardware"},
+    {"files", "settings", "hardware"},
     {"photos"},
     {"alignment", "models"},
     {"cutting", "detection", "quality"},
@@ -104,7 +105,7 @@ def test_runs_results_and_reports_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["datasets.validation", "datasets.registry", "agreement", "embeddings", "thresholds"]
+    "name", ["datasets.validation", "datasets.registry", "embeddings", "statistics", "calibrate"]
 )
 def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
     module = f"faceqan_toolkit.evaluation.{name}"
@@ -134,18 +135,36 @@ COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter",
             "report", "merge", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_imports_nothing_heavy(command: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--version",
+        *(f"{command} --help" for command in (*COMMANDS, "evaluate lfw", "evaluate validate")),
+        "completion of al",
+        "completion of evaluate lf",
+        "completion of evaluate lfw --",
+    ],
+)
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    _, _, words = arguments.partition("completion of ")
+    variables = {
+        "_FACEQAN_TOOLKIT_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"faceqan-toolkit {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
     code = f"""
-import sys
+import os, sys
 from faceqan_toolkit.cli import cli
+os.environ.update({variables if words else {}})
 try:
-    cli({[*filter(None, [command]), "--help"]!r})
+    cli({arguments.split()!r}, prog_name="faceqan-toolkit")
 except SystemExit as done:
     assert done.code == 0, done.code
 print("HEAVY", sorted({HEAVY!r} & set(sys.modules)))
 """
-    assert python(code).endswith("HEAVY []")
+    told = python(code)
+    assert told.endswith("HEAVY []")
+    assert not words or len(told.splitlines()) > 1, "nothing was completed"
 
 
 def test_commands_here_are_all() -> None:

@@ -204,10 +204,9 @@ def check_weights() -> Iterator[Finding]:
     from faceqan_toolkit.detection.mtcnn_networks import load_weights
     from faceqan_toolkit.detection.yunet import SHA256, WEIGHTS
     from faceqan_toolkit.errors import FaceQANError
-    from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, find_model
-    from faceqan_toolkit.models.registry import HEADS
-    from faceqan_toolkit.weights import read_weights
+    from faceqan_toolkit.models.registry import HEADS, added_names
+    from faceqan_toolkit.models.weights import read_weights
 
     def state(label: str, what: str, load: Callable[..., Any], *arguments: str) -> Finding:
         try:
@@ -220,7 +219,7 @@ def check_weights() -> Iterator[Finding]:
         for network in ("pnet", "rnet", "onet"):
             load_weights(network, "cpu")
 
-    for name in (BUILT_IN, *installed.names()):
+    for name in (BUILT_IN, *added_names()):
         yield state("model", name, lambda name: find_model(name).load(), name)
     for name, head in HEADS.items():
         yield state("weights", f"head of {name}", read_weights, head.weights, head.sha256)
@@ -230,7 +229,7 @@ def check_weights() -> Iterator[Finding]:
 
 def check_folders() -> Iterator[Finding]:
     """Yield whether the folders that are written to are writable, and their free space."""
-    from faceqan_toolkit.models.installed import FOLDER_VARIABLE, user_folder
+    from faceqan_toolkit.models.registry import FOLDER_VARIABLE, user_folder
 
     for what, folder, advice in (
         ("current folder", Path.cwd(), "give -o a folder elsewhere"),

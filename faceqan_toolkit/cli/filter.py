@@ -121,7 +121,7 @@ def command(run: Path | None, undo: Path | None, dry: bool, **chosen: Any) -> No
     Existing files are never replaced. After an interruption, the same command continues. Exit code
     3: some files could not be written; the manifest says which and why.
     """
-    from faceqan_toolkit.results.selection import undo as put_back
+    from faceqan_toolkit.results.filtering import undo as put_back
 
     if undo is not None:
         given = typed_options("run", "undo", "dry")
@@ -175,8 +175,8 @@ def _show(
     """
     from rich.console import Console
 
+    from faceqan_toolkit.results.actions import COLUMNS
     from faceqan_toolkit.results.copying import THERE
-    from faceqan_toolkit.results.manifest import COLUMNS
 
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()

@@ -23,11 +23,10 @@ def list_models() -> None:
     """List the models that --model accepts by name, and whether their weights are installed."""
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.cli.tables import Column, cells_of, print_table
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import entries, offered
+    from faceqan_toolkit.models.registry import added_names, entries, find_added, offered
     from faceqan_toolkit.paths import printable
 
-    added = set(installed.names())
+    added = set(added_names())
     rows: list[tuple[str, str, str, str, str]] = []
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
@@ -35,7 +34,7 @@ def list_models() -> None:
         rows.append((entry.name, state, entry.title, entry.trained_on, entry.commercial))
     for name in sorted(added - set(entries())):
         try:
-            found = installed.find(name)
+            found = find_added(name)
         except WeightsError as error:
             rows.append((name, "damaged", str(error), "", ""))
             continue
@@ -57,10 +56,9 @@ def list_models() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print a model's network, preprocessing, licence and paper to cite."""
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import HEADS, entries, offered
+    from faceqan_toolkit.models.registry import HEADS, entries, find_added, offered
 
-    found = installed.find(name)
+    found = find_added(name)
     entry = found.entry if found else entries().get(name)
     if entry is None and name in (others := offered()):
         click.echo(f"{name}: offered by an installed package, made by {others[name]}")
@@ -111,15 +109,16 @@ def add(name: str, file: Path, licence: str, here: bool, **chosen: Any) -> None:
     NAME is a registered model (see `models list`), whose weights FILE must be, or a new name.
     """
     from faceqan_toolkit.job import assumed_text
-    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.load import add_model
+    from faceqan_toolkit.models.registry import checkout_folder, user_folder
     from faceqan_toolkit.settings import ModelSettings
 
-    folder = installed.checkout_folder() if here else installed.user_folder()
+    folder = checkout_folder() if here else user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
     given = ModelSettings(**chosen).options
     tell = Reporter()
-    model, embedder = installed.add(name, file, folder, given, licence)
+    model, embedder = add_model(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
         tell.note(note)
@@ -134,11 +133,11 @@ def add(name: str, file: Path, licence: str, here: bool, **chosen: Any) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check that the weights of NAMES are unchanged and load; without NAMES, all installed ones."""
-    from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, load_model
+    from faceqan_toolkit.models.registry import added_names
 
     broken = False
-    for name in names or (BUILT_IN, *installed.names()):
+    for name in names or (BUILT_IN, *added_names()):
         try:
             load_model(name)
             click.echo(f"{name}: verified")
@@ -153,13 +152,13 @@ def verify(names: tuple[str, ...]) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete an added model."""
-    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import find_added, remove_added
 
-    found = installed.find(name)
+    found = find_added(name)
     if found is None:
         raise UnknownModel(
             f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
             "which were"
         )
-    installed.remove(found)
+    remove_added(found)
     click.echo(f"removed {found.path}")

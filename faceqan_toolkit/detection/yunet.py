@@ -14,9 +14,9 @@ import numpy as np
 from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
 from faceqan_toolkit.errors import MissingDependency
 from faceqan_toolkit.hardware import quiet_opencv
+from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Detections, Pixels
-from faceqan_toolkit.weights import read_weights
 
 WEIGHTS = "yunet.onnx"
 SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.runs.database import spill_folder
+from faceqan_toolkit.runs.ledger import spill_folder
 from faceqan_toolkit.text import counted, reason_of
 from faceqan_toolkit.types import PhotoSource
 

@@ -19,9 +19,8 @@ from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.faceqan import FaceQAN, Trace
-from faceqan_toolkit.quality.hints import describe
-from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.results.model_of_run import model_of
+from faceqan_toolkit.quality.measures import describe
+from faceqan_toolkit.results.crops import RunCrops, model_of
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from faceqan_toolkit.quality.faceqan import Trace
-from faceqan_toolkit.quality.hints import describe
+from faceqan_toolkit.quality.measures import describe
 from faceqan_toolkit.text import down_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from faceqan_toolkit.cli import cli, show, show_evaluation
 from faceqan_toolkit.cli.tables import MOST_LINES, Cell, Column, Layout, shorten
-from faceqan_toolkit.evaluation.agreement import Agreement, agree
+from faceqan_toolkit.evaluation.statistics import Agreement, agree
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.evaluation.conftest import evaluations as evaluations  # a fixture
