@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faceqan_toolkit.process_wide import keep_onnxruntime_private
 from faceqan_toolkit.text import first_line, reason_of
+from faceqan_toolkit.threads import keep_onnxruntime_private
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet

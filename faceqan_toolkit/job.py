@@ -34,8 +34,7 @@ from faceqan_toolkit.geometry import MISTAKES, Mistake
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.paths import printable
-from faceqan_toolkit.photos.find import NO_PHOTOS
-from faceqan_toolkit.photos.locate import is_elsewhere
+from faceqan_toolkit.photos.find import NO_PHOTOS, is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration

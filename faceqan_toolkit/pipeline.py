@@ -38,11 +38,11 @@ from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.memory import ImageLike, as_source
-from faceqan_toolkit.photos.prefetch import prefetch
 from faceqan_toolkit.quality.hints import NO_FACE, find_hints
 from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, reason_of
+from faceqan_toolkit.threads import prefetch
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
@@ -57,7 +57,7 @@ from faceqan_toolkit.types import (
 )
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.cutting import Cutter
+    from faceqan_toolkit.alignment import Cutter
     from faceqan_toolkit.detection.base import Detector
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
     from faceqan_toolkit.quality.base import QualityEstimator
@@ -168,7 +168,7 @@ class Pipeline:
 
                 self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
             else:
-                from faceqan_toolkit.detection.registry import make_detector
+                from faceqan_toolkit.detection import make_detector
 
                 self.detector = make_detector(settings)
                 # plain sampling takes single pixels of the full photo, whatever a crop's size
@@ -325,8 +325,6 @@ class Pipeline:
             return
         cutter = self._cutter(photo) if "alignment" in self.settings.stages else None
         for index, face in self._choose(photo):
-            if photo.source.faces is not None and index not in photo.source.faces:
-                continue
             try:
                 check_landmarks(face, photo)
                 yield self._cut_face(index, face, cutter) if cutter else Cut(index, face)
@@ -339,7 +337,7 @@ class Pipeline:
         Raises:
             PhotoError: there is none.
         """
-        from faceqan_toolkit.detection.choice import select_faces
+        from faceqan_toolkit.detection.base import select_faces
 
         assert self.detector is not None
         with self._timed("detect"):
@@ -349,7 +347,7 @@ class Pipeline:
             )
 
     def _cutter(self, photo: Photo) -> Cutter:
-        from faceqan_toolkit.cutting import Cutter
+        from faceqan_toolkit.alignment import Cutter
 
         return Cutter(photo, self.template, antialias=self.settings.antialias, timed=self._timed)
 

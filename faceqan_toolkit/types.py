@@ -60,14 +60,12 @@ class PhotoSource:
         path: text that identifies it in results: relative to `root`, forward slashes, bytes
             that are no text percent-encoded (`paths.path_text`).
         content: its bytes, see `Content`; `photos.locate` finds them again by root and path.
-        faces: indices of the faces that are wanted; None means all the settings accept.
         attempt: how many times the run has done it before; its records tell it.
     """
 
     root: str
     path: str
     content: Content
-    faces: frozenset[int] | None = None
     attempt: int = 0
 
     @property

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli import cli
-from faceqan_toolkit.detection.choice import accept_faces
+from faceqan_toolkit.detection.base import accept_faces
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.ranking import Ranking

@@ -9,7 +9,7 @@ import click
 
 from faceqan_toolkit.cli import config, exit_codes, options
 from faceqan_toolkit.cli.command import Command
-from faceqan_toolkit.photos.archives import ArchiveOptions
+from faceqan_toolkit.photos.find import ArchiveOptions
 
 ENDS = 12
 """Faces a contact sheet shows of either end of a run."""

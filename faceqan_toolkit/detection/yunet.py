@@ -13,8 +13,8 @@ import numpy as np
 
 from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
 from faceqan_toolkit.errors import MissingDependency
-from faceqan_toolkit.process_wide import quiet_opencv
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.threads import quiet_opencv
 from faceqan_toolkit.types import Detections, Pixels
 from faceqan_toolkit.weights import read_weights
 

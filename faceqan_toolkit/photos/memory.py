@@ -54,14 +54,10 @@ class DecodedImage:
         return FileState(len(self.read()[0]), 0)
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return its samples, row by row.
-
-        Raises:
-            UnreadablePhoto: Pillow decodes a file when it is first looked at, and could not.
-        """
+        """Return its samples by rows; raise UnreadablePhoto if Pillow cannot decode them."""
         try:
             data = self.image.tobytes()
-        except Exception as error:  # decoders raise anything on damaged files
+        except Exception as error:  # Pillow decodes a file when its pixels are first used
             raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
         return data, FileState(len(data), 0)
 
@@ -71,10 +67,10 @@ def as_source(image: ImageLike, name: str = "image") -> PhotoSource:
 
     Args:
         image: see `ImageLike`.
-        name: what the record's `path` says of an image without a file.
+        name: `path` of the record of an image without a file.
 
     Raises:
-        SettingsError: something else, for instance a list, a tensor or a float array.
+        SettingsError: it is something else, for instance a list, a tensor or a float array.
     """
     if isinstance(image, str | os.PathLike):
         file = Path(os.path.abspath(image))  # noqa: PTH100 - links stay as they are
@@ -97,21 +93,19 @@ def _checked(array: np.ndarray[Any, Any]) -> Image.Image | Pixels:
     """Return an array as RGB pixels, or as a Pillow image if it has other channels."""
     shape = array.shape
     if array.dtype != np.uint8:
-        remedy = "values in 0..1 become uint8 by (image * 255).round().astype('uint8')"
         raise SettingsError(
-            f"an image array is uint8 with values 0..255, this one is {array.dtype}; {remedy}"
+            f"an image array is uint8 with values 0..255, this one is {array.dtype}; "
+            "values in 0..1 become uint8 by (image * 255).round().astype('uint8')"
         )
     if len(shape) == 4:
         raise SettingsError(
             f"one image is wanted, this array of shape {shape} holds {shape[0]}: give them to "
             "assess_many, or one of them"
         )
-    if len(shape) == 3 and shape[2] == 1:
-        array = array[:, :, 0]
-    elif len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
-        raise SettingsError(
-            f"an image array is (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, this one is {shape}"
-        )
-    if array.ndim == 3 and array.shape[2] == 3:
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 4)):
+        return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+    if len(shape) == 3 and shape[2] == 3:
         return np.ascontiguousarray(array)
-    return Image.fromarray(array)
+    raise SettingsError(
+        f"an image array is (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, this one is {shape}"
+    )

@@ -44,10 +44,7 @@ class RemoteFile:
         return posixpath.basename(self.url.partition("?")[0]) or self.url
 
     def state(self) -> FileState:
-        """Return size and modification time, cached per process.
-
-        Without a time, a number made of the ETag stands for it.
-        """
+        """Return size and modification time, or a number made of the ETag; cached per process."""
         return _state(self.url)
 
     def read(self) -> tuple[bytes, FileState]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
@@ -12,8 +13,16 @@ from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.files import parse_json
-from faceqan_toolkit.photos.members import LABEL_NAMES, Names, Slice, is_hidden, label_folder
-from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
+from faceqan_toolkit.photos.stores import (
+    LABEL_NAMES,
+    PHOTO_EXTENSIONS,
+    Names,
+    Slice,
+    Store,
+    extension,
+    is_hidden,
+    label_folder,
+)
 from faceqan_toolkit.types import FileState
 
 BLOCK = tarfile.BLOCKSIZE
@@ -26,7 +35,7 @@ LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
 
 @dataclass(frozen=True)
 class TarArchive:
-    """The photos in a tar file, see `members.Archive`: regular members with a photo's extension.
+    """The photos in a tar file, see `stores.Archive`: regular members with a photo's extension.
 
     Headers are read once in file order, contents on demand.
 
@@ -69,17 +78,12 @@ class TarArchive:
         """
         for _, sample in groupby(self._members(size, damage), lambda member: member.key):
             first = list(islice(sample, SAMPLE_FILES))
-            labels = {member.kind: member.label for member in reversed(first) if member.label}
+            labels = {extension(item.name): item.label for item in reversed(first) if item.label}
             folder = next((labels[kind] for kind in LABEL_BYTES if kind in labels), "")
             yield from ((member, folder) for member in chain(first, sample))
 
     def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
-        """Yield the readable members.
-
-        Args:
-            size: size of the file, bytes.
-            damage: receives a description of the damage after them.
-        """
+        """Yield the readable members; `damage` receives a description of what stopped that."""
         try:
             with self.store.open() as file:
                 for info in _headers(file, size):
@@ -111,14 +115,9 @@ class _Member:
 
     @property
     def key(self) -> str:
-        """Key of its sample: the name up to the first dot after the last slash."""
+        """The name up to the first dot after the last slash."""
         folder, slash, file = self.name.rpartition("/")
         return folder + slash + file.partition(".")[0]
-
-    @property
-    def kind(self) -> str:
-        """File extension."""
-        return extension(self.name)
 
 
 def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
@@ -132,9 +131,7 @@ def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
 
 
 def _number(text: bytes) -> int | None:
-    """Return the integer in a `.cls` file; None without one."""
-    text = text.strip()
-    return int(text) if re.fullmatch(rb"-?[0-9]{1,18}", text) else None
+    return int(text) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else None
 
 
 def _named_label(text: bytes) -> int | str | None:
@@ -192,9 +189,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
 def _index(archive: TarArchive, _state: FileState) -> dict[str, tuple[int, int]]:
     """Return offset and size of the readable members by name."""
     found = {}
-    try:
+    with suppress(PhotoError):
         for name, content in archive.members():
             found[name] = content.parts[0]
-    except PhotoError:
-        pass
     return found

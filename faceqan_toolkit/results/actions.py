@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 from faceqan_toolkit.errors import NotPlaced, PhotoError
 from faceqan_toolkit.files import sha256_of
 from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS, locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
     OCCUPIED,

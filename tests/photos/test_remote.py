@@ -15,8 +15,7 @@ import pytest
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, SettingsError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.photos.remote import is_url
 from tests.photos.makers import insightface_rec, picture, write_tar
 

@@ -16,8 +16,7 @@ from faceqan_toolkit.errors import DatasetError
 from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.files import to_utf8
 from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import PhotoSource
 

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from faceqan_toolkit.errors import FaceQANError, MissingDependency, UnsupportedGraph
-from faceqan_toolkit.process_wide import keep_onnxruntime_private
+from faceqan_toolkit.threads import keep_onnxruntime_private
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.onnx.network import OnnxModel
