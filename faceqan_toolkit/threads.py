@@ -8,20 +8,20 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 SILENT = 0
 """OpenCV's LOG_LEVEL_SILENT."""
 
 
 class Shared:
-    """A context that any number of threads may be in at once.
+    """A process-wide change that any number of threads may be inside at once.
 
-    The first to come enters the context behind it, the last to leave leaves it: were each to put
-    back what it found, one would find what another had changed.
+    The first thread to enter makes the change, the last to leave undoes it. If each restored what
+    it found, one would restore what another had changed.
 
     Args:
-        change: makes the context that changes something and puts it back.
+        change: makes the context that makes and undoes the change.
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
@@ -59,24 +59,20 @@ def _silent_opencv() -> Iterator[None]:
 
 
 def keep_onnxruntime_private() -> None:
-    """Keep ONNX Runtime from reporting to its makers; to be called before it is imported.
-
-    Importing 1.32, for one, writes an identifier of the machine below the user's home.
-    """
+    """Disable ONNX Runtime's telemetry, which importing 1.32 starts; call it before the import."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 quiet_opencv = Shared(_silent_opencv)
-"""Keeps OpenCV from telling people's terminals what a record tells."""
+"""Silences OpenCV's messages; records have the errors."""
 
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+class _Failure(NamedTuple):
+    error: BaseException
 
 
 _END = object()
@@ -126,14 +122,8 @@ def prefetch_map(
 ) -> Generator[Result]:
     """Yield a function's results in the order of the items, computed ahead by threads.
 
-    An error is raised here after the results before it. If the consumer stops early, the threads
-    end after their current items.
-
-    Args:
-        function: the function; several threads call it at once.
-        items: its arguments; a thread of its own takes them one by one.
-        depth: most results ahead of the consumer, including those in computation.
-        threads: number of computing threads.
+    A thread of its own takes the items one by one. At most `depth` results are ahead of the
+    consumer, including those in computation. Errors and an early stop are as in `prefetch`.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit import weights
-from faceqan_toolkit.detection import yunet
+from faceqan_toolkit.detection.yunet import YuNetDetector
 from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights
 from faceqan_toolkit.models import load
+from faceqan_toolkit.settings import Settings
 
-LOADERS = [("sface.safetensors", lambda: load.load_model("sface")), ("yunet.onnx", yunet.YuNet)]
+LOADERS = [
+    ("sface.safetensors", lambda: load.load_model("sface")),
+    ("yunet.onnx", lambda: YuNetDetector(Settings())),
+]
 
 
 @pytest.mark.parametrize(("file_name", "load"), LOADERS, ids=[name for name, _ in LOADERS])
@@ -36,4 +40,4 @@ def test_weights_that_cannot_be_read(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(MissingWeights, match="Permission denied"):
-        yunet.YuNet()
+        YuNetDetector(Settings())

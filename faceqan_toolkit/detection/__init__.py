@@ -1,4 +1,12 @@
-"""The built-in face detectors. torch and OpenCV are imported when a detector is made."""
+"""Faces: detected or read from a file, and chosen. This module registers the detectors.
+
+base: what detectors have in common, and the choice of faces
+mtcnn, mtcnn_networks: the detector MTCNN, and its three networks
+yunet: the detector YuNet
+landmarks_file: faces of another detector, read from a CSV file
+
+torch and OpenCV are imported when a detector is made.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +23,15 @@ def make_detector(settings: Settings) -> Detector:
     """Return the detector that the settings name.
 
     Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: its weights are missing or changed.
+        SettingsError: this machine lacks the device.
+        WeightsError: the weights are missing or changed.
     """
     made: Detector = DETECTORS.find(settings.detection.detector).make(settings)
     return made
 
 
 @register_detector("mtcnn", min_confidence=0.9, max_side=1600, uses=("one_based",))
-def mtcnn(settings: Settings) -> Detector:
+def make_mtcnn(settings: Settings) -> Detector:
     """MTCNN with facenet-pytorch's networks: three small networks over an image pyramid."""
     from faceqan_toolkit.detection.mtcnn import MTCNNDetector
     from faceqan_toolkit.hardware import resolve_device
@@ -32,7 +40,7 @@ def mtcnn(settings: Settings) -> Detector:
 
 
 @register_detector("yunet", min_confidence=0.7, max_side=960)
-def yunet(settings: Settings) -> Detector:
+def make_yunet(settings: Settings) -> Detector:
     """YuNet: one tiny network on the CPU, several times as fast; landmarks are less exact."""
     from faceqan_toolkit.detection.yunet import YuNetDetector
 

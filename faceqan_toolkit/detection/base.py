@@ -38,11 +38,7 @@ class Detector(Protocol):
     """Interface of detectors."""
 
     def detect(self, photo: Photo) -> list[Face]:
-        """Return the photo's faces, largest first; at least one.
-
-        Raises:
-            PhotoError: there is none, or none that the settings accept.
-        """
+        """Return the photo's faces, largest first; raise PhotoError if there is none to accept."""
         ...
 
 
@@ -62,7 +58,7 @@ class PhotoDetector(ABC):
 
     @abstractmethod
     def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return all faces in a picture, in that picture's pixels, their centres whole numbers.
+        """Return all faces in an image, in its pixels; pixel centres are whole numbers.
 
         Args:
             pixels: (H, W, 3) uint8, RGB, at working resolution.
@@ -73,8 +69,8 @@ class PhotoDetector(ABC):
         """Return the photo's faces, largest first; at least one.
 
         Raises:
-            NoFace: nothing found, or nothing confident enough.
-            FaceTooSmall: all faces are below `min_face`, or the whole photo is.
+            NoFace: no face was found, or none with enough confidence.
+            FaceTooSmall: all faces, or the whole photo, are below `min_face`.
             PhotoError: a huge photo that was decoded smaller cannot be decoded in full.
         """
         settings = self.settings
@@ -124,8 +120,8 @@ class PhotoDetector(ABC):
     def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
         """Return all faces found in a photo, in its pixels.
 
-        With `rotate`, and if no upright face exceeds `certain`, they come from the turn with the
-        most confident face.
+        With `rotate`, and if no upright face exceeds `certain`, they come from the rotation with
+        the most confident face.
         """
         found = self._find_turned(photo, 0, tiled)
         if self.settings.rotate and _best_confidence(found) < self.certain:
@@ -157,14 +153,10 @@ class PhotoDetector(ABC):
         return [unrotate(replace(face, rotation=90 * turns), width, height) for face in faces]
 
     def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
-        """Return the small faces in a picture, searched in tiles that overlap.
+        """Return the small faces in an image, searched in tiles that overlap; see `_search`.
 
-        Faces that the search of the whole picture misses are smaller than the overlap, so at least
+        Faces that the search of the whole image misses are smaller than the overlap, so at least
         one tile shows each of them whole; faces that a tile's edge cuts are dropped.
-
-        Args:
-            pixels: (H, W, 3) uint8, RGB.
-            reduction: size of the photo over that of `pixels`.
         """
         height, width = pixels.shape[:2]
         fine = max(1.0, self._reduction / reduction)
@@ -185,7 +177,10 @@ class PhotoDetector(ABC):
         return found
 
     def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
-        """Return all faces in a picture, in its pixels, searched at a longer side of `side`."""
+        """Return all faces in an image, in its pixels, searched at a longer side of `side`.
+
+        `reduction` is the size of the photo over that of `pixels`.
+        """
         working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
@@ -201,12 +196,7 @@ class PhotoDetector(ABC):
 
 
 def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Return the start and end pixels of tiles that cover a length.
-
-    Args:
-        length: length to cover, pixels.
-        side: largest side of a tile, pixels.
-        overlap: least overlap of neighbours, pixels, below `side`.
+    """Return the start and end of spans of at most `side` that cover a length and overlap.
 
     Examples:
         >>> spans(10, 4, 1), spans(3, 4, 1)

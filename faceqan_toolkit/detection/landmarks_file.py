@@ -31,13 +31,7 @@ FIRST_ROWS = 200
 
 
 class CommonMistake(NamedTuple):
-    """A mistake in most rows of a file.
-
-    Attributes:
-        mistake: the mistake.
-        number: number of rows with it.
-        rows: number of checked rows.
-    """
+    """A mistake in most rows of a file: how many rows have it, and how many were checked."""
 
     mistake: Mistake
     number: int
@@ -59,11 +53,7 @@ class LandmarksFile:
     boxes), in any order and with other columns among them; `faces.csv` of this tool is such a file.
     Without a header: path, the ten numbers in that order and, optionally, the confidence.
     Paths are those of the results (relative to the given folder) or absolute. A face without a box
-    gets the smallest upright box around its crop.
-
-    Args:
-        path: the CSV file.
-        settings: `min_face` and `min_confidence` apply; a face without a confidence passes.
+    gets the smallest upright box around its crop. Faces without a confidence pass `min_confidence`.
 
     Raises:
         SettingsError: the file cannot be read, has no rows, or has a malformed one; the message
@@ -147,12 +137,7 @@ class LandmarksFile:
 
 
 def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
-    """Return the mistake in more than half of the rows; None if there is none.
-
-    Args:
-        mistakes: number of rows by mistake; the key None counts correct rows.
-        rows: number of all rows.
-    """
+    """Return the mistake in more than half of the rows; None if there is none."""
     for mistake, number in mistakes.items():
         if mistake is not None and number > rows / 2:
             return CommonMistake(mistake, number, rows)
@@ -168,10 +153,8 @@ def _arrays(row: Row) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
 def _face(row: Row, photo_size: tuple[int, int]) -> Face:
     """Return the face of a row; without a box it gets the box of its crop.
 
-    Impossible landmarks have no crop; they get their own bounding box.
-
-    Raises:
-        Unalignable: the landmarks are not finite, or beyond the size of any photo.
+    Impossible landmarks have no crop; they get their own bounding box. Landmarks that are not
+    finite, or beyond the size of any photo, are Unalignable.
     """
     landmarks, box = _arrays(row)
     mistake = find_mistake(landmarks, box, photo_size)
@@ -203,11 +186,7 @@ class _Layout:
         return unguard(cells[self._columns["path"]]).replace("\\", "/")
 
     def row(self, cells: list[str]) -> Row | None:
-        """Return the face in a row; None if its ten landmark cells are empty.
-
-        Raises:
-            ValueError: the row is malformed; the message says how.
-        """
+        """Return a row's face; None without landmarks. Raise ValueError if the row is malformed."""
         if len(cells) < self._least:
             remedy = (
                 "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
@@ -270,7 +249,7 @@ class Row(NamedTuple):
 
     Attributes:
         landmarks: ten coordinates, pixels.
-        confidence: of the detector, in [0, 1]; None if the file has none.
+        confidence: in [0, 1]; None if the file has none.
         box: x1 y1 x2 y2, pixels; None if the file has none.
         rotation: degrees, see `types.Face`.
     """
@@ -284,16 +263,10 @@ class Row(NamedTuple):
 class _Table:
     """The rows of a file by path, read once; threads may look up at the same time.
 
-    They lie in a temporary directory, which is removed with this object, and are mapped into
-    memory: a process holds none of them. Child processes find the directory by an environment
-    variable and do not read the file again.
-
-    Args:
-        file: the landmarks file. Its path, size and time name the table.
-        rows: its rows with their paths; only taken if no parent process has a table of this file.
-
-    Raises:
-        OSError: the file does not exist, or the temporary directory is full.
+    They are in a temporary directory, which is removed with this object, and mapped into memory: a
+    process holds none of them. Child processes find the directory by an environment variable,
+    which the file's path, size and time name, and do not read the file again. `rows` is consumed
+    only if no parent process has a table of this file.
     """
 
     def __init__(self, file: Path, rows: Iterator[tuple[str, Row]]) -> None:

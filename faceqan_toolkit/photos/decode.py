@@ -192,11 +192,7 @@ def _open(data: bytes) -> Image.Image:
 
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Disable Pillow's process-wide limit of pixels and its warnings.
-
-    `max_pixels` is checked instead. Pillow checks its limit when it opens an image and, for some
-    formats, when it loads one.
-    """
+    """Disable Pillow's limit of pixels, when opening and loading; `max_pixels` takes its place."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
@@ -392,9 +388,6 @@ def _to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]
 
     If the file does not state its white, the largest value decides, see `WHITES`; for floats up to
     2 the white is 1. 16-bit samples that are all multiples of 256 or of 257 use all 16 bits.
-
-    Raises:
-        UnreadablePhoto: floats above 65535.
     """
     if samples.dtype == np.uint8:
         return samples, ""

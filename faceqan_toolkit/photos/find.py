@@ -15,6 +15,7 @@ from typing import IO
 from faceqan_toolkit.errors import PhotoError, SettingsError, Unreachable
 from faceqan_toolkit.files import absolute, has_mark, is_file, is_folder, to_utf8
 from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.photos.recordio import RecordArchive
 from faceqan_toolkit.photos.remote import RemoteFile, expand_url, is_url
 from faceqan_toolkit.photos.stores import (
     PHOTO_EXTENSIONS,
@@ -25,14 +26,31 @@ from faceqan_toolkit.photos.stores import (
     Store,
     extension,
 )
-from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every
+from faceqan_toolkit.photos.tar import TarArchive
+from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every, VideoArchive
 from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Content, FileState, PhotoSource
+
+ARCHIVE_EXTENSIONS = frozenset((".tar", ".parquet", ".rec")) | VIDEO_EXTENSIONS
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
 
 NO_PHOTOS = (
     "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic and "
     "so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
 )
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """How archives are read.
+
+    Attributes:
+        every: sampling of video frames.
+        image_column: column of the photos in parquet files; "" detects it.
+    """
+
+    every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
+    image_column: str = ""
 
 
 def find_photos(
@@ -44,12 +62,11 @@ def find_photos(
     """Yield the photos of all inputs, each once, folders sorted by name.
 
     Args:
-        inputs: folders (searched recursively for `PHOTO_EXTENSIONS`), files, archives and videos
-            (whose photos and frames are taken), glob patterns, URLs, `@list` (a text file of such
-            inputs, one a line) or `-` (the same from standard input). Run folders among the
-            photos are passed over.
+        inputs: folders (searched recursively for `PHOTO_EXTENSIONS`, without run folders), files,
+            archives and videos, glob patterns, URLs, `@list` (a text file of such inputs, one a
+            line) or `-` (such a list from standard input).
         stdin: replacement for the process's standard input.
-        options: options of archives.
+        options: how archives are read.
 
     Raises:
         SettingsError: an input does not exist, a pattern matches nothing, a folder is a run folder
@@ -145,9 +162,6 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
     Entries are lines, or end with NUL bytes as `find -print0` writes them. The latter is assumed
     only if the list ends with NUL and every entry has two bytes or more or is a dot, which UTF-16
     text, images and archives do not meet.
-
-    Raises:
-        SettingsError: the list is not text, or a line cannot be decoded.
     """
     unit, lines = "line", []
     if data.endswith(b"\0") and not has_mark(data):
@@ -170,11 +184,7 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_disk(place: str) -> None:
-    """Refuse a folder that is probably a mistake in a list.
-
-    Raises:
-        SettingsError: it is the root of a file system, the home folder, or a parent of it.
-    """
+    """Refuse in a list, as a mistake: a file system's root, the home folder, or a parent of it."""
     if not is_folder(Path(place)):
         return
     real = Path(os.path.realpath(place))
@@ -303,29 +313,8 @@ def _below(root: Path, path: Path) -> PhotoSource:
     return locate(path_text(root), path_text(path.relative_to(root)))
 
 
-ARCHIVE_EXTENSIONS = frozenset((".tar", ".parquet", ".rec")) | VIDEO_EXTENSIONS
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
-
-
-@dataclass(frozen=True)
-class ArchiveOptions:
-    """How archives are read.
-
-    Attributes:
-        every: sampling of video frames.
-        image_column: column of the photos in parquet files; "" detects it.
-    """
-
-    every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
-    image_column: str = ""
-
-
 def _is_archive(name: str) -> bool:
-    """Tell by its name whether a file is an archive or a video.
-
-    Raises:
-        SettingsError: it is a compressed archive, which has no random access.
-    """
+    """Tell by its name whether a file is an archive or a video; refuse compressed archives."""
     if name.lower().endswith(COMPRESSED):
         raise SettingsError(
             f"{name}: compressed archives have no random access; unpack it to a plain .tar or "
@@ -338,19 +327,13 @@ def open_archive(store: Store, options: ArchiveOptions = ArchiveOptions()) -> Ar
     """Return the reader of a file with one of `ARCHIVE_EXTENSIONS`, without opening the file."""
     kind = extension(store.name)
     if kind == ".tar":
-        from faceqan_toolkit.photos.tar import TarArchive
-
         return TarArchive(store)
     if kind == ".rec":
-        from faceqan_toolkit.photos.recordio import RecordArchive
-
         return RecordArchive(store)
     if kind == ".parquet":
-        from faceqan_toolkit.photos.parquet import ParquetArchive
+        from faceqan_toolkit.photos.parquet import ParquetArchive  # pyarrow takes long to import
 
         return ParquetArchive(store, options.image_column)
-    from faceqan_toolkit.photos.video import VideoArchive
-
     return VideoArchive(store, options.every)
 
 
@@ -364,11 +347,9 @@ def _expand(root: str, path: str, store: Store, options: ArchiveOptions) -> Iter
 
 
 def locate(root: str, path: str) -> PhotoSource:
-    """Return the photo at a record's `root` and `path`; it need not exist.
+    """Return the photo at a record's `root`, a folder or URL, and `path`; it need not exist.
 
-    Args:
-        root: folder or URL.
-        path: path below the root, possibly inside an archive.
+    The path may lead into an archive.
     """
     return PhotoSource(root, path, _content(path_from_text(root), path_from_text(path)))
 

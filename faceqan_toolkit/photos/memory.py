@@ -41,11 +41,7 @@ class EncodedBytes:
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image that needs no decoder, see `types.Content`.
-
-    Attributes:
-        image: a Pillow image, or (H, W, 3) uint8 RGB.
-    """
+    """A Pillow image or (H, W, 3) uint8 RGB pixels, which need no decoder; see `types.Content`."""
 
     image: Image.Image | Pixels
 
@@ -63,11 +59,7 @@ class DecodedImage:
 
 
 def as_source(image: ImageLike, name: str = "image") -> PhotoSource:
-    """Return an image as the pipeline takes it.
-
-    Args:
-        image: see `ImageLike`.
-        name: `path` of the record of an image without a file.
+    """Return an image as the pipeline takes it; its record's `path` is `name` if it has no file.
 
     Raises:
         SettingsError: it is something else, for instance a list, a tensor or a float array.

@@ -43,13 +43,7 @@ KEPT_GROUPS = 2
 
 
 class _Columns(NamedTuple):
-    """Columns of a file; "" where the file has none.
-
-    Attributes:
-        photos: column of the photos, or its field with the bytes.
-        label: column of the labels, which become folders.
-        key: column of the photos' names, used instead of row numbers.
-    """
+    """Columns of photos (or their field with the bytes), labels and names; "" for none."""
 
     photos: str
     label: str
@@ -93,11 +87,7 @@ class ParquetArchive:
         return Cell(archive, row)
 
     def columns(self, schema: pa.Schema) -> _Columns:
-        """Return the columns of photos and names.
-
-        Raises:
-            UnreadablePhoto: no column has photos, or several could.
-        """
+        """Return the columns of photos and names; raise UnreadablePhoto if none or several fit."""
         found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
         by_name = [name for name in IMAGE_COLUMNS if name in found]
         if self.column:

@@ -116,11 +116,7 @@ class RecordArchive:
 
 
 def _read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> _Entry | None:
-    """Return the record at an offset; None if it has only labels.
-
-    Raises:
-        UnreadablePhoto: the record is damaged.
-    """
+    """Return the record at an offset, None if it has only labels; raise UnreadablePhoto."""
     parts, _ = _parts(file, offset, state.size)
     size = sum(size for _, size in parts) + len(MAGIC) * (len(parts) - 1)
     if len(parts) == 1:

@@ -111,12 +111,10 @@ def file_system(url: str) -> tuple[Any, str]:
 def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
     """Yield root and path of each file at a URL, and whether the URL names the file itself.
 
-    Args:
-        url: a file, a pattern with `*`, or a folder; a folder ends with `/` or is one for fsspec.
+    The URL is a file, a pattern with `*`, or a folder, which ends with `/` or is one for fsspec.
 
     Raises:
         SettingsError: nothing is found, or the server fails.
-        MissingDependency: see `file_system`.
     """
     if re.match(r"[^/]*://[^/@]*:[^/@]*@", url):
         raise SettingsError(

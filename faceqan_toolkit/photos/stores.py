@@ -47,7 +47,7 @@ def check_size(size: int) -> None:
 
 
 class Store(Content, Protocol):
-    """A file on this machine or behind a URL; hashable and picklable."""
+    """A file on this machine or behind a URL; hashable and picklable. It raises PhotoErrors."""
 
     def __hash__(self) -> int: ...
 
@@ -57,19 +57,11 @@ class Store(Content, Protocol):
         ...
 
     def open(self) -> BinaryIO:
-        """Open the file for reading, seekable.
-
-        Raises:
-            PhotoError: the file cannot be opened.
-        """
+        """Open the file for reading, seekable."""
         ...
 
     def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
-        """Return bytes from an offset on, fewer at the end, and the file state.
-
-        Raises:
-            PhotoError: the file cannot be read.
-        """
+        """Return bytes from an offset on, fewer at the end, and the file state."""
         ...
 
     def sibling(self, extension: str) -> Store:
@@ -159,17 +151,12 @@ class Archive(Protocol):
     def members(self) -> Iterator[tuple[str, Content]]:
         """Yield names and contents in file order; names are safe and unique.
 
-        Raises:
-            PhotoError: the archive is damaged; raised after all readable members.
+        Raises PhotoError after all readable members if the archive is damaged.
         """
         ...
 
     def find(self, name: str) -> Content:
-        """Return the content of a member by its name in `members`.
-
-        Raises:
-            PhotoError: there is no such member, or the archive cannot be read.
-        """
+        """Return a member by its name in `members`; raise PhotoError if it cannot be read."""
         ...
 
 
@@ -290,12 +277,7 @@ class Names:
         self._left_out: dict[str, tuple[int, str]] = {}
 
     def take(self, name: str, is_new: bool | None = None) -> bool:
-        """Tell whether a member is taken: its name is safe and was not taken before.
-
-        Args:
-            name: name of the member.
-            is_new: whether the name is new, if the archive's numbers tell; None compares names.
-        """
+        """Tell whether a name is safe and new; `is_new` replaces comparing it with earlier ones."""
         if is_new is None:
             is_new = name not in self._names
             self._names.add(name)
@@ -314,11 +296,7 @@ class Names:
         self._left_out[why] = (count + 1, first)
 
     def finish(self, damage: str = "") -> None:
-        """Raise UnreadablePhoto if the archive is damaged, has no photos, or members were left out.
-
-        Args:
-            damage: description of the damage; "" if the archive is undamaged.
-        """
+        """Raise UnreadablePhoto if there is damage, no photo, or a member was left out."""
         reasons = [damage] if damage else []
         reasons += [
             f"left out {count:,} {why}, e.g. {first[:80]!r}"

@@ -37,11 +37,8 @@ LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
 class TarArchive:
     """The photos in a tar file, see `stores.Archive`: regular members with a photo's extension.
 
-    Headers are read once in file order, contents on demand.
-
-    Args:
-        store: the file.
-        labels: put photos of WebDataset samples into folders named after their labels.
+    Headers are read once in file order, contents on demand. With `labels`, photos of WebDataset
+    samples are in folders named after their labels.
     """
 
     store: Store
@@ -99,14 +96,7 @@ class TarArchive:
 
 @dataclass(frozen=True)
 class _Member:
-    """One file in a tar.
-
-    Attributes:
-        name: name without a leading `./`.
-        place: offset and size, bytes.
-        plain: whether it is a regular file that is not sparse.
-        label: folder of the label that it holds; "" for other files.
-    """
+    """A file in a tar: name, offset and size, whether it is a plain file, folder of its label."""
 
     name: str
     place: tuple[int, int]
@@ -152,11 +142,7 @@ def _named_label(text: bytes) -> int | str | None:
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """Yield the readable headers; the caller may seek in the file between them.
-
-    Raises:
-        UnreadablePhoto: the file is damaged after them.
-    """
+    """Yield the readable headers, between which the caller may seek; then report any damage."""
     start = file.read(2)
     if start in COMPRESSED:
         raise UnreadablePhoto(

@@ -27,11 +27,7 @@ _TOO_SHORT = "the video ends, or is damaged, before this frame"
 
 @dataclass(frozen=True)
 class Every:
-    """Sampling of frames: one in N frames, or one in N seconds.
-
-    Raises:
-        SettingsError: neither or both are given, or the value is not above 0.
-    """
+    """Sampling of frames: one in N frames, or one in N seconds; SettingsError for anything else."""
 
     frames: int | None = None
     seconds: float | None = None
@@ -68,14 +64,10 @@ def parse_every(text: str) -> Every:
 
 @dataclass(frozen=True)
 class VideoArchive:
-    """The frames of a video, see `stores.Archive`: `NUMBER-SECONDSs.png`.
+    """The frames of a video on this machine, see `stores.Archive`: `NUMBER-SECONDSs.png`.
 
     Times count from the first frame. Frame number n is the first frame at n / rate seconds or
     later, so it is the same after seeking, also in videos of varying rate.
-
-    Args:
-        store: the file; it must be on this machine.
-        every: sampling of `members`.
     """
 
     store: Store
