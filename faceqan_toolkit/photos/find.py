@@ -15,16 +15,16 @@ from typing import IO
 from faceqan_toolkit.errors import PhotoError, SettingsError, Unreachable
 from faceqan_toolkit.files import absolute, has_mark, is_file, is_folder, to_utf8
 from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.photos.archives import Archive, Failed, Inside
 from faceqan_toolkit.photos.recordio import RecordArchive
-from faceqan_toolkit.photos.remote import RemoteFile, expand_url, is_url
 from faceqan_toolkit.photos.stores import (
     PHOTO_EXTENSIONS,
-    Archive,
-    Failed,
-    Inside,
     LocalFile,
+    RemoteFile,
     Store,
+    expand_url,
     extension,
+    is_url,
 )
 from faceqan_toolkit.photos.tar import TarArchive
 from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every, VideoArchive

@@ -19,15 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
-from faceqan_toolkit.photos.stores import (
-    LABEL_NAMES,
-    PHOTO_EXTENSIONS,
-    Names,
-    Store,
-    extension,
-    label_folder,
-    told_extension,
-)
+from faceqan_toolkit.photos.archives import LABEL_NAMES, Names, label_folder, told_extension
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import FileState
 
@@ -52,7 +45,7 @@ class _Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetArchive:
-    """The photos in a parquet file, see `stores.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
+    """The photos in a parquet file, see `archives.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
 
     Args:
         store: the file.

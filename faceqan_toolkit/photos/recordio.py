@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
-from faceqan_toolkit.photos.stores import Names, Slice, Store, label_folder, told_extension
+from faceqan_toolkit.photos.archives import Names, Slice, label_folder, told_extension
+from faceqan_toolkit.photos.stores import Store
 from faceqan_toolkit.types import FileState
 
 MAGIC = struct.pack("<I", 0xCED7230A)
@@ -47,7 +48,7 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordArchive:
-    """The photos in a `.rec`, see `stores.Archive`: `LABEL/KEY.jpg`.
+    """The photos in a `.rec`, see `archives.Archive`: `LABEL/KEY.jpg`.
 
     Keys come from the `.idx`; without one, records are numbered from 0. Records without a photo,
     such as InsightFace's first one and those of the identities, are skipped.

@@ -1,25 +1,31 @@
-"""What photos are read from: files on this machine, and parts and members of archives."""
+"""Files that photos are read from, on this machine or, through fsspec, behind URLs."""
 
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, TypeAlias
 
 from faceqan_toolkit.errors import (
+    MissingDependency,
     MissingPhoto,
     NoPermission,
     NotAFile,
     PhotoError,
+    SettingsError,
     TooLarge,
+    Unreachable,
     UnreadablePhoto,
 )
-from faceqan_toolkit.text import reason_of
-from faceqan_toolkit.types import Content, FileState
+from faceqan_toolkit.text import first_line, reason_of
+from faceqan_toolkit.types import FileState
 
 PHOTO_EXTENSIONS = frozenset(
     f".{name}"
@@ -46,32 +52,9 @@ def check_size(size: int) -> None:
         raise TooLarge(f"{size:,} bytes, more than the {MOST_BYTES:,} that a photo may have")
 
 
-class Store(Content, Protocol):
-    """A file on this machine or behind a URL; hashable and picklable. It raises PhotoErrors."""
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def name(self) -> str:
-        """File name without folders."""
-        ...
-
-    def open(self) -> BinaryIO:
-        """Open the file for reading, seekable."""
-        ...
-
-    def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
-        """Return bytes from an offset on, fewer at the end, and the file state."""
-        ...
-
-    def sibling(self, extension: str) -> Store:
-        """Return the file beside it with another extension."""
-        ...
-
-
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on this machine, see `Store`."""
+    """A file on this machine, see `types.Content`."""
 
     file: Path
 
@@ -141,170 +124,185 @@ class LocalFile:
         return UnreadablePhoto(reason_of(error))
 
 
-LABEL_NAMES = ("label", "identity", "subject", "person")
-"""Columns of a table, or keys of a sample's JSON, that hold a photo's label."""
+REMEMBERED = 4096
+"""Number of files whose size and time are cached."""
 
 
-class Archive(Protocol):
-    """A file with photos in it, treated as a folder; picklable."""
-
-    def members(self) -> Iterator[tuple[str, Content]]:
-        """Yield names and contents in file order; names are safe and unique.
-
-        Raises PhotoError after all readable members if the archive is damaged.
-        """
-        ...
-
-    def find(self, name: str) -> Content:
-        """Return a member by its name in `members`; raise PhotoError if it cannot be read."""
-        ...
+def is_url(text: str) -> bool:
+    """Tell a URL from a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z0-9+.-]+)*://", text) is not None
 
 
 @dataclass(frozen=True)
-class Slice:
-    """A photo inside a file.
+class RemoteFile:
+    """A file behind a URL, see `types.Content`."""
 
-    Attributes:
-        store: the file.
-        parts: offset and size of each piece, bytes.
-        mtime_ns: modification time of the file when it was indexed.
-        glue: bytes between the pieces.
-        skip: number of leading bytes, of the joined pieces, that precede the photo.
+    url: str
+
+    @property
+    def name(self) -> str:
+        """File name without folders."""
+        return posixpath.basename(self.url.partition("?")[0]) or self.url
+
+    def state(self) -> FileState:
+        """Return size and modification time, or a number made of the ETag; cached per process."""
+        return _state(self.url)
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Return the content and its state."""
+        files, path = file_system(self.url)
+        state = self.state()
+        check_size(state.size)
+        try:
+            return bytes(files.cat_file(path)), state
+        except Exception as error:
+            raise _failure(error) from error
+
+    def open(self) -> BinaryIO:
+        """Open the file for reading."""
+        files, path = file_system(self.url)
+        try:
+            opened: BinaryIO = files.open(path, "rb")
+        except Exception as error:
+            raise _failure(error) from error
+        if not opened.seekable():
+            raise UnreadablePhoto("its server gives whole files only, no parts of an archive")
+        return opened
+
+    def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
+        """Return bytes from an offset on, and the file state."""
+        files, path = file_system(self.url)
+        state = self.state()
+        end = min(offset + size, state.size)
+        if offset >= end:
+            return b"", state
+        try:
+            return bytes(files.cat_file(path, start=offset, end=end)), state
+        except Exception as error:
+            raise _failure(error) from error
+
+    def sibling(self, extension: str) -> RemoteFile:
+        """Return the file beside it with another extension."""
+        path, mark, query = self.url.partition("?")
+        return RemoteFile(posixpath.splitext(path)[0] + extension + mark + query)
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path there.
+
+    Raises:
+        MissingDependency: fsspec, or a package for this kind of URL, is not installed.
+        SettingsError: the kind of URL is unknown, or its server cannot be reached.
     """
-
-    store: Store
-    parts: tuple[tuple[int, int], ...]
-    mtime_ns: int
-    glue: bytes = b""
-    skip: int = 0
-
-    def state(self) -> FileState:
-        """Return the photo's size and the file's time when it was indexed."""
-        size = sum(size for _, size in self.parts) + len(self.glue) * (len(self.parts) - 1)
-        return FileState(size - self.skip, self.mtime_ns)
-
-    def read(self) -> tuple[bytes, FileState]:
-        """Return the photo and its state."""
-        check_size(self.state().size)
-        pieces = []
-        for offset, size in self.parts:
-            piece, found = self.store.read_at(offset, size)
-            if found.mtime_ns != self.mtime_ns:
-                raise UnreadablePhoto("the archive was changed meanwhile; run again")
-            if len(piece) != size:
-                raise UnreadablePhoto("the archive ends before the photo does")
-            pieces.append(piece)
-        return self.glue.join(pieces)[self.skip :], self.state()
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingDependency(
+            f"{url}: URLs need an extra: pip install 'faceqan-toolkit[remote]'"
+        ) from None
+    try:
+        files, path = url_to_fs(url)
+    except ImportError as error:
+        raise MissingDependency(f"{url}: another package is needed: {error}") from error
+    except Exception as error:  # each kind of URL raises its own errors
+        raise SettingsError(f"{url}: {first_line(error)}") from error
+    return files, path
 
 
-@dataclass(frozen=True)
-class Inside:
-    """A member of an archive, looked up when it is read."""
+def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield root and path of each file at a URL, and whether the URL names the file itself.
 
-    archive: Archive
-    member: str
+    The URL is a file, a pattern with `*`, or a folder, which ends with `/` or is one for fsspec.
 
-    def state(self) -> FileState:
-        """Return the member's state."""
-        return self.archive.find(self.member).state()
-
-    def read(self) -> tuple[bytes, FileState]:
-        """Return the member's content and state."""
-        return self.archive.find(self.member).read()
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An archive that cannot be read, or not to its end."""
-
-    store: Store
-    error: PhotoError
-
-    def state(self) -> FileState:
-        """Return the archive's state."""
-        return self.store.state()
-
-    def read(self) -> tuple[bytes, FileState]:
-        """Raise the archive's error."""
-        raise self.error
-
-
-def told_extension(start: bytes) -> str:
-    """Return the extension of an encoded photo from its first bytes."""
-    return ".png" if start.startswith(b"\x89PNG") else ".jpg"
-
-
-def label_folder(label: object) -> str:
-    """Return the folder name of a label, with its slash; "" without a label.
-
-    Integers have at least five digits. Characters that a folder name cannot have are
-    percent-encoded.
-
-    Examples:
-        >>> label_folder(7), label_folder("ann/lee"), label_folder(".."), label_folder("")
-        ('00007/', 'ann%2Flee/', '%2E%2E/', '')
+    Raises:
+        SettingsError: nothing is found, or the server fails.
     """
-    if label is None or label == "":
-        return ""
-    if isinstance(label, int):
-        return f"{label:05d}/"
-    return f"{_NO_FOLDER_NAME.sub(_percent_encoded, str(label))}/"
-
-
-def _percent_encoded(found: re.Match[str]) -> str:
-    return "".join(f"%{ord(character):02X}" for character in found[0])
-
-
-_NO_FOLDER_NAME = re.compile(r"[/\\\0\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})|^\.{1,2}$")
-
-
-def is_safe(name: str) -> bool:
-    """Tell whether a relative name stays inside its folder on every operating system."""
-    return not {"\0", "\\"} & set(name) and not {"", ".", ".."} & set(name.split("/"))
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a file, or a folder in its path, is hidden; a search skips it."""
-    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-
-
-class Names:
-    """Checks the names of an archive's members while they are read; reports what was left out."""
-
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-        self._taken = 0
-        self._left_out: dict[str, tuple[int, str]] = {}
-
-    def take(self, name: str, is_new: bool | None = None) -> bool:
-        """Tell whether a name is safe and new; `is_new` replaces comparing it with earlier ones."""
-        if is_new is None:
-            is_new = name not in self._names
-            self._names.add(name)
-        if not is_safe(name):
-            self.leave_out(name, "whose names lead out of it")
-        elif not is_new:
-            self.leave_out(name, "whose names came before")
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@", url):
+        raise SettingsError(
+            "a URL with a password would stand in every result; give credentials as the library "
+            "of such URLs takes them: by its environment variables or its own file"
+        )
+    files, path = file_system(url)
+    try:
+        if "*" in url:
+            base = url.partition("*")[0].rsplit("/", 1)[0]
+            found = sorted(files.glob(path))
+            if not found:
+                raise SettingsError(f"{url}: nothing matches")
+            start = file_system(base)[1]
+            for match in found:
+                yield base, _relative(start, match), True
+        elif url.endswith("/") or (
+            not url.startswith(("http:", "https:")) and files.info(path)["type"] == "directory"
+        ):
+            root, empty = url.rstrip("/"), True
+            for file in _walk(files, path):
+                yield root, _relative(path, file), False
+                empty = False
+            if empty:
+                raise SettingsError(f"{url}: no files there")
         else:
-            self._taken += 1
-            return True
-        return False
+            yield (*url.rsplit("/", 1), True)  # type: ignore[misc]
+    except SettingsError:
+        raise
+    except FileNotFoundError:
+        raise SettingsError(f"{url}: no such file or folder") from None
+    except Exception as error:  # each kind of server raises its own errors
+        raise SettingsError(f"{url}: {type(error).__name__}: {error}") from error
 
-    def leave_out(self, name: str, why: str) -> None:
-        """Count a member that is not taken."""
-        count, first = self._left_out.get(why, (0, name))
-        self._left_out[why] = (count + 1, first)
 
-    def finish(self, damage: str = "") -> None:
-        """Raise UnreadablePhoto if there is damage, no photo, or a member was left out."""
-        reasons = [damage] if damage else []
-        reasons += [
-            f"left out {count:,} {why}, e.g. {first[:80]!r}"
-            for why, (count, first) in self._left_out.items()
-        ]
-        if self._taken and damage:
-            reasons[0] += f"; the {self._taken:,} photos before that are used"
-        if not reasons and not self._taken:
-            reasons = ["no photos in it"]
-        if reasons:
-            raise UnreadablePhoto("; ".join(reasons))
+def _walk(files: Any, path: str) -> Iterator[str]:
+    """Yield the files below a folder, by name; only one folder's names are in memory."""
+    entries = sorted(files.ls(path, detail=True), key=lambda entry: entry["name"])
+    for entry in entries:
+        name = entry["name"].rstrip("/")
+        if name == path.rstrip("/") or name.rpartition("/")[2].startswith("."):
+            continue
+        if entry["type"] == "directory":
+            # links in a folder's HTML listing may lead elsewhere
+            if name.startswith(path.rstrip("/") + "/"):
+                yield from _walk(files, entry["name"])
+        else:
+            yield name
+
+
+def _relative(start: str, path: str) -> str:
+    return path[len(start.rstrip("/")) :].lstrip("/") if path.startswith(start.rstrip("/")) else ""
+
+
+@lru_cache(REMEMBERED)
+def _state(url: str) -> FileState:
+    files, path = file_system(url)
+    try:
+        info = files.info(path)
+    except Exception as error:
+        raise _failure(error) from error
+    if info.get("size") is None:
+        raise UnreadablePhoto("its server does not tell its size")
+    return FileState(int(info["size"]), _time(files, path, info))
+
+
+def _time(files: Any, path: str, info: dict[str, Any]) -> int:
+    """Return the modification time in nanoseconds; without one, a number made of the ETag."""
+    try:
+        return int(files.modified(path).timestamp() * 1e6) * 1000
+    except Exception:  # noqa: BLE001 - not every store knows
+        return zlib.crc32(str(info.get("ETag") or info.get("etag") or "").encode())
+
+
+def _failure(error: Exception) -> PhotoError | MissingDependency:
+    if isinstance(error, (PhotoError, MissingDependency)):
+        return error
+    # fsspec reports a server that does not answer as FileNotFoundError with this cause
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    answer = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or answer in (404, 410):
+        return MissingPhoto("no such file")
+    if isinstance(error, PermissionError) or answer in (401, 403):
+        return NoPermission("no permission to read it")
+    return Unreachable(f"{type(error).__name__}: {error}")
+
+
+Store: TypeAlias = LocalFile | RemoteFile
+"""A file; hashable and picklable. Its methods raise PhotoErrors."""

@@ -13,16 +13,8 @@ from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.files import parse_json
-from faceqan_toolkit.photos.stores import (
-    LABEL_NAMES,
-    PHOTO_EXTENSIONS,
-    Names,
-    Slice,
-    Store,
-    extension,
-    is_hidden,
-    label_folder,
-)
+from faceqan_toolkit.photos.archives import LABEL_NAMES, Names, Slice, is_hidden, label_folder
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.types import FileState
 
 BLOCK = tarfile.BLOCKSIZE
@@ -35,7 +27,7 @@ LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
 
 @dataclass(frozen=True)
 class TarArchive:
-    """The photos in a tar file, see `stores.Archive`: regular members with a photo's extension.
+    """The photos in a tar file, see `archives.Archive`: regular members with a photo's extension.
 
     Headers are read once in file order, contents on demand. With `labels`, photos of WebDataset
     samples are in folders named after their labels.
@@ -48,14 +40,14 @@ class TarArchive:
         """Yield names and contents in file order."""
         state, names = self.store.state(), Names()
         damage: list[str] = []
-        for member, folder in self._in_folders(state.size, damage):
-            if extension(member.name) not in PHOTO_EXTENSIONS or is_hidden(member.name):
+        for info, folder in self._in_folders(state.size, damage):
+            if extension(info.name) not in PHOTO_EXTENSIONS or is_hidden(info.name):
                 continue
-            name = folder + member.name
-            if not member.plain:
+            name = folder + info.name
+            if not info.isreg() or info.sparse is not None:
                 names.leave_out(name, "that are links or no plain files")
             elif names.take(name):
-                yield name, Slice(self.store, (member.place,), state.mtime_ns)
+                yield name, Slice(self.store, ((info.offset_data, info.size),), state.mtime_ns)
         names.finish("".join(damage))
 
     def find(self, name: str) -> Slice:
@@ -68,46 +60,35 @@ class TarArchive:
             raise MissingPhoto(f"not in {self.store.name}")
         return Slice(self.store, (place,), state.mtime_ns)
 
-    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
+    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[tarfile.TarInfo, str]]:
         """Yield members, each with the folder of its sample's label, or "".
 
         As in WebDataset, adjacent files of one key are a sample.
         """
-        for _, sample in groupby(self._members(size, damage), lambda member: member.key):
+        for _, sample in groupby(self._members(size, damage), lambda member: _key(member[0].name)):
             first = list(islice(sample, SAMPLE_FILES))
-            labels = {extension(item.name): item.label for item in reversed(first) if item.label}
+            labels = {extension(info.name): label for info, label in reversed(first) if label}
             folder = next((labels[kind] for kind in LABEL_BYTES if kind in labels), "")
-            yield from ((member, folder) for member in chain(first, sample))
+            yield from ((info, folder) for info, _ in chain(first, sample))
 
-    def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
-        """Yield the readable members; `damage` receives a description of what stopped that."""
+    def _members(self, size: int, damage: list[str]) -> Iterator[tuple[tarfile.TarInfo, str]]:
+        """Yield the readable members, each with the folder of the label in it, or "".
+
+        `damage` receives a description of what stopped that.
+        """
         try:
             with self.store.open() as file:
                 for info in _headers(file, size):
-                    yield _Member(
-                        info.name.removeprefix("./"),
-                        (info.offset_data, info.size),
-                        plain=info.isreg() and info.sparse is None,
-                        label=_label(file, info) if self.labels else "",
-                    )
+                    info.name = info.name.removeprefix("./")
+                    yield info, _label(file, info) if self.labels else ""
         except UnreadablePhoto as error:
             damage.append(error.reason)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file in a tar: name, offset and size, whether it is a plain file, folder of its label."""
-
-    name: str
-    place: tuple[int, int]
-    plain: bool
-    label: str
-
-    @property
-    def key(self) -> str:
-        """The name up to the first dot after the last slash."""
-        folder, slash, file = self.name.rpartition("/")
-        return folder + slash + file.partition(".")[0]
+def _key(name: str) -> str:
+    """Return the key of a file's sample: its path up to the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:

@@ -64,7 +64,7 @@ def parse_every(text: str) -> Every:
 
 @dataclass(frozen=True)
 class VideoArchive:
-    """The frames of a video on this machine, see `stores.Archive`: `NUMBER-SECONDSs.png`.
+    """The frames of a video on this machine, see `archives.Archive`: `NUMBER-SECONDSs.png`.
 
     Times count from the first frame. Frame number n is the first frame at n / rate seconds or
     later, so it is the same after seeking, also in videos of varying rate.

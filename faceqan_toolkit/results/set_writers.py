@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faceqan_toolkit.errors import NotPlaced
+from faceqan_toolkit.photos.archives import told_extension
 from faceqan_toolkit.photos.recordio import FIRST, HEADER, LAST, LENGTH_BITS, MAGIC, MIDDLE, WHOLE
-from faceqan_toolkit.photos.stores import told_extension
 
 PAIR = 2
 """Number of labels in a record without a photo."""

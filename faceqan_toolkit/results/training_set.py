@@ -16,8 +16,9 @@ from typing import Any
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
 from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.photos.archives import is_safe
 from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension, is_safe
+from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.results.actions import (
     BATCH,
     Outcome,

@@ -1,4 +1,4 @@
-"""Files that photos are read from, and members of archives."""
+"""Photos that are files of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.errors import TooLarge, UnreadablePhoto
+from faceqan_toolkit.errors import TooLarge
 from faceqan_toolkit.photos import stores
-from faceqan_toolkit.photos.stores import LocalFile, Names
+from faceqan_toolkit.photos.stores import LocalFile
 
 UNSIZED = Path("/proc/self/environ")
 """Says it has no bytes."""
@@ -37,11 +37,3 @@ def test_a_file_may_have_more_than_it_says(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(stores, "MOST_BYTES", 10)
     with pytest.raises(TooLarge):
         LocalFile(UNSIZED).read()
-
-
-def test_the_first_of_a_name_is_taken() -> None:
-    names = Names()
-    assert [names.take(name) for name in ("a", "b", "a", "../a")] == [True, True, False, False]
-    assert [names.take(name, new) for name, new in (("c", True), ("d", False))] == [True, False]
-    with pytest.raises(UnreadablePhoto, match=r"broken; the 3 photos .* left out 2 .* e\.g\. 'a'"):
-        names.finish("broken")

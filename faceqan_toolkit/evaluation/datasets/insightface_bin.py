@@ -19,8 +19,8 @@ from faceqan_toolkit.evaluation.datasets.base import (
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.paths import path_from_text, path_text
+from faceqan_toolkit.photos.archives import told_extension
 from faceqan_toolkit.photos.decode import decode_bytes
-from faceqan_toolkit.photos.stores import told_extension
 from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Pixels
 
