@@ -18,8 +18,7 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell its encoding, and whether it is text."""

@@ -33,7 +33,6 @@ from faceqan_toolkit.events import (
 from faceqan_toolkit.geometry import MISTAKES, Mistake
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.models.registry import head_of
-from faceqan_toolkit.paths import printable
 from faceqan_toolkit.photos.find import NO_PHOTOS, is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
@@ -43,6 +42,7 @@ from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.shards import Shard
 from faceqan_toolkit.runs.todo import Todo
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import printable
 from faceqan_toolkit.types import PhotoSource
 
 

@@ -36,7 +36,6 @@ from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.hardware import one_thread
-from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.memory import ImageLike, as_source
@@ -44,7 +43,7 @@ from faceqan_toolkit.quality.hints import NO_FACE, find_hints
 from faceqan_toolkit.quality.measures import Measures, measure
 from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, reason_of
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, crop_path, printable, reason_of
 from faceqan_toolkit.threads import prefetch
 from faceqan_toolkit.types import (
     BOX_COLUMNS,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.text import path_from_text
 
 Pixels = NDArray[np.uint8]
 

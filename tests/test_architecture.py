@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "paths", "text", "choices"},
+    {"errors", "text", "choices"},
     {"types", "events", "geometry", "fields", "registry"},
     {"files", "settings", "weights", "hardware", "threads"},
     {"photos"},

@@ -12,8 +12,7 @@ from faceqan_toolkit.cli.command import Group
 from faceqan_toolkit.cli.exit_codes import INTERRUPTED, MEANINGS
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import printable, reason_of
 
 SECTIONS = {
     "Score photos": ["align-and-score", "detect", "align", "score"],

@@ -23,7 +23,7 @@ def list_models() -> None:
     from faceqan_toolkit.errors import WeightsError
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.registry import entries, offered
-    from faceqan_toolkit.paths import printable
+    from faceqan_toolkit.text import printable
 
     added = set(installed.names())
     rows: list[tuple[str, str, str, str, str]] = []

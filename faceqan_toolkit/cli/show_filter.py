@@ -16,10 +16,10 @@ from rich.console import Console
 
 from faceqan_toolkit.cli.exit_codes import SOME_FAILED
 from faceqan_toolkit.cli.reporter import Reporter
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.results.actions import Outcome
 from faceqan_toolkit.results.copying import THERE
 from faceqan_toolkit.results.manifest import COLUMNS
+from faceqan_toolkit.text import path_text
 
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",

@@ -33,9 +33,8 @@ from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs.folder import versions
-from faceqan_toolkit.text import reason_of, unguard
+from faceqan_toolkit.text import path_text, reason_of, unguard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from faceqan_toolkit.errors import MissingWeights, UnsupportedGraph, WeightsError
 from faceqan_toolkit.files import check_plain, is_inside, sha256_of
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 LARGEST = (2 << 30) - 1
 """Largest ONNX graph in one piece, in bytes: the limit of its format, protobuf."""

@@ -14,7 +14,6 @@ from typing import IO
 
 from faceqan_toolkit.errors import PhotoError, SettingsError, Unreachable
 from faceqan_toolkit.files import absolute, has_mark, is_file, is_folder, to_utf8
-from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.archives import Archive, Failed, Inside
 from faceqan_toolkit.photos.recordio import RecordArchive
 from faceqan_toolkit.photos.stores import (
@@ -28,7 +27,7 @@ from faceqan_toolkit.photos.stores import (
 )
 from faceqan_toolkit.photos.tar import TarArchive
 from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every, VideoArchive
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_from_text, path_text, reason_of
 from faceqan_toolkit.types import Content, FileState, PhotoSource
 
 ARCHIVE_EXTENSIONS = frozenset((".tar", ".parquet", ".rec")) | VIDEO_EXTENSIONS

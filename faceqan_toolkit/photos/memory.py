@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.text import first_line
+from faceqan_toolkit.text import first_line, path_text
 from faceqan_toolkit.types import FileState, PhotoSource, Pixels
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"

@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError
 from faceqan_toolkit.files import sha256_of
-from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS, locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
@@ -32,7 +31,7 @@ from faceqan_toolkit.results.copying import (
 from faceqan_toolkit.results.crops import crop_file
 from faceqan_toolkit.results.filtering import Decision
 from faceqan_toolkit.results.manifest import Entry, Manifest
-from faceqan_toolkit.text import down_text, reason_of
+from faceqan_toolkit.text import down_text, path_from_text, path_text, reason_of
 from faceqan_toolkit.types import Content, FileState
 
 BATCH = 256

@@ -14,14 +14,13 @@ from typing import BinaryIO
 from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.files import lock
-from faceqan_toolkit.paths import printable
 from faceqan_toolkit.results.copying import THERE
-from faceqan_toolkit.text import guard, reason_of, unguard
+from faceqan_toolkit.text import guard, printable, reason_of, unguard
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row; paths are absolute, as `paths.path_text` writes them.
+    """One row; paths are absolute, as `text.path_text` writes them.
 
     Attributes:
         source: the photo or crop.

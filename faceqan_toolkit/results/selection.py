@@ -12,14 +12,13 @@ from pathlib import Path
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.events import Listener, Message, Note, silent
 from faceqan_toolkit.files import absolute, is_file
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.results.actions import Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.results.calibration import read_calibration
 from faceqan_toolkit.results.filtering import Rules, decide, people_of
 from faceqan_toolkit.results.manifest import Manifest
 from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import counted
+from faceqan_toolkit.text import counted, path_from_text
 
 
 class Selection:

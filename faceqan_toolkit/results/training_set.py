@@ -15,7 +15,6 @@ from typing import Any
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.archives import is_safe
 from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension
@@ -32,7 +31,7 @@ from faceqan_toolkit.results.copying import CHANGED, THERE
 from faceqan_toolkit.results.filtering import Decision
 from faceqan_toolkit.results.manifest import Manifest
 from faceqan_toolkit.results.set_writers import RecordWriter, Sample, TarWriter
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 SHARD_SIZE = 10_000
 """Default number of photos in a WebDataset shard."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from faceqan_toolkit.files import parse_json
-from faceqan_toolkit.paths import printable
 from faceqan_toolkit.settings import CROP_SIZES, TASKS, setting_field, setting_names
+from faceqan_toolkit.text import printable
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,), "Path": (str,), "int": (int,), "float": (int, float), "bool": (bool,),

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from faceqan_toolkit.errors import DatasetError
 from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.files import to_utf8
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.find import find_photos, locate
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import PhotoSource
 
 Index = NDArray[np.int64]
@@ -191,7 +190,7 @@ class Dataset:
     Attributes:
         name: name in messages and results.
         root: folder that paths are relative to.
-        paths: (N,) path of each sample, without repetitions, as in results (`paths.path_text`).
+        paths: (N,) path of each sample, without repetitions, as in results (`text.path_text`).
         identities: (M,) int64, identity of every sample, or of every template if there are
             templates. Equal numbers mean the same person, as far as the lists tell.
         pairs: the comparisons.

@@ -15,8 +15,8 @@ from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.datasets.base import BLOCK, Dataset, Index, IssueLog, PairBlock
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.files import sha256_of
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.text import path_from_text
 
 if TYPE_CHECKING:
     from faceqan_toolkit.results.identities import IdentityRule

@@ -23,8 +23,7 @@ from faceqan_toolkit.evaluation.datasets.base import (
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.datasets.templates import Templates
 from faceqan_toolkit.files import HEAD_BYTES, encoding_of, replacing
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 
 if TYPE_CHECKING:

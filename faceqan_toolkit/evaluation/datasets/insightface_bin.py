@@ -18,10 +18,9 @@ from faceqan_toolkit.evaluation.datasets.base import (
 )
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
-from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.archives import told_extension
 from faceqan_toolkit.photos.decode import decode_bytes
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_from_text, path_text, reason_of
 from faceqan_toolkit.types import Pixels
 
 OFFICIAL_PAIRS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
