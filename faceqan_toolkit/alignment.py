@@ -23,7 +23,6 @@ ARCFACE_SIZE = 112
 
 SHRINK_LIMIT = 2.0
 """Up to here bilinear sampling sees every pixel of the photo; beyond it, pixels are averaged."""
-
 MAX_OVERSAMPLING = 32
 
 ALIGNED_WITHIN = 0.25

@@ -22,7 +22,6 @@ from faceqan_toolkit.text import path_text, reason_of
 
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell its encoding, and whether it is text."""
-
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's, so it comes first
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -31,7 +30,6 @@ MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 """Byte order marks, and the codec that reads what begins with one."""
-
 UTF_8 = "utf-8"
 
 KINDS = (

@@ -24,42 +24,31 @@ ARCFACE_TEMPLATE = np.array(
     ]
 )
 """Positions of the five landmarks in a 112x112 crop, pixels (InsightFace's template)."""
-
 CLEARLY_BETTER = 0.2
 """Least reduction of the misfit, eye distances, for a correction to count. For detected faces every
 correction raises it by 0.06 or more; below the detectors' least confidence it lowers it by up to
 0.18."""
-
 NO_FACE = 0.5
 """Least misfit, eye distances, of landmarks that are not a face. Detected faces have 0.34 at most;
 below the least confidence, where most profiles are, 0.48."""
-
 LIKE_A_FACE = 0.25
 """Largest misfit, eye distances, of reordered landmarks that count as a face."""
-
 NOT_PARALLEL = 0.45
 """Limit of `_eyes_and_mouth`. Detected faces have 0.22 at most, below the least confidence 0.35."""
-
 FLAT = 0.05
 """Least ratio of the landmarks' spread across to that along their main axis. Detected faces have
 0.38 or more, below the least confidence 0.21."""
-
 LARGEST = 1e7
 """Largest coordinate, pixels; no photo is larger."""
-
 SMALLEST = 1e-3
 """Least extent of landmarks that do not coincide, pixels."""
-
 RELATIVE = 2.0
 """Coordinates that are all at most this are fractions of the photo's sides."""
-
 PHOTO_EXTENT = 1.5
 """Largest extent of landmarks over the photo's longer side; faces cut off on all sides have 0.9."""
-
 BOX_EXTENT = 0.05, 3.0
 """Least and largest extent of landmarks over the box's shorter side; detected faces have 0.14 to
 1.4."""
-
 BOX_OFFSET = 0.75
 """Largest distance between the centres of box and landmarks, in sides of the box; detected faces
 have 0.49 at most."""

@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 
 RESIZED = "resized from"
 """Begins the note of a crop that had another size than the model's."""
-
 LIKE_A_CROP = "the photo looks like an aligned crop, which the command score takes as it is"
 """Note of a photo that was aligned before, and is aligned again."""
 
@@ -136,7 +135,6 @@ def shortest_between(low: float, high: float, decimals: int = 4) -> float:
 
 LONGEST_NAME = 200
 """Bytes of a crop's file name; file systems allow 255."""
-
 _UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
+Result = TypeVar("Result")
+
 SILENT = 0
 """OpenCV's LOG_LEVEL_SILENT."""
 
@@ -65,10 +68,6 @@ def keep_onnxruntime_private() -> None:
 
 quiet_opencv = Shared(_silent_opencv)
 """Silences OpenCV's messages; records have the errors."""
-
-
-T = TypeVar("T")
-Result = TypeVar("Result")
 
 
 class _Failure(NamedTuple):

@@ -21,13 +21,10 @@ from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 
 SMALLEST_FACE = 20
 """Pixels at working resolution; a search for smaller faces is slow and has many false positives."""
-
 HUGE_SIDE = 6400
 """Longer side of a photo, pixels, above which small faces are searched in tiles."""
-
 TILE_SIDE = 1600
 """Least side of a tile, pixels at working resolution."""
-
 OVERLAP = 0.7
 """Two faces are one if they share more than this part of the smaller box."""
 

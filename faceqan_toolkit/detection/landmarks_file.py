@@ -226,7 +226,6 @@ class _Layout:
 
 BLOCK = 10_000
 """Rows in memory while the table is written."""
-
 ROW = np.dtype(
     [
         ("key", "u8", 2),
@@ -238,7 +237,6 @@ ROW = np.dtype(
     ]
 )
 """One row on the disk; a missing confidence is NaN."""
-
 ROWS, KEYS, ORDER = "rows", "keys.npy", "order.npy"
 """Files of a table: the rows as they came, the first halves of their keys sorted, and the row
 number of each sorted key."""

@@ -51,33 +51,26 @@ from faceqan_toolkit.types import Detections, Pixels
 
 FACTOR = 0.709
 """Scale from one pyramid level to the next; half the area."""
-
 BILINEAR_LIMIT = 1.5
 """Reduction above which pyramid levels are resized by area averaging. Bilinear sampling is several
 times faster, but would skip pixels and so the smallest faces."""
-
 ENOUGH = 3
 """Windows are cut from the smallest copy of the image where they are this many times as large as
 the network's input; rounding to whole pixels moves them by 0.7 % at most."""
-
 THRESHOLDS = (0.6, 0.7, 0.7)
 
 FILL = (127.5,) * 3
 """Colour beyond the image's edges, the zero of the networks' input. With black more cut-off faces
 are lost and landmarks are less exact, see `benchmarks/edges.py`."""
-
 MARGIN = 6
 """Width of the grey border of the pyramid levels for faces beyond the edges, pixels: half of
 `CELL`, and a multiple of `STRIDE`."""
-
 LARGE_SHARE = 1 / 3
 """Least size of faces that are searched beyond the edges, relative to the image's shorter side.
 Their pyramid levels are tiny."""
-
 WHOLE = (0.9, 1.1, 1.3, 1.5)
 """Sides of additional centred windows, relative to the image's longer side. P-Net often misses a
 face that fills the whole image."""
-
 CPU_PIXELS, GPU_PIXELS = 1 << 16, 1 << 20
 """Pixels per call of a network: as many as fit the processor's cache, or fill a GPU."""
 

@@ -32,8 +32,6 @@ SHA256 = {
     "onet": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
 }
 """Checksums of the weights in facenet-pytorch 2.5.3."""
-
-
 CELL, STRIDE = 12, 2
 """Side of P-Net's receptive field, and distance between two of them, pixels."""
 

@@ -27,7 +27,6 @@ OVERLAP = 0.3
 SMALLEST_SIDE = 64
 """Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
 tiny images."""
-
 SMALL_COPY_SIDE, LARGE_FACE = 320, 400
 """Pixels at working resolution. YuNet misses large faces, so a small copy is searched as well, and
 only faces above `LARGE_FACE` are taken from it, as their coordinates are coarser."""

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from faceqan_toolkit.errors import (
-    PhotoError,
-    UnreadablePhoto,
-)
+from faceqan_toolkit.errors import PhotoError, UnreadablePhoto
 from faceqan_toolkit.photos.stores import Store, check_size
 from faceqan_toolkit.types import Content, FileState
 

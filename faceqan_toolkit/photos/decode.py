@@ -326,7 +326,6 @@ def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Imag
 WIDTH, HEIGHT, BITS, PHOTOMETRIC = 256, 257, 258, 262
 LARGEST, FORMAT, SAMPLE_LARGEST = 281, 339, 341
 """TIFF tag numbers."""
-
 WHITES = {255: 1, 1023: 973, 4095: 256, 65535: 4096}
 """White of 8, 10, 12 and 16-bit samples, and the least maximum from which it is assumed.
 

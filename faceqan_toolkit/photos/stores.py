@@ -35,7 +35,6 @@ PHOTO_EXTENSIONS = frozenset(
     )
 )
 """Extensions of photos in folders and archives; a file given by name may have any."""
-
 MOST_BYTES = 2 << 30
 """Largest encoded photo. 200 megapixels of four 16-bit channels, uncompressed, are 1.6 GB."""
 

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit.errors import DatasetError, RefusedPickle
-from faceqan_toolkit.evaluation.datasets.base import (
-    Dataset,
-    IssueLog,
-    PairList,
-    joined_identities,
-)
+from faceqan_toolkit.evaluation.datasets.base import Dataset, IssueLog, PairList, joined_identities
 from faceqan_toolkit.evaluation.datasets.registry import register_dataset
 from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.photos.archives import told_extension
