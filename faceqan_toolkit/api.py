@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.events import Listener, Warned, listener
 from faceqan_toolkit.files import check_replaceable
 from faceqan_toolkit.photos.find import ArchiveOptions, stream_photos
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.results.calibration import Calibration
-from faceqan_toolkit.results.filtering import Rules
+from faceqan_toolkit.results.filtering import Rules, number_or_percentage
 from faceqan_toolkit.results.groups import Grouping
 from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.results.merging import check_alike
@@ -63,6 +63,7 @@ class Run(RunInfo):
         target_fnmr: float | None = None,
         target_discard: float | None = None,
         identity: str | None = None,
+        keep_top: int | str | None = None,
         drop_status: Iterable[str] = (),
         fetch: bool = False,
         progress: bool | Listener = False,
@@ -75,22 +76,30 @@ class Run(RunInfo):
             calibration: a file of `calibrate`, whose threshold takes the place of `min_quality`.
             target_fnmr, target_discard: which of its thresholds, if it has several.
             identity: what tells people apart: "first", "last", a number, or a CSV file.
+            keep_top: number of the best to keep, or a percentage of the scored ones: "80%".
             drop_status: statuses of which nothing is kept, for instance "no_face".
             fetch: read photos that are on other machines.
             progress: True shows messages on standard error; a function gets `events`.
-            conditions: the other fields of `Rules`: `keep_top`, `per_identity`, `what`, ...
+            conditions: the other fields of `Rules`: `per_identity`, `min_percentile`, `what`, ...
 
         Raises:
             SettingsError: no condition, or one that makes no sense.
             CalibrationError: the calibration was made for other scores.
         """
         if calibration is not None:
+            if min_quality is not None:
+                raise SettingsError("`calibration` gives the quality: leave `min_quality` out")
             min_quality = calibrated_quality(
                 self, Path(calibration), target_fnmr=target_fnmr, target_discard=target_discard
             )
+        elif target_fnmr is not None or target_discard is not None:
+            raise SettingsError("`target_fnmr` and `target_discard` need `calibration` FILE")
+        if isinstance(keep_top, str):
+            keep_top, conditions["keep_percent"] = number_or_percentage(keep_top)
         rules = Rules(
             min_quality=min_quality,
             identity=IdentityRule.parse(identity),
+            keep_top=keep_top,
             drop_status=frozenset(drop_status),
             **conditions,
         )

@@ -30,7 +30,7 @@ ROOMS = [
     {"engines"},
     {"job"},
     {"explain", "evaluation"},
-    {"api", "diagnosis"},
+    {"api"},
     {"cli"},
 ]
 """Folders and files of the package; each may import from its own set and from those above it."""

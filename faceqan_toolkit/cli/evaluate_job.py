@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import click
 
-from faceqan_toolkit.cli.exit_codes import SOME_FAILED
 from faceqan_toolkit.cli.options import is_given, make_settings
-from faceqan_toolkit.cli.reporter import Reporter
+from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.cli.show_evaluation import print_evaluation
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset

@@ -1,13 +1,16 @@
-"""`faceqan-toolkit models`: which recognition models there are, and yours."""
+"""`faceqan-toolkit models`: list, show, add, verify and remove recognition models."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
+from faceqan_toolkit.cli.reporter import FATAL, Reporter
+from faceqan_toolkit.errors import MissingDependency, SettingsError, UnknownModel, WeightsError
 
 
 @click.group("models", cls=Group)
@@ -19,8 +22,7 @@ def command() -> None:
 def list_models() -> None:
     """List the models that --model accepts by name, and whether their weights are installed."""
     from faceqan_toolkit.cli.show import make_console
-    from faceqan_toolkit.cli.tables import Cell, Column, print_table
-    from faceqan_toolkit.errors import WeightsError
+    from faceqan_toolkit.cli.tables import Column, cells_of, print_table
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.registry import entries, offered
     from faceqan_toolkit.text import printable
@@ -42,21 +44,19 @@ def list_models() -> None:
     for name, factory in offered().items():
         rows.append((name, "offered", factory, "", "unclear"))
     columns = [
-        Column("name"),
-        Column("weights"),
-        Column("what", least=14),
-        Column("trained on", least=12, drop=1),
-        Column("commercial use", least=10),
+        Column("name", lambda row: printable(row[0])),
+        Column("weights", lambda row: row[1]),
+        Column("what", lambda row: printable(row[2]), least=14),
+        Column("trained on", lambda row: row[3], least=12, drop=1),
+        Column("commercial use", lambda row: printable(row[4]), least=10),
     ]
-    cells = [[Cell(printable(text)) for text in row] for row in rows]
-    print_table(make_console(stderr=False), columns, cells)
+    print_table(make_console(stderr=False), columns, cells_of(columns, rows))
 
 
 @command.command("show", example="models show sface")
 @click.argument("name")
 def show(name: str) -> None:
     """Print a model's network, preprocessing, licence and paper to cite."""
-    from faceqan_toolkit.errors import UnknownModel
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.registry import HEADS, entries, offered
 
@@ -67,7 +67,8 @@ def show(name: str) -> None:
         return
     if entry is None:
         raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
-    weights = "not here" if entry.source != "built in" else f"built in, sha256 {entry.sha256}"
+    built_in = entry.source == "built in"
+    weights = f"built in, sha256 {entry.sha256}" if built_in else "not here"
     if found:
         weights = f"{found.path}, sha256 {found.sha256}, made from {found.original[0]}"
     depth = f" {entry.depth}" if entry.depth else ""
@@ -85,9 +86,9 @@ def show(name: str) -> None:
         "weights": weights,
         "--preset instant": HEADS[name].notice if name in HEADS else "no, it has no head",
     }
-    if entry.source == "built in":
+    if built_in:
         lines["scale 0 to 100"] = "fitted to scores of photos published for research"
-    if entry.sha256 and entry.source != "built in":
+    elif entry.sha256:
         lines["published sha256"] = entry.sha256
     for label, text in lines.items():
         click.echo(f"{label + ':':<18}{text}")
@@ -95,40 +96,28 @@ def show(name: str) -> None:
 
 @command.command("add", example="models add cosface_r100_glint360k backbone.pth")
 @click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @options.model_options
 @click.option(
     "--licence", default="", help="Licence of the weights, in words; for a model of your own."
 )
 @click.option(
-    "--here",
-    is_flag=True,
+    "--here", is_flag=True,
     help="Store it in this checkout's weights/added, not in your user folder.",
-)
-def add(
-    name: str,
-    file: Path,
-    channels: str | None,
-    pixel_mean: float | None,
-    pixel_std: float | None,
-    norm_eps: float | None,
-    licence: str,
-    here: bool,
-) -> None:
+)  # fmt: skip
+def add(name: str, file: Path, licence: str, here: bool, **chosen: Any) -> None:
     """Check weights FILE (.pth, .pt, .ckpt, .safetensors, .onnx) and store it as model NAME.
 
     NAME is a registered model (see `models list`), whose weights FILE must be, or a new name.
     """
-    from faceqan_toolkit.cli.reporter import Reporter
-    from faceqan_toolkit.errors import SettingsError
     from faceqan_toolkit.job import assumed_text
     from faceqan_toolkit.models import installed
-    from faceqan_toolkit.settings import ModelOptions
+    from faceqan_toolkit.settings import ModelSettings
 
     folder = installed.checkout_folder() if here else installed.user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
-    given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
+    given = ModelSettings(**chosen).options
     tell = Reporter()
     model, embedder = installed.add(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
@@ -145,7 +134,6 @@ def add(
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check that the weights of NAMES are unchanged and load; without NAMES, all installed ones."""
-    from faceqan_toolkit.errors import MissingDependency, WeightsError
     from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, load_model
 
@@ -158,14 +146,13 @@ def verify(names: tuple[str, ...]) -> None:
             broken = True
             click.echo(f"{name}: {error}")
     if broken:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(FATAL)
 
 
 @command.command("remove", example="models remove cosface_r100_glint360k")
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete an added model."""
-    from faceqan_toolkit.errors import UnknownModel
     from faceqan_toolkit.models import installed
 
     found = installed.find(name)

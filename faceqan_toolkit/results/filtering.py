@@ -108,6 +108,20 @@ class Rules:
         return self.per_identity is not None or self.min_per_identity is not None
 
 
+def number_or_percentage(text: str) -> tuple[int | None, float | None]:
+    """Return the number, or the percentage, of the best to keep that a text such as "80%" means.
+
+    Raises:
+        SettingsError: it means neither.
+    """
+    try:
+        return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
+    except ValueError:
+        raise SettingsError(
+            f"keep-top is {text}; it must be a number, or a percentage as in 10%"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Decision:
     """The decision on one photo, or on one face's crop.

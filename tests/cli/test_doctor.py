@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from faceqan_toolkit import diagnosis, weights
+from faceqan_toolkit import weights
+from faceqan_toolkit.cli import doctor
+from faceqan_toolkit.cli.doctor import Finding, advice_for
 from faceqan_toolkit.detection import mtcnn_networks
-from faceqan_toolkit.diagnosis import Finding, advice_for
 from tests.conftest import HANG
 from tests.test_docs_commands import ROOT, tomllib
 
 Usage = namedtuple("Usage", "total used free")
 SWIFT = (
-    "import faceqan_toolkit.diagnosis as d; d.check_weights = d.check_folders = lambda: iter(())"
+    "import faceqan_toolkit.cli.doctor as d; d.check_weights = d.check_folders = lambda: iter(())"
 )
 """Leaves out what takes seconds and is not asked for."""
 
@@ -32,7 +33,7 @@ def broken(findings: Iterator[Finding]) -> dict[str, str]:
     return {finding.text: finding.advice for finding in findings if finding.broken}
 
 
-def doctor(stubs: Path, code: str = "") -> subprocess.CompletedProcess[str]:
+def run_doctor(stubs: Path, code: str = "") -> subprocess.CompletedProcess[str]:
     """Run doctor in a process that imports from a folder of stubs first."""
     program = f"import sys; sys.path.insert(0, {str(stubs)!r})\n{SWIFT}\n{code}\n"
     program += "from faceqan_toolkit.cli import cli; cli(['doctor'])"
@@ -56,7 +57,7 @@ def test_every_broken_import_is_told_at_once_with_what_to_do(tmp_path: Path) -> 
     old = tmp_path / "numpy-1.20.0.dist-info"
     old.mkdir()
     (old / "METADATA").write_text("Name: numpy\nVersion: 1.20.0\n", encoding="utf-8")
-    done = doctor(tmp_path)
+    done = run_doctor(tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     for expected in (
@@ -75,7 +76,7 @@ def test_every_broken_import_is_told_at_once_with_what_to_do(tmp_path: Path) -> 
 
 def test_doctor_works_without_torch(tmp_path: Path) -> None:
     stub(tmp_path, "torch", "OSError('libcudart.so.13: cannot open shared object file')")
-    done = doctor(tmp_path)
+    done = run_doctor(tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "a library of the system is missing, or torch is for another system" in done.stdout
@@ -98,21 +99,21 @@ def test_other_commands_name_doctor_when_a_package_is_missing(tmp_path: Path) ->
 
 
 def test_missing_packages_and_extras(monkeypatch) -> None:
-    version, find = diagnosis.version, diagnosis.find_spec
+    version, find = doctor.version, doctor.find_spec
 
     def lacking(name: str) -> str:
         if name == "rich":
-            raise diagnosis.PackageNotFoundError(name)
+            raise doctor.PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(diagnosis, "version", lacking)
+    monkeypatch.setattr(doctor, "version", lacking)
     monkeypatch.setattr(
-        diagnosis, "find_spec", lambda name: None if name == "openvino" else find(name)
+        doctor, "find_spec", lambda name: None if name == "openvino" else find(name)
     )
-    (found,) = broken(diagnosis.check_packages()).items()
+    (found,) = broken(doctor.check_packages()).items()
     assert found[0].split() == ["rich", "missing"]
     assert found[1].startswith("pip install 'rich>=")
-    extras = {finding.text for finding in diagnosis.check_extras()}
+    extras = {finding.text for finding in doctor.check_extras()}
     assert (
         "openvino: missing; it scores faster on x86-64 CPUs: "
         "pip install 'faceqan-toolkit[openvino]'" in extras
@@ -121,23 +122,23 @@ def test_missing_packages_and_extras(monkeypatch) -> None:
 
 def test_a_package_that_nobody_installed(monkeypatch) -> None:
     def missing(name: str) -> Any:
-        raise diagnosis.PackageNotFoundError(name)
+        raise doctor.PackageNotFoundError(name)
 
-    monkeypatch.setattr(diagnosis, "requires", missing)
-    assert broken(diagnosis.check_packages()) == {
+    monkeypatch.setattr(doctor, "requires", missing)
+    assert broken(doctor.check_packages()) == {
         "faceqan-toolkit is not installed": "from its checkout: python -m pip install -e ."
     }
 
 
 def test_every_extra_for_users_is_known() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
 def test_only_what_this_python_needs_is_demanded(monkeypatch) -> None:
     wanted = ["not-here>=2; python_version < '3'", "neither; extra == 'heif'", "torch<=99.0.1"]
-    monkeypatch.setattr(diagnosis, "requires", lambda name: [*wanted, "numpy<2", "no-such>=1"])
-    assert broken(diagnosis.check_packages()) == {
+    monkeypatch.setattr(doctor, "requires", lambda name: [*wanted, "numpy<2", "no-such>=1"])
+    assert broken(doctor.check_packages()) == {
         f"{'numpy':<24}{np.__version__}": "this version is not supported: pip install 'numpy<2'",
         f"{'no-such':<24}missing": "pip install 'no-such>=1'",
     }
@@ -147,9 +148,9 @@ def test_numpy_that_torch_was_not_built_for(monkeypatch) -> None:
     def refuse(array: object) -> None:
         raise RuntimeError("Numpy is not available")
 
-    assert broken(diagnosis.check_numpy_in_torch()) == {}
+    assert broken(doctor.check_numpy_in_torch()) == {}
     monkeypatch.setattr(torch, "from_numpy", refuse)
-    ((text, advice),) = broken(diagnosis.check_numpy_in_torch()).items()
+    ((text, advice),) = broken(doctor.check_numpy_in_torch()).items()
     assert text == f"torch {torch.__version__} and numpy {np.__version__}: Numpy is not available"
     assert "pip install --upgrade torch numpy" in advice
 
@@ -159,18 +160,18 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     if not Path("/proc/driver/nvidia/version").exists():
-        assert next(diagnosis.check_device()).advice == ""
+        assert next(doctor.check_device()).advice == ""
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert "built for CUDA 13.0, sees no GPU" in next(diagnosis.check_device()).advice
+    assert "built for CUDA 13.0, sees no GPU" in next(doctor.check_device()).advice
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "this torch is built for CPUs" in next(diagnosis.check_device()).advice
+    assert "this torch is built for CPUs" in next(doctor.check_device()).advice
 
 
 def test_full_and_unwritable_folders(monkeypatch, tmp_path: Path) -> None:
-    assert broken(diagnosis.check_folders()) == {}
+    assert broken(doctor.check_folders()) == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 4 * 10**8))
-    found = broken(diagnosis.check_folders())
+    found = broken(doctor.check_folders())
     assert len(found) == 3
     assert all("0.4 GB free" in text for text in found)
     assert all(advice.startswith("make room: less than 1 GB is left") for advice in found.values())
@@ -180,7 +181,7 @@ def test_full_and_unwritable_folders(monkeypatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setenv("FACEQAN_TOOLKIT_MODELS", str(tmp_path / "not" / "there"))
-    found = broken(diagnosis.check_folders())
+    found = broken(doctor.check_folders())
     assert all("cannot be written: Read-only file system" in text for text in found)
     (advice,) = (advice for text, advice in found.items() if "your models" in text)
     assert advice == "FACEQAN_TOOLKIT_MODELS=FOLDER takes another"
@@ -200,7 +201,7 @@ def test_weights_that_are_missing_or_damaged(file: str, damage: str, monkeypatch
         return path
 
     monkeypatch.setattr(weights, "weights_path", damaged)
-    ((text, _),) = broken(diagnosis.check_weights()).items()
+    ((text, _),) = broken(doctor.check_weights()).items()
     assert text.startswith("head of sface:" if "sface" in file else "detector yunet:")
     expected = (
         "cannot be read: No such file" if damage == "missing" else "is damaged or another file"
@@ -222,7 +223,7 @@ def test_mtcnns_weights(content: bytes | str | None, monkeypatch, tmp_path: Path
         file.write_bytes(content)
     spec = namedtuple("Spec", "submodule_search_locations")([str(tmp_path)])
     monkeypatch.setattr(mtcnn_networks, "find_spec", lambda name: spec)
-    ((text, _),) = broken(diagnosis.check_weights()).items()
+    ((text, _),) = broken(doctor.check_weights()).items()
     assert text.startswith("detector mtcnn: MTCNN's weights")
     assert ("are damaged or of another release" in text) == (content is not None)
     assert mtcnn_networks.INSTALL_AGAIN in text
@@ -234,9 +235,9 @@ def test_a_check_that_fails_itself_stops_no_other(monkeypatch) -> None:
         yield
 
     fails.__name__ = "check_device"
-    monkeypatch.setattr(diagnosis, "check_device", fails)
-    monkeypatch.setattr(diagnosis, "check_weights", lambda: iter(()))
-    findings = list(diagnosis.diagnose())
+    monkeypatch.setattr(doctor, "check_device", fails)
+    monkeypatch.setattr(doctor, "check_weights", lambda: iter(()))
+    findings = list(doctor.diagnose())
     assert (
         Finding(
             "device",
