@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.process_wide import Shared
+from faceqan_toolkit.threads import Shared
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,9 @@ from threading import Lock, Thread
 from faceqan_toolkit import errors
 from faceqan_toolkit.errors import FaceQANError
 from faceqan_toolkit.hardware import set_threads
-from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import PREPARED_AHEAD, Pipeline, Prepared
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.threads import prefetch_map
 from faceqan_toolkit.types import PhotoSource, Record
 
 MakePipeline = Callable[[Settings, "Path | None"], Pipeline]
