@@ -548,7 +548,7 @@ def video_archive(folder: Path) -> None:
 
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
-    from faceqan_toolkit.photos.archives import open_archive
+    from faceqan_toolkit.photos.find import open_archive
     from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))

@@ -24,9 +24,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import align, estimate_transform
-from faceqan_toolkit.detection.base import Detector
-from faceqan_toolkit.detection.choice import select_faces
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import Detector, select_faces
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.load import load_model

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.events import Listener, listener
 from faceqan_toolkit.files import check_replaceable
-from faceqan_toolkit.photos.archives import ArchiveOptions
-from faceqan_toolkit.photos.find import stream_photos
+from faceqan_toolkit.photos.find import ArchiveOptions, stream_photos
 from faceqan_toolkit.photos.video import Every, parse_every
 from faceqan_toolkit.results.calibration import Calibration
 from faceqan_toolkit.results.filtering import (

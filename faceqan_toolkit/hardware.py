@@ -1,4 +1,4 @@
-"""Cores, memory, threads and devices of this process, and other libraries' process-wide state."""
+"""Cores, memory, threads, devices and Ctrl-C of this process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.threads import Shared
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,6 @@ MEMINFO = Path("/proc/meminfo")
 DEVICES = Path("/dev")
 GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 """Device files of GPUs that torch may know: NVIDIA's, Tegra's, WSL's, AMD's."""
-
-SILENT = 0
-"""OpenCV's LOG_LEVEL_SILENT."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGEST_BUFFER = 1 << 30
@@ -148,54 +146,6 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")
 
 
-class Shared:
-    """A context around a process-wide change that any number of threads may be in at once.
-
-    The first thread to enter makes the change, the last one to leave undoes it: if each undid its
-    own, one would restore what another had changed.
-
-    Args:
-        change: makes the context that changes something and puts it back.
-    """
-
-    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
-        self._change = change
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._changed: AbstractContextManager[None]
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._changed = self._change()
-                self._changed.__enter__()
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._changed.__exit__(None, None, None)
-
-
-@contextmanager
-def _silent_opencv() -> Iterator[None]:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # of its decoder of videos
-    import cv2
-
-    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has the functions in cv2 itself
-    level = logging.getLogLevel()
-    logging.setLogLevel(SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
-
-
-quiet_opencv = Shared(_silent_opencv)
-"""Keeps OpenCV's messages off the terminal; records have them."""
-
-
 @contextmanager
 def interrupt_handler(handler: Any) -> Iterator[None]:
     """Have a handler take Ctrl-C meanwhile; it stays if it has set another one.
@@ -296,11 +246,3 @@ def keep_freed_buffers() -> bool:
         mallopt(M_MMAP_THRESHOLD, LARGEST_BUFFER)
         and mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_BUFFER - 1)
     )
-
-
-def keep_onnxruntime_private() -> None:
-    """Switch off ONNX Runtime's usage reports; to be called before it is imported.
-
-    Importing 1.32, for one, writes an identifier of the machine below the user's home.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -33,9 +33,7 @@ from faceqan_toolkit.geometry import MISTAKES, Mistake
 from faceqan_toolkit.hardware import check_precision, interrupt_handler, resolve_device
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.models.registry import head_of
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.photos.find import NO_PHOTOS
-from faceqan_toolkit.photos.locate import is_elsewhere
+from faceqan_toolkit.photos.find import NO_PHOTOS, is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
@@ -44,6 +42,7 @@ from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.merging import check_alike, merge
 from faceqan_toolkit.runs.todo import Shard, Todo
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import printable
 from faceqan_toolkit.types import PhotoSource
 
 

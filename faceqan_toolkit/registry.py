@@ -220,7 +220,7 @@ def _entry_points(group: str) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-DETECTORS = Registry("detector", "faceqan_toolkit.detection.registry")
+DETECTORS = Registry("detector", "faceqan_toolkit.detection")
 METHODS = Registry("method", "faceqan_toolkit.quality.registry")
 
 

@@ -19,12 +19,12 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "PIL"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "paths", "text"},
+    {"errors", "text"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "hardware"},
+    {"files", "settings", "hardware", "threads"},
     {"photos"},
     {"alignment", "models"},
-    {"cutting", "detection", "quality"},
+    {"detection", "quality"},
     {"runs"},
     {"results"},
     {"report", "pipeline"},

@@ -1,24 +1,17 @@
-"""Cores, memory, threads, the allocator, and state of the whole process."""
+"""Cores, memory, threads and the allocator."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import pytest
 
 from faceqan_toolkit import hardware
 from faceqan_toolkit.hardware import (
-    SILENT,
-    Shared,
     may_have_gpu,
-    quiet_opencv,
     usable_cores,
     usable_memory,
 )
@@ -187,40 +180,3 @@ def test_threads_and_their_results() -> None:
     assert three[0] == "3 {1} 3 3"
     # a face is the same to the last bit however many threads share the work
     assert alone[1] == three[1] != "[] []"
-
-
-def test_threads_that_overlap_leave_opencv_as_it_was() -> None:
-    logging = getattr(cv2.utils, "logging", cv2)
-    before = logging.getLogLevel()
-    inside, leave = threading.Event(), threading.Event()
-
-    def first() -> None:
-        with quiet_opencv:
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    inside.wait(10)
-    with quiet_opencv:
-        leave.set()
-        thread.join()
-        assert logging.getLogLevel() == SILENT
-    assert logging.getLogLevel() == before != SILENT
-
-
-def test_an_error_inside_is_passed_on_and_the_change_undone() -> None:
-    states = []
-
-    @contextmanager
-    def change() -> Iterator[None]:
-        states.append("changed")
-        yield
-        states.append("back")
-
-    shared = Shared(change)
-    with pytest.raises(KeyError), shared, shared:
-        raise KeyError
-    assert states == ["changed", "back"]
-    with shared:
-        assert states == ["changed", "back", "changed"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import locate
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.ranking import Ranking

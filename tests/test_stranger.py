@@ -25,7 +25,7 @@ from faceqan_toolkit.cli import cli
 from faceqan_toolkit.errors import FaceQANError, PhotoError, RunError, SettingsError
 from faceqan_toolkit.evaluation.run_faces import crop_files, read_run_faces
 from faceqan_toolkit.files import is_inside, replacing
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.report.pictures import Pictures
 from faceqan_toolkit.results.crops import RunCrops

@@ -24,8 +24,7 @@ from faceqan_toolkit.cli.command import PROGRAM, Command, Group
 from faceqan_toolkit.cli.config import with_options
 from faceqan_toolkit.cli.reporter import INTERRUPTED, MEANINGS, Reporter
 from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import printable, reason_of
 
 SECTIONS = {
     "Score photos": ["align-and-score", "detect", "align", "score"],

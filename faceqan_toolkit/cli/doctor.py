@@ -22,8 +22,8 @@ import click
 
 from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.reporter import FATAL
-from faceqan_toolkit.hardware import keep_onnxruntime_private
 from faceqan_toolkit.text import first_line, reason_of
+from faceqan_toolkit.threads import keep_onnxruntime_private
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet

@@ -86,7 +86,7 @@ def _explain_photos(
 ) -> None:
     from faceqan_toolkit.explain.explanation import Explainer, write_explanation
     from faceqan_toolkit.photos import find
-    from faceqan_toolkit.photos.archives import ArchiveOptions
+    from faceqan_toolkit.photos.find import ArchiveOptions
     from faceqan_toolkit.photos.video import parse_every
 
     archives = ArchiveOptions(parse_every(every), image_column)

@@ -20,8 +20,8 @@ from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.config import typed_options
 from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.settings import BYS, MODES, SINKS, WHATS
+from faceqan_toolkit.text import path_text
 
 if TYPE_CHECKING:
     from faceqan_toolkit.results.actions import Outcome

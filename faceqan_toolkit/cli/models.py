@@ -24,7 +24,7 @@ def list_models() -> None:
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.cli.tables import Column, cells_of, print_table
     from faceqan_toolkit.models.registry import added_names, entries, find_added, offered
-    from faceqan_toolkit.paths import printable
+    from faceqan_toolkit.text import printable
 
     added = set(added_names())
     rows: list[tuple[str, str, str, str, str]] = []

@@ -16,8 +16,7 @@ import click
 from click.core import ParameterSource
 
 from faceqan_toolkit.cli.config import with_options
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.text import counted
+from faceqan_toolkit.text import counted, printable
 
 if TYPE_CHECKING:
     from faceqan_toolkit.cli.progress import Progress

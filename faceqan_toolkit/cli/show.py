@@ -11,14 +11,13 @@ from rich.console import Console
 
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.tables import Cell, Column, cells_of, print_table
-from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, below_thresholds
 from faceqan_toolkit.results.comparison import Comparison
 from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text, printable
 
 ENDS = 5
 """Rows shown from either end of a ranking."""

@@ -13,7 +13,7 @@ from faceqan_toolkit.cli.tables import Cell, Column, print_table
 from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.result_files import between, number
 from faceqan_toolkit.evaluation.statistics import Agreement
-from faceqan_toolkit.paths import printable
+from faceqan_toolkit.text import printable
 
 
 def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:

@@ -24,9 +24,9 @@ from faceqan_toolkit.errors import FaceQANError, TimedOut
 from faceqan_toolkit.events import Listener, WorkerReady, silent
 from faceqan_toolkit.hardware import interrupt_handler, set_threads
 from faceqan_toolkit.models.load import find_model
-from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import PREPARED_AHEAD, Crashed, Prepared, failed_record
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.threads import prefetch_map
 from faceqan_toolkit.types import PhotoSource, Record
 
 BLOCKS_IN_HAND = 2

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths
 from faceqan_toolkit.files import parse_json, sha256_of, writing
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import Pixels
 
 if TYPE_CHECKING:

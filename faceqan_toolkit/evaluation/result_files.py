@@ -46,9 +46,8 @@ from faceqan_toolkit.evaluation.result import (
 )
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs.folder import versions
-from faceqan_toolkit.text import guard, reason_of, unguard
+from faceqan_toolkit.text import guard, path_text, reason_of, unguard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,12 +17,12 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_name, match_paths
 from faceqan_toolkit.evaluation.result import Method
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.registry import METHODS
 from faceqan_toolkit.results.crops import RunCrops
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.runs.folder import RunInfo, crop_file, read_run
 from faceqan_toolkit.runs.ledger import connect, fetch_value
+from faceqan_toolkit.text import path_from_text
 from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")

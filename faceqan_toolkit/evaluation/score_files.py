@@ -23,10 +23,9 @@ from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 from faceqan_toolkit.files import check_plain, to_utf8, writing
-from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.runs.ledger import connect
-from faceqan_toolkit.text import counted, reason_of, unguard
+from faceqan_toolkit.text import counted, path_from_text, path_text, reason_of, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
@@ -61,7 +60,7 @@ OUR_COLUMNS = {"rank", "path", "face", "quality"}
 """Columns that tell this package's rankings from other tables."""
 
 Row = tuple[str, int, float]
-"""Path as from `paths.path_text`, index of the face, quality or NaN."""
+"""Path as from `text.path_text`, index of the face, quality or NaN."""
 
 Line = tuple[int, list[str]]
 """Line number in the file, from 1, and the cells."""
@@ -418,7 +417,7 @@ def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]
     Args:
         target: pickle file; replaced if it exists.
         root: folder of the photos, put before each path as given.
-        scores: quality of every photo by path (`paths.path_text`), not only of those in pairs.
+        scores: quality of every photo by path (`text.path_text`), not only of those in pairs.
             Photos with NaN are left out.
 
     Raises:

@@ -15,7 +15,6 @@ from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.explain.pictures import Tile, contact_sheet, draw_face
 from faceqan_toolkit.files import is_inside, write_text, writing
 from faceqan_toolkit.hardware import one_thread
-from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.faceqan import FaceQAN, Trace
@@ -24,7 +23,7 @@ from faceqan_toolkit.results.crops import RunCrops, model_of
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import crop_path, reason_of
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
 
 SHOWN_SIDE = 1200

@@ -24,13 +24,13 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.hardware import keep_onnxruntime_private
 from faceqan_toolkit.models import architectures
 from faceqan_toolkit.models.architectures import FAMILIES, Architecture, architecture_of
 from faceqan_toolkit.models.base import BackboneEmbedder, Loaded, Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
+from faceqan_toolkit.threads import keep_onnxruntime_private
 
 NESTING = 4
 """Depth to which nested dictionaries are searched."""

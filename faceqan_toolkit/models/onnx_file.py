@@ -23,7 +23,7 @@ from faceqan_toolkit.errors import (
     WrongArchitecture,
 )
 from faceqan_toolkit.models.onnx_rewrites import quantises
-from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.text import path_text
 
 USUAL_SIZE = 112
 """Side of the input of a graph that accepts any size, pixels."""

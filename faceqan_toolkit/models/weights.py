@@ -17,8 +17,7 @@ from faceqan_toolkit.errors import (
     WeightsError,
 )
 from faceqan_toolkit.files import check_plain, is_inside, sha256_of
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of, short_checksum
+from faceqan_toolkit.text import path_text, reason_of, short_checksum
 
 INSTALL_AGAIN = (
     "install the package again (pip install --force-reinstall --no-deps faceqan-toolkit), or in a "

@@ -18,9 +18,7 @@ from typing import BinaryIO
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError
 from faceqan_toolkit.files import lock, sha256_of
-from faceqan_toolkit.paths import path_from_text, path_text, printable
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS, locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
     OCCUPIED,
@@ -36,7 +34,15 @@ from faceqan_toolkit.results.copying import (
 )
 from faceqan_toolkit.runs.folder import crop_file
 from faceqan_toolkit.settings import MODES
-from faceqan_toolkit.text import down_text, guard, reason_of, unguard
+from faceqan_toolkit.text import (
+    down_text,
+    guard,
+    path_from_text,
+    path_text,
+    printable,
+    reason_of,
+    unguard,
+)
 from faceqan_toolkit.types import Content, FileState
 
 BATCH = 256

@@ -13,9 +13,8 @@ from pathlib import Path, PurePath
 
 from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import check_size
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import FileState
 
 PENDING, FINISH, THERE = "to do", "to finish", "already there"

@@ -14,7 +14,7 @@ from faceqan_toolkit.files import is_file
 from faceqan_toolkit.models.load import FoundModel, find_model
 from faceqan_toolkit.models.registry import is_factory
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.runs.folder import RunInfo, crop_file
 from faceqan_toolkit.settings import WorkSettings
@@ -83,8 +83,7 @@ class RunCrops:
         return photo
 
     def _cut(self, row: Row) -> Pixels:
-        from faceqan_toolkit.alignment import Template
-        from faceqan_toolkit.cutting import Cutter
+        from faceqan_toolkit.alignment import Cutter, Template
 
         landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
         box = np.array([row[column] for column in BOX_COLUMNS], float)

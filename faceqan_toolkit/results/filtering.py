@@ -17,7 +17,6 @@ import duckdb
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.events import Listener, Message, Note, silent
 from faceqan_toolkit.files import absolute, is_file
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.results.actions import Decision, Manifest, Outcome, Plan, carry_out, put_back
 from faceqan_toolkit.results.calibration import read_calibration
 from faceqan_toolkit.results.groups import IdentityRule, count_people, identified
@@ -26,7 +25,7 @@ from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.runs.ledger import FETCHED, connect, fetch_value
 from faceqan_toolkit.settings import BYS, WHATS
-from faceqan_toolkit.text import counted, exact_text, rounded_down_sql
+from faceqan_toolkit.text import counted, exact_text, path_from_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
 # order that puts the face that represents a photo first

@@ -19,9 +19,8 @@ from typing import Any
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.members import is_safe, told_extension
+from faceqan_toolkit.photos.archives import is_safe, told_extension
+from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS
 from faceqan_toolkit.photos.recordio import FIRST, HEADER, LAST, LENGTH_BITS, MAGIC, MIDDLE, WHOLE
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.results.actions import (
@@ -36,7 +35,7 @@ from faceqan_toolkit.results.actions import (
     outcome_of,
 )
 from faceqan_toolkit.results.copying import CHANGED, THERE
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 SHARD_SIZE = 10_000
 """Default number of photos in a WebDataset shard."""

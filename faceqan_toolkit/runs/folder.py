@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_text, lock, parse_json, read_text, refuse_links, write_text
-from faceqan_toolkit.paths import printable
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
 from faceqan_toolkit.runs.ledger import Ledger, as_table
 from faceqan_toolkit.settings import (
@@ -27,7 +26,7 @@ from faceqan_toolkit.settings import (
     setting_field,
     setting_names,
 )
-from faceqan_toolkit.text import exact_text, reason_of, short_checksum
+from faceqan_toolkit.text import exact_text, printable, reason_of, short_checksum
 from faceqan_toolkit.types import Record
 
 if TYPE_CHECKING:

@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
-from faceqan_toolkit.photos.find import two_photos
-from faceqan_toolkit.photos.locate import Unfetched, is_elsewhere, is_there, locate_recorded
+from faceqan_toolkit.photos.find import (
+    Unfetched,
+    is_elsewhere,
+    is_there,
+    locate_recorded,
+    two_photos,
+)
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.runs.ledger import attach, fetch_value, open_database
 from faceqan_toolkit.types import PhotoSource

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from faceqan_toolkit.paths import path_from_text
-from faceqan_toolkit.text import unguard
+from faceqan_toolkit.text import path_from_text, unguard
 from tests.cli.conftest import Finished
 from tests.cli.jobs import (
     INSTANT,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceqan_toolkit import weights
 from faceqan_toolkit.cli import doctor
 from faceqan_toolkit.cli.doctor import Finding, advice_for
 from faceqan_toolkit.detection import mtcnn_networks
+from faceqan_toolkit.models import weights
 from tests.conftest import HANG
 from tests.test_docs_commands import ROOT, tomllib
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from faceqan_toolkit.detection import yunet
+from faceqan_toolkit.detection.yunet import YuNetDetector
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
     DamagedWeights,
@@ -25,10 +25,13 @@ from faceqan_toolkit.models import load, weights
 from faceqan_toolkit.models.load import add_model, find_model, load_model
 from faceqan_toolkit.models.registry import FOLDER_VARIABLE
 from faceqan_toolkit.models.weights import identify_weights, read_weights_file
-from faceqan_toolkit.settings import ModelOptions
+from faceqan_toolkit.settings import ModelOptions, Settings
 from tests.models.test_onnx_model import SIZE, Tiny, export
 
-LOADERS = [("sface.safetensors", lambda: load.load_model("sface")), ("yunet.onnx", yunet.YuNet)]
+LOADERS = [
+    ("sface.safetensors", lambda: load.load_model("sface")),
+    ("yunet.onnx", lambda: YuNetDetector(Settings())),
+]
 
 
 @pytest.mark.parametrize(("file_name", "load"), LOADERS, ids=[name for name, _ in LOADERS])
@@ -53,7 +56,7 @@ def test_weights_that_cannot_be_read(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(MissingWeights, match="Permission denied"):
-        yunet.YuNet()
+        YuNetDetector(Settings())
 
 
 DATA = "model.onnx.data"

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.results.actions import COLUMNS, Entry, Manifest
+from faceqan_toolkit.text import path_text
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(path_text)
 entries = st.builds(

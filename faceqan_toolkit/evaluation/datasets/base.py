@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import DatasetError
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.photos.find import find_photos, locate
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import PhotoSource
 
 if TYPE_CHECKING:
@@ -203,7 +201,7 @@ class Dataset:
     Attributes:
         name: name in messages and results.
         root: folder that paths are relative to.
-        paths: (N,) path of each sample, without repetitions, as in results (`paths.path_text`).
+        paths: (N,) path of each sample, without repetitions, as in results (`text.path_text`).
         identities: (M,) int64, identity of every sample, or of every template if there are
             templates. Equal numbers mean the same person, as far as the lists tell.
         pairs: the comparisons.

@@ -28,9 +28,8 @@ from faceqan_toolkit.evaluation.datasets.base import (
 )
 from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.files import HEAD_BYTES, encoding_of, replacing
-from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos.members import told_extension
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.photos.archives import told_extension
+from faceqan_toolkit.text import path_from_text, path_text, reason_of
 from faceqan_toolkit.types import LANDMARK_COLUMNS
 
 BIN_PAIRS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}

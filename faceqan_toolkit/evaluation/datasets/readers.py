@@ -24,9 +24,9 @@ from faceqan_toolkit.evaluation.datasets.base import (
     inner_path,
 )
 from faceqan_toolkit.files import is_file, is_folder, sha256_of, to_utf8
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.results.groups import IdentityRule, identities_of
+from faceqan_toolkit.text import path_from_text
 
 LISTS = {"lfw": ("pairs.txt",), "xqlfw": ("xqlfw_pairs.txt", "pairs.txt")}
 FOLDERS = {

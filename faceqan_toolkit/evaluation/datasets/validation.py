@@ -23,9 +23,9 @@ from faceqan_toolkit.evaluation.datasets.base import (
     PairList,
 )
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.paths import path_from_text, path_text, printable
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
+from faceqan_toolkit.text import path_from_text, path_text, printable
 
 FACES_NOT_FOUND = {"missing_file", "unreadable_photo"}
 """Errors that cost comparisons but do not stop an evaluation: these photos fail to enrol."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faceqan_toolkit.errors import UnreadablePhoto
-from faceqan_toolkit.photos.members import Names
+from faceqan_toolkit.photos.archives import Names
 
 
 def test_the_first_of_a_name_is_taken() -> None:
