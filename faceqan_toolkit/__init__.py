@@ -45,28 +45,17 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {
-    "Run": "api",
-    "align": "api",
-    "detect": "api",
-    "evaluate": "api",
-    "load_model": "models.load",
-    "merge": "api",
-    "open_run": "api",
-    "run": "api",
-    "AlignedCrop": "types",
-    "BackboneEmbedder": "models.base",
-    "Embedder": "models.base",
-    "Face": "types",
-    "FaceQAN": "quality.faceqan",
-    "FaceQANError": "errors",
-    "Photo": "types",
-    "Preprocessing": "models.base",
-    "Pipeline": "pipeline",
-    "Record": "types",
-    "Score": "types",
-    "Settings": "settings",
+_NAMES = {
+    "api": ("Run", "align", "detect", "evaluate", "merge", "open_run", "run"),
+    "errors": ("FaceQANError",),
+    "models.base": ("BackboneEmbedder", "Embedder", "Preprocessing"),
+    "models.load": ("load_model",),
+    "pipeline": ("Pipeline",),
+    "quality.faceqan": ("FaceQAN",),
+    "settings": ("Settings",),
+    "types": ("AlignedCrop", "Face", "Photo", "Record", "Score"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

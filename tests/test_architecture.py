@@ -19,7 +19,7 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "PIL"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "text", "choices"},
+    {"errors", "text"},
     {"types", "events", "geometry", "fields", "registry"},
     {"files", "settings", "hardware", "threads"},
     {"photos"},

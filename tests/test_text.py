@@ -21,14 +21,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli import cli
 from faceqan_toolkit.detection.base import accept_faces
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.text import (
     FORMULA_STARTS,
     counted,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceqan_toolkit.choices import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.config import typed_options
 from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.settings import BYS, MODES, SINKS, WHATS
 from faceqan_toolkit.text import path_text
 
 if TYPE_CHECKING:

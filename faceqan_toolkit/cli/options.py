@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli.reporter import fail_on_option
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.fields import kind_of
 from faceqan_toolkit.registry import DETECTORS, METHODS, Registry
 from faceqan_toolkit.settings import (
+    FORMATS,
     PUBLISHED,
     DetectionSettings,
     Settings,

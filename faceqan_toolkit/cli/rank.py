@@ -12,12 +12,12 @@ from pathlib import Path
 
 import click
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Command
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import check_replaceable
+from faceqan_toolkit.settings import FORMATS
 
 MOVERS = 10
 """Faces that a comparison of two runs shows by default."""

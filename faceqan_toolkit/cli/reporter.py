@@ -161,6 +161,10 @@ class Reporter:
         self._progress = Progress(total, unit, quiet=not self.shows_tables)
         self._progress.__enter__()
 
+    def _show_worker_ready(self, pid: int, device: str, host: str = "") -> None:
+        if self.verbose:
+            self._print(f"Worker {pid}{host and f' of {host}'} is ready on {device}")
+
     def _show_loaded(self, workers: int = 0) -> None:
         if self._progress is not None:
             self._progress.loaded()

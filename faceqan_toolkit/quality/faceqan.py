@@ -148,7 +148,10 @@ class FaceQAN(QualityEstimator):
         device: str = "auto",
         backend: str = "auto",
     ) -> None:
-        check_attack(eps, steps, copies, exponent, seed, clamp, eps_mode, backend, precision)
+        check_attack(
+            copies, eps=eps, steps=steps, exponent=exponent, seed=seed, clamp=clamp,
+            eps_mode=eps_mode, backend=backend, precision=precision,
+        )  # fmt: skip
         super().__init__(embedder, device)
         check_precision(precision, self.device)
         self.precision = precision

@@ -16,7 +16,6 @@ from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from faceqan_toolkit.choices import MODES
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError
 from faceqan_toolkit.files import lock, sha256_of
 from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS, locate_recorded
@@ -34,6 +33,7 @@ from faceqan_toolkit.results.copying import (
     place_content,
 )
 from faceqan_toolkit.runs.folder import crop_file
+from faceqan_toolkit.settings import MODES
 from faceqan_toolkit.text import (
     down_text,
     guard,
@@ -116,7 +116,7 @@ class Plan:
 
     Attributes:
         run_folder: the run folder, absolute.
-        mode, what: one of `choices.MODES`, one of `choices.WHATS`.
+        mode, what: one of `settings.MODES`, one of `settings.WHATS`.
         folder: destination folder, absolute; None with "list".
         dry: report without changing anything.
         fetch: also read photos from URLs.

@@ -131,7 +131,7 @@ class RunComparison:
 
         Args:
             target: the file, replaced if it exists.
-            file_format: one of `choices.FORMATS`.
+            file_format: one of `settings.FORMATS`.
             number: write only this many of the biggest movers.
 
         Raises:

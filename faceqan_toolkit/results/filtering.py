@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import duckdb
 
-from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.events import Listener, Message, Note, silent
 from faceqan_toolkit.files import absolute, is_file
@@ -25,6 +24,7 @@ from faceqan_toolkit.results.ranking import ORDER, Ranking
 from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.runs.ledger import FETCHED, connect, fetch_value
+from faceqan_toolkit.settings import BYS, WHATS
 from faceqan_toolkit.text import counted, exact_text, path_from_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
@@ -392,9 +392,9 @@ class Selection:
         No file is replaced. After an interruption the same call continues.
 
         Args:
-            mode: one of `choices.MODES`.
+            mode: one of `settings.MODES`.
             folder: destination folder; None with "list".
-            sink: one of `choices.SINKS`; all except "files" need the mode "copy".
+            sink: one of `settings.SINKS`; all except "files" need the mode "copy".
             shard_size: number of photos in a tar of "webdataset"; None for the default.
             manifest: CSV file for all decisions; None means `manifest.csv` in the folder, if any.
             dry: decide only; change no file.

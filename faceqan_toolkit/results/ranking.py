@@ -231,7 +231,7 @@ class Ranking:
 
         Args:
             target: the file, replaced if it exists.
-            file_format: one of `choices.FORMATS`, or "pickle" for the published code's
+            file_format: one of `settings.FORMATS`, or "pickle" for the published code's
                 {path: quality}.
             top, bottom: number of rows of either end; None for both writes all rows.
 

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
@@ -34,7 +33,7 @@ from faceqan_toolkit.results.groups import (
     wilson,
 )
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.types import PhotoSource, Record
 from tests.conftest import in_every_encoding
 from tests.ledgers import write_run

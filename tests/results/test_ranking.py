@@ -13,12 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs import ledger
 from faceqan_toolkit.runs.folder import RunWriter, read_run
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.text import unguard
 from faceqan_toolkit.types import MEASURE_COLUMNS, Record
 
