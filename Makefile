@@ -25,6 +25,8 @@ demo: $(VENV)/.installed
 # Several tests at once, each process with one thread of its own.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test test-all coverage: export OMP_NUM_THREADS = 1
+# empty: bytecode is kept, or each process that tests start would compile the package again
+test test-all coverage: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"

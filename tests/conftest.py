@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import duckdb
 import hypothesis
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from faceqan_toolkit.engines.base import Engine
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, Photo, PhotoSource, Pixels
+from tests.kept import keep_imports, keep_networks, kept_database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -91,6 +93,15 @@ def photo_of(pixels: Pixels, name: str = "photo.png") -> Photo:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _kept() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", kept_database)
+        keep_networks(patch)
+        keep_imports(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> Pixels:
     """A 512x512 photo with one face."""
@@ -123,11 +134,12 @@ def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
 def modules_forgotten(folder: Path) -> Iterator[None]:
     """Have what is imported from a folder, a model's factory for instance, imported anew later."""
     importlib.invalidate_caches()
+    before = set(sys.modules)
     try:
         yield
     finally:
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
+        for name in sys.modules.keys() - before:
+            file = getattr(sys.modules[name], "__file__", None)
             if file and Path(file).is_relative_to(folder):
                 del sys.modules[name]
 
@@ -174,10 +186,20 @@ def real_command_line(tmp_path: Path) -> CommandLine:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count tests that need a browser or a cluster of Ray among the slow ones."""
+    """Count tests that need a browser or a cluster of Ray among the slow ones, which come first.
+
+    So none of them is begun when the other processes have nothing left to do, and those that share
+    a cluster are done by one process.
+    """
     for item in items:
         if {"browser", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            item.path.parent.name != "engines",
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -37,6 +38,7 @@ ROOMS = [
 """Folders and files of the package; each may import from its own set and from those above it."""
 
 
+@cache
 def modules() -> dict[str, Path]:
     return {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
@@ -45,6 +47,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@cache
 def statements(name: str) -> list[ast.AST]:
     """Return a module's nodes, those for type checkers alone left out."""
     tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
@@ -104,13 +107,10 @@ def test_runs_results_and_reports_need_no_torch() -> None:
     assert python(code + "import sys; print('torch' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize(
-    "name", ["datasets.validation", "datasets.registry", "embeddings", "statistics", "calibrate"]
-)
-def test_evaluation_reads_without_torch_and_opencv(name: str) -> None:
-    module = f"faceqan_toolkit.evaluation.{name}"
-    probe = f"import {module}, sys; print({{'torch', 'cv2'}} & set(sys.modules))"
-    assert python(probe) == "set()"
+def test_evaluation_reads_without_torch_and_opencv() -> None:
+    names = ("datasets.validation", "datasets.registry", "embeddings", "statistics", "calibrate")
+    code = "".join(f"import faceqan_toolkit.evaluation.{name}\n" for name in names)
+    assert python(code + "import sys; print({'torch', 'cv2'} & set(sys.modules))") == "set()"
 
 
 def test_scoring_needs_no_torchvision() -> None:
@@ -135,36 +135,29 @@ COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter",
             "report", "merge", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "--version",
-        *(f"{command} --help" for command in (*COMMANDS, "evaluate lfw", "evaluate validate")),
-        "completion of al",
-        "completion of evaluate lf",
-        "completion of evaluate lfw --",
-    ],
-)
-def test_help_imports_nothing_heavy(arguments: str) -> None:
-    _, _, words = arguments.partition("completion of ")
-    variables = {
-        "_FACEQAN_TOOLKIT_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"faceqan-toolkit {words}",
-        "COMP_CWORD": str(len(words.split())),
-    }
+@pytest.mark.parametrize("completing", [False, True])
+def test_help_and_completion_import_nothing_heavy(completing: bool) -> None:
+    shown = [f"{name} --help" for name in (*COMMANDS, "evaluate lfw", "evaluate validate")]
+    typed = ["al", "evaluate lf", "evaluate lfw --"] if completing else [*shown, "--version"]
     code = f"""
 import os, sys
 from faceqan_toolkit.cli import cli
-os.environ.update({variables if words else {}})
-try:
-    cli({arguments.split()!r}, prog_name="faceqan-toolkit")
-except SystemExit as done:
-    assert done.code == 0, done.code
-print("HEAVY", sorted({HEAVY!r} & set(sys.modules)))
+for typed in {typed!r}:
+    if {completing}:
+        os.environ["_FACEQAN_TOOLKIT_COMPLETE"] = "bash_complete"
+        os.environ["COMP_WORDS"] = "faceqan-toolkit " + typed
+        os.environ["COMP_CWORD"] = str(len(typed.split()))
+    try:
+        cli([] if {completing} else typed.split(), prog_name="faceqan-toolkit")
+    except SystemExit as done:
+        assert done.code == 0, done.code
+    print("HEAVY", typed, sorted({HEAVY!r} & set(sys.modules)))
 """
-    told = python(code)
-    assert told.endswith("HEAVY []")
-    assert not words or len(told.splitlines()) > 1, "nothing was completed"
+    told = python(code).splitlines()
+    assert [line for line in told if line.startswith("HEAVY")] == [
+        f"HEAVY {words} []" for words in typed
+    ]
+    assert len(told) > 2 * len(typed) - 1, "nothing was shown"
 
 
 def test_commands_here_are_all() -> None:

@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from faceqan_toolkit.cli.progress import Progress
+from faceqan_toolkit.runs.folder import RunWriter
+from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.text import path_from_text, unguard
 from tests.cli.conftest import Finished
 from tests.cli.jobs import (
@@ -28,8 +31,8 @@ from tests.cli.jobs import (
     recorded,
     start,
 )
-from tests.conftest import HANG, SAMPLES, CommandLine
-from tests.pausing import go_on, pausing, wait_for_pause
+from tests.conftest import SAMPLES, CommandLine
+from tests.pausing import wait_for_pause
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ def test_other_settings_are_refused(command_line: CommandLine, finished: Finishe
 def test_kill_9_loses_nothing_that_was_written(
     command_line: CommandLine, whole: Finished, tmp_path: Path
 ) -> None:
-    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST]
+    arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST, "--engine", "inline"]
     process = start(arguments, tmp_path, after_parts(tmp_path, 3))
     wait_for_pause(tmp_path, process)
     process.kill()
@@ -163,34 +166,35 @@ def test_kill_9_loses_nothing_that_was_written(
         assert (run / "crops" / crop.name).read_bytes() == crop.read_bytes()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 def test_ctrl_c_flushes_and_says_so(
-    command_line: CommandLine, whole: Finished, tmp_path: Path
+    command_line: CommandLine, whole: Finished, tmp_path: Path, monkeypatch
 ) -> None:
     arguments = [MAIN, str(whole.photos), "-o", "run", *QUICKEST]
-    code = pausing(tmp_path, "cli.progress:Progress.advance", 2)
-    process = start([*arguments, "--engine", "inline"], tmp_path, code)
-    wait_for_pause(tmp_path, process)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=HANG)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    assert "Interrupted." in stderr
-    assert recorded(tmp_path / "run")
+    advance = Progress.advance
+    advanced = []
+
+    def interrupted(*given: object) -> None:
+        advance(*given)
+        advanced.append(given)
+        if len(advanced) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", interrupted)
+        done = command_line(*arguments)
+    assert done.returncode == 130, done.stderr
+    assert "Interrupted." in done.stderr
+    before = recorded(tmp_path / "run")
+    assert 0 < len(before) < 12
     assert command_line(*arguments).returncode == 3
-    assert len(recorded(tmp_path / "run")) == 12
+    after = recorded(tmp_path / "run")
+    assert after[: len(before)] == before
+    assert len(after) == 12
 
 
-def test_two_processes_on_one_run(
-    command_line: CommandLine, finished: Finished, tmp_path: Path
-) -> None:
-    arguments = [MAIN, str(finished.photos), "-o", "run", *QUICK, "--engine", "inline"]
-    first = start(arguments, tmp_path, after_parts(tmp_path, 1))
-    wait_for_pause(tmp_path, first)
-    second = command_line(*arguments)
-    go_on(tmp_path)
-    first.communicate()
-    assert first.returncode == 3
+def test_two_processes_on_one_run(command_line: CommandLine, tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", Settings(), ""):
+        second = command_line(MAIN, SAMPLES / "hopper.jpg", "-o", "run", *QUICKEST)
     assert second.returncode == 1
     assert "another process is writing" in second.stderr
 

@@ -125,40 +125,34 @@ def test_the_main_job_and_all_that_follows(made) -> None:
     assert (folder / "why/contact_sheet.png").is_file()
 
 
-def test_detect_alone(made) -> None:
-    folder, expected = made
-    done = command("detect", "photos", "-o", "detected", "--device", "cpu", "--detector", "yunet",
-                   "--max-pixels", str(MAX_PIXELS), cwd=folder)  # fmt: skip
-    assert done.returncode == 3, done.stderr
-    rows = rows_of(folder / "detected")
-    assert {row["path"] for row in rows} == set(expected)
-    assert not {row["status"] for row in rows} & {"crashed", "timed_out"}
-
-
 def test_parts_of_the_main_job(made) -> None:
+    """Shards: two of three are aligned and merged, the faces of the third are looked for."""
     folder, expected = made
+    done = command("detect", "photos", "-o", "detected", "--shard", "3/3", *ALIGN, cwd=folder)
+    assert done.returncode == 3, done.stderr
     for number in ("1", "2"):
-        done = command("align", "photos", "-o", f"aligned{number}", "--shard", f"{number}/2",
+        done = command("align", "photos", "-o", f"aligned{number}", "--shard", f"{number}/3",
                        *ALIGN, cwd=folder)  # fmt: skip
         assert done.returncode == 3, done.stderr
     done = command("merge", "aligned1", "aligned2", "-o", "aligned", cwd=folder)
     assert done.returncode == 3, done.stderr
     rows = rows_of(folder / "aligned")
+    aligned = [folder / "aligned" / str(row["crop"]) for row in rows if row["status"] == "ok"]
+    assert len(aligned) > 100
+    assert all(path.is_file() for path in aligned)
+    rows += rows_of(folder / "detected")
     assert {row["path"] for row in rows} == set(expected)
     assert not {row["status"] for row in rows} & {"crashed", "timed_out"}
-    aligned = [folder / "aligned" / str(row["crop"]) for row in rows if row["status"] == "ok"]
-    assert len(aligned) > 150
-    assert all(path.is_file() for path in aligned)
 
 
 @pytest.fixture(scope="module")
 def people(made) -> Path:
-    """The corpus without its folders, dealt out to four people."""
+    """Every third file of the corpus, dealt out to four people."""
     folder, _ = made
     files = [
         path for path in (folder / "photos").iterdir() if path.is_symlink() or not path.is_dir()
     ]
-    for number, path in enumerate(sorted(files)):
+    for number, path in enumerate(sorted(files)[::3]):
         person = folder / "people" / f"{number % 4}"
         person.mkdir(parents=True, exist_ok=True)
         os.link(path, person / path.name, follow_symlinks=False)
@@ -170,7 +164,7 @@ def test_scores_of_what_is_no_crop(people: Path) -> None:
                    cwd=people)  # fmt: skip
     assert done.returncode == 3, done.stderr
     rows = rows_of(people / "scored")
-    assert len(rows) == len(list((people / "people").glob("?/*"))) > 300
+    assert len(rows) == len(list((people / "people").glob("?/*"))) > 100
     assert not {row["status"] for row in rows} & {"crashed", "timed_out"}
 
 
@@ -180,7 +174,7 @@ def test_errors_of_people(people: Path) -> None:
                    "--max-pixels", str(MAX_PIXELS), cwd=people)  # fmt: skip
     assert done.returncode == 3, done.stderr
     (one,) = json.loads((people / "evaluated/summary.json").read_text())["evaluations"]
-    assert one["comparisons"]["mated"] > 500
+    assert one["comparisons"]["mated"] > 100
     for target, code in (("--target-discard", 0), ("--target-fnmr", 1)):
         done = command("calibrate", "evaluated/scores", target, "0.2", "--device", "cpu",
                        "-o", f"{target}.json", cwd=people)  # fmt: skip

@@ -137,7 +137,7 @@ time.time_ns = lambda: int(time.time() * 1e9)
 
 def test_a_clock_that_jumps(whole: Finished, tmp_path: Path) -> None:
     process = start(
-        [MAIN, str(whole.photos), "-o", "run", *QUICKEST], tmp_path, JUMPING + FLUSH_ALWAYS
+        [MAIN, str(whole.photos), "-o", "run", *QUICKEST, *HERE], tmp_path, JUMPING + FLUSH_ALWAYS
     )
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 3, stderr

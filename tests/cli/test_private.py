@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.models.architectures import build_backbone, official
-from tests.conftest import HANG, SAMPLES
+from tests.conftest import HANG, SAMPLES, run_here
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import saved
 
@@ -205,15 +205,23 @@ def commands(folder: Path) -> list[tuple[tuple[str | Path, ...], int]]:
     ]
 
 
-@pytest.mark.slow
-def test_no_network_and_no_other_place(place: Place) -> None:
-    prepare(place.folder)
-    typed, codes = zip(*commands(place.folder), strict=True)
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory) -> Place:
+    """A place where every command has been run, without any network where that is possible."""
+    folder = tmp_path_factory.mktemp("worked")
+    place = Place(folder, EMPTY_NAMESPACE if has_namespaces() else ())
+    prepare(folder)
+    typed, codes = zip(*commands(folder), strict=True)
     assert place.run_all(typed[:-1]) == list(codes[:-1])
     assert not place.left_behind()
     assert place.run_all(typed[-1:]) == [codes[-1]]  # matplotlib keeps a list of fonts
-    assert not place.asked()
-    photos, run = place.folder / "photos", place.folder / "run"
+    return place
+
+
+@pytest.mark.slow
+def test_no_network_and_no_other_place(worked: Place) -> None:
+    assert not worked.asked()
+    photos, run = worked.folder / "photos", worked.folder / "run"
     assert not [path for path in photos.rglob("*") if path.is_file() and path.parent == photos]
     assert not list(run.rglob("*.tmp"))
     assert not list(run.glob(".spill-*"))
@@ -234,43 +242,39 @@ def test_the_namespace_itself() -> None:
 
 @needs_namespaces
 @pytest.mark.slow
-def test_the_same_results_without_any_network(tmp_path: Path) -> None:
-    usual, apart = Place(tmp_path / "usual"), Place(tmp_path / "apart", EMPTY_NAMESPACE)
-    for place in (usual, apart):
-        prepare(place.folder)
-    typed, codes = zip(*commands(apart.folder), strict=True)
-    assert apart.run_all(typed) == list(codes)
-    typed, codes = zip(*commands(usual.folder)[:RANKED], strict=True)
-    assert usual.run_all(typed) == list(codes)
+def test_the_same_results_without_any_network(worked: Place, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    for typed, code in commands(tmp_path)[:RANKED]:
+        assert run_here(*typed, cwd=tmp_path).returncode == code
     for result in ("run/rankings.csv", "scored/rankings.csv", "merged/rankings.csv",
                    "found/faces.csv"):  # fmt: skip
         one, other = (
-            (place.folder / result).read_text(encoding="utf-8").replace(str(place.folder), "")
-            for place in (usual, apart)
+            (folder / result).read_text(encoding="utf-8").replace(str(folder), "")
+            for folder in (tmp_path, worked.folder)
         )
         assert one == other
         assert one.count("\n") > 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
-def test_results_have_the_rights_of_the_umask(place: Place) -> None:
+def test_results_have_the_rights_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        done = place.run("detect", SAMPLES / "hopper.jpg", "-o", place.folder / "run",
-                         "--detector", "yunet", *HERE)  # fmt: skip
+        done = run_here("detect", SAMPLES / "hopper.jpg", "-o", "run", "--detector", "yunet",
+                        cwd=tmp_path)  # fmt: skip
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
-    for path in [place.folder / "run", *(place.folder / "run").rglob("*")]:
+    for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
-def test_redact_and_no_crops_leave_no_picture(place: Place) -> None:
-    run = place.folder / "run"
-    done = place.run("align-and-score", SAMPLES / "hopper.jpg", "-o", run, "--no-crops",
-                     "--no-report", "--preset", "instant", *HERE)  # fmt: skip
+def test_redact_and_no_crops_leave_no_picture(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = run_here("align-and-score", SAMPLES / "hopper.jpg", "-o", run, "--no-crops",
+                    "--no-report", "--preset", "instant", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert place.run("report", run, "--redact").returncode == 0
+    assert run_here("report", run, "--redact", cwd=tmp_path).returncode == 0
     assert not (run / "crops").exists()
     assert not (run / "report-files").exists()
     page = (run / "report.html").read_text(encoding="utf-8")

@@ -108,9 +108,8 @@ def dead_on_arrival(settings: Settings, crops_folder: Path | None) -> Pipeline:
     os._exit(7)
 
 
-def hard_to_start_again(settings: Settings, crops_folder: Path | None) -> Pipeline:
+def hard_to_start_again(folder: Path, settings: Settings, crops_folder: Path | None) -> Pipeline:
     """Die while loading, at every start but the first, as often as there are files in a folder."""
-    folder = Path(os.environ["HARD_TO_START"])
     if (first := folder / "first").exists():
         first.unlink()
     else:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,15 +90,17 @@ def test_a_worker_that_dies_once_costs_nothing(tmp_path: Path) -> None:
 def test_a_worker_that_is_hard_to_start_again(workers: int, tmp_path: Path, monkeypatch) -> None:
     folder = photos(tmp_path / "photos", *numbered(3), "once")
     starts = tmp_path / "starts"
-    monkeypatch.setenv("HARD_TO_START", str(starts))
     monkeypatch.setattr(processes, "RESTARTS", 2)
+    own_time = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)
+    monkeypatch.setattr(processes, "time", own_time)
 
     def attempt(failures: int) -> dict[str, str]:
         starts.mkdir(exist_ok=True)
         for name in ("first", *map(str, range(failures))):
             (starts / name).touch()
         (folder / "alive").touch()
-        engine = ProcessEngine(["cpu"] * workers, make=pipelines.hard_to_start_again)
+        make = partial(pipelines.hard_to_start_again, starts)
+        engine = ProcessEngine(["cpu"] * workers, make=make)
         return statuses(run(engine, folder))
 
     assert set(attempt(2).values()) == {"ok"}

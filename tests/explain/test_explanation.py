@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,9 +210,10 @@ def test_predictions_are_not_explained() -> None:
 
 
 class TestContactSheet:
-    @pytest.fixture
-    def run(self, tmp_path: Path) -> Path:
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory) -> Path:
         """A run of three scored faces and a failure."""
+        tmp_path = tmp_path_factory.mktemp("scored")
         settings = Settings(**QUICK)
         names = ("hopper.jpg", "hopper_dark.jpg", "astronaut.jpg", "corrupt.jpg")
         with RunWriter(tmp_path / "run", settings, "") as run:
@@ -240,6 +242,7 @@ class TestContactSheet:
                 assert (page[156 : 156 + 112, 36 : 36 + 112] == crop).all()
 
     def test_crops_that_are_gone_are_cut_again(self, run: Path, tmp_path: Path) -> None:
+        run = Path(shutil.copytree(run, tmp_path / "run"))
         info = read_run(run)
         info.content["model"]["sha256"] = None
         kept, _ = write_contact_sheet(info, tmp_path / "a", worst=2, best=2, device="cpu")
