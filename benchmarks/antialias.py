@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import SHRINK_LIMIT, align, scale_of
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos

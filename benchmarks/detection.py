@@ -32,7 +32,7 @@ def worker(way: str, files: list[str], megapixels: float | None, detector: str) 
     """Detect in photos; return seconds a photo, and each photo's size and faces."""
     import cv2
 
-    from faceqan_toolkit.detection.registry import make_detector
+    from faceqan_toolkit.detection import make_detector
     from faceqan_toolkit.errors import PhotoError
     from faceqan_toolkit.photos.decode import decode
     from faceqan_toolkit.photos.find import find_photos

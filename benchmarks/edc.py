@@ -14,17 +14,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from faceqan_toolkit.evaluation.bootstrap import Operating, draw_identities, replicate
-from faceqan_toolkit.evaluation.curves import GRID, edc, edc_recomputed, pair_quality
+from faceqan_toolkit.evaluation.curves import (
+    GRID,
+    draw_identities,
+    edc,
+    edc_recomputed,
+    pair_quality,
+    replicate,
+)
+from faceqan_toolkit.evaluation.result import Operating
 from faceqan_toolkit.evaluation.verification import (
+    Block,
     Comparisons,
     NonMatedCollector,
-    collect,
     rejected,
 )
 
@@ -93,10 +100,12 @@ def fixed(similarity: Array, mated: Array, quality: Array) -> list[list[float]]:
     """Return this package's result in the same shape; its curve has every step, not just 20."""
     nobody = np.zeros(np.count_nonzero(~mated), np.int32)
     keep = NonMatedCollector.enough(len(nobody), max(TARGETS))
-    others = collect([(similarity[~mated], nobody, nobody)], keep=keep)
+    collector = NonMatedCollector(keep)
+    collector.add(similarity[~mated], nobody, nobody)
+    others = collector.result()
     return [
         edc(rejected(similarity[mated], others.at_fmr(target).value), quality[mated])
-        .at(np.array(GRID) + 1e-9)
+        .at(GRID + 1e-9)
         .tolist()
         for target in TARGETS
     ]
@@ -137,16 +146,19 @@ def with_intervals(count: int, people: int = 3531, replicates: int = 1000) -> No
     quality = rng.beta(4, 2, len(identity))
     similarity = 0.75 * pair_quality(quality, *pairs) + rng.normal(0, 0.1, mated_count)
 
-    def stream() -> Comparisons:
-        collector = NonMatedCollector(NonMatedCollector.enough(count, max(TARGETS)), identity)
+    def blocks() -> Iterator[Block]:
+        yield similarity, np.ones(mated_count, bool), *pairs
         for start in range(0, count, 1 << 20):
             size = min(1 << 20, count - start)
             first = rng.integers(0, len(identity), size, dtype=np.int32)
             second = rng.integers(0, len(identity), size, dtype=np.int32)
             other = identity[first] != identity[second]
-            values = rng.normal(0, 0.1, size)
-            collector.add(values[other], first[other], second[other])
-        return Comparisons.streamed(similarity, *pairs, collector.result(), identity)
+            values = rng.normal(0, 0.1, size)[other]
+            yield values, np.zeros(len(values), bool), first[other], second[other]
+
+    def stream() -> Comparisons:
+        collector = NonMatedCollector(NonMatedCollector.enough(count, max(TARGETS)), identity)
+        return Comparisons.streamed(blocks(), collector, identity)
 
     print(f"streamed in blocks, {people:,} people, {replicates} replicates, 3 FMR targets")
     _, comparisons = timed("make up and stream", stream)

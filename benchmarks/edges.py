@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from faceqan_toolkit.alignment import align
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.detection.base import Detector
-from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos

@@ -29,10 +29,10 @@ import numpy as np
 from damage import KINDS
 from scipy.stats import rankdata
 
-from faceqan_toolkit.evaluation.datasets.lfw import read_lfw
+from faceqan_toolkit.evaluation.datasets.readers import read_lfw
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.job import process_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import locate
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource
 

@@ -159,7 +159,7 @@ def tar(*names: str) -> bytes:
 
 
 def recordio() -> bytes:
-    from faceqan_toolkit.results.set_writers import RecordWriter, Sample
+    from faceqan_toolkit.results.training_set import RecordWriter, Sample
 
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "a.rec", Path(folder) / "a.idx"
@@ -438,8 +438,7 @@ def calibration(folder: Path) -> None:
     "/nowhere/a.jpg,/nowhere/b.jpg,0.500000,move,," + "0" * 64, "/a,,,drop,'=x,", '"/a, b",,,,,',
 )])  # fmt: skip
 def manifest(folder: Path) -> None:
-    from faceqan_toolkit.results.actions import put_back
-    from faceqan_toolkit.results.manifest import Manifest
+    from faceqan_toolkit.results.actions import Manifest, put_back
 
     with Manifest(folder / "manifest.csv", dry=True) as found:
         found.has("/a", "")
@@ -483,10 +482,10 @@ def exported_shards(folder: Path) -> None:
 
 @target("mine.json", seeds=lambda: [card()])
 def model_card(folder: Path) -> None:
-    from faceqan_toolkit.models.installed import find
+    from faceqan_toolkit.models.registry import find_added
 
     os.environ["FACEQAN_TOOLKIT_MODELS"] = str(folder)
-    find("mine")
+    find_added("mine")
 
 
 @target("a.pth", seeds=checkpoint_files)
@@ -500,7 +499,7 @@ def checkpoint(folder: Path) -> None:
 
 @target("a.onnx", seeds=lambda: [onnx_file()])
 def onnx(folder: Path) -> None:
-    from faceqan_toolkit.models.onnx import load_onnx
+    from faceqan_toolkit.models.checkpoints import load_onnx
 
     load_onnx((folder / "a.onnx").read_bytes())
 
@@ -519,7 +518,7 @@ def onnx_files() -> list[bytes]:
 
 @target("a.onnx", "a.data", seeds=onnx_files)
 def onnx_external_data(folder: Path) -> None:
-    from faceqan_toolkit.models.weights_file import read_weights_file
+    from faceqan_toolkit.models.weights import read_weights_file
 
     read_weights_file(folder / "a.onnx")
 
@@ -549,7 +548,7 @@ def video_archive(folder: Path) -> None:
 
 def archive(file: Path) -> None:
     from faceqan_toolkit.errors import PhotoError
-    from faceqan_toolkit.photos.archives import open_archive
+    from faceqan_toolkit.photos.find import open_archive
     from faceqan_toolkit.photos.stores import LocalFile
 
     opened = open_archive(LocalFile(file))

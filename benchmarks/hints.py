@@ -24,17 +24,15 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import align, estimate_transform
-from faceqan_toolkit.detection.base import Detector
-from faceqan_toolkit.detection.choice import select_faces
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import Detector, select_faces
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.quality.hints import find_hints
-from faceqan_toolkit.quality.measures import WHOLE_FACE, measure
+from faceqan_toolkit.quality.measures import WHOLE_FACE, find_hints, measure
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import AlignedCrop, Face, FileState, Photo, PhotoSource, Pixels
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit import geometry
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.geometry import Mistake, find_mistake, misfits
 from faceqan_toolkit.photos.decode import decode

@@ -196,9 +196,9 @@ def compare(run: RunInfo, work: Path) -> object:
 
 
 def main_faces(run: RunInfo, _work: Path) -> object:
-    from faceqan_toolkit.results import identities
+    from faceqan_toolkit.results import groups
 
-    return identities.main_faces(run, identities.IdentityRule())
+    return groups.main_faces(run, groups.IdentityRule())
 
 
 def run_faces(run: RunInfo, _work: Path) -> object:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from faceqan_toolkit.hardware import set_threads
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.prefetch import prefetch_map
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.threads import prefetch_map
 
 
 def prepare(photos: Path, repeat: int, detector: str, threads: int, ready: Barrier) -> None:

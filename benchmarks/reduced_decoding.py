@@ -21,12 +21,11 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.alignment import align, detail_survives, estimate_transform
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.detection.mtcnn import MTCNNDetector
-from faceqan_toolkit.detection.registry import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.quality.faceqan import FaceQAN
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Photo, PhotoSource

@@ -24,8 +24,7 @@ from damage import KINDS
 from evaluation import auc, chosen_photos, digest, dlib_embeddings, spearman
 from torch import Tensor
 
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.evaluation.result import EvaluationOptions, Method
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons
@@ -126,7 +125,8 @@ def judge(
     print(f"{found.points[0].errors} errors of {found.mated} mated comparisons")
     for name in methods:
         (figures,) = found.method(name).figures
-        (area,), (between,) = figures.areas, figures.normalised_intervals
+        (area,) = figures.areas
+        between = area.normalised_interval
         p = [test.p_value for test in found.tests if {test.a, test.b} == {name, next(iter(WAYS))}]
         told = f", p = {p[0]:.3f}" if p else ""
         print(f"  {name:36} {area.normalised:.3f} [{between.low:.3f}, {between.high:.3f}]{told}")

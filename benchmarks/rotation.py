@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos

@@ -58,8 +58,7 @@ def worker(way: str, model: str, files: list[str]) -> dict[str, float | list[flo
     import torch
 
     from faceqan_toolkit.photos.decode import decode_bytes
-    from faceqan_toolkit.quality.faceqan import FaceQAN
-    from faceqan_toolkit.quality.instant import InstantFaceQAN
+    from faceqan_toolkit.quality.faceqan import FaceQAN, InstantFaceQAN
     from faceqan_toolkit.settings import PRESETS
 
     crops = [decode_bytes(Path(file).read_bytes(), max_pixels=10**6) for file in files]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from faceqan_toolkit.api import Run, align, detect, evaluate, merge, open_run, run
     from faceqan_toolkit.errors import FaceQANError
-    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder
+    from faceqan_toolkit.models.base import BackboneEmbedder, Embedder, Preprocessing
     from faceqan_toolkit.models.load import load_model
-    from faceqan_toolkit.models.preprocessing import Preprocessing
     from faceqan_toolkit.pipeline import Pipeline
     from faceqan_toolkit.quality.faceqan import FaceQAN
     from faceqan_toolkit.settings import Settings
@@ -46,28 +45,17 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {
-    "Run": "api",
-    "align": "api",
-    "detect": "api",
-    "evaluate": "api",
-    "load_model": "models.load",
-    "merge": "api",
-    "open_run": "api",
-    "run": "api",
-    "AlignedCrop": "types",
-    "BackboneEmbedder": "models.base",
-    "Embedder": "models.base",
-    "Face": "types",
-    "FaceQAN": "quality.faceqan",
-    "FaceQANError": "errors",
-    "Photo": "types",
-    "Preprocessing": "models.preprocessing",
-    "Pipeline": "pipeline",
-    "Record": "types",
-    "Score": "types",
-    "Settings": "settings",
+_NAMES = {
+    "api": ("Run", "align", "detect", "evaluate", "merge", "open_run", "run"),
+    "errors": ("FaceQANError",),
+    "models.base": ("BackboneEmbedder", "Embedder", "Preprocessing"),
+    "models.load": ("load_model",),
+    "pipeline": ("Pipeline",),
+    "quality.faceqan": ("FaceQAN",),
+    "settings": ("Settings",),
+    "types": ("AlignedCrop", "Face", "Photo", "Record", "Score"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,10 @@
-"""A face to the crop that a recognition model was trained on: its alignment template. Pure."""
+"""Aligned crops: a face warped onto the template of its recognition model."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +15,14 @@ from skimage.transform import SimilarityTransform
 
 from faceqan_toolkit.errors import Unalignable
 from faceqan_toolkit.geometry import ARCFACE_TEMPLATE, find_degeneracy
+from faceqan_toolkit.photos.decode import decode_full
 from faceqan_toolkit.settings import check_crops
-from faceqan_toolkit.types import AlignedCrop, Face, Pixels
+from faceqan_toolkit.types import AlignedCrop, Face, Photo, Pixels
 
 ARCFACE_SIZE = 112
 
 SHRINK_LIMIT = 2.0
 """Up to here bilinear sampling sees every pixel of the photo; beyond it, pixels are averaged."""
-
 MAX_OVERSAMPLING = 32
 
 ALIGNED_WITHIN = 0.25
@@ -30,7 +32,7 @@ the largest of 23 had 0.13."""
 
 @dataclass(frozen=True)
 class Template:
-    """Where a face comes to lie in its crop.
+    """Position of a face in its crop.
 
     Attributes:
         name: "arcface" (the five landmarks by a similarity transform; InsightFace's template) or
@@ -39,7 +41,7 @@ class Template:
         size: S, side of the crop, pixels.
 
     Raises:
-        SettingsError: another name, or a size that is no crop's.
+        SettingsError: another name, or a size out of range.
     """
 
     name: str = "arcface"
@@ -93,14 +95,9 @@ def estimate_transform(
         Unalignable: landmarks that are not finite, coincide, or force a degenerate transform.
 
     Examples:
-        A face twice as large is made half its size; its first eye comes to lie where it should.
-
-        >>> landmarks = 2 * ARCFACE_TEMPLATE + (10, 0)
-        >>> matrix = estimate_transform(landmarks)
+        >>> matrix = estimate_transform(2 * ARCFACE_TEMPLATE + (10, 0))
         >>> round(scale_of(matrix), 6)
         0.5
-        >>> (matrix[:, :2] @ landmarks[0] + matrix[:, 2]).round(4).tolist()
-        [38.2946, 51.6963]
 
     Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", IEEE TPAMI 1991, as scikit-image has it.
@@ -120,7 +117,7 @@ def estimate_transform(
 
 
 def _estimate(source: NDArray[np.float64], target: NDArray[np.float64]) -> Any:
-    """Return scikit-image's least-squares similarity (3, 3), None if there is none."""
+    """Return scikit-image's least-squares similarity (3, 3); None if there is none."""
     if hasattr(SimilarityTransform, "from_estimate"):
         found = SimilarityTransform.from_estimate(source, target)
         return found.params if found else None
@@ -143,17 +140,12 @@ def footprint(transform: NDArray[np.float64], size: int = ARCFACE_SIZE) -> NDArr
 
 
 def detail_survives(transform: NDArray[np.float64], reduction: int) -> bool:
-    """Tell whether a photo reduced so many times still holds all that a face's crop can show."""
+    """Tell whether a photo reduced this many times holds all detail that a face's crop can show."""
     return 1 / scale_of(transform) >= SHRINK_LIMIT * reduction
 
 
 def is_aligned(face: Face, photo_size: tuple[int, int]) -> bool:
-    """Tell whether a photo is an aligned crop: a square with the face where the template has it.
-
-    Args:
-        face: found in it.
-        photo_size: its width and height, pixels.
-    """
+    """Tell whether a photo is an aligned crop: a square with the face where the template has it."""
     width, height = photo_size
     template = ARCFACE_TEMPLATE * (width / ARCFACE_SIZE)
     eyes = np.linalg.norm(template[1] - template[0])
@@ -178,11 +170,11 @@ def align(
         antialias: if the face is shrunk more than `SHRINK_LIMIT` times, sample the crop on a
             finer grid and average, so that no pixel of the photo is skipped.
         template: of the crop.
-        reduction: how many times `pixels` are reduced against the photo the face is a part of.
-        photo_size: width and height of that photo; None if `pixels` are not reduced.
+        reduction: how many times `pixels` are reduced from the photo.
+        photo_size: width and height of the photo; None if `pixels` are not reduced.
 
     Raises:
-        Unalignable: see `Template.transform`; or the crop would lie wholly outside the photo.
+        Unalignable: see `Template.transform`; or the crop would lie outside the photo.
     """
     height, width = pixels.shape[:2]
     transform = template.transform(face, photo_size or (width * reduction, height * reduction))
@@ -209,9 +201,7 @@ def align(
 
 
 def resize_crop(pixels: Pixels, size: int) -> Pixels:
-    """Return a crop that was aligned elsewhere, (H, W, 3) uint8, at a model's size; the same if
-    it has that already. Resizing aligns nothing.
-    """
+    """Return an (H, W, 3) uint8 crop of another origin at a model's size; itself if it has that."""
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
@@ -231,3 +221,56 @@ def _warp(region: Pixels, to_crop: NDArray[np.float64], size: int, oversampling:
     if oversampling > 1:
         warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(warped, dtype=np.uint8)
+
+
+class Cutter:
+    """Cuts the faces of one photo; decodes it in full, once, if a face needs that.
+
+    Args:
+        photo: may be decoded at a reduced size.
+        template: of the crops.
+        antialias: see `align`.
+        timed: takes the name of a stage, "decode" or "align"; measures what runs inside.
+    """
+
+    def __init__(
+        self,
+        photo: Photo,
+        template: Template,
+        *,
+        antialias: bool,
+        timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
+        self.photo, self.template, self.antialias = photo, template, antialias
+        self._timed = timed
+        self._full: Photo | None = None
+
+    def cut(self, face: Face, template: Template | None = None) -> AlignedCrop:
+        """Return a face's crop; with another `template` it is cut from the same pixels.
+
+        Raises:
+            Unalignable: see `Template.transform`.
+            UnreadablePhoto, TooLarge: see `decode_full`.
+        """
+        photo = self.source(face)
+        with self._timed("align"):
+            return align(
+                photo.pixels,
+                face,
+                antialias=self.antialias,
+                template=template or self.template,
+                reduction=photo.reduction,
+                photo_size=photo.size,
+            )
+
+    def source(self, face: Face) -> Photo:
+        """Return the photo that a face is cut from: full size where reduction would cost detail."""
+        photo = self.photo
+        if photo.reduction == 1 or detail_survives(
+            self.template.transform(face, photo.size), photo.reduction
+        ):
+            return photo
+        if self._full is None:
+            with self._timed("decode"):
+                self._full = decode_full(photo)
+        return self._full

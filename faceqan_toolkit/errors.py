@@ -17,11 +17,11 @@ class FaceQANError(Exception):
 
 
 class PhotoError(FaceQANError):
-    """One photo or face cannot be scored; `status` is what its record will say.
+    """One photo or face cannot be scored; `status` is that of its record.
 
     Attributes:
-        reason: why, for people.
-        state: of the file, if it could be read as far as its bytes.
+        reason: explanation for people.
+        state: state of the file, if it could be read.
     """
 
     status = "unreadable"
@@ -33,7 +33,7 @@ class PhotoError(FaceQANError):
 
 
 class UnreadablePhoto(PhotoError):
-    """The file is empty, damaged or no image at all."""
+    """The file is empty, damaged or not an image."""
 
 
 class NotAFile(PhotoError):
@@ -49,13 +49,13 @@ class NoPermission(PhotoError):
 
 
 class MissingPhoto(PhotoError):
-    """The path does not exist (any more)."""
+    """The path does not exist, or no longer."""
 
     status = "missing"
 
 
 class Unreachable(PhotoError):
-    """The place behind a URL does not answer, or refuses."""
+    """A URL's server does not answer, or refuses."""
 
     status = "unreachable"
 
@@ -73,7 +73,7 @@ class TooLarge(PhotoError):
 
 
 class TimedOut(PhotoError):
-    """Decoding it and looking for faces takes longer than the run allows."""
+    """Decoding and detection take longer than the run allows."""
 
     status = "timed_out"
 
@@ -85,7 +85,7 @@ class NoFace(PhotoError):
 
 
 class FaceTooSmall(PhotoError):
-    """Faces were found, all of them smaller than the run accepts."""
+    """All faces are smaller than the run accepts."""
 
     status = "too_small"
 
@@ -109,11 +109,11 @@ class Unscorable(PhotoError):
 
 
 class SettingsError(FaceQANError):
-    """An option has a value that makes no sense."""
+    """An option or argument has an invalid value."""
 
 
 class NotPlaced(FaceQANError):
-    """One file cannot be put where it belongs; a manifest tells, the others go on."""
+    """One file cannot be copied or moved; the manifest says so and the others go on."""
 
 
 class RunError(FaceQANError):
@@ -137,23 +137,23 @@ class WeightsError(FaceQANError):
 
 
 class UnknownModel(WeightsError):
-    """No model goes by that name."""
+    """There is no model of that name."""
 
 
 class MissingWeights(WeightsError):
-    """The model is known, its weights file is not there."""
+    """The model is known, but its weights file is missing."""
 
 
 class ChecksumMismatch(WeightsError):
-    """The weights file is not the one that was expected."""
+    """The weights file is not the expected one."""
 
 
 class DamagedWeights(WeightsError):
-    """The weights file is empty, cut off, no checkpoint, or holds NaN or infinite numbers."""
+    """The weights file is empty, cut off, not a checkpoint, or has NaN or infinite numbers."""
 
 
 class UnsafeCheckpoint(WeightsError):
-    """The weights file is a program: reading it would run code that came with it."""
+    """The weights file contains code that reading it would run."""
 
 
 class WrongArchitecture(WeightsError):
@@ -161,7 +161,7 @@ class WrongArchitecture(WeightsError):
 
 
 class UnsupportedGraph(WeightsError):
-    """An ONNX graph has no gradient that could be computed here, or is no face recogniser's."""
+    """An ONNX graph is not a face recogniser, or its gradient cannot be computed here."""
 
 
 class DatasetError(FaceQANError):
@@ -173,4 +173,4 @@ class ScoresError(FaceQANError):
 
 
 class RefusedPickle(FaceQANError):
-    """A pickle is damaged, or holds more than plain data; nothing in it was run."""
+    """A pickle is damaged, or has more than plain data; nothing in it was run."""

@@ -14,11 +14,7 @@ from faceqan_toolkit.types import Record
 
 @dataclass(frozen=True)
 class Message:
-    """A line for people, for instance which identity rule holds.
-
-    Attributes:
-        text: the line.
-    """
+    """A line for people, for instance which identity rule holds."""
 
     text: str
 
@@ -40,12 +36,7 @@ class NoPhotos(Note):
 
 @dataclass(frozen=True)
 class Planned:
-    """The photos of a run have been found and compared with its ledger.
-
-    Attributes:
-        photos: number of photos that were asked for.
-        known: number of photos among them that need no work.
-    """
+    """Of `photos` photos that were found for a run, `known` need no work."""
 
     photos: int
     known: int
@@ -53,36 +44,37 @@ class Planned:
 
 @dataclass(frozen=True)
 class Started:
-    """Work on a known number of things begins; models are loaded next.
-
-    Attributes:
-        total: number of things.
-        unit: noun for one of them.
-    """
+    """Work on `total` things begins, called `unit` each; models are loaded next."""
 
     total: int
     unit: str = "photo"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """Models are loaded; the time of processing starts here.
+class WorkerReady:
+    """A worker process or actor has loaded its models; sent for replacements, too.
 
     Attributes:
-        workers: number of pipelines side by side; 0 if the engine does not know it yet.
+        pid: process id.
+        device: where its networks run, for instance "cuda:0".
+        host: name of a machine in a Ray cluster; "" for this machine.
     """
+
+    pid: int
+    device: str
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Models are loaded, in `workers` pipelines (0: not known yet); processing starts here."""
 
     workers: int = 0
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """Some of the things that `Started` counted are done.
-
-    Attributes:
-        number: how many.
-        records: of the photos among them; empty if the things are no photos.
-    """
+    """`number` of the things that `Started` counted are done; photos among them have records."""
 
     number: int
     records: Sequence[Record] = ()
@@ -90,12 +82,12 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Timed:
-    """Where the time went.
+    """Processing times.
 
     Attributes:
         seconds: from the first photo to the last.
         workers: number of pipelines side by side.
-        backend: what computed the attack; "" if nothing was scored.
+        backend: library that computed the attack; "" if nothing was scored.
         stages: seconds by stage, summed over workers.
     """
 
@@ -107,34 +99,21 @@ class Timed:
 
 @dataclass(frozen=True)
 class Wrote:
-    """A result is written.
-
-    Attributes:
-        file: the result.
-    """
+    """A result file is written."""
 
     file: Path
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The work that `Started` began is over.
-
-    Attributes:
-        complete: False if an error or Ctrl-C ended it.
-    """
+    """The work that `Started` began is over; `complete` is False after an error or Ctrl-C."""
 
     complete: bool
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """Ctrl-C ended the work; nothing that was done is lost.
-
-    Attributes:
-        done, total: number of photos that are recorded, and that were to be done.
-        folder: the run folder.
-    """
+    """Ctrl-C ended the work after `done` of `total` photos, which are recorded in a run folder."""
 
     done: int
     total: int
@@ -142,8 +121,8 @@ class Interrupted:
 
 
 Event: TypeAlias = (
-    Message | Note | NoPhotos | Warned | Planned | Started | Loaded | Advanced | Timed | Wrote
-    | Ended | Interrupted
+    Message | Note | NoPhotos | Warned | Planned | Started | WorkerReady | Loaded | Advanced
+    | Timed | Wrote | Ended | Interrupted
 )  # fmt: skip
 Listener: TypeAlias = Callable[[Event], object]
 """Takes events, in the thread that called the library."""
@@ -155,12 +134,7 @@ def silent(event: Event) -> None:
 
 @contextmanager
 def counting(tell: Listener, total: int, unit: str = "photo") -> Iterator[None]:
-    """Send `Started` before the work inside, and `Ended` after it.
-
-    Args:
-        tell: gets the events.
-        total, unit: see `Started`.
-    """
+    """Send `Started` before the work inside, and `Ended` after it."""
     tell(Started(total, unit))
     complete = False
     try:
@@ -171,11 +145,7 @@ def counting(tell: Listener, total: int, unit: str = "photo") -> Iterator[None]:
 
 
 def listener(progress: bool | Listener | None) -> Listener:
-    """Return what takes events.
-
-    Args:
-        progress: a function; or True for what the command line shows, on standard error.
-    """
+    """Return a function that takes events: `progress`, or if True the command line's reporter."""
     if callable(progress):
         return progress
     if not progress:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Mapping
 from dataclasses import Field, field, fields
 from difflib import get_close_matches
 from functools import cache
@@ -15,6 +16,10 @@ from faceqan_toolkit.errors import SettingsError
 
 _WORDS: Mapping[type, str] = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path",
+}  # fmt: skip
+
+_LIMITS = {
+    "above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt,
 }  # fmt: skip
 
 _hints = cache(get_type_hints)
@@ -36,7 +41,7 @@ def option(
 
     Args:
         default: its default; None makes None a valid value.
-        help_text: a short imperative or noun phrase, as `--help` prints it.
+        help_text: a short imperative or noun phrase for `--help`.
         choices: all valid texts.
         at_least, at_most, above, below: the range of a number; floats must also be finite.
         metavar: placeholder of its value in `--help`.
@@ -65,15 +70,10 @@ def kind_of(owner: type[Any], name: str) -> type:
 
 
 def parse_option(owner: type, item: Field[Any], text: str) -> Any:
-    """Return the value of an option that is given as text.
-
-    Args:
-        owner: the dataclass.
-        item: its field.
-        text: as typed.
+    """Return the value of a field of a dataclass, given as text.
 
     Raises:
-        SettingsError: it has no such value.
+        SettingsError: the text is no value of the field's type.
     """
     kind = kind_of(owner, item.name)
     if kind is bool:
@@ -92,7 +92,17 @@ def expected(item: Field[Any], kind: type) -> str:
     limits = item.metadata
     if limits["choices"]:
         return f"one of {', '.join(limits['choices'])}"
-    return " and ".join(_limits(limits, kind)) or _WORDS[kind]
+    least, most = limits["at_least"], limits["at_most"]
+    texts = {
+        name: f"{name.replace('_', ' ')} {limits[name]}"
+        for name in _LIMITS
+        if limits[name] is not None
+    }
+    if least is not None and most is not None:
+        texts |= {"at_least": f"{least} to {most}", "at_most": ""}
+    if kind is float and most is None and limits["below"] is None:
+        texts["finite"] = "finite"
+    return " and ".join(filter(None, texts.values())) or _WORDS[kind]
 
 
 def check(valid: bool, name: str, value: object, wanted: str) -> None:
@@ -114,32 +124,9 @@ def _check_value(item: Field[Any], kind: type, value: Any) -> None:
     right = isinstance(value, accepted) and (kind is bool) == isinstance(value, bool)
     check(right, item.name, repr(value), _WORDS[kind])
     limits = item.metadata
-    if limits["choices"]:
-        valid = value in limits["choices"]
-    elif kind in (int, float):
-        valid = (
-            (kind is int or math.isfinite(value))
-            and (limits["at_least"] is None or value >= limits["at_least"])
-            and (limits["at_most"] is None or value <= limits["at_most"])
-            and (limits["above"] is None or value > limits["above"])
-            and (limits["below"] is None or value < limits["below"])
-        )
-    else:
-        valid = True
+    valid = not limits["choices"] or value in limits["choices"]
+    if kind in (int, float):
+        valid = valid and (kind is int or math.isfinite(value))
+        for name, holds in _LIMITS.items():
+            valid = valid and (limits[name] is None or holds(value, limits[name]))
     check(valid, item.name, value, expected(item, kind))
-
-
-def _limits(limits: Mapping[str, Any], kind: type) -> Iterator[str]:
-    least, most, below = limits["at_least"], limits["at_most"], limits["below"]
-    if limits["above"] is not None:
-        yield f"above {limits['above']}"
-    if least is not None and most is not None:
-        yield f"{least} to {most}"
-    elif least is not None:
-        yield f"at least {least}"
-    elif most is not None:
-        yield f"at most {most}"
-    if below is not None:
-        yield f"below {below}"
-    elif kind is float and most is None:
-        yield "finite"

@@ -18,12 +18,10 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell its encoding, and whether it is text."""
-
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's, so it comes first
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -32,7 +30,6 @@ MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 """Byte order marks, and the codec that reads what begins with one."""
-
 UTF_8 = "utf-8"
 
 KINDS = (
@@ -49,7 +46,7 @@ KINDS = (
     (0, b"\x1f\x8b", "a file packed with gzip"),
     (0, b"PAR1", "a parquet file"),
 )
-"""Offset and first bytes of files that are given in place of a text; all have NUL bytes, too."""
+"""Offset and first bytes of files that are given instead of a text; all have NUL bytes."""
 
 
 def has_mark(head: bytes) -> bool:
@@ -58,14 +55,11 @@ def has_mark(head: bytes) -> bool:
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the codec for a text file: that of its byte order mark, `UTF_8` without one.
-
-    Args:
-        head: its first `HEAD_BYTES`, or all of it.
+    """Return a text file's codec by its first `HEAD_BYTES`: `UTF_8` without a byte order mark.
 
     Raises:
-        ValueError: without a mark it has NUL bytes, so it is no UTF-8 text; the message is a
-            clause that says what it is and what to do.
+        ValueError: it has NUL bytes but no mark, so it is not UTF-8; the message is a clause that
+            says what it is and what to do.
     """
     for mark, codec in MARKS:
         if head.startswith(mark):
@@ -82,13 +76,7 @@ def encoding_of(head: bytes) -> str:
 
 
 def to_utf8(data: bytes) -> bytes:
-    """Return the content of a text file as UTF-8 without a mark; unchanged if it has no mark.
-
-    Bytes that are no UTF-8 are left in a file without a mark.
-
-    Raises:
-        ValueError: it is no text, or not what its mark says.
-    """
+    """Return a text file's content as UTF-8 without a mark; raise ValueError if it is not text."""
     codec = encoding_of(data)
     if codec == UTF_8:
         return data
@@ -101,15 +89,13 @@ def to_utf8(data: bytes) -> bytes:
 
 @contextmanager
 def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
-    r"""Open a text file for reading, line ends as they are; it is decoded as it is read.
+    """Open a plain text file for reading, line ends as they are; it is decoded as it is read.
 
-    Args:
-        file: a plain file.
-        errors: how bytes that are no UTF-8 are decoded in a file without a mark.
+    `errors` is for bytes that are not UTF-8 in a file without a mark.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no text, or a part that is read is not in its encoding.
+        ValueError: it is not text, or a part that is read is not in its encoding.
     """
     with file.open("rb") as content:
         codec = encoding_of(content.read(HEAD_BYTES))
@@ -125,7 +111,7 @@ def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
 
 @contextmanager
 def _undecodable(codec: str) -> Iterator[None]:
-    """Turn a decoder's error into one that says what to do."""
+    """Replace a decoder's error by one that says what to do."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -135,15 +121,11 @@ def _undecodable(codec: str) -> Iterator[None]:
 
 
 BLOCK_BYTES = 1 << 20
-"""Of a file that are in memory at once."""
+"""Bytes of a file in memory at once."""
 
 
 def check_text(folder: Path) -> None:
-    """Refuse a folder whose name DuckDB could not be given.
-
-    Raises:
-        RunError: the name is no text.
-    """
+    """Raise RunError if a folder's name is not text, which DuckDB needs."""
     try:
         os.fspath(folder).encode()
     except UnicodeEncodeError:
@@ -168,7 +150,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Flush a file that was written to the disk, then give it its name."""
+    """Flush a file to the disk, then give it its name."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(target)
@@ -176,11 +158,7 @@ def publish(temporary: Path, target: Path) -> None:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Do as `replacing` does, for people.
-
-    Raises:
-        RunError: it cannot be written.
-    """
+    """Do as `replacing` does; raise RunError instead of OSError."""
     try:
         with replacing(target) as temporary:
             yield temporary
@@ -212,7 +190,7 @@ def lock(file: Path, used: Path) -> FileLock:
 
 
 def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
-    """Do nothing if a file can be written to a place, over one of the same kind at most.
+    """Check that a file can be written to a place, over one of the same kind at most.
 
     Args:
         target: the place.
@@ -220,7 +198,7 @@ def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str)
         kind: in words.
 
     Raises:
-        RunError: its folder takes no file, or what lies there is something else.
+        RunError: its folder takes no file, or another kind of file is there.
     """
     if not is_folder(target.parent):
         raise RunError(f"cannot write {target}: {target.parent} is no folder")
@@ -236,7 +214,7 @@ def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str)
 
 def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
     if target.is_symlink() or not target.exists():
-        return True  # of a link, nothing but the link itself is replaced
+        return True  # of a link, only the link itself is replaced
     if not target.is_file():
         return False
     with target.open("rb") as file:
@@ -245,21 +223,13 @@ def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a small file whole or not at all.
-
-    Raises:
-        RunError: it cannot be written.
-    """
+    """Write a small file whole or not at all; raise RunError if it cannot be written."""
     with writing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def sha256_of(file: Path) -> str:
-    """Return the sha256 of a file's content, hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the sha256 of a file's content, hexadecimal; raise OSError if it cannot be read."""
     digest = hashlib.sha256()
     with file.open("rb") as content:
         while block := content.read(BLOCK_BYTES):
@@ -273,13 +243,12 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Have the same content in another place: as a hard link, else as a copy.
+    """Put the same content in another place, as a hard link if possible, else as a copy.
 
-    What is in its place is replaced, unless it is the same file or a copy made before.
+    A file in that place is replaced, unless it is the same file or a copy made before.
 
     Raises:
-        FileNotFoundError: the source is gone.
-        OSError: the target cannot be written.
+        OSError: the target cannot be written; FileNotFoundError: the source is gone.
     """
     found = source.stat()
     with suppress(FileNotFoundError):
@@ -297,7 +266,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk know the names in a folder, where folders can be opened at all."""
+    """Flush the names in a folder to the disk, where folders can be opened."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -307,57 +276,45 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_inside(folder: Path, file: Path) -> bool:
-    """Tell whether a file lies below a folder, links followed; it need not be there."""
+    """Tell whether a file lies below a folder, links followed; it need not exist."""
     return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
 def refuse_links(*paths: Path) -> None:
-    """Do nothing if none of some paths is a link.
-
-    Raises:
-        RunError: one is, and what is written there would land elsewhere.
-    """
+    """Raise RunError if a path is a link: writing there would write elsewhere."""
     for path in paths:
         if path.is_symlink():
             raise RunError(f"{path} is a link; what a run folder holds must lie in it")
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a path is a file; one that no file system takes is none."""
+    """Tell whether a path is a file; False if the path is invalid."""
     return os.path.isfile(path)  # noqa: PTH113 - Path's own fails over names that are too long
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder; one that no file system takes is none."""
+    """Tell whether a path is a folder; False if the path is invalid."""
     return os.path.isdir(path)  # noqa: PTH112 - the same
 
 
 def check_plain(path: Path) -> None:
-    """Do nothing for a plain file, or a path where nothing is.
-
-    Raises:
-        OSError: a folder, a pipe or a device, whose content may never end.
-    """
+    """Raise OSError for a folder, a pipe or a device, whose content may never end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a file", str(path))
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a plain file; a pipe in its place is not waited for.
-
-    Raises:
-        OSError, ValueError: it is not there, no plain file, or no text.
-    """
+    """Return the text of a plain file, not waiting for pipes; raise OSError or ValueError."""
     check_plain(path)
     with open_text(path) as text:
         return text.read()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text holds.
+    """Return the content of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds NaN or numbers too large.
+        ValueError: it is not JSON, is nested too deeply, or has NaN or numbers too large.
     """
     try:
         return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)

@@ -1,9 +1,9 @@
 """Detection of impossible landmarks and of the mistake behind them. numpy only.
 
 The test is the misfit of landmarks to ArcFace's template under the best similarity transform, as
-given and after undoing each mistake. A similarity transform never mirrors, so a mirrored face has a
-large misfit. Thresholds were chosen on faces found by MTCNN and YuNet, including rotated and
-cut-off ones; benchmarks/impossible_landmarks.py measures them, docs/landmarks.md has the figures.
+given and after undoing each mistake; a similarity transform never mirrors. Thresholds were chosen
+on faces found by MTCNN and YuNet, including rotated and cut-off ones; docs/landmarks.md has the
+figures of benchmarks/impossible_landmarks.py.
 """
 
 from __future__ import annotations
@@ -24,42 +24,31 @@ ARCFACE_TEMPLATE = np.array(
     ]
 )
 """Positions of the five landmarks in a 112x112 crop, pixels (InsightFace's template)."""
-
 CLEARLY_BETTER = 0.2
 """Least reduction of the misfit, eye distances, for a correction to count. For detected faces every
 correction raises it by 0.06 or more; below the detectors' least confidence it lowers it by up to
 0.18."""
-
 NO_FACE = 0.5
 """Least misfit, eye distances, of landmarks that are not a face. Detected faces have 0.34 at most;
 below the least confidence, where most profiles are, 0.48."""
-
 LIKE_A_FACE = 0.25
 """Largest misfit, eye distances, of reordered landmarks that count as a face."""
-
 NOT_PARALLEL = 0.45
 """Limit of `_eyes_and_mouth`. Detected faces have 0.22 at most, below the least confidence 0.35."""
-
 FLAT = 0.05
 """Least ratio of the landmarks' spread across to that along their main axis. Detected faces have
 0.38 or more, below the least confidence 0.21."""
-
 LARGEST = 1e7
 """Largest coordinate, pixels; no photo is larger."""
-
 SMALLEST = 1e-3
 """Least extent of landmarks that do not coincide, pixels."""
-
 RELATIVE = 2.0
 """Coordinates that are all at most this are fractions of the photo's sides."""
-
 PHOTO_EXTENT = 1.5
 """Largest extent of landmarks over the photo's longer side; faces cut off on all sides have 0.9."""
-
 BOX_EXTENT = 0.05, 3.0
 """Least and largest extent of landmarks over the box's shorter side; detected faces have 0.14 to
 1.4."""
-
 BOX_OFFSET = 0.75
 """Largest distance between the centres of box and landmarks, in sides of the box; detected faces
 have 0.49 at most."""
@@ -69,12 +58,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake in landmarks.
-
-    Attributes:
-        reason: description for the record of a face.
-        remedy: instruction for a file with many such rows.
-    """
+    """A mistake in landmarks: the reason for a face's record, and the remedy for a whole file."""
 
     reason: str
     remedy: str
@@ -97,28 +81,24 @@ SIDES_SWAPPED = Mistake(
     "swap left_* and right_*, which are sides as seen in the image",
 )
 AXES_SWAPPED = Mistake(
-    "the landmarks' x and y are swapped",
-    "swap the two numbers of each landmark",
+    "the landmarks' x and y are swapped", "swap the two numbers of each landmark"
 )
 FROM_THE_BOTTOM = Mistake(
     "the landmarks' y is counted from the bottom of the photo",
     "replace y by the photo's height - 1 - y",
 )
 NOT_IN_TURN = Mistake(
-    "the landmarks' five x come before the five y",
-    "give x and y of each landmark in turn",
+    "the landmarks' five x come before the five y", "give x and y of each landmark in turn"
 )
 REORDERED = Mistake(
     "the landmarks are in another order",
     "give left eye, right eye, nose, left and right corner of the mouth, as seen in the image",
 )
 NOT_A_FACE = Mistake(
-    "the landmarks do not have a face's shape",
-    "check which number is in which column",
+    "the landmarks do not have a face's shape", "check which number is in which column"
 )
 TOO_LARGE = Mistake(
-    "the landmarks are larger than the photo",
-    "give pixels of these photos, not of larger copies",
+    "the landmarks are larger than the photo", "give pixels of these photos, not of larger copies"
 )
 OUTSIDE = Mistake(
     "the landmarks lie outside the photo",
@@ -179,14 +159,10 @@ def find_degeneracy(landmarks: Points) -> Mistake | None:
 
 
 def misfits(faces: Points) -> NDArray[np.float64]:
-    """Return the misfit of landmarks to ArcFace's template after the best similarity transform.
+    """Return the (N,) misfits of (N, 5, 2) landmarks to ArcFace's template, in its eye distances.
 
-    Args:
-        faces: (N, 5, 2) x y.
-
-    Returns:
-        (N,) root mean square distance in eye distances of the template, from 0 for its shape to
-        0.66.
+    A misfit is the root mean square distance after the best similarity transform, from 0 for the
+    template's shape to 0.66.
     """
     correlations = np.abs(_correlations(faces))
     energy = float(np.vdot(_TEMPLATE, _TEMPLATE).real)
@@ -195,10 +171,7 @@ def misfits(faces: Points) -> NDArray[np.float64]:
 
 
 def _correlations(faces: Points) -> NDArray[np.complex128]:
-    """Return the complex correlation (N,) of landmarks (N, 5, 2) and template.
-
-    Its angle is the rotation between them.
-    """
+    """Return the complex correlation (N,) of landmarks and template; its angle is the rotation."""
     points = _centred(faces)
     lengths = np.linalg.norm(points, axis=1).clip(SMALLEST) * np.linalg.norm(_TEMPLATE)
     found: NDArray[np.complex128] = points.conj() @ _TEMPLATE / lengths
@@ -248,7 +221,6 @@ def _correctable(landmarks: Points, misfit: float) -> Mistake | None:
 
 
 def _corrections(landmarks: Points) -> dict[Mistake, Points]:
-    """Return the corrected landmarks for each mistake."""
     reordered = landmarks[_ORDERS]
     return {
         SIDES_SWAPPED: landmarks[list(_SIDES)],
@@ -262,11 +234,8 @@ def _corrections(landmarks: Points) -> dict[Mistake, Points]:
 def _eyes_and_mouth(landmarks: Points) -> float:
     """Return how much the line of the mouth's corners deviates from the line of the eyes.
 
-    For any head pose the lines are parallel and their lengths have about the same ratio.
-
-    Returns:
-        length of (mouth line - template ratio * eye line) over the root of the landmarks' sum of
-        squares about their mean.
+    For any head pose the lines are parallel and their lengths have about the same ratio. The
+    deviation is relative to the root of the landmarks' sum of squares about their mean.
     """
     left_eye, right_eye, _, left_mouth, right_mouth = _centred(landmarks)
     difference = right_mouth - left_mouth - MOUTH_TO_EYES * (right_eye - left_eye)

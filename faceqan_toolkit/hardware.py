@@ -1,9 +1,10 @@
-"""Cores, memory, threads and devices that this process may use."""
+"""Cores, memory, threads, devices and Ctrl-C of this process."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.process_wide import Shared
+from faceqan_toolkit.threads import Shared
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,14 @@ DEVICES = Path("/dev")
 GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 """Device files of GPUs that torch may know: NVIDIA's, Tegra's, WSL's, AMD's."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LARGEST_BUFFER = 1 << 30
+
 
 def usable_cores() -> int:
     """Return how many cores this process may use.
 
-    That is what the system gives it, a container's quota included; `OMP_NUM_THREADS`, where it
-    is set, is a smaller number somebody wants.
+    That is the system's number, limited by a container's quota and by `OMP_NUM_THREADS`.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -50,11 +53,12 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int | None:
-    """Return how many bytes of memory are free for this process, or None if nobody says so."""
-    free = []
-    for line in _read(MEMINFO).splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
+    """Return how many bytes of memory are free for this process; None if that is not known."""
+    free = [
+        int(line.split()[1]) * 1024
+        for line in _read(MEMINFO).splitlines()
+        if line.startswith("MemAvailable:")
+    ]
     for group in _groups("memory"):
         limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
         used = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes") or "0"
@@ -64,9 +68,9 @@ def usable_memory() -> int | None:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Yield the control groups that limit this process, its own and those around that.
+    """Yield the control groups that limit this process: its own and those around it.
 
-    The first version of control groups has a tree for every controller, the second one for all.
+    Version 1 of control groups has a tree for every controller, version 2 one for all.
     """
     yield CGROUP
     for line in _read(OWN_CGROUPS).splitlines():
@@ -79,7 +83,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Return how much of a control group's memory is files that the system would drop."""
+    """Return how much of a control group's memory is file cache that the system would drop."""
     for line in _read(group / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
@@ -87,55 +91,18 @@ def _reclaimable(group: Path) -> int:
     return 0
 
 
-def may_have_gpu() -> bool:
-    """Tell whether asking torch for GPUs, for which it must be imported, can find one."""
-    if not sys.platform.startswith("linux"):
-        return True
-    return any(any(DEVICES.glob(pattern)) for pattern in GPU_DEVICES)
-
-
-def set_threads(number: int) -> None:
-    """Have this process compute with so many threads, in whichever library."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(number)  # OpenMP's, and what OpenVINO is told, too
-    cv2.setNumThreads(number)
-
-
-class _OneThread(Shared):
-    """Has torch and OpenCV compute with one thread while any thread is inside."""
-
-    def __init__(self) -> None:
-        super().__init__(_threads_restored)
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        set_threads(1)  # OpenMP keeps the number for each thread
-
-
-@contextmanager
-def _threads_restored() -> Iterator[None]:
-    import cv2
-    import torch
-
-    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(of_torch)
-        cv2.setNumThreads(of_opencv)
-
-
-one_thread = _OneThread()
-"""Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
-
-
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def may_have_gpu() -> bool:
+    """Return whether torch could find a GPU, without importing torch."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(any(DEVICES.glob(pattern)) for pattern in GPU_DEVICES)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -174,36 +141,63 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse arithmetic that a device does not have.
-
-    Raises:
-        SettingsError: anything but "float32" on what is no NVIDIA GPU.
-    """
+    """Raise SettingsError for a precision other than "float32" without an NVIDIA GPU."""
     if precision != "float32" and device.type != "cuda":
         raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-LARGEST_BUFFER = 1 << 30
+@contextmanager
+def interrupt_handler(handler: Any) -> Iterator[None]:
+    """Have a handler take Ctrl-C meanwhile; it stays if it has set another one.
 
-
-def keep_freed_buffers() -> bool:
-    """Let the process keep freed memory for its next buffers; return whether that was possible.
-
-    Networks make and drop the same large buffers hundreds of times; glibc gives each back to the
-    system and every new one costs page faults, about a tenth of the time. The process keeps its
-    peak until it ends. Other C libraries are left as they are.
+    Without effect outside the main thread, which alone is interrupted and may set a handler.
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(
-        mallopt(M_MMAP_THRESHOLD, LARGEST_BUFFER)
-        and mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_BUFFER - 1)
-    )
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is handler:
+            signal.signal(signal.SIGINT, before)
+
+
+def set_threads(number: int) -> None:
+    """Set the number of threads that torch, OpenVINO and OpenCV compute with in this process."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(number)  # also OpenMP's number, and the one OpenVINO is given
+    cv2.setNumThreads(number)
+
+
+class _OneThread(Shared):
+    """Has torch and OpenCV compute with one thread while any thread is inside."""
+
+    def __init__(self) -> None:
+        super().__init__(_threads_restored)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        set_threads(1)  # OpenMP keeps the number for each thread
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    import cv2
+    import torch
+
+    of_torch, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        cv2.setNumThreads(of_opencv)
+
+
+one_thread = _OneThread()
+"""Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
 
 
 @cache
@@ -212,8 +206,8 @@ def serial_workers() -> ThreadPoolExecutor:
 
     torch splits every operation over its threads and waits for the slowest: that costs more than
     it gains where operations take a fraction of a millisecond, and ten times the time where
-    others need the processor too. Here a thread computes a piece of work from start to end. What
-    torch does elsewhere is split as before.
+    others need the processor too. Here a thread computes a piece of work from start to end. Other
+    work of torch is split as before.
     """
     import torch
 
@@ -233,3 +227,22 @@ def serial_workers() -> ThreadPoolExecutor:
     started.wait()
     torch.set_num_threads(count)  # for threads to come
     return pool
+
+
+def keep_freed_buffers() -> bool:
+    """Let the process keep freed memory for its next buffers; return whether that was possible.
+
+    Networks make and drop the same large buffers hundreds of times; glibc gives each back to the
+    system and every new one costs page faults, about a tenth of the time. The process keeps its
+    peak until it ends. Other C libraries are left as they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BUFFER)
+        and mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_BUFFER - 1)
+    )

@@ -1,14 +1,13 @@
-"""The main job: photos in, a run folder with ranking and report out."""
+"""The main job: photos in, a run folder with ranking and report out; and the merge of runs."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,51 +30,38 @@ from faceqan_toolkit.events import (
     silent,
 )
 from faceqan_toolkit.geometry import MISTAKES, Mistake
+from faceqan_toolkit.hardware import check_precision, interrupt_handler, resolve_device
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.models.registry import head_of
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.photos.find import NO_PHOTOS
-from faceqan_toolkit.photos.locate import is_elsewhere
+from faceqan_toolkit.photos.find import NO_PHOTOS, is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.calibration import Calibration, read_calibration
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.folder import RunWriter, read_run
-from faceqan_toolkit.runs.shards import Shard
-from faceqan_toolkit.runs.todo import Todo
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
+from faceqan_toolkit.runs.merging import check_alike, merge
+from faceqan_toolkit.runs.todo import Shard, Todo
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.text import printable
 from faceqan_toolkit.types import PhotoSource
 
 
 def process_photos(
-    photos: Iterable[PhotoSource],
-    output: Path,
-    settings: Settings,
-    *,
-    formats: Sequence[str] = ("csv",),
-    retry_failed: bool = False,
-    shard: Shard | None = None,
-    report: bool = False,
-    redact: bool = False,
-    calibration: Path | None = None,
+    photos: Iterable[PhotoSource], output: Path, settings: Settings, *,
+    formats: Sequence[str] = ("csv",), retry_failed: bool = False, shard: Shard | None = None,
+    report: bool = False, redact: bool = False, calibration: Path | None = None,
     tell: Listener = silent,
-) -> None:
+) -> None:  # fmt: skip
     """Process the photos that a run folder lacks, then write its results.
 
     Args:
-        photos: taken in as they are found; neither they nor the run need to fit into memory.
-        output: the run folder; one that exists is continued.
-        settings: of the run.
-        formats: of the rankings, see `choices.FORMATS`.
-        retry_failed: process every photo without a result again.
-        shard: process only the photos that belong to it.
-        report: write the HTML report.
-        redact: leave pictures out of the report.
-        calibration: a file that `calibrate` wrote.
+        photos: read as they are found; neither they nor the run need to fit into memory.
+        output: the run folder; an existing one is continued.
+        settings, formats, retry_failed, shard, report, redact, calibration: see `api.run`.
         tell: gets events.
 
     Raises:
-        FaceQANError: whatever stops the run; what was recorded until then is kept.
+        FaceQANError: any error that stops the run; its records so far are kept.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     check_redact(report=report, redact=redact)
@@ -125,32 +111,60 @@ def process_photos(
             write_page(output, fetch=found.elsewhere, redact=redact, tell=tell)
 
 
+@dataclass
 class _Found:
     """Photos as they are found.
 
-    Args:
-        photos: all of them.
-        shard: only those that belong to it.
-
     Attributes:
-        number: of photos so far, of all shards.
-        elsewhere: one of them was on another machine, so the report may fetch photos.
+        photos: all of them.
+        shard: shard that photos must belong to; None takes all.
+        number: number of photos so far, of all shards.
+        elsewhere: whether one of them was on another machine, so the report may fetch photos.
     """
 
-    def __init__(self, photos: Iterable[PhotoSource], shard: Shard | None) -> None:
-        self._photos, self._shard = photos, shard
-        self.number, self.elsewhere = 0, False
+    photos: Iterable[PhotoSource]
+    shard: Shard | None
+    number: int = 0
+    elsewhere: bool = False
 
     def __iter__(self) -> Iterator[PhotoSource]:
-        for photo in self._photos:
+        for photo in self.photos:
             self.number += 1
-            if self._shard is None or self._shard.has(photo.path):
+            if self.shard is None or self.shard.has(photo.path):
                 self.elsewhere = self.elsewhere or is_elsewhere(photo.root)
                 yield photo
 
 
+def merge_runs(
+    runs: Sequence[RunInfo], output: Path, *, formats: Sequence[str], report: bool, redact: bool,
+    tell: Listener,
+) -> None:  # fmt: skip
+    """Merge runs into a run folder and write its results; see `api.merge`."""
+    check_redact(report=report, redact=redact)
+    check_alike(runs)
+    for run in runs:
+        if not _has_ended(Ranking(run)):
+            text = (
+                f"the last command on {run.folder} did not end; give it again and merge again, or "
+                "photos will be missing"
+            )
+            tell(Warned(text))
+    with merge(runs, output) as merged:
+        ranking = Ranking(merged.info)
+        merged.write_info(write_results(ranking, formats, tell))
+        if report and ranking.scored:
+            write_page(output, redact=redact, tell=tell)
+
+
+def _has_ended(ranking: Ranking) -> bool:
+    """Return whether the last command on a run has written its results."""
+    counts = ranking.counts()
+    results = ranking.run.folder.glob(f"{ranking.name}.*")
+    return counts == ranking.run.content.get("counts") and bool(counts or any(results))
+
+
 def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> dict[str, int]:
-    """Write a run's ranking in some formats; return the number of rows by status."""
+    """Write a run's ranking in each format; return the number of rows by status."""
     for file_format in formats:
         file = ranking.run.folder / f"{ranking.name}.{file_format}"
         ranking.export(file, file_format)
@@ -159,7 +173,7 @@ def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> d
 
 
 def check_redact(*, report: bool, redact: bool) -> None:
-    """Raise SettingsError if pictures are to be left out of a report that is not written."""
+    """Raise SettingsError for `redact` without a report."""
     if redact and not report:
         raise SettingsError("--redact leaves pictures out of the report; leave --no-report out")
 
@@ -176,18 +190,16 @@ def write_page(
 
 def _check_device(settings: Settings) -> None:
     """Raise SettingsError for a device or a precision that this machine does not have."""
-    # those are always there, and torch takes a second to load
+    # these always exist, and torch takes a second to load
     if settings.device in ("auto", "cpu") and settings.precision == "float32":
         return
-    from faceqan_toolkit.hardware import check_precision, resolve_device
-
     check_precision(settings.precision, resolve_device(settings.device))
 
 
 def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, Any]]:
-    """Return the sha256 of what scores come from, and the model's entry in `run.json`.
+    """Return the sha256 of the model, and its entry in `run.json`.
 
-    Errors of the model are raised here, before there is a run folder.
+    Errors of the model are raised here, before the run folder is made.
     """
     if "quality" not in settings.stages:
         return "", {}
@@ -209,15 +221,11 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
     if embedder.assumed:
         tell(Message(assumed_text(embedder.assumed)))
     return weights, {
-        "name": found.name,
-        "title": embedder.title,
-        "family": embedder.family,
-        "input_size": embedder.input_size,
-        "template": embedder.template,
+        "name": found.name, "title": embedder.title, "family": embedder.family,
+        "input_size": embedder.input_size, "template": embedder.template,
         "preprocessing": str(getattr(embedder, "preprocessing", "")),
-        "assumed": list(embedder.assumed),
-        "notes": list(embedder.notes),
-    }
+        "assumed": list(embedder.assumed), "notes": list(embedder.notes),
+    }  # fmt: skip
 
 
 def assumed_text(assumed: Sequence[str]) -> str:
@@ -229,7 +237,7 @@ def assumed_text(assumed: Sequence[str]) -> str:
 
 
 def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibration | None:
-    """Return a calibration that was made for such scores."""
+    """Return a calibration; CalibrationError if it was made for other scores."""
     if file is None:
         return None
     calibration = read_calibration(file)
@@ -250,46 +258,31 @@ def _common_mistake(ranking: Ranking, counts: Mapping[str, int]) -> CommonMistak
     if Unalignable.status not in counts:
         return None
     reasons = ranking.reasons(Unalignable.status)
-    mistakes: dict[Mistake | None, int] = {
-        mistake: reasons.get(mistake.reason, 0) for mistake in MISTAKES
-    }
+    mistakes: dict[Mistake | None, int] = {one: reasons.get(one.reason, 0) for one in MISTAKES}
     return most_common(mistakes, sum(reasons.values()) + counts.get("ok", 0))
 
 
-@contextmanager
-def _one_interrupt() -> Iterator[None]:
-    """Let the first Ctrl-C end the work in good order, and ignore further ones meanwhile."""
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is interrupted, and may set a handler
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupt:
-            signal.signal(signal.SIGINT, before)
+def _interrupt_once(*_: object) -> None:
+    """Let the first Ctrl-C end the work in good order, and ignore further ones."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
-    """Run the engine over the photos to do, recording as it goes; return its own figures."""
+    """Run the engine over the photos and record their results; return its figures for run.json."""
     if not len(todo):
         return {}
     from faceqan_toolkit.engines.choice import make_engine
 
-    # the checksum after the plus is of a predictor that comes with the package
+    # the checksum after the plus is that of the preset's predictor
     weights = run.identity.get("weights_sha256", "").partition("+")[0]
     engine = make_engine(run.settings, len(todo), weights)
     begun, done = time.monotonic(), 0
     try:
         with (
-            _one_interrupt(),
+            interrupt_handler(_interrupt_once),
             counting(tell, len(todo)),
-            closing(engine.run(todo, run.settings, run.crops_folder)) as found,
+            closing(engine.run(todo, run.settings, run.crops_folder, tell)) as found,
         ):
             tell(Loaded(engine.workers))
             begun = time.monotonic()

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from faceqan_toolkit.alignment import ARCFACE, Cutter, Template, align, is_aligned, resize_crop
+from faceqan_toolkit.detection.base import select_faces
 from faceqan_toolkit.errors import (
     FaceTooSmall,
     MissingDependency,
@@ -34,15 +36,14 @@ from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.hardware import one_thread
-from faceqan_toolkit.paths import crop_path, printable
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.memory import ImageLike, as_source
-from faceqan_toolkit.photos.prefetch import prefetch
-from faceqan_toolkit.quality.hints import NO_FACE, find_hints
+from faceqan_toolkit.quality.measures import NO_FACE, Measures, find_hints, measure
 from faceqan_toolkit.quality.scale import Scale, builtin_scale
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, reason_of
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, crop_path, printable, reason_of
+from faceqan_toolkit.threads import prefetch
 from faceqan_toolkit.types import (
     BOX_COLUMNS,
     LANDMARK_COLUMNS,
@@ -57,31 +58,29 @@ from faceqan_toolkit.types import (
 )
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.cutting import Cutter
     from faceqan_toolkit.detection.base import Detector
     from faceqan_toolkit.detection.landmarks_file import LandmarksFile
     from faceqan_toolkit.quality.base import QualityEstimator
-    from faceqan_toolkit.quality.measures import Measures
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
 
 
 class Crashed(PhotoError):
-    """Something nobody thought of went wrong with this photo; worth a bug report."""
+    """An unforeseen error; worth a bug report."""
 
     status = "crashed"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A face that was found, with its crop if there is one.
+    """A face with its crop, if there is one.
 
     Attributes:
         index: of the face in its photo, by size.
-        face: None if the crop was given as such.
+        face: None if the photo is a crop itself.
         crop: (S, S, 3) uint8, RGB; None if none was wanted, or none could be made.
-        note: what a reader of the record should know.
+        note: remark for the record.
         measures: of the crop, if hints are wanted.
         failure: why there is no crop.
     """
@@ -96,7 +95,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo up to its crops: all that the recognition model is not needed for."""
+    """A photo with its faces and crops, ready to be scored, or why there are none."""
 
     source: PhotoSource
     state: FileState | None = None
@@ -116,8 +115,8 @@ class Pipeline:
 
     Args:
         settings: what to do.
-        crops_folder: where to write aligned crops; None keeps them nowhere.
-        scoring: False if it is only to prepare photos, for another pipeline to score.
+        crops_folder: where to write aligned crops; None does not write them.
+        scoring: False if another pipeline scores the photos that this one prepares.
 
     Attributes:
         seconds: spent so far by stage: decode, detect, align, measure, score, write.
@@ -145,6 +144,8 @@ class Pipeline:
         self.landmarks: LandmarksFile | None = None
         self.detector: Detector | None = None
         self._decode_at_least = 0
+        self._aligning = "alignment" in settings.stages
+        self._measuring = settings.work.hints and "quality" in settings.stages
         template, self.crop_size = settings.template, settings.crop_size
         if "quality" in settings.stages:
             from faceqan_toolkit.models.load import find_model
@@ -158,31 +159,30 @@ class Pipeline:
                 self.scorer = make_estimator(settings, embedder)
                 self._scale = builtin_scale(settings, embedder.sha256)
                 self._lengths_tell = not has_equal_lengths(embedder)
-        if "alignment" in settings.stages:
-            from faceqan_toolkit.alignment import Template
-
+        if self._aligning:
             self.template = Template(template, self.crop_size)
-        if "detection" in settings.stages:
-            if settings.landmarks is not None:
-                from faceqan_toolkit.detection.landmarks_file import LandmarksFile
+        if "detection" not in settings.stages:
+            return
+        if settings.landmarks is not None:
+            from faceqan_toolkit.detection.landmarks_file import LandmarksFile
 
-                self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
-            else:
-                from faceqan_toolkit.detection.registry import make_detector
+            self.detector = self.landmarks = LandmarksFile(settings.landmarks, settings)
+        else:
+            from faceqan_toolkit.detection import make_detector
 
-                self.detector = make_detector(settings)
-                # plain sampling takes single pixels of the full photo, whatever a crop's size
-                if settings.antialias or "alignment" not in settings.stages:
-                    self._decode_at_least = settings.max_side
+            self.detector = make_detector(settings)
+            # plain sampling takes single pixels of the full photo, whatever a crop's size
+            if settings.antialias or not self._aligning:
+                self._decode_at_least = settings.max_side
 
     def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
         """Yield the records of photos, in order, while the next ones are being prepared.
 
         Args:
-            inputs: folders, files, glob patterns, `@lists` of paths, see `photos.find.find_photos`.
+            inputs: see `photos.find.find_photos`.
 
         Raises:
-            SettingsError: an input that does not exist.
+            SettingsError: an input does not exist.
         """
         for records in self.source_records(find_photos(inputs)):
             yield from records
@@ -199,7 +199,7 @@ class Pipeline:
             SettingsError: what is given is no image. A file that cannot be read is a record.
         """
         with one_thread:
-            (records,) = self.records([self.prepare(as_source(image, name))])
+            (records,) = self._finish([self.prepare(as_source(image, name))])
         return records
 
     def assess_many(
@@ -262,12 +262,12 @@ class Pipeline:
         with one_thread:
             photo = self._decode(as_source(image))
             face = face or self._choose(photo)[0][1]
-            check_landmarks(face, photo)
+            _check_landmarks(face, photo)
             return self._cutter(photo).cut(face)
 
     def source_records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         """Yield each photo's records, in order, while the next ones are being prepared."""
-        # closed at once, whatever happens: a process that ends with that thread at work aborts
+        # closed at once: a process that ends while the thread is at work aborts
         with closing(self.prepare_ahead(sources)) as prepared:
             yield from self.records(prepared)
 
@@ -282,118 +282,89 @@ class Pipeline:
         try:
             photo = self._decode(source)
             state = photo.state
-            cuts = tuple(self._cut(photo))
-        except (PhotoError, MissingDependency) as error:
-            state = state or getattr(error, "state", None) or _state(source)
-            failure = error if isinstance(error, PhotoError) else Crashed(str(error))
-            return Prepared(source, state, landmarks_id, failure=failure)
+            return Prepared(source, state, landmarks_id, tuple(self._cut(photo)), note=photo.note)
+        except PhotoError as error:
+            failure = error
+        except MissingDependency as error:
+            failure = Crashed(str(error))
         except Exception as error:  # noqa: BLE001 - no photo may end a run of a million others
             failure = Crashed(f"{type(error).__name__}: {error}")
-            return Prepared(source, state or _state(source), landmarks_id, failure=failure)
-        return Prepared(source, state, landmarks_id, cuts, note=photo.note)
+        state = state or failure.state or _state(source)
+        return Prepared(source, state, landmarks_id, failure=failure)
 
     def _decode(self, source: PhotoSource) -> Photo:
+        max_pixels = self.settings.work.max_pixels
         with self._timed("decode"):
-            return decode(
-                source, max_pixels=self.settings.max_pixels, at_least=self._decode_at_least
-            )
+            return decode(source, max_pixels=max_pixels, at_least=self._decode_at_least)
+
+    def _cut(self, photo: Photo) -> Iterator[Cut]:
+        """Yield the photo's faces, cut out as far as the task goes."""
+        if self.detector is None:
+            crop = resize_crop(photo.pixels, self.crop_size)
+            width, height = photo.size
+            note = "" if crop is photo.pixels else f"{RESIZED} {width}x{height}"
+            yield Cut(0, None, crop, note, self._measure(crop, photo, None))
+            return
+        cutter = self._cutter(photo) if self._aligning else None
+        for index, face in self._choose(photo):
+            try:
+                _check_landmarks(face, photo)
+                yield self._cut_face(index, face, cutter) if cutter else Cut(index, face)
+            except PhotoError as error:
+                yield Cut(index, face, failure=error)
+
+    def _choose(self, photo: Photo) -> list[tuple[int, Face]]:
+        """Return the faces that the settings choose, with their indices by size; at least one."""
+        assert self.detector is not None
+        doubtful = partial(_may_be_no_face, photo)
+        with self._timed("detect"):
+            faces = self.detector.detect(photo)
+            return select_faces(faces, self.settings.detection.faces, photo.size, doubtful=doubtful)
+
+    def _cutter(self, photo: Photo) -> Cutter:
+        antialias = self.settings.alignment.antialias
+        return Cutter(photo, self.template, antialias=antialias, timed=self._timed)
+
+    def _cut_face(self, index: int, face: Face, cutter: Cutter) -> Cut:
+        crop = cutter.cut(face)
+        note = LIKE_A_CROP if is_aligned(face, cutter.photo.size) else ""
+        measures = None
+        if self._measuring:
+            arcface = crop if self.template == ARCFACE else cutter.cut(face, ARCFACE)
+            measures = self._measure(arcface.pixels, cutter.source(face), arcface)
+        return Cut(index, face, crop.pixels, note, measures)
+
+    def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
+        """Return the measures that hints are made of, if hints are wanted."""
+        if not self._measuring:
+            return None
+        with self._timed("measure"):
+            return measure(crop, photo, aligned)
 
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
 
-        Args:
-            prepared: photos; None among them says that the next one may be long in coming, so
-                that those before it must not wait for it to fill their block.
+        A None among the photos says that the next one may take long: those before it are scored at
+        once.
         """
         waiting: list[Prepared] = []
         block = self.scorer.block_faces if self.scorer else 1
         for photo in prepared:
             if photo is not None:
                 waiting.append(photo)
-            elif waiting:
-                yield from self._finish(waiting)
-                waiting = []
-            if sum(len(item.cuts) for item in waiting) >= block or len(waiting) > 4 * block:
+            if (
+                photo is None
+                or sum(len(item.cuts) for item in waiting) >= block
+                or len(waiting) > 4 * block
+            ):
                 yield from self._finish(waiting)
                 waiting = []
         yield from self._finish(waiting)
 
-    def _cut(self, photo: Photo) -> Iterator[Cut]:
-        """Yield the photo's faces, cut out as far as the task goes."""
-        if self.detector is None:
-            yield self._as_crop(photo)
-            return
-        cutter = self._cutter(photo) if "alignment" in self.settings.stages else None
-        for index, face in self._choose(photo):
-            if photo.source.faces is not None and index not in photo.source.faces:
-                continue
-            try:
-                check_landmarks(face, photo)
-                yield self._cut_face(index, face, cutter) if cutter else Cut(index, face)
-            except PhotoError as error:
-                yield Cut(index, face, failure=error)
-
-    def _choose(self, photo: Photo) -> list[tuple[int, Face]]:
-        """Return the faces that the settings choose, with their indices by size.
-
-        Raises:
-            PhotoError: there is none.
-        """
-        from faceqan_toolkit.detection.choice import select_faces
-
-        assert self.detector is not None
-        with self._timed("detect"):
-            faces = self.detector.detect(photo)
-            return select_faces(
-                faces, self.settings.faces, photo.size, doubtful=partial(_may_be_no_face, photo)
-            )
-
-    def _cutter(self, photo: Photo) -> Cutter:
-        from faceqan_toolkit.cutting import Cutter
-
-        return Cutter(photo, self.template, antialias=self.settings.antialias, timed=self._timed)
-
-    def _cut_face(self, index: int, face: Face, cutter: Cutter) -> Cut:
-        from faceqan_toolkit.alignment import is_aligned
-
-        crop = cutter.cut(face)
-        note = LIKE_A_CROP if is_aligned(face, cutter.photo.size) else ""
-        measures = None
-        if self._measuring:
-            arcface = cutter.arcface(crop)
-            measures = self._measure(arcface.pixels, cutter.source(face), arcface)
-        return Cut(index, face, crop.pixels, note, measures)
-
-    @property
-    def _measuring(self) -> bool:
-        return self.settings.hints and "quality" in self.settings.stages
-
-    def _measure(self, crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures | None:
-        """Return the measures that hints are made of, if they are wanted."""
-        if not self._measuring:
-            return None
-        from faceqan_toolkit.quality.measures import measure
-
-        with self._timed("measure"):
-            return measure(crop, photo, aligned)
-
-    def _as_crop(self, photo: Photo) -> Cut:
-        """Return a picture that is a crop already, brought to the model's size if it is not."""
-        size = self.crop_size
-        pixels = photo.pixels
-        height, width = pixels.shape[:2]
-        if (height, width) == (size, size):
-            return Cut(0, None, pixels, measures=self._measure(pixels, photo, None))
-        from faceqan_toolkit.alignment import resize_crop
-
-        resized = resize_crop(pixels, size)
-        note = f"{RESIZED} {width}x{height}"
-        return Cut(0, None, resized, note, self._measure(resized, photo, None))
-
     def _finish(self, waiting: list[Prepared]) -> Iterator[list[Record]]:
         crops = [cut.crop for item in waiting for cut in item.cuts if cut.crop is not None]
         scores: Iterator[Score | None] = iter([None] * len(crops))
-        if self.scorer:
+        if self.scorer and crops:
             with self._scoring, self._timed("score"):
                 scores = iter(self.scorer.score(crops))
         for item in waiting:
@@ -422,21 +393,20 @@ class Pipeline:
                 }
             else:
                 failure = Unscorable(f"{self.scorer.embedder.name} gives no usable embedding")
-        crop = ""
         if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
-            crop = self._write_crop(photo.source.path, cut.index, cut.crop)
+            values["crop"] = self._write_crop(photo.source.path, cut.index, cut.crop)
         if self.scorer:
-            settings = self.settings
+            quality = self.settings.quality
             values |= {
                 "model": self.scorer.embedder.name,
-                "method": settings.method,
-                "preset": settings.preset if settings.method == "faceqan" else "",
+                "method": quality.method,
+                "preset": quality.preset if quality.method == "faceqan" else "",
             }
         if cut.measures is not None:
             values |= asdict(cut.measures)
             known = values | {"confidence": cut.face.confidence if cut.face else None}
             values["hints"] = "; ".join(find_hints(known, values.get("model", "")))
-        return _record(photo, cut, failure=failure, crop=crop, **values)
+        return _record(photo, cut, failure=failure, **values)
 
     def _write_crop(self, path: str, index: int, crop: Pixels) -> str:
         """Write a crop and return its path relative to the run folder."""
@@ -469,10 +439,7 @@ class Pipeline:
 
 
 def _may_be_no_face(photo: Photo, face: Face) -> bool:
-    """Tell whether a detection looks so little like a face that another one is to be preferred."""
-    from faceqan_toolkit.alignment import align
-    from faceqan_toolkit.quality.measures import measure
-
+    """Tell whether a detection looks so little like a face that another one is preferred."""
     try:
         crop = align(
             photo.pixels, face, antialias=True, reduction=photo.reduction, photo_size=photo.size
@@ -483,7 +450,7 @@ def _may_be_no_face(photo: Photo, face: Face) -> bool:
     return NO_FACE in find_hints(row)
 
 
-def check_landmarks(face: Face, photo: Photo) -> None:
+def _check_landmarks(face: Face, photo: Photo) -> None:
     """Raise Unalignable if a face's landmarks are not those of a face in this photo."""
     if mistake := find_mistake(face.landmarks, face.box, photo.size):
         raise Unalignable(mistake.reason)
@@ -498,8 +465,8 @@ def _state(source: PhotoSource) -> FileState | None:
 
 
 def failed_record(source: PhotoSource, failure: PhotoError) -> Record:
-    """Return the record of a photo of which nothing is known but what went wrong."""
-    # a disk that does not answer would hold up whoever asks it
+    """Return the record of a photo of which only the failure is known."""
+    # asking a disk that does not answer would block
     state = None if isinstance(failure, TimedOut) else _state(source)
     return _record(Prepared(source, state), failure=failure)
 
@@ -511,11 +478,7 @@ def _record(
         face = cut.face
         values |= dict(zip(BOX_COLUMNS, face.box.tolist(), strict=True))
         values |= dict(zip(LANDMARK_COLUMNS, face.landmarks.ravel().tolist(), strict=True))
-        values |= {
-            "face_px": face.size,
-            "confidence": face.confidence,
-            "rotation": face.rotation,
-        }
+        values |= {"face_px": face.size, "confidence": face.confidence, "rotation": face.rotation}
     notes = [cut.note if cut else "", photo.note]
     reason = failure.reason if failure else "; ".join(filter(None, notes))
     state = photo.state
@@ -524,7 +487,7 @@ def _record(
         root=photo.source.root,
         face=None if cut is None else cut.index,
         status=failure.status if failure else "ok",
-        # an unforeseen error may quote whatever is in a file
+        # an unforeseen error may quote anything from a file
         reason=printable(reason),
         file_size=state.size if state else None,
         mtime_ns=state.mtime_ns if state else None,

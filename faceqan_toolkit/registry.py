@@ -1,6 +1,6 @@
-"""Detectors and quality methods by name. Importing this module imports none of them.
+"""Registries of detectors and quality methods. Importing this module imports none of them.
 
-A new one is a module that registers a factory with its name, its options and its documentation:
+A new one is a module that registers a factory with its name and options:
 
     @dataclass(frozen=True)
     class ToyOptions:
@@ -32,17 +32,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Named(Protocol):
-    """An entry of a registry."""
+    """An entry of a registry: its name, and the module that registered it."""
 
     @property
-    def name(self) -> str:
-        """Name of the entry."""
-        ...
+    def name(self) -> str: ...  # noqa: D102
 
     @property
-    def module(self) -> str:
-        """Module that registered the entry."""
-        ...
+    def module(self) -> str: ...  # noqa: D102
 
 
 P = TypeVar("P", bound=Named)
@@ -59,11 +55,11 @@ class Part:
 
     Attributes:
         kind: "detector" or "method".
-        name: what `--detector` or `--method` takes.
+        name: value of `--detector` or `--method`.
         make: factory or class, see `register_detector` and `register_method`.
         options: frozen dataclass of its own options, see `fields.option`.
         uses: optional settings that it uses; others are refused if they are changed.
-        defaults: its own defaults of settings whose default is None.
+        defaults: its defaults of settings whose default is None.
         title: name in tables and figures.
     """
 
@@ -91,7 +87,7 @@ class Part:
         return {item.name: item for item in fields(self.options)}
 
     def make_options(self, values: Mapping[str, Any]) -> Any:
-        """Return its options with some values; the others have their defaults.
+        """Return its options, with defaults for those not given.
 
         Raises:
             SettingsError: an unknown name, a wrong type, or a value out of its range.
@@ -111,13 +107,13 @@ class Part:
         """Return values of its options from texts of the form "NAME=VALUE".
 
         Raises:
-            SettingsError: no such option, or no value of it.
+            SettingsError: an unknown option, or an invalid value.
         """
         values: dict[str, Any] = {}
         for pair in pairs:
             name, equals, text = pair.partition("=")
-            name = name.strip().replace("-", "_")
             check(bool(equals), f"{self.kind}-option", pair, "NAME=VALUE")
+            name = name.strip().replace("-", "_")
             item = self.fields.get(name)
             values[name] = parse_option(self.options, item, text) if item else text
         self.make_options(values)
@@ -128,8 +124,8 @@ class Entries(Mapping[str, P]):
     """Entries of one kind by name, in the order they were registered.
 
     Args:
-        kind: noun for messages; its plural ends the name of the group of entry points.
-        modules: names of modules that register the built-in entries; imported at the first look.
+        kind: noun for messages; entry points are in the group "faceqan_toolkit.<kind>s".
+        modules: names of modules that register the built-in entries; imported when first needed.
     """
 
     def __init__(self, kind: str, *modules: str) -> None:
@@ -152,7 +148,7 @@ class Entries(Mapping[str, P]):
         """Return an entry by its name.
 
         Raises:
-            SettingsError: there is none, or the package that offers it cannot be imported.
+            SettingsError: an unknown name, or the package that offers it cannot be imported.
         """
         if not isinstance(name, str) or name not in self:
             check(False, self.kind, name, f"one of {', '.join(self)}")
@@ -161,32 +157,33 @@ class Entries(Mapping[str, P]):
     @property
     def imported(self) -> tuple[P, ...]:
         """The entries that are imported: the built-in ones, and others that were used."""
-        self._import_modules()
+        for module in self._modules:
+            import_module(module)
         return tuple(self._parts.values())
 
     def __getitem__(self, name: str) -> P:
-        self._import_modules()
-        if name not in self._parts:
-            self._import_offered(self._offered()[name])
+        point = self._names()[name]
+        if point is not None:
+            self._import_offered(point)
         return self._parts[name]
 
     def __contains__(self, name: object) -> bool:
-        self._import_modules()
-        return name in self._parts or name in self._offered()
+        return name in self._names()  # the one of Mapping would import it
 
     def __iter__(self) -> Iterator[str]:
-        self._import_modules()
-        yield from {**self._parts, **self._offered()}
+        return iter(self._names())
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self._names())
 
-    def _import_modules(self) -> None:
-        for module in self._modules:
-            import_module(module)
-
-    def _offered(self) -> Mapping[str, EntryPoint]:
-        return _entry_points(f"faceqan_toolkit.{self.kind}s")
+    def _names(self) -> dict[str, EntryPoint | None]:
+        """Return all names, with the entry point of those that are not imported yet."""
+        imported: dict[str, EntryPoint | None] = {part.name: None for part in self.imported}
+        return imported | {
+            name: point
+            for name, point in _entry_points(f"faceqan_toolkit.{self.kind}s").items()
+            if name not in imported
+        }
 
     def _import_offered(self, point: EntryPoint) -> None:
         try:
@@ -206,14 +203,9 @@ class Registry(Entries[Part]):
     """Detectors or quality methods by name."""
 
     def register(
-        self,
-        name: str,
-        *,
-        options: type[Any] = NoOptions,
-        uses: Iterable[str] = (),
-        title: str = "",
-        **defaults: Any,
-    ) -> Callable[[F], F]:
+        self, name: str, *, options: type[Any] = NoOptions, uses: Iterable[str] = (),
+        title: str = "", **defaults: Any,
+    ) -> Callable[[F], F]:  # fmt: skip
         """Return a decorator that registers a factory or class, see `Part`."""
 
         def decorate(make: F) -> F:
@@ -228,29 +220,25 @@ def _entry_points(group: str) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-DETECTORS = Registry("detector", "faceqan_toolkit.detection.registry")
+DETECTORS = Registry("detector", "faceqan_toolkit.detection")
 METHODS = Registry("method", "faceqan_toolkit.quality.registry")
 
 
 def register_detector(
-    name: str,
-    *,
-    min_confidence: float,
-    max_side: int,
-    options: type[Any] = NoOptions,
+    name: str, *, min_confidence: float, max_side: int, options: type[Any] = NoOptions,
     uses: Iterable[str] = (),
-) -> Callable[[F], F]:
+) -> Callable[[F], F]:  # fmt: skip
     """Return a decorator that registers a face detector.
 
-    The decorated factory or class is called with the `Settings` and returns a
-    `detection.base.Detector`. Its docstring documents the detector.
+    The decorated factory or class takes the `Settings` and returns a `detection.base.Detector`.
+    Its docstring documents the detector.
 
     Args:
-        name: what `--detector` takes.
+        name: value of `--detector`.
         min_confidence: its default of that setting, in [0, 1].
         max_side: its default of that setting, pixels; 0 for the photo's own size.
         options: frozen dataclass of its own options, in `settings.detection.options`.
-        uses: of the settings that only some detectors use (`one_based`), those it uses.
+        uses: the settings it uses among those that only some detectors use (`one_based`).
     """
     return DETECTORS.register(
         name, options=options, uses=uses, min_confidence=min_confidence, max_side=max_side
@@ -258,21 +246,17 @@ def register_detector(
 
 
 def register_method(
-    name: str,
-    *,
-    options: type[Any] = NoOptions,
-    uses: Iterable[str] = (),
-    title: str = "",
+    name: str, *, options: type[Any] = NoOptions, uses: Iterable[str] = (), title: str = ""
 ) -> Callable[[F], F]:
     """Return a decorator that registers a quality method.
 
-    The decorated factory or class is called with the `Settings` and the recognition model (an
-    `Embedder`) and returns a `QualityEstimator`. Its docstring documents the method.
+    The decorated factory or class takes the `Settings` and the recognition model (an `Embedder`)
+    and returns a `QualityEstimator`. Its docstring documents the method.
 
     Args:
-        name: what `--method` takes.
+        name: value of `--method`.
         options: frozen dataclass of its own options, in `settings.quality.options`.
-        uses: of FaceQAN's settings, those it uses as well, for instance "seed".
+        uses: FaceQAN's settings that it uses as well, for instance "seed".
         title: name in tables and figures; `name` by default.
     """
     return METHODS.register(name, options=options, uses=uses, title=title)

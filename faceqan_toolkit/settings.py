@@ -1,4 +1,7 @@
-"""Settings of a run, in five groups, and the identity that decides whether scores compare."""
+"""Settings of a run, in five groups, and the identity that decides whether scores compare.
+
+A group raises SettingsError for a value of a wrong type or range.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,21 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 }
 """The stages each task goes through; where a model scores, the template is the model's."""
 
+FORMATS = ("csv", "jsonl", "parquet")
+"""File formats of rankings and other tables."""
+WHATS = ("photos", "crops")
+"""Units that `filter` decides on."""
+BYS = ("best", "worst", "main")
+"""Face whose score represents a photo with several faces."""
+MODES = ("list", "copy", "move", "link", "symlink")
+"""Actions of `filter` on kept files."""
+SINKS = ("files", "webdataset", "recordio")
+"""Output formats of copies."""
+
 FACE_POLICIES = ("largest", "all", "central", "confident")
 CLAMPS = ("published", "valid")
-EPS_MODES = ("absolute", "contrast")
-TEMPLATES = ("arcface", "box")
 CROP_SIZES = range(16, 1025)
 """Sides of an aligned crop, pixels."""
-ENGINES = ("local", "inline", "ray")
-BACKENDS = ("auto", "torch", "openvino", "compile")
-PRECISIONS = ("float32", "tf32")
-"""Arithmetics whose scores rank faces as float32's do, see docs/speed.md."""
 PRESETS: Mapping[str, int] = {"exact": 10, "fast": 2, "instant": 10}
 """Noisy copies of each preset; "exact" is the paper's, "instant" predicts exact scores."""
 
@@ -51,11 +59,13 @@ NOT_WITH_INSTANT = (
 """Settings that preset "instant" ignores, as it predicts scores made with their defaults."""
 
 G = TypeVar("G", bound="_Group")
-P = TypeVar("P", bound="_PartGroup")
 
 
 class _Group:
-    """A group of settings; a frozen dataclass that checks itself."""
+    """A group of settings; a frozen dataclass that raises SettingsError for invalid values."""
+
+    stage = ""
+    """Stage whose results the settings change, unless a field has its own; "" changes none."""
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -63,10 +73,12 @@ class _Group:
     def changed(self: G, **changes: Any) -> G:
         """Return the group with other values and all defaults filled in.
 
-        A value that is the default of the old detector or preset becomes that of the new one.
+        A value that is the default of the old detector, method or preset becomes that of the new
+        one.
         """
+        plain = type(self)
         unset = {
-            name: self.field_default(name)
+            name: getattr(plain, name)
             for name, value in self.own_defaults().items()
             if getattr(self, name) == value
         }
@@ -74,18 +86,13 @@ class _Group:
         missing = {
             name: value
             for name, value in group.own_defaults().items()
-            if getattr(group, name) == group.field_default(name)
+            if getattr(group, name) == getattr(plain, name)
         }
         return replace(group, **missing)  # type: ignore[type-var]
 
     def own_defaults(self) -> dict[str, Any]:
         """Return the defaults that other settings of the group decide."""
         return {}
-
-    @classmethod
-    def field_default(cls, name: str) -> Any:
-        """Return the default of a setting as the class states it."""
-        return cls.__dataclass_fields__[name].default  # type: ignore[attr-defined]
 
 
 class _PartGroup(_Group):
@@ -95,14 +102,27 @@ class _PartGroup(_Group):
     registry: ClassVar[Registry]
     optional: ClassVar[tuple[str, ...]]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        part = self.part
+        if self.options is not None:
+            right = isinstance(self.options, part.options)
+            check(right, "options", repr(self.options), f"a {part.options.__name__} or None")
+            check_options(self.options)
+        for name in self.optional:
+            value, default = getattr(self, name), getattr(type(self), name)
+            same = value in (default, self.own_defaults().get(name, default))
+            expected = f"left out: {part.kind} {part.name} would ignore it"
+            check(name in part.uses or same, name, value, expected)
+
     @property
     def part(self) -> Part:
         """The detector or method."""
         return self.registry.find(getattr(self, self.registry.kind))
 
-    def changed(self: P, **changes: Any) -> P:
+    def changed(self: G, **changes: Any) -> G:
         """Return the group as `_Group.changed` does; another part starts with its own options."""
-        kind = self.registry.kind
+        kind = self.registry.kind  # type: ignore[attr-defined]
         if changes.get(kind, getattr(self, kind)) != getattr(self, kind):
             changes = {"options": None, **changes}
         return super().changed(**changes)
@@ -117,96 +137,68 @@ class _PartGroup(_Group):
         given = {} if self.options is None else asdict(self.options)
         return {name: v for name, v in given.items() if v != getattr(defaults, name)}
 
-    def check_part(self) -> None:
-        """Raise SettingsError for options of another part, or settings that it would ignore."""
-        part = self.part
-        if self.options is not None:
-            right = isinstance(self.options, part.options)
-            check(right, "options", repr(self.options), f"a {part.options.__name__} or None")
-            check_options(self.options)
-        for name in self.optional:
-            value, default = getattr(self, name), self.field_default(name)
-            same = value in (default, self.own_defaults().get(name, default))
-            expected = f"left out: {part.kind} {part.name} would ignore it"
-            check(name in part.uses or same, name, value, expected)
-
 
 @dataclass(frozen=True)
 class DetectionSettings(_PartGroup):
     """Face detection: which faces of a photo are found and used.
 
     `min_confidence`, `max_side` and `options` are None for the detector's defaults; `Settings`
-    fills them in.
-
-    Raises:
-        SettingsError: a value of a wrong type or range, or one that the detector ignores.
+    fills them in. Settings that the detector would ignore are refused.
     """
 
-    faces: str = option(
-        "largest", "Which detected faces to score.", choices=FACE_POLICIES, stage="detection"
-    )
+    faces: str = option("largest", "Which detected faces to score.", choices=FACE_POLICIES)
     detector: str = option(
-        "mtcnn", "Face detector; yunet is several times as fast, its landmarks are less exact.",
-        stage="detection",
-    )  # fmt: skip
+        "mtcnn", "Face detector; yunet is several times as fast, its landmarks are less exact."
+    )
     min_face: int = option(
-        20, "Smallest face: shorter side of its box in the photo.",
-        at_least=1, metavar="PX", stage="detection",
-    )  # fmt: skip
+        20, "Smallest face: shorter side of its box in the photo.", at_least=1, metavar="PX"
+    )
     min_confidence: float = option(
-        None, "Least confidence of a detection, 0 to 1.",
-        at_least=0, at_most=1, metavar="C", stage="detection",
-    )  # fmt: skip
+        None, "Least confidence of a detection, 0 to 1.", at_least=0, at_most=1, metavar="C"
+    )
     max_side: int = option(
         None, "Reduce photos to this longer side for detection; 0 for full size.",
-        at_least=0, metavar="PX", stage="detection",
+        at_least=0, metavar="PX",
     )  # fmt: skip
-    rotate: bool = option(
-        False, "Also search the photo turned by 90, 180 and 270 degrees.", stage="detection"
-    )
+    rotate: bool = option(False, "Also search the photo turned by 90, 180 and 270 degrees.")
     one_based: bool = option(
-        False, "Use facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges.",
-        stage="detection",
-    )  # fmt: skip
+        False, "Use facenet-pytorch's coordinates: 1 px too large, stretched at the photo's edges."
+    )
     landmarks: Path | None = option(  # noqa: RUF009
         None, "Read faces from this file instead of detecting them: path, ten coordinates, "
-        "confidence.", metavar="CSV", stage="detection",
+        "confidence.", metavar="CSV",
     )  # fmt: skip
     options: Any = None
 
+    stage = "detection"
     registry = DETECTORS
     optional = ("one_based",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_part()
         expected = "at least 100 pixels, or 0 for the photo's own size"
-        check(self.max_side is None or not 0 < self.max_side < 100, "max_side", self.max_side,
-              expected)  # fmt: skip
-        if self.detector != self.field_default("detector"):
-            expected = "used without another detector"
-            check(self.landmarks is None, "landmarks", self.landmarks, expected)
+        right = self.max_side is None or not 0 < self.max_side < 100
+        check(right, "max_side", self.max_side, expected)
+        right = self.landmarks is None or self.detector == DetectionSettings.detector
+        check(right, "landmarks", self.landmarks, "used without another detector")
 
 
 @dataclass(frozen=True)
 class AlignmentSettings(_Group):
-    """Aligned crops; `template` and `crop_size` are for the task "align", see `Template`.
-
-    Raises:
-        SettingsError: a value of a wrong type or range.
-    """
+    """Aligned crops; `template` and `crop_size` are for the task "align", see `Template`."""
 
     antialias: bool = option(
         True, "Average pixels where a face is reduced more than twice.", stage="alignment"
     )
     template: str = option(
         "arcface", "Cut by InsightFace's five landmarks, or by the face's box as FaceNet.",
-        choices=TEMPLATES, stage="template",
+        choices=("arcface", "box"),
     )  # fmt: skip
     crop_size: int = option(
-        112, "Side of the crops.",
-        at_least=CROP_SIZES[0], at_most=CROP_SIZES[-1], metavar="PX", stage="template",
-    )  # fmt: skip
+        112, "Side of the crops.", at_least=CROP_SIZES[0], at_most=CROP_SIZES[-1], metavar="PX"
+    )
+
+    stage = "template"
 
 
 @dataclass(frozen=True)
@@ -214,10 +206,8 @@ class ModelOptions:
     """Preprocessing and batch-norm epsilon of a weights file; None for the network's defaults.
 
     Attributes:
-        channels: colour order of the network's input, "RGB" or "BGR".
-        mean: subtracted from pixels in 0..255.
-        std: divisor of pixels after that.
-        eps: batch-norm epsilon.
+        channels, mean, std, eps: see `channels`, `pixel_mean`, `pixel_std` and `norm_eps` of
+            `ModelSettings`.
 
     Raises:
         SettingsError: a value of a wrong type or range.
@@ -234,36 +224,29 @@ class ModelOptions:
     @property
     def given(self) -> tuple[str, ...]:
         """Command-line names of the options that are not None."""
-        names = {"channels": self.channels, "pixel-mean": self.mean, "pixel-std": self.std,
-                 "norm-eps": self.eps}  # fmt: skip
-        return tuple(name for name, value in names.items() if value is not None)
+        names = ("channels", "pixel-mean", "pixel-std", "norm-eps")
+        values = (self.channels, self.mean, self.std, self.eps)
+        return tuple(name for name, v in zip(names, values, strict=True) if v is not None)
 
 
 @dataclass(frozen=True)
 class ModelSettings(_Group):
-    """Recognition model; the other settings are for weights files that nobody registered.
-
-    Raises:
-        SettingsError: a value of a wrong type or range.
-    """
+    """Recognition model; the other settings are for weights files that nobody registered."""
 
     name: str = option(
         "sface", "Recognition model: a name (see `models list`), a weights file, or "
-        "package.module:factory.", metavar="MODEL", stage="quality",
+        "package.module:factory.", metavar="MODEL",
     )  # fmt: skip
     channels: str | None = option(
-        None, "Colour order of the network's input.", choices=("RGB", "BGR"), stage="quality"
+        None, "Colour order of the network's input.", choices=("RGB", "BGR")
     )
-    pixel_mean: float | None = option(
-        None, "Subtracted from pixels, 0..255.", metavar="M", stage="quality"
-    )
-    pixel_std: float | None = option(
-        None, "Divisor of pixels after that.", above=0, metavar="S", stage="quality"
-    )
+    pixel_mean: float | None = option(None, "Subtracted from pixels, 0..255.", metavar="M")
+    pixel_std: float | None = option(None, "Divisor of pixels after that.", above=0, metavar="S")
     norm_eps: float | None = option(
-        None, "Batch-norm epsilon of the checkpoint.",
-        above=0, below=1, metavar="E", stage="quality",
-    )  # fmt: skip
+        None, "Batch-norm epsilon of the checkpoint.", above=0, below=1, metavar="E"
+    )
+
+    stage = "quality"
 
     @property
     def options(self) -> ModelOptions:
@@ -276,68 +259,58 @@ class QualitySettings(_PartGroup):
     """Quality method, FaceQAN's settings, and the options of other methods.
 
     `copies` is 0 for the preset's number and `options` None for the method's defaults; `Settings`
-    fills them in.
-
-    Raises:
-        SettingsError: a value of a wrong type or range, or one that the method or the preset
-            ignores.
+    fills them in. Settings that the method or the preset would ignore are refused.
     """
 
     method: str = option(
-        "faceqan", "Quality method; presets and attack options apply to faceqan only.",
-        stage="quality",
-    )  # fmt: skip
+        "faceqan", "Quality method; presets and attack options apply to faceqan only."
+    )
     eps: float = option(
-        0.001, "Noise and step size; pixels are in 0..1.",
-        above=0, below=1, metavar="EPS", stage="quality",
-    )  # fmt: skip
+        0.001, "Noise and step size; pixels are in 0..1.", above=0, below=1, metavar="EPS"
+    )
     eps_mode: str = option(
         "absolute", "absolute is the paper's; contrast reduces eps for crops of low contrast, such "
-        "as dark ones. Scores of the two do not compare.", choices=EPS_MODES, stage="quality",
+        "as dark ones. Scores of the two do not compare.", choices=("absolute", "contrast"),
     )  # fmt: skip
     steps: int = option(
-        5, "Attack steps at which similarity is measured.",
-        at_least=1, at_most=MOST, metavar="L", stage="quality",
-    )  # fmt: skip
+        5, "Attack steps at which similarity is measured.", at_least=1, at_most=MOST, metavar="L"
+    )
     preset: str = option(
         "exact", "exact: the paper's; fast: 2 copies, nearly the same ranking, 4 times as fast; "
-        "instant: predict the score from one forward pass.",
-        choices=tuple(PRESETS), stage="quality",
+        "instant: predict the score from one forward pass.", choices=tuple(PRESETS),
     )  # fmt: skip
     copies: int = option(
         0, "Noisy copies of each crop; 0 for the preset's number.",
-        at_least=0, at_most=MOST, metavar="K", stage="quality",
+        at_least=0, at_most=MOST, metavar="K",
     )  # fmt: skip
-    exponent: float = option(5.0, "Exponent of the score.", above=0, metavar="P", stage="quality")
-    seed: int = option(
-        0, "Random seed of the noise.", at_least=0, below=2**63, metavar="N", stage="quality"
-    )
+    exponent: float = option(5.0, "Exponent of the score.", above=0, metavar="P")
+    seed: int = option(0, "Random seed of the noise.", at_least=0, below=2**63, metavar="N")
     clamp: str = option(
         "published", "Bounds of attacked pixels: the published code's [-1, 1], or valid [0, 1].",
-        choices=CLAMPS, stage="quality",
+        choices=CLAMPS,
     )  # fmt: skip
     precision: str = option(
         "float32", "tf32: coarser products, faster on NVIDIA GPUs, nearly the same ranking.",
-        choices=PRECISIONS, stage="quality",
+        choices=("float32", "tf32"),
     )  # fmt: skip
     backend: str = option(
         "auto", "Library for the attack: torch, openvino (an extra, CPU only), or compile "
-        "(torch.compile). auto: openvino where it is faster, else torch.", choices=BACKENDS,
+        "(torch.compile). auto: openvino where it is faster, else torch.",
+        choices=("auto", "torch", "openvino", "compile"), stage="",
     )  # fmt: skip
     options: Any = None
 
+    stage = "quality"
     registry = METHODS
     optional = (*NOT_WITH_INSTANT, "preset", "copies")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_part()
         if self.preset != "exact":
             own = PRESETS[self.preset]
-            expected = f"{own} for preset {self.preset}"
-            check(self.copies in (0, own), "copies", self.copies, expected)
+            check(self.copies in (0, own), "copies", self.copies, f"{own} for preset {self.preset}")
         for name in NOT_WITH_INSTANT if self.preset == "instant" else ():
-            value, default = getattr(self, name), self.field_default(name)
+            value, default = getattr(self, name), getattr(QualitySettings, name)
             expected = f"{default} for preset instant, which predicts the default scores"
             check(value == default, name, value, expected)
 
@@ -348,11 +321,7 @@ class QualitySettings(_PartGroup):
 
 @dataclass(frozen=True)
 class WorkSettings(_Group):
-    """How the work is done and what is kept; changes no score.
-
-    Raises:
-        SettingsError: a value of a wrong type or range.
-    """
+    """How the work is done and what is kept; changes no score."""
 
     max_pixels: int = option(
         200_000_000, "Do not decode photos with more pixels.", at_least=1, metavar="N"
@@ -368,8 +337,7 @@ class WorkSettings(_Group):
     )  # fmt: skip
     engine: str = option(
         "local", "local: processes of this machine; inline: the calling process; ray: a Ray "
-        "cluster (an extra), see docs/scale.md.",
-        choices=ENGINES,
+        "cluster (an extra), see docs/scale.md.", choices=("local", "inline", "ray"),
     )  # fmt: skip
     ray_address: str | None = option(
         None, "Ray cluster for --engine ray, as ray.init takes it; auto finds one.",
@@ -386,20 +354,23 @@ class WorkSettings(_Group):
         check(on_ray, "ray_address", self.ray_address, "used with --engine ray")
 
 
+AS_TRAINED = ModelOptions()
+"""No options: the file's own preprocessing, or the family's."""
+
+
 _GROUPS: Mapping[str, type[_Group]] = {
-    "detection": DetectionSettings,
-    "alignment": AlignmentSettings,
-    "model": ModelSettings,
-    "quality": QualitySettings,
-    "work": WorkSettings,
-}
-_HOMES: Mapping[str, tuple[str, Field[Any]]] = {
-    "model" if (group, item.name) == ("model", "name") else item.name: (group, item)
+    "detection": DetectionSettings, "alignment": AlignmentSettings, "model": ModelSettings,
+    "quality": QualitySettings, "work": WorkSettings,
+}  # fmt: skip
+_HOMES: Mapping[str, tuple[str, Field[Any], str]] = {
+    "model" if (group, item.name) == ("model", "name") else item.name: (
+        group, item, item.metadata.get("stage", kind.stage)
+    )
     for group, kind in _GROUPS.items()
     for item in fields(kind)  # type: ignore[arg-type]
     if item.metadata
-}
-"""Group and field of every setting, by its flat name."""
+}  # fmt: skip
+"""Group, field and stage of every setting, by its flat name."""
 
 
 @dataclass(frozen=True, init=False)
@@ -444,19 +415,17 @@ class Settings:
             model, flat["model"] = None, str(model)
         if isinstance(flat.get("landmarks"), str):
             flat["landmarks"] = Path(flat["landmarks"])
-        given = {
-            "detection": detection, "alignment": alignment, "model": model, "quality": quality,
-            "work": work,
-        }  # fmt: skip
-        changes: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
-        for name in [name for name in flat if name in _HOMES]:
-            group, item = _HOMES[name]
-            changes[group][item.name] = flat.pop(name)
         groups = {}
-        for group, kind in _GROUPS.items():
-            value: Any = kind() if given[group] is None else given[group]
+        given: tuple[Any, ...] = (detection, alignment, model, quality, work)
+        for (group, kind), value in zip(_GROUPS.items(), given, strict=True):
+            value = kind() if value is None else value
             check(isinstance(value, kind), group, repr(value), f"{kind.__name__}(...)")
-            groups[group] = value.changed(**changes[group])
+            changes = {
+                item.name: flat.pop(name)
+                for name, (home, item, _) in _HOMES.items()
+                if home == group and name in flat
+            }
+            groups[group] = value.changed(**changes)
         vars(self).update(task=task, **_with_options(groups, flat))
 
     if TYPE_CHECKING:  # settings that are read flat in this package
@@ -484,15 +453,14 @@ class Settings:
             """Return a setting by its flat name."""
             if name not in _HOMES:
                 raise AttributeError(f"there is no setting {name}{suggestion(name, _HOMES)}")
-            group, item = _HOMES[name]
+            group, item, _ = _HOMES[name]
             return getattr(getattr(self, group), item.name)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Return the settings that `as_dict` wrote, of this version or of 0.1.
+        """Return the settings that `as_dict` wrote, in this version or in 0.1.
 
-        Args:
-            content: settings by flat name; names that this version does not know are ignored.
+        Names that this version does not know are ignored.
 
         Raises:
             SettingsError: a value that this version does not know, or a missing part.
@@ -524,17 +492,13 @@ class Settings:
         """Return everything that can change a record of such a run, and nothing else.
 
         Options of detectors and methods are in it if they differ from their defaults.
-
-        Args:
-            weights_sha256: checksum of the recognition model (`FoundModel.weights`), "" without.
+        `weights_sha256` is the recognition model's checksum (`FoundModel.weights`), "" without.
         """
         identity: dict[str, Any] = {"algorithm": ALGORITHM_VERSION, "task": self.task}
         if "detection" in self.stages:
             identity |= {"detection": DETECTION_VERSION, **self.detection.option_values()}
         values = self.as_dict()
-        for name, (_, item) in _HOMES.items():
-            if item.metadata.get("stage") in self.stages:
-                identity[name] = values[name]
+        identity |= {name: values[name] for name in setting_names(*self.stages)}
         if "quality" in self.stages:
             identity |= self.quality.option_values()
             # a file is identified by its content, whatever its name
@@ -555,7 +519,7 @@ class Settings:
         Options of the detector and the method follow if they differ from their defaults.
         """
         values = {"task": self.task}
-        for name, (group, item) in _HOMES.items():
+        for name, (group, item, _) in _HOMES.items():
             value = getattr(getattr(self, group), item.name)
             values[name] = str(value) if isinstance(value, Path) else value
         return values | self.detection.option_values() | self.quality.option_values()
@@ -573,11 +537,7 @@ def setting_owner(name: str) -> type[Any]:
 
 def setting_names(*stages: str) -> tuple[str, ...]:
     """Return the flat names of all settings, or of those that matter to some stages."""
-    return tuple(
-        name
-        for name, (_, item) in _HOMES.items()
-        if not stages or item.metadata.get("stage") in stages
-    )
+    return tuple(name for name, (_, _, stage) in _HOMES.items() if not stages or stage in stages)
 
 
 def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -586,28 +546,26 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
     Raises:
         SettingsError: an unknown option, or one that both have.
     """
-    parts = {group: groups[group].part for group in ("detection", "quality")}
-    values: dict[str, dict[str, Any]] = {group: {} for group in parts}
-    for name, value in flat.items():
-        owners = [group for group, part in parts.items() if name in part.fields]
+    parts: dict[str, Part] = {group: groups[group].part for group in ("detection", "quality")}
+    for name in flat:
+        owners = [f"{part.kind} {part.name}" for part in parts.values() if name in part.fields]
         if not owners:
-            known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
             others = [
                 f" ({part.kind} {part.name} has such an option)"
                 for part in (*DETECTORS.imported, *METHODS.imported)
                 if name in part.fields
             ]
+            known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
             hint = others[0] if others else suggestion(name, known)
             raise SettingsError(f"there is no setting {name}{hint}")
         if len(owners) > 1:
             raise SettingsError(
-                f"detector {parts['detection'].name} and method {parts['quality'].name} both have "
-                f"an option {name}; they cannot be used together"
+                f"{' and '.join(owners)} both have an option {name}; they cannot be used together"
             )
-        values[owners[0]][name] = value
-    for group, changes in values.items():
+    for group, part in parts.items():
+        changes = {name: value for name, value in flat.items() if name in part.fields}
         if changes:
-            options = parts[group].make_options({**asdict(groups[group].options), **changes})
+            options = part.make_options({**asdict(groups[group].options), **changes})
             groups[group] = replace(groups[group], options=options)
     return groups
 
@@ -624,52 +582,24 @@ def fingerprint_of(identity: Mapping[str, Any]) -> str:
 
 
 PUBLISHED: Mapping[str, Any] = {
-    "detector": "mtcnn",
-    "max_side": 0,
-    "one_based": True,
-    "antialias": False,
-    "preset": "exact",
-    "eps": 0.001,
-    "eps_mode": "absolute",
-    "steps": 5,
-    "copies": 10,
-    "exponent": 5.0,
+    "detector": "mtcnn", "max_side": 0, "one_based": True, "antialias": False, "preset": "exact",
+    "eps": 0.001, "eps_mode": "absolute", "steps": 5, "copies": 10, "exponent": 5.0,
     "clamp": "published",
-}
+}  # fmt: skip
 """The choices of the published code, and plain MTCNN and bilinear warping before it."""
 
 
-def check_attack(
-    eps: float,
-    steps: int,
-    copies: int,
-    exponent: float,
-    seed: int,
-    clamp: str,
-    eps_mode: str,
-    backend: str,
-    precision: str,
-) -> None:
-    """Raise SettingsError if an option of FaceQAN is out of its range."""
-    QualitySettings(
-        eps=eps, steps=steps, copies=copies, exponent=exponent, seed=seed, clamp=clamp,
-        eps_mode=eps_mode, backend=backend, precision=precision,
-    )  # fmt: skip
+def check_attack(copies: int, **options: Any) -> None:
+    """Raise SettingsError if a setting of FaceQAN has a wrong type or range."""
+    QualitySettings(copies=copies, **options)
     check(copies > 0, "copies", copies, f"1 to {MOST}")
 
 
 def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
-    """Raise SettingsError if aligned crops cannot be cut so.
+    """Raise SettingsError for an unknown template, or a size in pixels that is out of range.
 
-    Args:
-        template: see `alignment.Template`.
-        size: side of the crop, pixels.
-        size_name: what a message calls it.
+    `size_name` is the size's name in the message.
     """
     AlignmentSettings(template=template)
     expected = f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels"
     check(size in CROP_SIZES, size_name, size, expected)
-
-
-AS_TRAINED = ModelOptions()
-"""No options: the file's own preprocessing, or the family's."""

@@ -1,4 +1,4 @@
-"""The values that travel from photo to record; each step returns a new one. numpy only."""
+"""The values that travel from photo to record: frozen; each step returns a new one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.paths import path_from_text
+from faceqan_toolkit.text import path_from_text
 
 Pixels = NDArray[np.uint8]
 
@@ -18,7 +18,7 @@ LANDMARK_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells one version of a file from another.
+    """Identity of one version of a file.
 
     Attributes:
         size: bytes.
@@ -32,22 +32,14 @@ class FileState:
 
 
 class Content(Protocol):
-    """How a photo's bytes are had: a small value that can be pickled, nothing open in it."""
+    """Source of a photo's bytes: a small value that can be pickled, with nothing open in it."""
 
     def state(self) -> FileState:
-        """Return what tells this version from others, without reading it: no sha256.
-
-        Raises:
-            PhotoError: it is not there, or cannot be looked at.
-        """
+        """Return the state without reading, so without sha256; raise PhotoError if inaccessible."""
         ...
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return the encoded photo, and its state as it was read.
-
-        Raises:
-            PhotoError: it cannot be read; the class says why.
-        """
+        """Return the encoded photo and its state when read; raise PhotoError if that fails."""
         ...
 
 
@@ -56,23 +48,20 @@ class PhotoSource:
     """A photo that was asked for and has not been opened yet.
 
     Attributes:
-        root: absolute folder its path is relative to, as text (`paths.path_text`).
-        path: text that identifies it in results: relative to `root`, forward slashes, bytes
-            that are no text percent-encoded (`paths.path_text`).
-        content: its bytes, see `Content`; `photos.locate` finds them again by root and path.
-        faces: indices of the faces that are wanted; None means all the settings accept.
-        attempt: how many times the run has done it before; its records tell it.
+        root: absolute folder its path is relative to, or a URL, as `path_text`.
+        path: identifies it in results: relative to `root`, as `path_text`.
+        content: its bytes; `photos.find.locate` finds them again by root and path.
+        attempt: number of earlier attempts in this run, for its records.
     """
 
     root: str
     path: str
     content: Content
-    faces: frozenset[int] | None = None
     attempt: int = 0
 
     @property
     def place(self) -> str:
-        """Where it is, absolute, with forward slashes and not percent-encoded."""
+        """Absolute location with forward slashes, not percent-encoded."""
         root, path = path_from_text(self.root), path_from_text(self.path)
         return f"{root.rstrip('/')}/{path}" if root else path
 
@@ -89,7 +78,7 @@ class Photo:
             2, 4, 8 for a JPEG that was decoded smaller.
         full_size: width and height of the photo, if `pixels` are reduced.
         encoded: the file's content, if `pixels` are reduced.
-        note: what a reader of its records should know of how it was decoded.
+        note: remark on the decoding for the record.
     """
 
     source: PhotoSource
@@ -131,10 +120,10 @@ class Face:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector's networks find in one picture, in that picture's pixels.
+    """Faces that a detector's networks find in an image, in pixels of that image.
 
     Attributes:
-        boxes: (N, 4) float32, x1 y1 x2 y2; may reach beyond the picture.
+        boxes: (N, 4) float32, x1 y1 x2 y2; may reach beyond the image.
         confidences: (N,) float32 in [0, 1].
         landmarks: (N, 5, 2) float32, x y, in the order of `LANDMARK_NAMES`.
     """
@@ -150,7 +139,7 @@ class AlignedCrop:
 
     Attributes:
         pixels: (S, S, 3) uint8, RGB, S the model's input size.
-        face: what it was cut from.
+        face: the face.
         transform: (2, 3) float64, photo coordinates to crop coordinates.
     """
 
@@ -165,13 +154,13 @@ class Score:
 
     Attributes:
         quality: higher is better. FaceQAN's is F of the paper, at most 1, negative only if
-            symmetry is; other methods have ranges of their own.
+            symmetry is; other methods have other ranges.
         embedding_norm: Euclidean length of the crop's embedding, in the model's own units.
         similarity_mean: mean of all l x k cosine similarities to the crop's own embedding.
         similarity_std: their population standard deviation.
         symmetry: cosine between the embeddings of the crop and of its mirror image.
         similarities: (l, k) float32; row t is measured before step t is applied.
-        quality_error: of a predicted score, how far it is expected to be from the measured one.
+        quality_error: expected distance of a predicted score from the measured one.
 
     A measured score has all parts and no error; a predicted one has the error and no parts;
     another method's has neither.
@@ -188,10 +177,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """One row: a face, or a photo that has none. Plain values only, no pixels.
+    """One row: a face, or a photo without one. Plain values, no pixels.
 
-    Unless said otherwise pixels are those of the upright photo and None means "not known".
-    Attributes are the columns of every result file; docs/results.md explains each.
+    Pixels are those of the upright photo and None means unknown, unless said otherwise. Attributes
+    are the columns of every result file; docs/results.md explains each.
     """
 
     path: str
@@ -251,7 +240,7 @@ class Record:
     node: str = field(default="", compare=False)  # who computed it changes no result
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its columns in order, as plain values: what one row of a data frame takes."""
+        """Return its columns in order, as plain values: one row of a data frame."""
         return {column.name: getattr(self, column.name) for column in fields(self)}
 
 

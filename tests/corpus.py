@@ -20,7 +20,7 @@ import pillow_heif
 import skimage.data
 from PIL import Image, ImageCms, ImageFilter, PngImagePlugin, features
 
-from faceqan_toolkit.paths import path_text
+from faceqan_toolkit.text import path_text
 
 MAX_PIXELS = 20_000_000
 """What the corpus expects `--max-pixels` to be."""

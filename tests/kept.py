@@ -80,11 +80,11 @@ def kept(key: str, make: Callable[[], Any]) -> Any:
     return _networks[key]
 
 
-PRELOADED = (
-    *(f"faceqan_toolkit.{name}" for name in ("engines.worker", "photos.decode", "alignment")),
-    *(f"faceqan_toolkit.detection.{name}" for name in ("mtcnn", "yunet")),
-    *(f"faceqan_toolkit.{name}" for name in ("models.sface", "quality.faceqan", "quality.instant")),
-)
+PRELOADED = [
+    f"faceqan_toolkit.{name}"
+    for name in ("engines.processes", "photos.decode", "alignment", "detection.mtcnn",
+                 "detection.yunet", "models.networks", "quality.faceqan")
+]  # fmt: skip
 
 
 def keep_imports(patch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def keep_imports(patch: pytest.MonkeyPatch) -> None:
     if sys.platform != "linux":
         return
     real, forking = multiprocessing.get_context, multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(list(PRELOADED))
+    forking.set_forkserver_preload(PRELOADED)
     patch.setattr(
         multiprocessing,
         "get_context",

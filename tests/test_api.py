@@ -103,6 +103,14 @@ def test_filter(finished: tuple[fq.Run, list[Event]], photos: Path, tmp_path: Pa
     assert (tmp_path / "kept" / NAMES[0]).read_bytes() == (photos / NAMES[0]).read_bytes()
     assert (tmp_path / "kept/manifest.csv").exists()
     assert list(run.filter(drop_status=["no_face"]).paths()) == [str(photos / n) for n in NAMES[:2]]
+    assert list(run.filter(keep_top="50%").paths()) == list(best.paths())
+    assert list(run.filter(keep_top="1").paths()) == list(best.paths())
+    with pytest.raises(SettingsError, match="keep-top is half; it must be a number, or a perc"):
+        run.filter(keep_top="half")
+    with pytest.raises(SettingsError, match="`calibration` gives the quality: leave `min_qual"):
+        run.filter(calibration="c.json", min_quality=0.5)
+    with pytest.raises(SettingsError, match="`target_fnmr` and `target_discard` need `calib"):
+        run.filter(target_fnmr=0.1)
     with pytest.raises(SettingsError, match="say what to keep"):
         run.filter()
     with pytest.raises(SettingsError, match="no quality reaches"):

@@ -16,22 +16,23 @@ from tests.conftest import HANG
 
 PACKAGE = Path(faceqan_toolkit.__file__).parent
 HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", "pyarrow", "rich",
-         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray"}  # fmt: skip
+         "openvino", "onnx", "onnxruntime", "onnx2torch", "jinja2", "ray", "numpy", "scipy",
+         "PIL"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "paths", "text", "choices"},
+    {"errors", "text"},
     {"types", "events", "geometry", "fields", "registry"},
-    {"files", "settings", "weights", "hardware", "process_wide"},
+    {"files", "settings", "hardware", "threads"},
     {"photos"},
     {"alignment", "models"},
-    {"cutting", "detection", "quality"},
+    {"detection", "quality"},
     {"runs"},
     {"results"},
     {"report", "pipeline"},
     {"engines"},
     {"job"},
     {"explain", "evaluation"},
-    {"api", "diagnosis"},
+    {"api"},
     {"cli"},
 ]
 """Folders and files of the package; each may import from its own set and from those above it."""
@@ -107,7 +108,7 @@ def test_runs_results_and_reports_need_no_torch() -> None:
 
 
 def test_evaluation_reads_without_torch_and_opencv() -> None:
-    names = ("datasets.validation", "datasets.registry", "agreement", "embeddings", "thresholds")
+    names = ("datasets.validation", "datasets.registry", "embeddings", "statistics", "calibrate")
     code = "".join(f"import faceqan_toolkit.evaluation.{name}\n" for name in names)
     assert python(code + "import sys; print({'torch', 'cv2'} & set(sys.modules))") == "set()"
 
@@ -134,19 +135,29 @@ COMMANDS = ["", "align-and-score", "detect", "align", "score", "rank", "filter",
             "report", "merge", "models", "explain", "evaluate", "doctor", "completion"]  # fmt: skip
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("completing", [False, True])
+def test_help_and_completion_import_nothing_heavy(completing: bool) -> None:
+    shown = [f"{name} --help" for name in (*COMMANDS, "evaluate lfw", "evaluate validate")]
+    typed = ["al", "evaluate lf", "evaluate lfw --"] if completing else [*shown, "--version"]
     code = f"""
-import sys
+import os, sys
 from faceqan_toolkit.cli import cli
-for command in {COMMANDS!r}:
+for typed in {typed!r}:
+    if {completing}:
+        os.environ["_FACEQAN_TOOLKIT_COMPLETE"] = "bash_complete"
+        os.environ["COMP_WORDS"] = "faceqan-toolkit " + typed
+        os.environ["COMP_CWORD"] = str(len(typed.split()))
     try:
-        cli([*filter(None, [command]), "--help"])
+        cli([] if {completing} else typed.split(), prog_name="faceqan-toolkit")
     except SystemExit as done:
         assert done.code == 0, done.code
-    print("HEAVY", command, sorted({HEAVY!r} & set(sys.modules)))
+    print("HEAVY", typed, sorted({HEAVY!r} & set(sys.modules)))
 """
-    told = [line for line in python(code).splitlines() if line.startswith("HEAVY")]
-    assert told == [f"HEAVY {command} []" for command in COMMANDS]
+    told = python(code).splitlines()
+    assert [line for line in told if line.startswith("HEAVY")] == [
+        f"HEAVY {words} []" for words in typed
+    ]
+    assert len(told) > 2 * len(typed) - 1, "nothing was shown"
 
 
 def test_commands_here_are_all() -> None:

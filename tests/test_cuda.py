@@ -12,8 +12,7 @@ from scipy.stats import spearmanr
 
 from faceqan_toolkit.engines.choice import make_engine
 from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.quality.faceqan import FaceQAN
-from faceqan_toolkit.quality.instant import InstantFaceQAN
+from faceqan_toolkit.quality.faceqan import FaceQAN, InstantFaceQAN
 from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, read_rgb
 from tests.engines.pipelines import by_path

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from faceqan_toolkit import cli
-from faceqan_toolkit.cli.exit_codes import SOME_FAILED
+from faceqan_toolkit.cli.reporter import SOME_FAILED
 from tests.conftest import SAMPLES, run_here
 from tests.docs_scene import README_RUN, Done, Page, make_scene, output, why_not
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit import hardware
-from faceqan_toolkit.hardware import may_have_gpu, usable_cores, usable_memory
+from faceqan_toolkit.hardware import (
+    may_have_gpu,
+    usable_cores,
+    usable_memory,
+)
 from tests.conftest import HANG
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import locate
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.filtering import Rules, decide
-from faceqan_toolkit.results.merging import merge
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import read_run
+from faceqan_toolkit.runs.merging import merge
 from faceqan_toolkit.settings import Settings
 from tests.conftest import DATA, SAMPLES, CommandLine
 

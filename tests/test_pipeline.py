@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, cutting
+from faceqan_toolkit import FaceQAN, Pipeline, Record, Settings, alignment
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.find import find_photos
@@ -260,7 +260,7 @@ class TestReducedJPEGs:
         self, folder: Path, reduced: Cut, monkeypatch
     ) -> None:
         _, (large, small) = reduced
-        monkeypatch.setattr(cutting, "detail_survives", lambda *_: False)
+        monkeypatch.setattr(alignment, "detail_survives", lambda *_: False)
         _, (large_in_full, small_in_full) = cut(folder, "photo.jpg")
         assert np.array_equal(small, small_in_full)
         assert not np.array_equal(large, large_in_full)

@@ -165,7 +165,7 @@ def test_the_command_line_uses_them(tmp_path: Path) -> None:
     assert content["settings"]["gain"] == 2
     again = CliRunner().invoke(cli.cli, job)
     assert again.exit_code == 1
-    assert "share: 0.4 in the run, none now" in again.output
+    assert "share: 0.4 in the run, default now" in again.output
 
     for wrong, message in (
         (["--method-option", "gian=2"], "method brightness has no option gian; did you mean gain?"),

@@ -41,7 +41,11 @@ OTHER = {
 }  # fmt: skip
 NEEDED = {"ray_address": {"engine": "ray"}}
 """Settings that mean nothing without others."""
-STAGE_OF = {name: setting_field(name).metadata.get("stage") for name in setting_names()}
+STAGE_OF = dict.fromkeys(setting_names()) | {
+    name: stage
+    for stage in ("detection", "alignment", "template", "quality")
+    for name in setting_names(stage)
+}
 
 
 @pytest.mark.parametrize("task", TASKS)

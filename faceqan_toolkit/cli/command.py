@@ -1,8 +1,9 @@
-"""Commands with an example and sections in their help, and options from elsewhere."""
+"""Commands and groups of commands: help in sections, and options from elsewhere."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from inspect import cleandoc
 from typing import Any
 
@@ -10,16 +11,78 @@ import click
 from click.core import ParameterSource
 
 from faceqan_toolkit.cli import config, reporter
-from faceqan_toolkit.cli.sections import in_sections, long_name
+from faceqan_toolkit.cli.config import long_name
 
 PROGRAM = "faceqan-toolkit"
+
+SECTIONS = {
+    "Most used": (
+        "output", "to", "preset", "mode", "keep-top", "min-quality", "target-fnmr",
+        "target-discard", "top", "bottom",
+    ),
+    "Input": (
+        "run", "every", "image-column", "max-pixels", "aligned", "pairs", "non-mated", "identity",
+        "scores", "embeddings", "scores-only", "name", "fetch", "worst", "best",
+    ),
+    "Faces": (
+        "faces", "detector", "detector-option", "min-face", "min-confidence", "max-side", "rotate",
+        "landmarks", "template", "crop-size",
+    ),
+    "Quality": (
+        "model", "quality-model", "method", "method-option", "copies", "eps-mode", "hints",
+        "calibration", "min-percentile", "per-identity", "min-per-identity", "per-window",
+        "drop-status", "by", "like-published",
+    ),
+    "Error rates": (
+        "fmr", "fnmr-start", "edc", "fte", "pair-quality", "template-quality", "bootstrap", "flip",
+        "detector-weights",
+    ),
+    "Results": (
+        "format", "crops", "report", "photos", "redact", "group-by", "groups", "below", "json",
+        "what", "as", "shard-size", "manifest", "null", "dry-run", "undo", "legacy-pickle",
+        "licence", "here",
+    ),
+    "Work": (
+        "workers", "device", "backend", "retry-failed", "fail-on", "quiet", "verbose", "log-format",
+        "photo-timeout", "shard", "engine", "ray-address",
+    ),
+    "Advanced": (
+        "seed", "noise-seed", "eps", "steps", "exponent", "clamp", "precision", "antialias",
+        "one-based", "channels", "pixel-mean", "pixel-std", "norm-eps", "config", "help",
+    ),
+}  # fmt: skip
+"""Options by section, in the order in which people need them, without their two dashes."""
+
+_PLACES = {
+    option: (section, place)
+    for section, options in SECTIONS.items()
+    for place, option in enumerate(options)
+}
+
+
+def in_sections(options: Iterable[click.Parameter]) -> dict[str, list[click.Parameter]]:
+    """Return options by section of the help, both in order.
+
+    An option that `SECTIONS` does not name follows the option declared before it; options of a
+    detector or method are thus beside the option that chooses it.
+    """
+    placed: dict[str, list[tuple[int, click.Parameter]]] = {section: [] for section in SECTIONS}
+    section, place = "Advanced", 0
+    for option in options:
+        section, place = _PLACES.get(long_name(option), (section, place))
+        placed[section].append((place, option))
+    return {
+        section: [option for _, option in sorted(members, key=lambda member: member[0])]
+        for section, members in placed.items()
+        if members
+    }
 
 
 class Command(click.Command):
     """A command whose options may also come from the environment or a configuration file.
 
     Args:
-        example: arguments that show a common use.
+        example: arguments of an example in the help.
     """
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
@@ -28,7 +91,7 @@ class Command(click.Command):
         self.params += [*reporter.options(), config.option()]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the command line; an error says where its value comes from."""
+        """Parse the command line; an error names the variable or file of a wrong value."""
         for option in self.params:
             if isinstance(option, click.Option):
                 option.envvar = config.variables(ctx, option)
@@ -41,17 +104,17 @@ class Command(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; say first which options were given elsewhere."""
+        """Report the options that were given, then run the command."""
         reporter.choose(ctx)
+        config.remember_options(ctx)
         tell = reporter.Reporter()
-        given = {
-            option: ctx.params[str(option.name)]
-            for option in self.params
+        given = [
+            option for option in self.params
             if isinstance(option, click.Option) and option.name in ctx.params
             and ctx.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
-        }  # fmt: skip
+        ]  # fmt: skip
         origins = {long_name(option): config.origin(ctx, option) for option in given}
-        values = {long_name(option): value for option, value in given.items()}
+        values = {long_name(option): ctx.params[str(option.name)] for option in given}
         tell.emit("options", values=values, origins=origins)
         unnamed = [name for name, origin in origins.items() if origin == config.PROJECT_FILE]
         if unnamed and not tell.verbose:
@@ -71,16 +134,10 @@ class Command(click.Command):
         """Write the options in sections."""
         options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         sections = {
-            section: [_help_record(option, ctx) for option in members]
+            section: [option.get_help_record(ctx) or ("", "") for option in members]
             for section, members in in_sections(options).items()
         }
-        write_lists(formatter, sections)
-
-
-def _help_record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
-    """Return an option's names and its help; defaults in words have no brackets of their own."""
-    names, text = option.get_help_record(context) or ("", "")
-    return names, re.sub(r"\[default: \((.+?)\)(?=[];])", r"[default: \1", text)
+        _write_lists(formatter, sections)
 
 
 class Group(click.Group):
@@ -95,11 +152,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is meant.
-
-        Raises:
-            UsageError: there is no such command.
-        """
+        """Return the command; if there is none, raise UsageError with a suggestion."""
         name = args[0]
         if not (ctx.resilient_parsing or name.startswith("-") or self.get_command(ctx, name)):
             raise click.UsageError(
@@ -114,13 +167,11 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands in sections, each with the first sentence of its description."""
-        write_lists(
-            formatter,
-            {
-                section: [(name, _summary(self.get_command(ctx, name))) for name in names]
-                for section, names in self.sections(ctx).items()
-            },
-        )
+        sections = {
+            section: [(name, _summary(self.get_command(ctx, name))) for name in names]
+            for section, names in self.sections(ctx).items()
+        }
+        _write_lists(formatter, sections)
 
 
 def _summary(command: click.Command | None) -> str:
@@ -129,11 +180,13 @@ def _summary(command: click.Command | None) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
-def write_lists(formatter: click.HelpFormatter, lists: dict[str, list[tuple[str, str]]]) -> None:
+def _write_lists(formatter: click.HelpFormatter, lists: dict[str, list[tuple[str, str]]]) -> None:
     """Write lists of terms and their descriptions, all with columns of the same widths."""
     widest = min(30, formatter.width // 3)
-    longest = max((len(term) for rows in lists.values() for term, _ in rows), default=0)
-    width = min(widest, longest)
+    width = min(widest, max(len(term) for rows in lists.values() for term, _ in rows))
     for title, rows in lists.items():
+        # click prints a default in words in brackets of its own
+        texts = [re.sub(r"\[default: \((.+?)\)(?=[];])", r"[default: \1", text) for _, text in rows]
+        terms = [term.ljust(width) for term, _ in rows]
         with formatter.section(title):
-            formatter.write_dl([(term.ljust(width), text) for term, text in rows], widest)
+            formatter.write_dl(list(zip(terms, texts, strict=True)), widest)

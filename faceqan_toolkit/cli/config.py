@@ -6,6 +6,7 @@ Precedence: command line, environment, file, default.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -15,7 +16,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from faceqan_toolkit.cli.sections import long_name
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PREFIX = "FACEQAN"
 
@@ -27,24 +31,23 @@ NOT_SETTABLE = ("config", "help")
 """Options that a file cannot set."""
 
 NEEDS_TRUST = {"ray-address", "output", "to", "mode", "manifest", "undo", "legacy-pickle", "fetch"}
-"""Options that send photos to other machines, or say which files are written or moved.
+"""Options that send photos to other machines, or decide which files are written or moved.
 
-Photos of strangers may come with a pyproject.toml, so it must be named by `--config` to set these,
-or to choose a model that is code.
+Untrusted photos may come with a pyproject.toml, so it may set these, or choose a model that is
+code, only if `--config` names it.
 """
 
-_FILE = f"{__name__}.file"
+_FILE, _OPTIONS = f"{__name__}.file", f"{__name__}.options"
+
+
+def long_name(option: click.Parameter) -> str:
+    """Return an option's long name without its dashes."""
+    names = [name for name in option.opts if name.startswith("--")]
+    return (names or option.opts)[0].lstrip("-")
 
 
 def variables(context: click.Context, option: click.Option) -> list[str]:
-    """Return the environment variables of an option, the most specific one first.
-
-    Examples:
-        >>> root = click.Context(click.Command("faceqan-toolkit"))
-        >>> context = click.Context(click.Command("rank"), parent=root, info_name="rank")
-        >>> variables(context, click.Option(["--group-by"]))
-        ['FACEQAN_RANK_GROUP_BY', 'FACEQAN_GROUP_BY']
-    """
+    """Return the environment variables of an option: FACEQAN_RANK_TOP, then FACEQAN_TOP."""
     words = _command_words(context)
     prefixes = [[PREFIX, *words[:number]] for number in range(len(words), -1, -1)]
     return ["_".join([*words, long_name(option)]).replace("-", "_").upper() for words in prefixes]
@@ -52,32 +55,59 @@ def variables(context: click.Context, option: click.Option) -> list[str]:
 
 def _command_words(context: click.Context) -> list[str]:
     """Return the names of a command and of the groups it is in, without the program's."""
-    words: list[str] = []
-    while context.parent is not None:
-        words.insert(0, str(context.info_name))
-        context = context.parent
-    return words
+    if context.parent is None:
+        return []
+    return [*_command_words(context.parent), str(context.info_name)]
 
 
 def origin(context: click.Context, option: click.Parameter) -> str:
-    """Return where an option's value comes from; "" if from the command line or the default."""
+    """Return the variable or file that sets an option; "" for the command line or the default."""
     source = context.get_parameter_source(str(option.name))
     if source is ParameterSource.ENVIRONMENT and isinstance(option, click.Option):
         return next(name for name in variables(context, option) if os.environ.get(name))
     return str(context.meta[_FILE]) if source is ParameterSource.DEFAULT_MAP else ""
 
 
-def is_typed(name: str) -> bool:
-    """Tell whether the command line itself gives a parameter of the running command.
+def typed_options(*allowed: str) -> list[str]:
+    """Return the options that the command line itself gives, as `--name`.
 
     `options.is_given` also counts the environment and configuration files.
+
+    Args:
+        allowed: names of parameters to leave out.
     """
-    source = click.get_current_context().get_parameter_source(name)
-    return source is ParameterSource.COMMANDLINE
+    context = click.get_current_context()
+    return [
+        f"--{long_name(parameter)}"
+        for parameter in context.command.params
+        if parameter.name in context.params and parameter.name not in allowed
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+
+
+def remember_options(context: click.Context) -> None:
+    """Keep the options of the running command for `with_options`."""
+    context.meta[_OPTIONS] = {
+        name: f"--{long_name(one)}"
+        for one in context.command.params
+        if isinstance(one, click.Option)
+        for name in (one.name, long_name(one).replace("-", "_"))
+    }
+
+
+def with_options(text: str) -> str:
+    """Return a library message with settings as options of the running command.
+
+    The library writes a setting as `min_quality`, the name of the argument in Python; this returns
+    --min-quality for it. Words in backticks that are no option of the command stay.
+    """
+    context = click.get_current_context(silent=True)
+    options = context.meta.get(_OPTIONS, {}) if context else {}
+    return re.sub("`([a-z_]+)`", lambda found: str(options.get(found[1], found[0])), text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question that suggests the known word closest to another; "" if none is close."""
+    """Return a question with the most similar known word; "" if none is similar."""
     close = get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
@@ -104,10 +134,10 @@ def option() -> click.Option:
 
 
 def _read(file: Path, *, optional: bool) -> dict[str, Any]:
-    """Return the options in a TOML file.
+    """Return the options in a TOML file: pyproject.toml, or a file for this tool alone.
 
     Args:
-        file: pyproject.toml, with a table for this tool, or a file for this tool alone.
+        file: the file.
         optional: return {} if the file is missing or does not mention this tool.
     """
     if optional and not file.is_file():
@@ -116,7 +146,7 @@ def _read(file: Path, *, optional: bool) -> dict[str, Any]:
         data = file.read_bytes()
         if optional and TABLE.encode() not in data:
             return {}
-        table = _parse(data.decode("utf-8"))
+        table = tomllib.loads(data.decode("utf-8"))
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not TOML
         raise click.UsageError(f"{file} cannot be read: {error}") from error
     for name in ("tool", TABLE) if file.name == PROJECT_FILE else ():
@@ -126,23 +156,15 @@ def _read(file: Path, *, optional: bool) -> dict[str, Any]:
     return table
 
 
-def _parse(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
-
-
 def _check(
     table: Mapping[str, Any], command: click.Command, context: click.Context, above: list[str]
 ) -> None:
-    """Refuse keys that are neither an option nor a command.
+    """Raise UsageError for keys that are neither an option nor a command.
 
     Args:
-        table: options of the command, and a table for each command within it.
+        table: options of the command, and a table for each of its subcommands.
         command: the program, a group or a command.
-        context: of the program.
+        context: context of the program.
         above: names of the tables around this one.
     """
     inside = f" in [{'.'.join(above)}]" if above else ""
@@ -151,9 +173,7 @@ def _check(
     commands = command.list_commands(context) if isinstance(command, click.Group) else []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            inner = None
-            if isinstance(command, click.Group):
-                inner = command.get_command(context, key)
+            inner = command.get_command(context, key) if isinstance(command, click.Group) else None
             if inner is None:
                 raise click.UsageError(f"{where}no command {key!r}.{did_you_mean(key, commands)}")
             _check(value, inner, context, [*above, key])
@@ -171,7 +191,7 @@ def _option_names(command: click.Command, context: click.Context) -> list[str]:
 
 
 def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool) -> dict[str, Any]:
-    """Return the values for a command's parameters; those of its own table go first."""
+    """Return the values for a command's parameters; its own table overrides the outer ones."""
     from faceqan_toolkit.models.registry import is_factory
 
     found: dict[str, Any] = {}
@@ -193,7 +213,7 @@ def _defaults(context: click.Context, table: Mapping[str, Any], *, trusted: bool
 
 
 def _value(option: click.Option, value: Any, where: str) -> Any:
-    """Return a value as if it were typed: text, a list of texts, or a bool for a flag."""
+    """Return a value of a file as click parses it: text, a list of texts, or a bool for a flag."""
     if option.is_flag != isinstance(value, bool):
         wanted = "true or false" if option.is_flag else "a value, not true or false"
         raise click.UsageError(f"{where} takes {wanted}")

@@ -1,18 +1,30 @@
-"""`faceqan-toolkit evaluate`."""
+"""`faceqan-toolkit evaluate`: a command for each registered data set, and validate, agree, grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from faceqan_toolkit.cli import options
-from faceqan_toolkit.cli.command import Group
-from faceqan_toolkit.cli.options import stack
-from faceqan_toolkit.evaluation.datasets.registry import DATASETS
-from faceqan_toolkit.evaluation.options import (
+from faceqan_toolkit.cli.command import Command, Group
+from faceqan_toolkit.cli.options import is_given, make_settings, stack
+from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
+from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.datasets.registry import (
+    DATASETS,
+    REQUIRED,
+    DatasetEntry,
+    DatasetOption,
+    read_dataset,
+)
+from faceqan_toolkit.evaluation.result import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
     FTE_RULES,
@@ -20,13 +32,28 @@ from faceqan_toolkit.evaluation.options import (
     TEMPLATE_QUALITIES,
     EvaluationOptions,
 )
-from faceqan_toolkit.settings import ModelSettings, QualitySettings
+from faceqan_toolkit.settings import (
+    ModelOptions,
+    ModelSettings,
+    QualitySettings,
+    Settings,
+    setting_names,
+)
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from faceqan_toolkit.evaluation.datasets.base import Dataset
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 DEFAULTS = EvaluationOptions()
+
+SETTINGS = {*setting_names(), "detector_option", "method_option"}
+OPTIONS = {item.name for item in fields(EvaluationOptions)}
+SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
+DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 
 root_argument = click.argument("root", type=click.Path(path_type=Path))
 
@@ -124,91 +151,12 @@ aligned_option = click.option(
     help="Treat photos as aligned crops, without detection.",
 )  # fmt: skip
 
-
-def photo_options(name: str) -> Callable[[F], F]:
-    """Return the options for photos in which faces are to be found, with a protocol's defaults."""
-    faces = DATASETS[name].faces
-    assert faces is not None
-    return stack(
-        aligned_option,
-        options.faces_option(faces),
-        options.detector_options,
-        options.alignment_options,
-    )
-
-
-pairs_option = click.option(
-    "--pairs",
-    type=FILE,
-    metavar="FILE",
-    help="Use this list of pairs instead of the data set's own.",
-)
-
 pickle_option = click.option(
-    "--legacy-pickle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--legacy-pickle", type=NEW_FILE, metavar="FILE",
     help="Score all photos and write the pickle of the published evaluation script.",
 )  # fmt: skip
 
-EXAMPLES = {
-    "lfw": "evaluate lfw LFW -o out",
-    "xqlfw": "evaluate xqlfw XQLFW -o out",
-    "cfp-fp": "evaluate cfp-fp CFP -o out",
-    "bin": "evaluate bin lfw.bin -o out",
-    "ijbc": "evaluate ijbc IJBC -o out",
-    "pairs": "evaluate pairs photos --pairs pairs.csv -o out",
-    "folders": "evaluate folders people -o out",
-}
-"""Arguments that show how each protocol is used."""
-
-COMMON = (input_options, curve_options, model_options)
-
-
-@click.group("evaluate", cls=Group)
-def command() -> None:
-    """Measure how well quality scores predict recognition errors, by error-versus-discard curves.
-
-    Detects, aligns, embeds and scores the photos of a data set, makes the comparisons of its
-    protocol, and writes tables, figures and an HTML page to OUT.
-    """
-
-
-def _protocol(name: str, *extra: Callable[[Any], Any]) -> Callable[[F], click.Command]:
-    """Return a decorator that makes the command of a protocol."""
-    return stack(command.command(name, example=EXAMPLES[name]), root_argument, *COMMON, *extra)
-
-
-def _run(name: str, root: Path, chosen: dict[str, Any]) -> None:
-    from faceqan_toolkit.cli import evaluate_job
-
-    evaluate_job.run_evaluation(name, root, chosen)
-
-
-@_protocol("lfw", pairs_option, pickle_option, photo_options("lfw"))
-def lfw(root: Path, **chosen: Any) -> None:
-    """LFW: ROOT holds pairs.txt and a folder for each person."""
-    _run("lfw", root, chosen)
-
-
-@_protocol("xqlfw", pairs_option, pickle_option, photo_options("xqlfw"))
-def xqlfw(root: Path, **chosen: Any) -> None:
-    """XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11."""
-    _run("xqlfw", root, chosen)
-
-
-@_protocol("cfp-fp", photo_options("cfp-fp"))
-def cfp_fp(root: Path, **chosen: Any) -> None:
-    """CFP-FP: ROOT holds the folders Protocol and Data."""
-    _run("cfp-fp", root, chosen)
-
-
-@_protocol("bin")
-def insightface_bin(root: Path, **chosen: Any) -> None:
-    """InsightFace's .bin: ROOT is the file, or a folder with one; its photos are aligned."""
-    _run("bin", root, chosen)
-
-
-@_protocol(
-    "ijbc",
+template_options = stack(
     click.option(
         "--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
         show_default=True, help="Quality of a template, from those of its photos.",
@@ -217,53 +165,204 @@ def insightface_bin(root: Path, **chosen: Any) -> None:
         "--detector-weights/--no-detector-weights", default=False, show_default=True,
         help="Weight the photos of a template by the detector's confidence.",
     ),
-    options.alignment_options,
 )  # fmt: skip
-def ijbc(root: Path, **chosen: Any) -> None:
-    """IJB-C 1:1: ROOT holds meta and loose_crop; landmarks come from its lists."""
-    _run("ijbc", root, chosen)
 
 
-@_protocol(
-    "pairs",
-    click.option(
-        "--pairs", type=FILE, required=True, metavar="FILE",
-        help="CSV file with the columns a, b (paths below ROOT) and label (1 mated, 0 not).",
-    ),
-    photo_options("pairs"),
-)  # fmt: skip
-def pairs(root: Path, **chosen: Any) -> None:
-    """Your own list of pairs of photos below ROOT."""
-    _run("pairs", root, chosen)
+class DatasetCommands(Group):
+    """A command for each data set, made when it is used, and commands for all of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the data sets and of the other commands."""
+        return list(dict.fromkeys([*DATASETS, *self.commands]))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None if there is none, or if its package cannot be imported."""
+        if cmd_name in DATASETS and cmd_name not in self.commands:
+            with suppress(SettingsError):
+                self.add_command(dataset_command(DATASETS.find(cmd_name)))
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is meant.
+
+        Raises:
+            SettingsError: the package of a data set cannot be imported.
+        """
+        if args[0] in DATASETS:
+            DATASETS.find(args[0])
+        return super().resolve_command(ctx, args)
 
 
-@_protocol(
-    "folders",
-    click.option(
-        "--non-mated", metavar="N|all", show_default="as many as mated",
-        help="Number of random non-mated comparisons.",
-    ),
-    options.identity_option,
-    photo_options("folders"),
-)  # fmt: skip
-def folders(root: Path, **chosen: Any) -> None:
-    """Your own photos: ROOT holds a folder for each person, or as --identity says."""
-    _run("folders", root, chosen)
+def dataset_command(entry: DatasetEntry) -> click.Command:
+    """Return the command that evaluates a data set."""
+    added = list(_own_options(entry))
+    if entry.templates:
+        added.append(template_options)
+    if entry.published:
+        added.append(pickle_option)
+    if entry.faces is not None:
+        added += [aligned_option, options.faces_option(entry.faces), options.detector_options]
+    if not entry.aligned:
+        added.append(options.alignment_options)
+    example = f"evaluate {entry.name} {entry.example} -o out"
+    command = click.command(entry.name, cls=Command, help=entry.help, example=example)
+
+    def run(root: Path, **chosen: Any) -> None:
+        _evaluate(entry, root, chosen)
+
+    made: click.Command = stack(
+        command, root_argument, input_options, *added, curve_options, model_options
+    )(run)
+    return made
+
+
+def _own_options(entry: DatasetEntry) -> Iterator[Callable[[Any], Any]]:
+    """Yield the options of a data set's reader; its seed is `--seed` of every evaluation."""
+    for name, default in entry.options.items():
+        if name == "identity":
+            yield options.identity_option
+        elif name != "seed":
+            yield _own_option(name, default, entry.descriptions.get(name, DatasetOption()))
+
+
+def _own_option(name: str, default: Any, described: DatasetOption) -> Callable[[Any], Any]:
+    flag = name.replace("_", "-")
+    if isinstance(default, bool):
+        flag = f"{flag}/--no-{flag}"
+    required = default is REQUIRED
+    default = None if required else default
+    return click.option(
+        f"--{flag}", name, required=required, default=default,
+        type=FILE if described.kind is Path else described.kind,
+        show_default=described.default or default is not None,
+        metavar=described.metavar or None, help=described.help or "Option of the data set.",
+    )  # fmt: skip
+
+
+@click.group("evaluate", cls=DatasetCommands)
+def command() -> None:
+    """Measure how well quality scores predict recognition errors, by error-versus-discard curves.
+
+    Detects, aligns, embeds and scores the photos of a data set, makes the comparisons of its
+    protocol, and writes tables, figures and an HTML page to OUT.
+    """
+
+
+def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> None:
+    """Evaluate a data set; exit with 3 if some comparisons could not be made.
+
+    Raises:
+        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
+    """
+    from faceqan_toolkit.cli.show_evaluation import print_evaluation
+    from faceqan_toolkit.evaluation import evaluate
+
+    _refuse_ignored(chosen)
+    curves = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
+    reporter = Reporter()
+    given = {name: chosen[name] for name in entry.options}
+    dataset = evaluate.open_dataset(entry.name, root, tell=reporter, **given)
+    inputs = evaluate.Inputs(
+        settings=_settings(entry.name, dataset, chosen, reporter),
+        chosen_faces="faces" not in chosen or is_given("faces"),
+        pairs=chosen.get("pairs"),
+        model=chosen["recogniser"],
+        model_options=ModelOptions(*(chosen[name] for name in evaluate.MODEL_OPTIONS)),
+        flip=chosen["flip"],
+        run=chosen["run"],
+        scores=chosen["scores"],
+        embeddings=chosen["embeddings"],
+        scores_only=chosen["scores_only"],
+        name=chosen["name"],
+        detector_weights=chosen.get("detector_weights", False),
+        published_pickle=chosen.get("legacy_pickle"),
+        retry_failed=chosen["retry_failed"],
+        figures=chosen["formats"],
+        command=sys.argv[1:],
+    )
+    try:
+        evaluation, written = evaluate.evaluate_opened(
+            entry.name, root, dataset, chosen["output"], inputs, curves, reporter
+        )
+    except KeyboardInterrupt:
+        reporter.message("\nInterrupted; the same command goes on from there.")
+        raise
+    print_evaluation(evaluation, written)
+    if not evaluation.is_complete:
+        reporter.exit(
+            SOME_FAILED,
+            "some comparisons lack a face, an embedding or a score; "
+            + ("they are left out." if chosen["fte"] == "exclude" else "they are discarded first."),
+        )
+
+
+def _refuse_ignored(chosen: Mapping[str, Any]) -> None:
+    """Refuse options that other options make useless."""
+    from faceqan_toolkit.evaluation.evaluate import MODEL_OPTIONS, is_weights_file
+
+    if chosen["scores_only"]:
+        useless = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
+        _refuse(useless, "--scores-only opens no photo")
+    if chosen["embeddings"]:
+        _refuse(("recogniser", "flip"), "--embeddings brings the model's work")
+    if chosen["run"] is not None:
+        used = {"device"}
+        if chosen["recogniser"] and is_weights_file(chosen["recogniser"]):
+            used.update(MODEL_OPTIONS)
+        _refuse((*(SETTINGS - used), *SCORING), "--run has its scores")
+
+
+def _settings(
+    name: str, dataset: Dataset, chosen: Mapping[str, Any], reporter: Reporter
+) -> Settings:
+    """Return the settings of the run that is made."""
+    from faceqan_toolkit.evaluation.evaluate import (
+        MODEL_OPTIONS,
+        has_aligned_photos,
+        is_weights_file,
+    )
+
+    aligned = has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
+    if aligned:
+        _refuse(DETECTION, "aligned photos need no detection")
+    given = {name: value for name, value in chosen.items() if name in SETTINGS}
+    model, recogniser = chosen["quality_model"], chosen["recogniser"]
+    if not is_weights_file(model) and recogniser and is_weights_file(recogniser):
+        given |= dict.fromkeys(MODEL_OPTIONS)
+    return make_settings(
+        "score" if aligned else "align-and-score",
+        like_published=chosen["like_published"],
+        **{**given, "model": model, "seed": chosen["noise_seed"]},
+    )
+
+
+def _refuse(names: Sequence[str], why: str) -> None:
+    """Raise SettingsError if one of some options was given."""
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names and is_given(parameter.name):
+            raise SettingsError(f"{why}; leave {parameter.opts[-1]} out")
 
 
 @command.command("validate", example="evaluate validate lfw LFW")
-@click.argument("protocol", type=click.Choice(list(DATASETS)))
+@click.argument("name", type=click.Choice(list(DATASETS)))
 @root_argument
-@pairs_option
+@_own_option("pairs", None, DATASETS["lfw"].descriptions["pairs"])
 @options.identity_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def validate(
-    protocol: str, root: Path, pairs: Path | None, identity: str | None, as_json: bool
+    name: str, root: Path, pairs: Path | None, identity: str | None, as_json: bool
 ) -> None:
     """Check that a data set is complete and readable; exit code 1 if it is not usable."""
-    from faceqan_toolkit.cli import evaluate_tools
+    from faceqan_toolkit.evaluation.datasets import validation
 
-    if not evaluate_tools.validate(protocol, root, pairs, identity, as_json=as_json):
+    dataset = read_dataset(name, root, pairs=pairs, identity=identity, strict=False)
+    if dataset.people:
+        Reporter().message(dataset.people)
+    report = validation.validate(dataset)
+    click.echo(json.dumps(report.as_dict(), indent=1) if as_json else "\n".join(report.lines()))
+    if not report.ok:
         raise click.exceptions.Exit(1)
 
 
@@ -271,9 +370,8 @@ def validate(
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Scatter plot: png, pdf or svg.",
-)  # fmt: skip
+    "-o", "--output", type=NEW_FILE, metavar="FILE", help="Scatter plot: png, pdf or svg."
+)
 @click.option(
     "--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
     help="Show the N photos whose percentile differs most.",
@@ -284,16 +382,37 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 
     FILE:COLUMN names the score's column of a table.
     """
-    from faceqan_toolkit.cli import evaluate_tools
+    from faceqan_toolkit.cli.show_evaluation import print_agreement
+    from faceqan_toolkit.evaluation import figures, statistics
+    from faceqan_toolkit.evaluation.evaluate import scores_of
+    from faceqan_toolkit.files import absolute
 
-    evaluate_tools.agree(first, second, output, top, as_json=as_json)
+    if output is not None:
+        figures.figure_format(output)
+    given = [scores_of(text) for text in (first, second)]
+    for table, file in given:
+        if remarks := table.remarks():
+            Reporter().message(f"{table.name}, {file}: {'; '.join(remarks)}")
+    one, other = (table for table, _ in given)
+    if one.name == other.name:
+        one, other = (
+            replace(table, name=f"{absolute(file).parent.name}/{table.name}")
+            for table, file in given
+        )
+    found = statistics.agree(one, other)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(top), indent=1))
+    else:
+        print_agreement(found, top)
+    if output is not None:
+        _save(figures.scatter_figure(found), output)
 
 
 @command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
 @click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True,
-    metavar="FILE", help="Figure: pdf, svg or png.",
+    "-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
+    help="Figure: pdf, svg or png.",
 )  # fmt: skip
 @click.option(
     "--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
@@ -301,6 +420,16 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 )  # fmt: skip
 def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
     """Draw the curves of several evaluations: one row per model, one column per data set."""
-    from faceqan_toolkit.cli import evaluate_tools
+    from faceqan_toolkit.evaluation import figures
+    from faceqan_toolkit.evaluation.result_files import read_panels
 
-    evaluate_tools.grid(evaluations, output, fmr)
+    figures.figure_format(output)
+    panels = [panel for folder in evaluations for panel in read_panels(folder, fmr)]
+    _save(figures.grid_figure(panels, fmr), output)
+
+
+def _save(figure: Figure, output: Path) -> None:
+    from faceqan_toolkit.evaluation.figures import save
+
+    save(figure, output)
+    Reporter().message(f"Written: {output}")

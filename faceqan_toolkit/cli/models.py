@@ -1,13 +1,16 @@
-"""`faceqan-toolkit models`: which recognition models there are, and yours."""
+"""`faceqan-toolkit models`: list, show, add, verify and remove recognition models."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from faceqan_toolkit.cli import options
 from faceqan_toolkit.cli.command import Group
+from faceqan_toolkit.cli.reporter import FATAL, Reporter
+from faceqan_toolkit.errors import MissingDependency, SettingsError, UnknownModel, WeightsError
 
 
 @click.group("models", cls=Group)
@@ -19,13 +22,11 @@ def command() -> None:
 def list_models() -> None:
     """List the models that --model accepts by name, and whether their weights are installed."""
     from faceqan_toolkit.cli.show import make_console
-    from faceqan_toolkit.cli.tables import Cell, Column, print_table
-    from faceqan_toolkit.errors import WeightsError
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import entries, offered
-    from faceqan_toolkit.paths import printable
+    from faceqan_toolkit.cli.tables import Column, cells_of, print_table
+    from faceqan_toolkit.models.registry import added_names, entries, find_added, offered
+    from faceqan_toolkit.text import printable
 
-    added = set(installed.names())
+    added = set(added_names())
     rows: list[tuple[str, str, str, str, str]] = []
     for entry in entries().values():
         state = "built in" if entry.source == "built in" else "not here"
@@ -33,7 +34,7 @@ def list_models() -> None:
         rows.append((entry.name, state, entry.title, entry.trained_on, entry.commercial))
     for name in sorted(added - set(entries())):
         try:
-            found = installed.find(name)
+            found = find_added(name)
         except WeightsError as error:
             rows.append((name, "damaged", str(error), "", ""))
             continue
@@ -42,32 +43,30 @@ def list_models() -> None:
     for name, factory in offered().items():
         rows.append((name, "offered", factory, "", "unclear"))
     columns = [
-        Column("name"),
-        Column("weights"),
-        Column("what", least=14),
-        Column("trained on", least=12, drop=1),
-        Column("commercial use", least=10),
+        Column("name", lambda row: printable(row[0])),
+        Column("weights", lambda row: row[1]),
+        Column("what", lambda row: printable(row[2]), least=14),
+        Column("trained on", lambda row: row[3], least=12, drop=1),
+        Column("commercial use", lambda row: printable(row[4]), least=10),
     ]
-    cells = [[Cell(printable(text)) for text in row] for row in rows]
-    print_table(make_console(stderr=False), columns, cells)
+    print_table(make_console(stderr=False), columns, cells_of(columns, rows))
 
 
 @command.command("show", example="models show sface")
 @click.argument("name")
 def show(name: str) -> None:
     """Print a model's network, preprocessing, licence and paper to cite."""
-    from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.models.registry import HEADS, entries, offered
+    from faceqan_toolkit.models.registry import HEADS, entries, find_added, offered
 
-    found = installed.find(name)
+    found = find_added(name)
     entry = found.entry if found else entries().get(name)
     if entry is None and name in (others := offered()):
         click.echo(f"{name}: offered by an installed package, made by {others[name]}")
         return
     if entry is None:
         raise UnknownModel(f"unknown model {name!r}; `faceqan-toolkit models list` shows them")
-    weights = "not here" if entry.source != "built in" else f"built in, sha256 {entry.sha256}"
+    built_in = entry.source == "built in"
+    weights = f"built in, sha256 {entry.sha256}" if built_in else "not here"
     if found:
         weights = f"{found.path}, sha256 {found.sha256}, made from {found.original[0]}"
     depth = f" {entry.depth}" if entry.depth else ""
@@ -85,9 +84,9 @@ def show(name: str) -> None:
         "weights": weights,
         "--preset instant": HEADS[name].notice if name in HEADS else "no, it has no head",
     }
-    if entry.source == "built in":
+    if built_in:
         lines["scale 0 to 100"] = "fitted to scores of photos published for research"
-    if entry.sha256 and entry.source != "built in":
+    elif entry.sha256:
         lines["published sha256"] = entry.sha256
     for label, text in lines.items():
         click.echo(f"{label + ':':<18}{text}")
@@ -95,42 +94,31 @@ def show(name: str) -> None:
 
 @command.command("add", example="models add cosface_r100_glint360k backbone.pth")
 @click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=options.FILE)
 @options.model_options
 @click.option(
     "--licence", default="", help="Licence of the weights, in words; for a model of your own."
 )
 @click.option(
-    "--here",
-    is_flag=True,
+    "--here", is_flag=True,
     help="Store it in this checkout's weights/added, not in your user folder.",
-)
-def add(
-    name: str,
-    file: Path,
-    channels: str | None,
-    pixel_mean: float | None,
-    pixel_std: float | None,
-    norm_eps: float | None,
-    licence: str,
-    here: bool,
-) -> None:
+)  # fmt: skip
+def add(name: str, file: Path, licence: str, here: bool, **chosen: Any) -> None:
     """Check weights FILE (.pth, .pt, .ckpt, .safetensors, .onnx) and store it as model NAME.
 
     NAME is a registered model (see `models list`), whose weights FILE must be, or a new name.
     """
-    from faceqan_toolkit.cli.reporter import Reporter
-    from faceqan_toolkit.errors import SettingsError
     from faceqan_toolkit.job import assumed_text
-    from faceqan_toolkit.models import installed
-    from faceqan_toolkit.settings import ModelOptions
+    from faceqan_toolkit.models.load import add_model
+    from faceqan_toolkit.models.registry import checkout_folder, user_folder
+    from faceqan_toolkit.settings import ModelSettings
 
-    folder = installed.checkout_folder() if here else installed.user_folder()
+    folder = checkout_folder() if here else user_folder()
     if folder is None:
         raise SettingsError("--here needs the package to run from a checkout of its repository")
-    given = ModelOptions(channels, pixel_mean, pixel_std, norm_eps)
+    given = ModelSettings(**chosen).options
     tell = Reporter()
-    model, embedder = installed.add(name, file, folder, given, licence)
+    model, embedder = add_model(name, file, folder, given, licence)
     click.echo(f"{name}: {embedder.title}, verified")
     for note in embedder.notes:
         tell.note(note)
@@ -145,12 +133,11 @@ def add(
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check that the weights of NAMES are unchanged and load; without NAMES, all installed ones."""
-    from faceqan_toolkit.errors import MissingDependency, WeightsError
-    from faceqan_toolkit.models import installed
     from faceqan_toolkit.models.load import BUILT_IN, load_model
+    from faceqan_toolkit.models.registry import added_names
 
     broken = False
-    for name in names or (BUILT_IN, *installed.names()):
+    for name in names or (BUILT_IN, *added_names()):
         try:
             load_model(name)
             click.echo(f"{name}: verified")
@@ -158,21 +145,20 @@ def verify(names: tuple[str, ...]) -> None:
             broken = True
             click.echo(f"{name}: {error}")
     if broken:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(FATAL)
 
 
 @command.command("remove", example="models remove cosface_r100_glint360k")
 @click.argument("name")
 def remove(name: str) -> None:
     """Delete an added model."""
-    from faceqan_toolkit.errors import UnknownModel
-    from faceqan_toolkit.models import installed
+    from faceqan_toolkit.models.registry import find_added, remove_added
 
-    found = installed.find(name)
+    found = find_added(name)
     if found is None:
         raise UnknownModel(
             f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
             "which were"
         )
-    installed.remove(found)
+    remove_added(found)
     click.echo(f"removed {found.path}")

@@ -10,7 +10,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -24,24 +23,19 @@ LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Things done, rate, time left and failures so far, on standard error.
+    """Number of things done, rate, time left and failures so far, on standard error.
 
     Args:
         total: number of things to do.
         unit: noun for one of them.
         quiet: show nothing.
-
-    Attributes:
-        done: number of things done so far.
-        failed: number of records without a result so far.
     """
 
     def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:
         self.total, self.done, self.failed = total, 0, 0
         self._unit = unit
-        console = Console(stderr=True, quiet=quiet)
+        self._console = Console(stderr=True, quiet=quiet)
         self._started = self._logged = time.monotonic()
-        self._task: TaskID | None = None
         self._bar = Bar(
             SpinnerColumn(),
             BarColumn(),
@@ -49,12 +43,11 @@ class Progress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[failures]}", style="yellow"),
-            console=console,
+            console=self._console,
             speed_estimate_period=300,
-            disable=not console.is_terminal,
+            disable=not self._console.is_terminal,
             transient=True,
         )
-        self._console = console
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -76,24 +69,18 @@ class Progress:
         self._started = time.monotonic()
 
     def advance(self, records: Sequence[Record], number: int = 1) -> None:
-        """Count things that are done.
-
-        Args:
-            records: of the photos among them.
-            number: of things.
-        """
+        """Count a number of things, and the failures among the records of photos."""
         self.done += number
         self.failed += sum(record.status != "ok" for record in records)
         failures = f"{self.failed:,} failed" if self.failed else ""
-        assert self._task is not None
         self._bar.update(self._task, advance=number, rate=self._rate(), failures=failures)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._logged >= LOG_SECONDS:
             self._logged = now
             left = self.seconds / self.done * (self.total - self.done)
-            line = f"{self.done:,}/{self.total:,} {self._unit}s, {self._rate()}, "
-            line += f"{_duration(left)} left"
-            self.print(f"{line}, {failures}" if failures else line)
+            done = f"{self.done:,}/{self.total:,} {self._unit}s"
+            line = [done, self._rate(), f"{_duration(left)} left", failures]
+            self.print(", ".join(filter(None, line)))
 
     @property
     def seconds(self) -> float:

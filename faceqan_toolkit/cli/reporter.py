@@ -1,4 +1,4 @@
-"""Events on standard error, as text for people or as JSON lines for programs."""
+"""Events on standard error, as text for people or as JSON lines for programs, and exit codes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,41 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from faceqan_toolkit.paths import printable
-from faceqan_toolkit.text import counted
+from faceqan_toolkit.cli.config import with_options
+from faceqan_toolkit.text import counted, printable
 
 if TYPE_CHECKING:
     from faceqan_toolkit.cli.progress import Progress
 
+FATAL, USAGE, SOME_FAILED, NO_PHOTOS, INTERRUPTED = 1, 2, 3, 4, 130
+MEANINGS = {
+    0: "done",
+    FATAL: "fatal error",
+    USAGE: "wrong usage",
+    SOME_FAILED: "some photos or faces have no result (see --fail-on)",
+    NO_PHOTOS: "nothing to do: no photos found",
+    INTERRUPTED: "interrupted",
+}
+"""Exit codes as the program's help explains them."""
+
 URGENT = ("warned", "error", "interrupted", "exit")
 """Events that `--quiet` shows."""
+
+JSON_ONLY = ("wrote", "no_photos", "summary")
+"""Events that text does not show: the summary names files and counts, the exit code the reason."""
+
+LINES: Mapping[str, tuple[str, str | None]] = {
+    "message": ("{text}", None),
+    "note": ("Note: {text}", None),
+    "warned": ("Warning: {text}", "yellow"),
+    "error": ("Error: {text}", "red"),
+    "exit": ("Exit code {code}: {text}", "yellow"),
+    "interrupted": (
+        "\nInterrupted. {done:,} of {total:,} photos are recorded in {folder}; the same command "
+        "goes on from there.", None,
+    ),
+}  # fmt: skip
+"""Text and colour of events that are one line."""
 
 _SWITCHES = f"{__name__}.switches"
 
@@ -30,8 +57,8 @@ _SWITCHES = f"{__name__}.switches"
 class Reporter:
     """Take events and print them on standard error, as the running command's options say.
 
-    An event is a dataclass. Text shows those that have a method here, such as `_show_note`, and
-    the others with `--verbose` only; JSON has all of them.
+    An event is a dataclass. Text shows those in `LINES`, those with a method here, such as
+    `_show_planned`, and the others with `--verbose` only; JSON has all of them.
 
     Attributes:
         quiet: print errors and warnings only.
@@ -42,8 +69,7 @@ class Reporter:
     """
 
     def __init__(self) -> None:
-        context = click.get_current_context(silent=True)
-        switches = context.meta.get(_SWITCHES, {}) if context else {}
+        switches = _switches()
         self.quiet: bool = switches.get("quiet", False)
         self.verbose: bool = switches.get("verbose", False)
         self.as_json: bool = switches.get("log_format") == "json"
@@ -53,29 +79,33 @@ class Reporter:
 
     @property
     def shows_tables(self) -> bool:
-        """Whether tables, bars and the like are shown."""
+        """Whether tables and progress bars are shown."""
         return not (self.quiet or self.as_json)
 
     def __call__(self, event: Any) -> None:
         """Print an event of the library."""
         name = re.sub(r"(?<=.)(?=[A-Z])", "_", type(event).__name__).lower()
-        values = {field.name: getattr(event, field.name) for field in fields(event)}
         if name == "wrote":
             self.files.append(event.file)
         self.no_photos = self.no_photos or name == "no_photos"
-        self.emit(name, **values)
+        self.emit(name, **{field.name: getattr(event, field.name) for field in fields(event)})
 
     def emit(self, name: str, **values: Any) -> None:
         """Print an event, given its name as `no_photos` for a class NoPhotos, and its fields."""
         if self.quiet and name not in URGENT:
             return
+        if "text" in values:
+            values["text"] = with_options(values["text"])
         if self.as_json:
             time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
             line = {"time": time, "event": name} | {key: _plain(one) for key, one in values.items()}
             click.echo(json.dumps(line), err=True)
+        elif name in LINES:
+            text, colour = LINES[name]
+            self._print(text.format(**values), colour)
         elif show := getattr(self, f"_show_{name}", None):
             show(**values)
-        elif self.verbose:
+        elif self.verbose and name not in JSON_ONLY:
             told = ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
             self._print(f"{name.capitalize()}: {told}" if told else name.capitalize())
 
@@ -109,10 +139,9 @@ class Reporter:
         text = "\n".join(map(printable, text.split("\n")))
         if self._progress is not None:
             self._progress.print(text, colour)
-        elif colour and not os.environ.get("NO_COLOR"):
-            click.secho(text, err=True, fg=colour)
         else:
-            click.echo(text, err=True)
+            colour = None if os.environ.get("NO_COLOR") else colour
+            click.secho(text, err=True, fg=colour, reset=colour is not None)
 
     def _show_options(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
         if self.verbose:
@@ -122,39 +151,19 @@ class Reporter:
             )
             self._print(f"Options: {', '.join(told)}")
 
-    def _show_message(self, text: str) -> None:
-        self._print(text)
-
-    def _show_note(self, text: str) -> None:
-        self._print(f"Note: {text}")
-
-    def _show_warned(self, text: str) -> None:
-        self._print(f"Warning: {text}", "yellow")
-
-    def _show_error(self, text: str) -> None:
-        self._print(f"Error: {text}", "red")
-
-    def _show_exit(self, code: int, text: str) -> None:
-        self._print(f"Exit code {code}: {text}", "yellow")
-
     def _show_planned(self, photos: int, known: int) -> None:
         done = f", {known:,} of them done before" if known else ""
         self._print(counted(photos, "photo") + done)
-
-    def _show_wrote(self, file: Path) -> None:
-        """Show nothing: a summary names the files."""
-
-    def _show_no_photos(self, text: str) -> None:
-        """Show nothing: the exit code is explained."""
-
-    def _show_summary(self, **_values: Any) -> None:
-        """Show nothing: the summary's lines are messages."""
 
     def _show_started(self, total: int, unit: str = "photo") -> None:
         from faceqan_toolkit.cli.progress import Progress
 
         self._progress = Progress(total, unit, quiet=not self.shows_tables)
         self._progress.__enter__()
+
+    def _show_worker_ready(self, pid: int, device: str, host: str = "") -> None:
+        if self.verbose:
+            self._print(f"Worker {pid}{host and f' of {host}'} is ready on {device}")
 
     def _show_loaded(self, workers: int = 0) -> None:
         if self._progress is not None:
@@ -171,15 +180,9 @@ class Reporter:
             self._progress.__exit__(None if complete else Exception)
             self._progress = None
 
-    def _show_interrupted(self, done: int, total: int, folder: Path) -> None:
-        self._print(
-            f"\nInterrupted. {done:,} of {total:,} photos are recorded in {folder}; the same "
-            "command goes on from there."
-        )
-
 
 def _plain(value: Any) -> Any:
-    """Return a value of JSON; fields of records that are not known are left out."""
+    """Return a value for JSON; fields of records without a value are left out."""
     if is_dataclass(value):
         pairs = {field.name: getattr(value, field.name) for field in fields(value)}
         return {key: _plain(one) for key, one in pairs.items() if one is not None and one != ""}
@@ -201,31 +204,67 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def code_for(failed: int, total: int) -> int:
+    """Return the exit code of a complete command by its option `--fail-on`.
+
+    Args:
+        failed, total: number of missing results, and of all results.
+    """
+    fail_on = _switches().get("fail_on", "any")
+    if fail_on == "all":
+        fails = failed == total
+    else:
+        fails = fail_on != "never" and failed > (0 if fail_on == "any" else float(fail_on) * total)
+    return SOME_FAILED if failed and fails else 0
+
+
 def choose(context: click.Context) -> None:
-    """Settle what the reporters of a command print.
+    """Settle whether a command is quiet or verbose if both were given.
 
     Raises:
-        UsageError: both `--quiet` and `--verbose` were given.
+        UsageError: both were given in the same place.
     """
     switches = context.meta[_SWITCHES]
     if switches["quiet"] and switches["verbose"]:
-        sources = {name: context.get_parameter_source(name) for name in ("quiet", "verbose")}
-        if sources["quiet"] is sources["verbose"]:
+        # the command line overrides the environment, which overrides the configuration file
+        order = [
+            ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP,
+        ]  # fmt: skip
+        places = {
+            name: order.index(context.get_parameter_source(name) or order[-1])
+            for name in ("quiet", "verbose")
+        }
+        if places["quiet"] == places["verbose"]:
             raise click.UsageError("--quiet and --verbose contradict each other")
-        # the command line overrules the environment, which overrules the configuration file
-        given = [name for source in _PRECEDENCE for name in sources if sources[name] is source]
-        switches[given[-1]] = False
+        switches[max(places, key=places.__getitem__)] = False
 
 
-_PRECEDENCE = [
-    ParameterSource.COMMANDLINE,
-    ParameterSource.ENVIRONMENT,
-    ParameterSource.DEFAULT_MAP,
-]
+def _switches() -> Mapping[str, Any]:
+    """Return the options of the running command that choose what is printed, and `fail_on`."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_SWITCHES, {}) if context else {}
 
 
 def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
     context.meta.setdefault(_SWITCHES, {})[option.name] = value
+
+
+def _remember_fail_on(context: click.Context, option: click.Parameter, value: str) -> None:
+    try:
+        valid = value in ("never", "any", "all") or 0 <= float(value) <= 1
+    except ValueError:
+        valid = False
+    if not valid:
+        raise click.BadParameter(f"{value!r} is not never, any, all or a share from 0 to 1.")
+    _remember(context, option, value)
+
+
+fail_on_option = click.option(
+    "--fail-on", default="any", show_default=True, expose_value=False, callback=_remember_fail_on,
+    metavar="never|any|all|SHARE",
+    help="When photos or faces without a result mean exit code 3: any of them, all, more than this "
+    "share (0..1), or never.",
+)  # fmt: skip
 
 
 def options() -> list[click.Option]:

@@ -1,8 +1,8 @@
-"""Rankings and summaries as people read them."""
+"""Rankings, summaries, calibrations, comparisons and groups, printed for people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,14 @@ from typing import Any
 from rich.console import Console
 
 from faceqan_toolkit.cli.reporter import Reporter
-from faceqan_toolkit.cli.tables import Cell, Column, print_rows, print_table
-from faceqan_toolkit.paths import printable
+from faceqan_toolkit.cli.tables import Cell, Column, cells_of, print_table
 from faceqan_toolkit.quality.scale import Scale
 from faceqan_toolkit.results.calibration import Calibration, Rate, Threshold, below_thresholds
 from faceqan_toolkit.results.comparison import Comparison
 from faceqan_toolkit.results.groups import GroupSummary
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text
+from faceqan_toolkit.text import LIKE_A_CROP, RESIZED, counted, down_text, exact_text, printable
 
 ENDS = 5
 """Rows shown from either end of a ranking."""
@@ -26,21 +25,23 @@ ENDS = 5
 PRINTED = 1000
 """Rows that are laid out as one table."""
 
-PATH = Column("path [face]", least=26, is_path=True)
+Row = Mapping[str, Any]
+
+
+def make_console(*, stderr: bool) -> Console:
+    """Return a console whose lines are not broken."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def print_ranking(ranking: Ranking, top: int | None, bottom: int | None) -> None:
     """Print rows on standard output, few of them in memory."""
     console = make_console(stderr=False)
-    rows = ranking.iterate(top=top, bottom=bottom)
-    columns = _columns(ranking)
+    rows = _with_gaps(ranking.iterate(top=top, bottom=bottom))
+    # later blocks have the longest ranks
+    columns = _columns(ranking, len(str(sum(ranking.counts().values()))))
     widths: Mapping[int, int] | None = None
-    ranks = len(str(sum(ranking.counts().values())))  # later blocks have the longest ones
-    previous = 0
     while (block := list(islice(rows, PRINTED))) or widths is None:
-        cells = _cells(block, ranking, previous, rank_width=ranks)
-        widths = print_rows(console, columns, cells, widths)
-        previous = (block and block[-1].get("rank")) or previous
+        widths = print_table(console, columns, cells_of(columns, block), widths)
 
 
 def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]) -> None:
@@ -50,8 +51,9 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
     failed = {status: number for status, number in counts.items() if status != "ok"}
     if ranking.scored and counts.get("ok"):
         if tell.shows_tables:
-            rows = ranking.rows(top=ENDS, bottom=ENDS)
-            print_table(make_console(stderr=True), _columns(ranking), _cells(rows, ranking))
+            columns = _columns(ranking)
+            rows = cells_of(columns, _with_gaps(ranking.rows(top=ENDS, bottom=ENDS)))
+            print_table(make_console(stderr=True), columns, rows)
         settings = run.content["settings"]
         most = ", 1 at most" if settings.get("method", "faceqan") == "faceqan" else ""
         tell.message(
@@ -85,7 +87,7 @@ def print_summary(run: RunInfo, counts: Mapping[str, int], files: Sequence[Path]
 
 
 def warn_of_one_quality(ranking: Ranking) -> None:
-    """Warn of a ranking that says nothing because all faces have the same score."""
+    """Warn if all faces of a ranking have the same score."""
     quality = ranking.only_quality()
     if quality is not None:
         Reporter().warn(
@@ -95,13 +97,13 @@ def warn_of_one_quality(ranking: Ranking) -> None:
 
 
 def print_calibration(calibration: Calibration) -> None:
-    """Print what thresholds do to people that did not choose them, on standard error."""
+    """Print thresholds and their error rates on the held-out people, on standard error."""
     tell = Reporter()
     counts = calibration.counts
     tell.message(
-        f"{counts['choosing_people']:,} people ({counts['choosing_faces']:,} faces) choose; all "
-        f"figures are of the other {counts['other_people']:,} ({counts['other_faces']:,} faces); "
-        "intervals of 95 %"
+        f"Thresholds are fitted on {counts['choosing_people']:,} people "
+        f"({counts['choosing_faces']:,} faces), figures and 95 % intervals are of the other "
+        f"{counts['other_people']:,} ({counts['other_faces']:,} faces)"
     )
     for item in calibration.thresholds:
         tell.message(_calibrated(item, calibration.scale))
@@ -116,7 +118,7 @@ def _calibrated(item: Threshold, scale: Scale) -> str:
         f"{scale.of(item.quality)} of 100"
     ]
     if item.low is not None and item.high is not None:
-        lines.append(f"the others would choose {item.low:.4f} .. {item.high:.4f}")
+        lines.append(f"95 % interval from the held-out half: {item.low:.4f} .. {item.high:.4f}")
     lines.append(f"discards {_rate(item.discard)} of faces")
     errors = item.errors
     if errors is None:
@@ -149,61 +151,52 @@ def _rate(rate: Rate, decimals: int = 2) -> str:
     return f"{text} ({100 * rate.low:.{decimals}f} .. {100 * rate.high:.{decimals}f})"
 
 
-def make_console(*, stderr: bool) -> Console:
-    """Return a console whose lines are not broken."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
-
-
-def _columns(ranking: Ranking) -> list[Column]:
+def _columns(ranking: Ranking, rank_width: int = 0) -> list[Column]:
     """Return the columns of a table of a ranking."""
     scores = [
-        Column("rank", right=True),
-        Column("quality", right=True),
-        Column("of 100", right=True, drop=2),
-        Column("percentile", right=True, drop=3),
+        Column("rank", lambda row: str(row["rank"] or "").rjust(rank_width), right=True),
+        Column("quality", lambda row: _number(row["quality"], 4), right=True),
+        Column("of 100", lambda row: _number(row["quality_100"], 0), right=True, drop=2),
+        Column("percentile", lambda row: _number(row["percentile"], 1), right=True, drop=3),
     ]
     # in a run that predicts scores, rows say which of them were measured
     if ranking.run.content["settings"].get("preset") == "instant":
-        scores.append(Column("preset", right=True, drop=6))
-    faces = [Column("face px", right=True, drop=4), Column("confidence", right=True, drop=5)]
-    return [*(scores if ranking.scored else []), *faces, PATH]
+        scores.append(Column("preset", lambda row: row["preset"] or "", right=True, drop=6))
+    return [
+        *(scores if ranking.scored else []),
+        Column("face px", lambda row: _number(row["face_px"], 0), right=True, drop=4),
+        Column("confidence", lambda row: _number(row["confidence"], 3), right=True, drop=5),
+        _path_column(_failure),
+    ]
 
 
-def _cells(
-    rows: Sequence[Mapping[str, Any]], ranking: Ranking, previous: int = 0, rank_width: int = 0
-) -> list[list[Cell]]:
-    """Return the cells of a ranking's rows; a gap in the ranks shows as a row of dots.
+def _path_column(remark: Callable[[Row], str]) -> Column:
+    """Return the column of faces' paths, each with a remark."""
 
-    Args:
-        rows: the rows.
-        ranking: where they come from.
-        previous: the rank before them.
-        rank_width: smallest width of ranks.
-    """
-    columns = _columns(ranking)
-    cells = []
-    for row in rows:
-        if ranking.scored and row["rank"] and previous and row["rank"] > previous + 1:
-            cells.append([Cell("..."), *[Cell("")] * (len(columns) - 1)])
-        previous = row.get("rank") or previous
+    def cell(row: Row) -> Cell:
         name = row["path"] if row["face"] is None else f"{row['path']} [{row['face']}]"
-        remark = "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-        texts = {"face px": _number(row["face_px"], 0), "confidence": _number(row["confidence"], 3)}
-        if ranking.scored:
-            texts |= {
-                "rank": str(row["rank"] or "").rjust(rank_width),
-                "quality": _number(row["quality"], 4),
-                "of 100": _number(row["quality_100"], 0),
-                "percentile": _number(row["percentile"], 1),
-                "preset": row["preset"] or "",
-            }
-        cells.append(
-            [
-                *(Cell(texts[column.name]) for column in columns[:-1]),
-                Cell(printable(name), printable(remark)),
-            ]
-        )
-    return cells
+        return Cell(printable(name), printable(remark(row)))
+
+    return Column("path [face]", cell, least=26, is_path=True)
+
+
+def _failure(row: Row) -> str:
+    return "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+
+
+def _moved_to(row: Row) -> str:
+    return "" if row["path_b"] == row["path"] else f"in the second run {row['path_b']}"
+
+
+def _with_gaps(rows: Iterable[Row]) -> Iterator[Row | None]:
+    """Yield a ranking's rows, and None where ranks are left out."""
+    previous = 0
+    for row in rows:
+        rank = row.get("rank")
+        if rank and previous and rank > previous + 1:
+            yield None
+        previous = rank or previous
+        yield row
 
 
 def _number(value: float | None, decimals: int) -> str:
@@ -234,61 +227,42 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
     if not figures.common:
         return
     columns = [
-        Column("moved", right=True),
-        Column("percentile", right=True, drop=1),
-        Column("then", right=True, drop=1),
-        Column("quality", right=True, drop=2),
-        Column("then", right=True, drop=2),
-        PATH,
+        Column("moved", lambda row: f"{row['shift']:+.1f}", right=True),
+        Column("percentile", lambda row: _number(row["percentile_a"], 1), right=True, drop=1),
+        Column("then", lambda row: _number(row["percentile_b"], 1), right=True, drop=1),
+        Column("quality", lambda row: _number(row["quality_a"], 4), right=True, drop=2),
+        Column("then", lambda row: _number(row["quality_b"], 4), right=True, drop=2),
+        _path_column(_moved_to),
     ]
-    rows = []
-    for row in movers:
-        moved = row["path_b"] != row["path"]
-        remark = f"in the second run {row['path_b']}" if moved else ""
-        numbers = [
-            f"{row['shift']:+.1f}",
-            *(_number(row[f"percentile_{run}"], 1) for run in "ab"),
-            *(_number(row[f"quality_{run}"], 4) for run in "ab"),
-        ]
-        path = Cell(printable(f"{row['path']} [{row['face']}]"), printable(remark))
-        rows.append([*map(Cell, numbers), path])
-    print_table(console, columns, rows)
+    print_table(console, columns, cells_of(columns, movers))
 
 
 def print_groups(summaries: Sequence[GroupSummary], by: str, below: float | None) -> None:
     """Print summaries of groups on standard output, one row each."""
     columns = [
-        Column(by, least=12, is_path=True),
-        Column("faces", right=True),
-        Column("unscored", right=True, drop=4),
-        Column("mean", right=True, drop=3),
-        Column("5 %", right=True, drop=5),
-        Column("25 %", right=True, drop=6),
-        Column("median", right=True),
-        Column("75 %", right=True, drop=6),
-        Column("95 %", right=True, drop=5),
-    ]
+        Column(by, lambda group: "(none)" if group.group is None else printable(group.group),
+               least=12, is_path=True),
+        Column("faces", lambda group: f"{group.faces:,}", right=True),
+        Column("unscored", lambda group: f"{group.unscored:,}", right=True, drop=4),
+        Column("mean", lambda group: _number(group.mean, 3), right=True, drop=3),
+        Column("5 %", lambda group: _number(group.q05, 3), right=True, drop=5),
+        Column("25 %", lambda group: _number(group.q25, 3), right=True, drop=6),
+        Column("median", lambda group: _number(group.median, 3), right=True),
+        Column("75 %", lambda group: _number(group.q75, 3), right=True, drop=6),
+        Column("95 %", lambda group: _number(group.q95, 3), right=True, drop=5),
+    ]  # fmt: skip
     if below is not None:
         columns += [
-            Column(f"below {exact_text(below)}", right=True),
-            Column("95 % interval", right=True, drop=1),
-            Column("against others", right=True, drop=2),
-            Column("95 % interval", right=True, drop=2),
-        ]
-    rows = []
-    for item in summaries:
-        values = (item.mean, item.q05, item.q25, item.median, item.q75, item.q95)
-        texts = [f"{item.faces:,}", f"{item.unscored:,}", *(_number(value, 3) for value in values)]
-        if below is not None:
-            texts += [
-                _percent(item.share),
-                _interval(item.share_low, item.share_high),
-                _percent(item.difference, sign="+"),
-                _interval(item.difference_low, item.difference_high, sign="+"),
-            ]
-        group = "(none)" if item.group is None else printable(item.group)
-        rows.append([Cell(group), *map(Cell, texts)])
-    print_table(make_console(stderr=False), columns, rows)
+            Column(f"below {exact_text(below)}", lambda group: _percent(group.share), right=True),
+            Column("95 % interval", lambda group: _interval(group.share_low, group.share_high),
+                   right=True, drop=1),
+            Column("against others", lambda group: _percent(group.difference, "+"),
+                   right=True, drop=2),
+            Column("95 % interval",
+                   lambda group: _interval(group.difference_low, group.difference_high, "+"),
+                   right=True, drop=2),
+        ]  # fmt: skip
+    print_table(make_console(stderr=False), columns, cells_of(columns, summaries))
 
 
 def _percent(share: float | None, sign: str = "") -> str:

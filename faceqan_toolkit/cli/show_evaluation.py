@@ -10,10 +10,10 @@ from rich.text import Text
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show import make_console
 from faceqan_toolkit.cli.tables import Cell, Column, print_table
-from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.result import Evaluation
-from faceqan_toolkit.evaluation.tables import between, number
-from faceqan_toolkit.paths import printable
+from faceqan_toolkit.evaluation.result_files import between, number
+from faceqan_toolkit.evaluation.statistics import Agreement
+from faceqan_toolkit.text import printable
 
 
 def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
@@ -24,12 +24,11 @@ def print_evaluation(evaluation: Evaluation, files: Sequence[Path]) -> None:
     columns += [Column(one.name, right=True, least=len(one.name)) for one in evaluation.points]
     rows = []
     for method in evaluation.methods:
-        name = f"{method.name} ({method.note})" if method.note else method.name
+        areas = [one.areas[0] for one in method.figures]
         figures = (
-            (number(one.areas[0].normalised), between(one.normalised_intervals[0]).strip())
-            for one in method.figures
+            (number(area.normalised), between(area.normalised_interval).strip()) for area in areas
         )
-        rows.append([Cell(name), *(Cell(*figure, gap=" ") for figure in figures)])
+        rows.append([Cell(method.label), *(Cell(*figure, gap=" ") for figure in figures)])
     out.print(Text(f"{evaluation.title}: normalised pAUC to {limit:g}, lower is better", "italic"))
     print_table(out, columns, rows)
     left_out = f", {evaluation.excluded:,} mated left out" if evaluation.excluded else ""

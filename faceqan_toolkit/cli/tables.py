@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -26,15 +27,17 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: its header.
+        name: header.
+        cell: returns its text, or its `Cell`, of an item, see `cells_of`.
         right: align it to the right.
-        least: width down to which it may be narrowed; None to keep all of its text on one line.
-        is_path: shorten text in the middle, else wrap it.
-        drop: where a table does not fit, columns with the largest number are left out first; 0 for
-            columns that stay.
+        least: smallest width it may be narrowed to; None never narrows it.
+        is_path: shorten text in the middle instead of wrapping it.
+        drop: if a table does not fit, columns with the largest number are left out first; columns
+            with 0 stay.
     """
 
     name: str
+    cell: Callable[[Any], str | Cell] = str
     right: bool = False
     least: int | None = None
     is_path: bool = False
@@ -43,12 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and a remark that follows it on the same or the next lines.
-
-    Attributes:
-        text, remark: both.
-        gap: what stands between them on one line.
-    """
+    """A text, and a remark behind it on the same or the next lines, separated by `gap`."""
 
     text: str
     remark: str = ""
@@ -56,7 +54,7 @@ class Cell:
 
     @property
     def width(self) -> int:
-        """Characters it takes on one line."""
+        """Characters on one line."""
         return cell_len(self.whole(self.text))
 
     def whole(self, text: str) -> str:
@@ -64,17 +62,27 @@ class Cell:
         return f"{text}{self.gap}{self.remark}" if self.remark else text
 
 
+def cells_of(columns: Sequence[Column], items: Iterable[Any]) -> list[list[Cell]]:
+    """Return a row of cells for each item; a row of dots for None."""
+    gap = [Cell(DOTS), *[Cell("")] * (len(columns) - 1)]
+    return [
+        gap if item is None
+        else [Cell(one) if isinstance(one := column.cell(item), str) else one for column in columns]
+        for item in items
+    ]  # fmt: skip
+
+
 class Layout:
     """Widths of columns.
 
     Args:
         columns: all columns of the table.
-        rows: the rows to be shown, a cell a column.
-        width: characters of a line; None to give every row one line, however long.
+        rows: rows of cells, see `cells_of`.
+        width: characters of a line; None to give every row one line of any length.
         above: widths of the rows above, if this continues a table.
 
     Attributes:
-        widths: characters of each column that is shown, by its index in `columns`.
+        widths: characters of each shown column, by its index in `columns`.
         dropped: names of the columns that are left out.
     """
 
@@ -86,30 +94,23 @@ class Layout:
         above: Mapping[int, int] | None = None,
     ) -> None:
         self._columns = columns
-        above = above or {}
         wanted = {
-            index: max(
-                [cell_len(column.name), above.get(index, 0), *(r[index].width for r in rows)]
-            )
+            index: max(cell_len(column.name), (above or {}).get(index, 0),
+                       *(row[index].width for row in rows), 0)
             for index, column in enumerate(columns)
-        }
+        }  # fmt: skip
         least = {
             index: wanted[index] if column.least is None else min(wanted[index], column.least)
             for index, column in enumerate(columns)
         }
-        self.widths, self._narrow = wanted, width is not None and _line_length(wanted) > width
-        if width is not None and self._narrow:
-            self.widths = _narrowed(columns, wanted, least, width)
+        self._narrow = width is not None and _line_length(wanted) > width
+        self.widths = _narrowed(columns, wanted, least, width or 0) if self._narrow else wanted
         self.dropped = [
             column.name for index, column in enumerate(columns) if index not in self.widths
         ]
 
-    def header(self) -> list[str]:
-        """Return the lines of the header."""
-        return self.lines([Cell(column.name) for column in self._columns])
-
     def lines(self, row: Sequence[Cell]) -> list[str]:
-        """Return the lines of a row; a remark alone may take the place of empty cells."""
+        """Return the lines of a row; in a narrow table a remark may use the room of empty cells."""
         if self._narrow and row[-1].remark and not any(cell.text.strip() for cell in row[:-1]):
             indent = next(iter(self.widths.values())) + GAP
             room = _line_length(self.widths) - indent
@@ -135,13 +136,12 @@ def _line_length(widths: Mapping[int, int]) -> int:
 def _narrowed(
     columns: Sequence[Column], wanted: Mapping[int, int], least: Mapping[int, int], width: int
 ) -> dict[int, int]:
-    """Return widths that fit a line: columns are narrowed, and left out where that is not enough.
+    """Return widths that fit a line: columns are narrowed, and left out if that is not enough.
 
     Args:
         columns: all columns.
-        wanted: widths that need no narrowing.
-        least: smallest widths.
-        width: of the line.
+        wanted, least: their largest and smallest widths.
+        width: width of the line.
     """
     widths = dict(least)
     while _line_length(widths) > width and (first := max(columns[i].drop for i in widths)):
@@ -169,7 +169,7 @@ def _lines(cell: Cell, width: int, *, is_path: bool) -> list[str]:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text that fits a width, its middle left out if need be.
+    """Return a text that fits a width, without its middle if necessary.
 
     Examples:
         >>> shorten("people/ann/holiday/1.jpg [0]", 20)
@@ -186,29 +186,23 @@ def shorten(text: str, width: int) -> str:
 
 
 def print_table(
-    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]
-) -> None:
-    """Print a table; see `print_rows`."""
-    print_rows(console, columns, rows, None)
-
-
-def print_rows(
     console: Console,
     columns: Sequence[Column],
     rows: Sequence[Sequence[Cell]],
-    above: Mapping[int, int] | None,
+    above: Mapping[int, int] | None = None,
 ) -> Mapping[int, int]:
-    """Print rows of a table so that they fit the console, and return the columns' widths.
+    """Print a table, or further rows of it, to fit the console; return the columns' widths.
 
     Args:
-        console: where to; one that is no terminal gets every row on one line.
-        columns: of the table.
-        rows: a cell a column.
+        console: where to print; without a terminal, each row gets one line.
+        columns: columns of the table.
+        rows: rows of cells, see `cells_of`.
         above: widths of the rows above; None to begin with the header.
     """
     layout = Layout(columns, rows, console.width if console.is_terminal else None, above)
     if above is None:
-        console.print(Text("\n".join(layout.header()), "bold"))
+        header = layout.lines([Cell(column.name) for column in columns])
+        console.print(Text("\n".join(header), "bold"))
     if rows:
         console.print(Text("\n".join(line for row in rows for line in layout.lines(row))))
     if above is None and layout.dropped:

@@ -1,10 +1,10 @@
-"""Common part of face detectors: working resolution, turned photos, tiles, box suppression."""
+"""Common part of face detectors: working resolution, rotation, tiles, and choice of faces."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,21 +12,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.detection.choice import accept_faces, best_confidence
 from faceqan_toolkit.errors import FaceTooSmall, NoFace
+from faceqan_toolkit.geometry import find_mistake
 from faceqan_toolkit.photos.decode import decode_full
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import DetectionSettings, Settings
+from faceqan_toolkit.text import down_text, exact_text
 from faceqan_toolkit.types import Detections, Face, Photo, Pixels
 
 SMALLEST_FACE = 20
 """Pixels at working resolution; a search for smaller faces is slow and has many false positives."""
-
 HUGE_SIDE = 6400
 """Longer side of a photo, pixels, above which small faces are searched in tiles."""
-
 TILE_SIDE = 1600
 """Least side of a tile, pixels at working resolution."""
-
 OVERLAP = 0.7
 """Two faces are one if they share more than this part of the smaller box."""
 
@@ -37,23 +35,16 @@ class Detector(Protocol):
     """Interface of detectors."""
 
     def detect(self, photo: Photo) -> list[Face]:
-        """Return the photo's faces, largest first; at least one.
-
-        Raises:
-            PhotoError: there is none, or none that the settings accept.
-        """
+        """Return the photo's faces, largest first; raise PhotoError if there is none to accept."""
         ...
 
 
 class PhotoDetector(ABC):
-    """Base class of detectors: working resolution, turned photos, tiles, filtering of faces.
+    """Base class of detectors: working resolution, rotation, tiles, filtering of faces.
 
     Photos are reduced to `max_side` before detection. A huge photo is searched a second time, in
     tiles at the resolution where a face of `min_face` pixels has `SMALLEST_FACE`, unless only the
-    largest face is wanted and one was found.
-
-    Args:
-        settings: only `settings.detection` matters.
+    largest face is wanted and one was found. Only `settings.detection` matters.
     """
 
     certain: float
@@ -64,7 +55,7 @@ class PhotoDetector(ABC):
 
     @abstractmethod
     def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return all faces in a picture, in that picture's pixels, their centres whole numbers.
+        """Return all faces in an image, in its pixels; pixel centres are whole numbers.
 
         Args:
             pixels: (H, W, 3) uint8, RGB, at working resolution.
@@ -75,8 +66,8 @@ class PhotoDetector(ABC):
         """Return the photo's faces, largest first; at least one.
 
         Raises:
-            NoFace: nothing found, or nothing confident enough.
-            FaceTooSmall: all faces are below `min_face`, or the whole photo is.
+            NoFace: no face was found, or none with enough confidence.
+            FaceTooSmall: all faces, or the whole photo, are below `min_face`.
             PhotoError: a huge photo that was decoded smaller cannot be decoded in full.
         """
         settings = self.settings
@@ -93,14 +84,16 @@ class PhotoDetector(ABC):
             except (NoFace, FaceTooSmall):
                 pass
             full = photo if photo.reduction == 1 else decode_full(photo)
-            found = distinct_faces([*found, *self._find(full, tiled=True)])
+            found += self._find(full, tiled=True)
+            boxes = np.array([[*face.box, face.confidence] for face in found], np.float32)
+            found = [found[index] for index in distinct(boxes.reshape(-1, 5))]
         try:
             return accept_faces(found, settings)
         except NoFace as error:
             raise NoFace("; ".join([error.reason, *self._advice(photo)])) from None
 
     def _has_tiles(self, photo: Photo) -> bool:
-        """Return whether a photo is also searched in tiles."""
+        """Tell whether a photo is also searched in tiles."""
         side = self.settings.max_side
         return bool(side) and max(photo.size) > max(HUGE_SIDE, side * self._reduction)
 
@@ -124,43 +117,43 @@ class PhotoDetector(ABC):
     def _find(self, photo: Photo, *, tiled: bool = False) -> list[Face]:
         """Return all faces found in a photo, in its pixels.
 
-        With `rotate`, and if no upright face exceeds `certain`, they come from the turn with the
-        most confident face.
+        With `rotate`, and if no upright face exceeds `certain`, they come from the rotation with
+        the most confident face.
         """
         found = self._find_turned(photo, 0, tiled)
-        if self.settings.rotate and best_confidence(found) < self.certain:
+        if self.settings.rotate and _best_confidence(found) < self.certain:
             turned = [found, *(self._find_turned(photo, turns, tiled) for turns in (1, 2, 3))]
-            found = max(turned, key=best_confidence)  # of equals the first
-        return [enlarge(face, photo.reduction) for face in found]
+            found = max(turned, key=_best_confidence)  # of equals the first
+        n = photo.reduction
+        if n == 1:
+            return found
+        # pixel u of the reduced photo has its centre at n (u + 1/2) - 1/2
+        return [
+            replace(
+                face, box=(face.box + 0.5) * n - 0.5, landmarks=(face.landmarks + 0.5) * n - 0.5
+            )
+            for face in found
+        ]
 
     def _find_turned(self, photo: Photo, turns: int, tiled: bool) -> list[Face]:
         """Return all faces found in a photo turned by 90 degrees `turns` times, in its pixels."""
         pixels = np.ascontiguousarray(np.rot90(photo.pixels, turns))
         reduction = max(photo.size) / max(pixels.shape[:2])
-        search = self._search_tiles if tiled else self._search_whole
-        faces = search(pixels, reduction)
+        if tiled:
+            faces = self._search_tiles(pixels, reduction)
+        else:
+            side = self.settings.max_side or max(pixels.shape[:2])
+            faces = self._search(pixels, side, reduction)
         if not turns:
             return faces
         height, width = photo.pixels.shape[:2]
         return [unrotate(replace(face, rotation=90 * turns), width, height) for face in faces]
 
-    def _search_whole(self, pixels: Pixels, reduction: float) -> list[Face]:
-        """Return all faces in a picture, searched at `max_side`.
-
-        Args:
-            pixels: (H, W, 3) uint8, RGB.
-            reduction: size of the photo over that of `pixels`.
-        """
-        return self._search(pixels, self.settings.max_side or max(pixels.shape[:2]), reduction)
-
     def _search_tiles(self, pixels: Pixels, reduction: float) -> list[Face]:
-        """Return the small faces in a picture, searched in tiles that overlap.
+        """Return the small faces in an image, searched in tiles that overlap; see `_search`.
 
-        Faces that the search of the whole picture misses are smaller than the overlap, so at least
+        Faces that the search of the whole image misses are smaller than the overlap, so at least
         one tile shows each of them whole; faces that a tile's edge cuts are dropped.
-
-        Args:
-            pixels, reduction: see `_search_whole`.
         """
         height, width = pixels.shape[:2]
         fine = max(1.0, self._reduction / reduction)
@@ -181,7 +174,10 @@ class PhotoDetector(ABC):
         return found
 
     def _search(self, pixels: Pixels, side: int, reduction: float) -> list[Face]:
-        """Return all faces in a picture, in its pixels, searched at a longer side of `side`."""
+        """Return all faces in an image, in its pixels, searched at a longer side of `side`.
+
+        `reduction` is the size of the photo over that of `pixels`.
+        """
         working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
         return [
@@ -197,12 +193,7 @@ class PhotoDetector(ABC):
 
 
 def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Return the start and end pixels of tiles that cover a length.
-
-    Args:
-        length: length to cover, pixels.
-        side: largest side of a tile, pixels.
-        overlap: least overlap of neighbours, pixels, below `side`.
+    """Return the start and end of spans of at most `side` that cover a length and overlap.
 
     Examples:
         >>> spans(10, 4, 1), spans(3, 4, 1)
@@ -237,30 +228,12 @@ def in_picture(points: NDArray[np.float32], copy: Pixels, picture: Pixels) -> ND
     return moved
 
 
-def distinct_faces(faces: list[Face]) -> list[Face]:
-    """Return faces without those that overlap a more confident one by more than `OVERLAP`."""
-    boxes = np.array([[*face.box, face.confidence] for face in faces], np.float32).reshape(-1, 5)
-    return [faces[index] for index in distinct(boxes)]
-
-
-def enlarge(face: Face, reduction: int) -> Face:
-    """Return a face of a photo reduced `reduction` times, in the photo's own pixels."""
-    if reduction == 1:
-        return face
-    return replace(
-        face,
-        box=(face.box + 0.5) * reduction - 0.5,
-        landmarks=(face.landmarks + 0.5) * reduction - 0.5,
-    )
-
-
 def unrotate(face: Face, width: int, height: int) -> Face:
     """Return a face of a photo turned by `face.rotation`, in the upright photo's pixels.
 
     Args:
         face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
-        width: of the upright photo, pixels.
-        height: of the upright photo, pixels.
+        width, height: size of the upright photo, pixels.
     """
 
     def turn_back(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -290,7 +263,7 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
-    """Return the indices of boxes that non-maximum suppression keeps, best first.
+    """Return the indices of the boxes that non-maximum suppression keeps, best first.
 
     Args:
         boxes: (N, 4) corners.
@@ -325,3 +298,84 @@ def contained(boxes: Array, box: Array) -> NDArray[np.bool_]:
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     return np.asarray(shared > OVERLAP * np.minimum(area, areas), np.bool_)
+
+
+def _best_confidence(faces: Iterable[Face]) -> float:
+    """Return the highest confidence among faces, 0 without faces."""
+    return max(map(_confidence, faces), default=0.0)
+
+
+def accept_faces(found: list[Face], settings: DetectionSettings) -> list[Face]:
+    """Return the faces that are confident and large enough, largest first, equals by position.
+
+    Raises:
+        NoFace: none is confident enough, or there is none.
+        FaceTooSmall: all confident ones are smaller than `min_face`.
+    """
+    confident = [face for face in found if _confidence(face) >= settings.min_confidence]
+    if not confident:
+        reason = "no face found"
+        if found:
+            reason += (
+                " with enough confidence: the best candidate has "
+                f"{down_text(_best_confidence(found), 2)}, "
+                f"--min-confidence is {exact_text(settings.min_confidence)}"
+            )
+        raise NoFace(reason)
+    large = [face for face in confident if face.size >= settings.min_face]
+    if not large:
+        largest = max(face.size for face in confident)
+        raise FaceTooSmall(
+            f"the largest face has {down_text(largest, 0)} pixels, "
+            f"--min-face is {settings.min_face}"
+        )
+    return sorted(large, key=lambda face: (-face.size, *face.box))
+
+
+def select_faces(
+    faces: list[Face],
+    policy: str,
+    size: tuple[int, int],
+    *,
+    doubtful: Callable[[Face], bool] = lambda _: False,
+) -> list[tuple[int, Face]]:
+    """Return the faces that a policy chooses, each with its index.
+
+    Faces with impossible landmarks (`geometry.find_mistake`) come last. Policies other than "all"
+    choose them only if the photo has no other face, and doubtful faces only if it has no better
+    one.
+
+    Args:
+        faces: faces of one photo, largest first, at least one.
+        policy: "largest", "all", "central" (box centre nearest to the photo's) or "confident";
+            the larger of equal ones.
+        size: width and height of the photo.
+        doubtful: whether a detection may be a false positive; called only if there is a choice.
+    """
+    possible: list[Face] = []
+    impossible: list[Face] = []
+    for face in faces:
+        mistake = find_mistake(face.landmarks, face.box, size)
+        (impossible if mistake else possible).append(face)
+    numbered = list(enumerate(possible + impossible))
+    if policy == "all":
+        return numbered
+    centre_x, centre_y = ((side - 1) / 2 for side in size)
+
+    def preference(item: tuple[int, Face]) -> float:
+        face = item[1]
+        if policy == "largest":
+            return 0.0  # faces are sorted by size
+        if policy == "confident":
+            return -_confidence(face)
+        x1, y1, x2, y2 = face.box
+        return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
+
+    best = sorted(numbered[: len(possible)] or numbered, key=preference)
+    if len(best) == 1:
+        return best
+    return [next((item for item in best if not doubtful(item[1])), best[0])]
+
+
+def _confidence(face: Face) -> float:
+    return 1.0 if face.confidence is None else face.confidence

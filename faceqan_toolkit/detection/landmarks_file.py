@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import shutil
+import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -14,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.alignment import estimate_transform, footprint
-from faceqan_toolkit.detection.choice import accept_faces
-from faceqan_toolkit.detection.landmarks_table import LandmarksTable, Row
+from faceqan_toolkit.detection.base import accept_faces
 from faceqan_toolkit.errors import NoLandmarks, SettingsError, Unalignable
 from faceqan_toolkit.files import check_plain, open_text
 from faceqan_toolkit.geometry import LARGEST, Mistake, find_mistake
@@ -28,13 +31,7 @@ FIRST_ROWS = 200
 
 
 class CommonMistake(NamedTuple):
-    """A mistake in most rows of a file.
-
-    Attributes:
-        mistake: the mistake.
-        number: number of rows with it.
-        rows: number of checked rows.
-    """
+    """A mistake in most rows of a file: how many rows have it, and how many were checked."""
 
     mistake: Mistake
     number: int
@@ -56,11 +53,7 @@ class LandmarksFile:
     boxes), in any order and with other columns among them; `faces.csv` of this tool is such a file.
     Without a header: path, the ten numbers in that order and, optionally, the confidence.
     Paths are those of the results (relative to the given folder) or absolute. A face without a box
-    gets the smallest upright box around its crop.
-
-    Args:
-        path: the CSV file.
-        settings: `min_face` and `min_confidence` apply; a face without a confidence passes.
+    gets the smallest upright box around its crop. Faces without a confidence pass `min_confidence`.
 
     Raises:
         SettingsError: the file cannot be read, has no rows, or has a malformed one; the message
@@ -72,7 +65,7 @@ class LandmarksFile:
         self.settings = settings.detection
         try:
             check_plain(path)
-            self._table = LandmarksTable(path, self._entries())
+            self._table = _Table(path, self._entries())
         except (OSError, ValueError, csv.Error) as error:
             raise SettingsError(f"{path}: {reason_of(error)}") from error
 
@@ -139,42 +132,31 @@ class LandmarksFile:
         Photos are not decoded, so landmarks outside their photos are not detected.
         """
         rows = [row for _, row in islice(self._entries(), FIRST_ROWS)]
-        mistakes = Counter(find_mistake(_points(row), _box(row)) for row in rows)
+        mistakes = Counter(find_mistake(*_arrays(row)) for row in rows)
         return most_common(mistakes, len(rows))
 
 
 def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
-    """Return the mistake in more than half of the rows; None if there is none.
-
-    Args:
-        mistakes: number of rows by mistake; the key None counts correct rows.
-        rows: number of all rows.
-    """
+    """Return the mistake in more than half of the rows; None if there is none."""
     for mistake, number in mistakes.items():
         if mistake is not None and number > rows / 2:
             return CommonMistake(mistake, number, rows)
     return None
 
 
-def _points(row: Row) -> NDArray[np.float64]:
-    return np.array(row.landmarks).reshape(5, 2)
-
-
-def _box(row: Row) -> NDArray[np.float64] | None:
-    """Return a row's box; None without one or if it is not finite."""
-    return np.array(row.box) if row.box and np.isfinite(row.box).all() else None
+def _arrays(row: Row) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return a row's (5, 2) landmarks and its box; None without one or if it is not finite."""
+    box = np.array(row.box) if row.box and np.isfinite(row.box).all() else None
+    return np.array(row.landmarks).reshape(5, 2), box
 
 
 def _face(row: Row, photo_size: tuple[int, int]) -> Face:
-    """Return the face of a row.
+    """Return the face of a row; without a box it gets the box of its crop.
 
-    Without a box it gets the box of its crop. Impossible landmarks have no crop; they get their
-    own bounding box.
-
-    Raises:
-        Unalignable: the landmarks are not finite, or beyond the size of any photo.
+    Impossible landmarks have no crop; they get their own bounding box. Landmarks that are not
+    finite, or beyond the size of any photo, are Unalignable.
     """
-    landmarks, box = _points(row), _box(row)
+    landmarks, box = _arrays(row)
     mistake = find_mistake(landmarks, box, photo_size)
     if mistake and not (np.abs(landmarks) <= LARGEST).all():
         raise Unalignable(mistake.reason)
@@ -186,15 +168,7 @@ def _face(row: Row, photo_size: tuple[int, int]) -> Face:
 
 
 class _Layout:
-    """Column numbers of a landmarks file.
-
-    Args:
-        first: cells of its first row, a header or a face.
-        file: the file, for messages.
-
-    Raises:
-        SettingsError: a header without all columns.
-    """
+    """Column numbers of a landmarks file, from its first row: a header or a face."""
 
     def __init__(self, first: list[str], file: Path) -> None:
         names = [name.strip() for name in first]
@@ -209,26 +183,20 @@ class _Layout:
         self._has_box = all(name in self._columns for name in BOX_COLUMNS)
 
     def photo(self, cells: list[str]) -> str:
-        """Return the path in a row."""
         return unguard(cells[self._columns["path"]]).replace("\\", "/")
 
     def row(self, cells: list[str]) -> Row | None:
-        """Return the face in a row; None if its ten landmark cells are empty.
-
-        Raises:
-            ValueError: the row is malformed; the message says how.
-        """
+        """Return a row's face; None without landmarks. Raise ValueError if the row is malformed."""
         if len(cells) < self._least:
             remedy = (
                 "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
             )
             raise ValueError(f"{len(cells)} cells, too few for a path and landmarks{remedy}")
-        try:
+        try:  # quick, for most rows
             landmarks = tuple([float(cells[index]) for index in self._landmarks])
         except ValueError:  # guarded, empty, or not a number
-            known = [self._number(cells, name) for name in LANDMARK_COLUMNS]
-            landmarks = tuple(value for value in known if value is not None)
-        box = [self._number(cells, name) for name in BOX_COLUMNS] if self._has_box else []
+            landmarks = self._numbers(cells, LANDMARK_COLUMNS)
+        box = self._numbers(cells, BOX_COLUMNS) if self._has_box else ()
         confidence = self._number(cells, "confidence")
         rotation = self._number(cells, "rotation") or 0
         if not landmarks:
@@ -239,8 +207,12 @@ class _Layout:
             raise ValueError(f"confidence {confidence:g} is not in 0..1")
         if rotation not in (0, 90, 180, 270):
             raise ValueError(f"rotation {rotation:g} is not 0, 90, 180 or 270")
-        whole = tuple(value for value in box if value is not None)
-        return Row(landmarks, confidence, whole if len(whole) == 4 else None, int(rotation))
+        return Row(landmarks, confidence, box if len(box) == 4 else None, int(rotation))
+
+    def _numbers(self, cells: list[str], columns: tuple[str, ...]) -> tuple[float, ...]:
+        """Return the numbers in some cells, without empty ones."""
+        found = (self._number(cells, name) for name in columns)
+        return tuple(value for value in found if value is not None)
 
     def _number(self, cells: list[str], column: str) -> float | None:
         """Return a cell's number; None if the cell or the column is missing."""
@@ -250,3 +222,120 @@ class _Layout:
             return float(unguard(text)) if text else None
         except ValueError:
             raise ValueError(f"{column} is {text[:50]!r}, not a number") from None
+
+
+BLOCK = 10_000
+"""Rows in memory while the table is written."""
+ROW = np.dtype(
+    [
+        ("key", "u8", 2),
+        ("landmarks", "f8", 10),
+        ("confidence", "f8"),
+        ("box", "f8", 4),
+        ("has_box", "?"),
+        ("rotation", "u2"),
+    ]
+)
+"""One row on the disk; a missing confidence is NaN."""
+ROWS, KEYS, ORDER = "rows", "keys.npy", "order.npy"
+"""Files of a table: the rows as they came, the first halves of their keys sorted, and the row
+number of each sorted key."""
+
+
+class Row(NamedTuple):
+    """One face of a landmarks file.
+
+    Attributes:
+        landmarks: ten coordinates, pixels.
+        confidence: in [0, 1]; None if the file has none.
+        box: x1 y1 x2 y2, pixels; None if the file has none.
+        rotation: degrees, see `types.Face`.
+    """
+
+    landmarks: tuple[float, ...]
+    confidence: float | None
+    box: tuple[float, ...] | None
+    rotation: int = 0
+
+
+class _Table:
+    """The rows of a file by path, read once; threads may look up at the same time.
+
+    They are in a temporary directory, which is removed with this object, and mapped into memory: a
+    process holds none of them. Child processes find the directory by an environment variable,
+    which the file's path, size and time name, and do not read the file again. `rows` is consumed
+    only if no parent process has a table of this file.
+    """
+
+    def __init__(self, file: Path, rows: Iterator[tuple[str, Row]]) -> None:
+        state = file.stat()
+        name = f"{file.resolve()} {state.st_size} {state.st_mtime_ns}"
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+        variable = f"FACEQAN_TOOLKIT_LANDMARKS_{digest.upper()}"
+        shared = os.environ.get(variable)
+        if shared is None or not Path(shared).is_dir():
+            shared = tempfile.mkdtemp(prefix="faceqan-landmarks-")
+            weakref.finalize(self, _remove, shared, variable)
+            _write(Path(shared), rows)
+            os.environ[variable] = shared
+        self._keys = np.load(Path(shared) / KEYS, mmap_mode="r")
+        self._order = np.load(Path(shared) / ORDER, mmap_mode="r")
+        table = Path(shared) / ROWS
+        # an empty file cannot be mapped
+        self._rows = np.memmap(table, ROW, "r") if table.stat().st_size else np.empty(0, ROW)
+
+    def rows(self, path: str) -> list[Row]:
+        """Return the rows of a path, in the order of the file."""
+        first, second = _key(path)
+        low, high = np.searchsorted(self._keys, np.array([first, first + 1], np.uint64))
+        found = self._rows[self._order[low:high]]
+        return [
+            Row(
+                tuple(row["landmarks"].tolist()),
+                None if np.isnan(row["confidence"]) else float(row["confidence"]),
+                tuple(row["box"].tolist()) if row["has_box"] else None,
+                int(row["rotation"]),
+            )
+            for row in found
+            if row["key"][1] == second
+        ]
+
+
+def _write(folder: Path, rows: Iterator[tuple[str, Row]]) -> None:
+    """Write a table; memory grows by 24 bytes a row."""
+    found = [np.empty(0, np.uint64)]
+    with (folder / ROWS).open("wb") as file:
+        while block := list(islice(rows, BLOCK)):
+            packed = np.array(
+                [
+                    (
+                        _key(path),
+                        row.landmarks,
+                        np.nan if row.confidence is None else row.confidence,
+                        row.box or (np.nan,) * 4,
+                        row.box is not None,
+                        row.rotation,
+                    )
+                    for path, row in block
+                ],
+                ROW,
+            )
+            packed.tofile(file)
+            found.append(packed["key"][:, 0].copy())
+    keys = np.concatenate(found)
+    order = np.argsort(keys, kind="stable")
+    np.save(folder / KEYS, keys[order])
+    np.save(folder / ORDER, order)
+
+
+def _key(path: str) -> tuple[int, int]:
+    """Return 128 bits of the path's hash as two numbers; the first is below 2**64 - 1."""
+    digest = hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=16).digest()
+    first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    return first >> 1, second
+
+
+def _remove(folder: str, variable: str) -> None:
+    if os.environ.get(variable) == folder:
+        del os.environ[variable]
+    shutil.rmtree(folder, ignore_errors=True)

@@ -5,14 +5,13 @@ Convolutional Networks", IEEE Signal Processing Letters, 2016; networks and weig
 facenet-pytorch 2.5.3.
 
 Resizing took more than half of the time of its `MTCNN.detect`. Here pyramid levels and large
-windows are resized, as uint8, from copies at half the size, a quarter and so on. On a CPU, work is
-split among threads, see `workers`. The pieces have a fixed size, so results do not depend on the
-number of threads.
+windows are resized, as uint8, from copies at half the size, a quarter and so on. On a CPU, threads
+share the work in pieces of a fixed size, so results do not depend on the number of threads.
 
-The image's edges are treated differently as well. `MTCNN.detect` clips a window that crosses an
-edge and stretches the rest to a square, which moves the landmarks of cut-off faces outwards, and it
-finds no face that is larger than the image. Here such windows keep their shape and are filled with
-grey, and large faces are also searched beyond the edges. Other faces are the same in both ways.
+`MTCNN.detect` clips a window that crosses the image's edge and stretches the rest to a square,
+which moves the landmarks of cut-off faces outwards, and it finds no face larger than the image.
+Here such windows keep their shape and are filled with grey, and large faces are also searched
+beyond the edges. Other faces are the same in both ways.
 """
 
 from __future__ import annotations
@@ -52,39 +51,32 @@ from faceqan_toolkit.types import Detections, Pixels
 
 FACTOR = 0.709
 """Scale from one pyramid level to the next; half the area."""
-
 BILINEAR_LIMIT = 1.5
 """Reduction above which pyramid levels are resized by area averaging. Bilinear sampling is several
 times faster, but would skip pixels and so the smallest faces."""
-
 ENOUGH = 3
 """Windows are cut from the smallest copy of the image where they are this many times as large as
 the network's input; rounding to whole pixels moves them by 0.7 % at most."""
-
 THRESHOLDS = (0.6, 0.7, 0.7)
 
 FILL = (127.5,) * 3
 """Colour beyond the image's edges, the zero of the networks' input. With black more cut-off faces
 are lost and landmarks are less exact, see `benchmarks/edges.py`."""
-
 MARGIN = 6
 """Width of the grey border of the pyramid levels for faces beyond the edges, pixels: half of
 `CELL`, and a multiple of `STRIDE`."""
-
 LARGE_SHARE = 1 / 3
 """Least size of faces that are searched beyond the edges, relative to the image's shorter side.
 Their pyramid levels are tiny."""
-
 WHOLE = (0.9, 1.1, 1.3, 1.5)
 """Sides of additional centred windows, relative to the image's longer side. P-Net often misses a
 face that fills the whole image."""
-
 CPU_PIXELS, GPU_PIXELS = 1 << 16, 1 << 20
 """Pixels per call of a network: as many as fit the processor's cache, or fill a GPU."""
 
 
 class Accepted(NamedTuple):
-    """Boxes, offsets and landmarks of the accepted candidates.
+    """The accepted candidates.
 
     Attributes:
         boxes: (N, 5), corners and score.
@@ -101,11 +93,7 @@ NOTHING = Accepted(*(np.empty((0, columns), np.float32) for columns in (5, 4, 10
 
 
 class MTCNN:
-    """The cascade: P-Net on an image pyramid, then R-Net and O-Net on its candidates.
-
-    Args:
-        device: device of the networks; images and boxes stay on the CPU.
-    """
+    """The cascade: P-Net on an image pyramid, then R-Net and O-Net on its candidates."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -162,12 +150,7 @@ class MTCNN:
         return faces, windows[final, :4]
 
     def _propose(self, levels: Iterable[tuple[float, Pixels]], margin: int = 0) -> Array:
-        """Return (N, 5) square candidates with their scores.
-
-        Args:
-            levels: pyramid levels with their scales.
-            margin: width of each level's border, pixels.
-        """
+        """Return (N, 5) square candidates from pyramid levels with a border of `margin` pixels."""
         scales: list[float] = []
 
         def pieces() -> Iterator[tuple[int, int, Pixels]]:
@@ -186,13 +169,11 @@ class MTCNN:
             )
 
         found = [(0, np.empty((0, 9), np.float32)), *self._map(search, pieces())]
-        by_level = [
-            np.concatenate([candidates for level, candidates in found if level == number])
-            for number in range(max(1, len(scales)))
-        ]
-        candidates = np.concatenate(
-            [level[best(level[:, :4], level[:, 4], 0.5)] for level in by_level]
-        )
+        kept = []
+        for number in range(max(1, len(scales))):
+            boxes = np.concatenate([boxes for level, boxes in found if level == number])
+            kept.append(boxes[best(boxes[:, :4], boxes[:, 4], 0.5)])
+        candidates = np.concatenate(kept)
         candidates = candidates[best(candidates[:, :4], candidates[:, 4], 0.7)]
         return _squared(_moved(candidates[:, :5], candidates[:, 5:], extent=0))
 
@@ -205,46 +186,27 @@ class MTCNN:
         *,
         filled: bool,
     ) -> Accepted:
-        """Return the candidates that a network accepts.
-
-        Args:
-            network: R-Net or O-Net.
-            halves: the image, see `_halves`.
-            boxes: (N, 5) candidates; those completely outside the image are dropped.
-            threshold: score above which a candidate is accepted.
-            filled: see `_cut`.
-        """
+        """Return the (N, 5) candidates that a network scores above a threshold; see `_cut`."""
 
         batch = self._pixels // (2 * network.size**2)  # their feature maps are larger than P-Net's
 
         def classify(start: int) -> Accepted:
             some = boxes[start : start + batch]
-            return self._classify(
-                network, some, threshold, _cut(halves, some, network.size, filled)
+            kept, cuts = _cut(halves, some, network.size, filled)
+            if not cuts:
+                return NOTHING
+            with torch.inference_mode():
+                windows = normalised(torch.from_numpy(np.stack(cuts)).to(self.device))
+                scores, offsets, *landmarks = (part.cpu().numpy() for part in network(windows))
+            accepted = scores > threshold
+            return Accepted(
+                np.column_stack([some[kept, :4], scores])[accepted],
+                offsets[accepted],
+                landmarks[0][accepted] if landmarks else NOTHING.points,
             )
 
         accepted = [NOTHING, *self._map(classify, range(0, len(boxes), batch))]
         return Accepted(*(np.concatenate(parts) for parts in zip(*accepted, strict=True)))
-
-    @torch.inference_mode()
-    def _classify(
-        self,
-        network: WindowNet,
-        boxes: Array,
-        threshold: float,
-        windows: tuple[list[int], list[Pixels]],
-    ) -> Accepted:
-        kept, cuts = windows
-        if not cuts:
-            return NOTHING
-        batch = normalised(torch.from_numpy(np.stack(cuts)).to(self.device))
-        scores, offsets, *landmarks = (part.cpu().numpy() for part in network(batch))
-        accepted = scores > threshold
-        return Accepted(
-            np.column_stack([boxes[kept, :4], scores])[accepted],
-            offsets[accepted],
-            landmarks[0][accepted] if landmarks else NOTHING.points,
-        )
 
 
 def _halves(pixels: Pixels) -> list[Pixels]:
@@ -258,10 +220,10 @@ def _halves(pixels: Pixels) -> list[Pixels]:
 def _pyramid(
     halves: list[Pixels], smallest: float, *, margin: int = 0
 ) -> Iterator[tuple[float, Pixels]]:
-    """Yield the pyramid levels of an image with their scales, finest first.
+    """Yield the pyramid levels of an image (see `_halves`) with their scales, finest first.
 
     Args:
-        halves: the image, see `_halves`.
+        halves: the image.
         smallest: face size that fills one `CELL` in the finest level, pixels.
         margin: width of a grey border, pixels. With 0 the coarsest level still holds one `CELL`.
             With a border there are only levels for large faces, up to 1.5 times the image's
@@ -346,7 +308,6 @@ def _grown(boxes: Array) -> Array:
 
 
 def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
-    """Return faces by index or mask."""
     return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
 
 
@@ -376,17 +337,12 @@ def _squared(boxes: Array) -> Array:
 
 
 class MTCNNDetector(PhotoDetector):
-    """MTCNN with facenet-pytorch's networks, its traps closed.
+    """MTCNN in zero-based coordinates.
 
     facenet-pytorch counts pixels from one and cuts halves off, so its coordinates are about one
-    pixel too large: one pixel of the working resolution is subtracted, unless `one_based` asks
-    for them as they are.
-
-    Args:
-        settings: only `settings.detection` matters; `one_based` also treats the photo's edges as
-            facenet-pytorch does, see `detection.mtcnn.MTCNN`.
-        device: where the three networks run; detection on "mps" runs on the CPU, as torch lacks
-            an operator there.
+    pixel too large: one pixel of the working resolution is subtracted. With `one_based`
+    coordinates and the photo's edges are as in facenet-pytorch. "mps" detects on the CPU, as torch
+    lacks an operator there.
     """
 
     certain = 0.999
@@ -399,10 +355,13 @@ class MTCNNDetector(PhotoDetector):
             keep_freed_buffers()
 
     def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what MTCNN finds."""
-        # the pyramid is the same whatever `min_face` is: that filters faces and moves none
+        """Return MTCNN's faces."""
+        # `min_face` only filters faces: the pyramid's other levels are the same for any value
         finest = float(min(SMALLEST_FACE, self.settings.min_face))
-        skipped = self._levels_to_skip(finest, self.settings.min_face * scale)
+        skipped = 0  # finest levels, with faces below `min_face` only
+        # one finer level than seems needed: the best candidate often comes from there
+        while finest / FACTOR ** (skipped + 2) <= self.settings.min_face * scale:
+            skipped += 1
         with self._own_stream():
             found = self.networks.detect(
                 pixels, finest, skip_levels=skipped, clip_windows=self.settings.one_based
@@ -411,23 +370,10 @@ class MTCNNDetector(PhotoDetector):
         return Detections(found.boxes - offset, found.confidences, found.landmarks - offset)
 
     def _own_stream(self) -> AbstractContextManager[object]:
-        """Have a GPU not queue this thread's work behind that of the thread that scores."""
+        """Keep a GPU from queueing this thread's work behind that of the thread that scores."""
         device = self.networks.device
         if device.type != "cuda":
             return nullcontext()
         if not hasattr(self._own, "stream"):
             self._own.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         return torch.cuda.stream(self._own.stream)
-
-    def _levels_to_skip(self, finest: float, wanted: float) -> int:
-        """Return how many of the image pyramid's finest levels hold no face that counts.
-
-        Args:
-            finest: face size of the finest level, pixels at working resolution.
-            wanted: smallest face that counts, pixels at working resolution.
-        """
-        skipped = 0
-        # one finer level than seems needed: the best candidate often comes from there
-        while finest / FACTOR ** (skipped + 2) <= wanted:
-            skipped += 1
-        return skipped

@@ -32,8 +32,6 @@ SHA256 = {
     "onet": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
 }
 """Checksums of the weights in facenet-pytorch 2.5.3."""
-
-
 CELL, STRIDE = 12, 2
 """Side of P-Net's receptive field, and distance between two of them, pixels."""
 
@@ -47,8 +45,8 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
     """
     found = find_spec("facenet_pytorch")
     folders = found.submodule_search_locations if found else None
-    file = Path(next(iter(folders), "")) / "data" / f"{network}.pt" if folders else None
-    if file is None or not file.is_file():
+    file = Path(next(iter(folders or []), ""), "data", f"{network}.pt")
+    if not folders or not file.is_file():
         raise MissingWeights(f"MTCNN's weights are missing: {INSTALL_AGAIN}")
     try:
         content = file.read_bytes()
@@ -70,12 +68,7 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
 
 
 class Stripe(NamedTuple):
-    """A horizontal part of an image for P-Net.
-
-    Attributes:
-        first: row offset of its output map in the output map of the full image.
-        pixels: (H, W, 3) uint8, RGB, the receptive field of that part.
-    """
+    """A part of an image for P-Net: row offset of its output in the full output map, and pixels."""
 
     first: int
     pixels: Pixels
@@ -102,9 +95,6 @@ class ProposalNet:
     The softmax over two logits is the sigmoid of their difference. Offsets are computed only where
     the score reaches the threshold. The first layer's activation and pooling follow the memory
     layout.
-
-    Args:
-        device: device of the network.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -177,14 +167,7 @@ class WindowNet:
         self._heads = [f"dense{last}_{head}" for head in (1, 2, 3)]
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
-        """Return scores, offsets and, from O-Net, landmarks of windows.
-
-        Args:
-            pictures: (N, 3, size, size), see `normalised`.
-
-        Returns:
-            (N,) scores in [0, 1], (N, 4) offsets and, from O-Net, (N, 10) landmarks.
-        """
+        """Return (N,) scores in [0, 1], (N, 4) offsets and, from O-Net, (N, 10) landmarks."""
         maps = pictures
         for layer, pool in enumerate(self._pools, 1):
             maps = self._activate(layer, F.conv2d(maps, *self._layer(f"conv{layer}")))
@@ -208,11 +191,7 @@ class WindowNet:
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """Return (N, H, W, 3) uint8 images as input for the networks.
-
-    Returns:
-        (N, 3, H, W) float32 in [-1, 1], in channels-last layout.
-    """
+    """Return (N, H, W, 3) uint8 images as (N, 3, H, W) float32 in [-1, 1], channels-last."""
     return (pictures.permute(0, 3, 1, 2).float() - 127.5) * 0.0078125
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
 from faceqan_toolkit.errors import MissingDependency
-from faceqan_toolkit.process_wide import quiet_opencv
+from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.threads import quiet_opencv
 from faceqan_toolkit.types import Detections, Pixels
-from faceqan_toolkit.weights import read_weights
 
 WEIGHTS = "yunet.onnx"
 SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
@@ -27,68 +27,13 @@ OVERLAP = 0.3
 SMALLEST_SIDE = 64
 """Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
 tiny images."""
-
 SMALL_COPY_SIDE, LARGE_FACE = 320, 400
 """Pixels at working resolution. YuNet misses large faces, so a small copy is searched as well, and
 only faces above `LARGE_FACE` are taken from it, as their coordinates are coarser."""
 
 
-class YuNet:
-    """The network, on the CPU. Each thread has its own, as OpenCV's object keeps the image size.
-
-    Raises:
-        WeightsError: the weights are missing or changed.
-        MissingDependency: OpenCV is too old.
-    """
-
-    def __init__(self) -> None:
-        self._content = np.frombuffer(read_weights(WEIGHTS, SHA256), np.uint8)
-        self._own = threading.local()
-        self._own.network = self._load()
-
-    def _load(self) -> cv2.FaceDetectorYN:
-        try:
-            with quiet_opencv:
-                return cv2.FaceDetectorYN.create(
-                    "onnx",
-                    self._content,
-                    np.empty(0, np.uint8),
-                    (320, 320),
-                    LOWEST_CONFIDENCE,
-                    OVERLAP,
-                )
-        except (cv2.error, TypeError) as error:  # another OpenCV package shadows the required one
-            raise MissingDependency(
-                f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
-                "pip install -U opencv-python-headless"
-            ) from error
-
-    def detect(self, pixels: Pixels) -> Detections:
-        """Return the faces of an image; faces much larger than 300 pixels are missed.
-
-        Args:
-            pixels: (H, W, 3) uint8, RGB.
-        """
-        missing = [max(0, SMALLEST_SIDE - side) for side in pixels.shape[:2]]
-        if any(missing):
-            pixels = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)])
-        height, width = pixels.shape[:2]
-        network = getattr(self._own, "network", None)
-        if network is None:
-            network = self._own.network = self._load()
-        network.setInputSize((width, height))
-        # a row: x y width height, ten coordinates, confidence
-        _, found = network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found, np.float32)
-        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-        return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))
-
-
 class YuNetDetector(PhotoDetector):
     """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
-
-    Args:
-        settings: only `settings.detection` matters.
 
     Raises:
         WeightsError: its weights are missing or changed.
@@ -99,15 +44,30 @@ class YuNetDetector(PhotoDetector):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.network = YuNet()
+        self._content = np.frombuffer(read_weights(WEIGHTS, SHA256), np.uint8)
+        self._own = threading.local()  # OpenCV's network keeps the image size
+        self._own.network = self._load()
+
+    def _load(self) -> cv2.FaceDetectorYN:
+        empty = np.empty(0, np.uint8)
+        try:
+            with quiet_opencv:
+                return cv2.FaceDetectorYN.create(
+                    "onnx", self._content, empty, (320, 320), LOWEST_CONFIDENCE, OVERLAP
+                )
+        except (cv2.error, TypeError) as error:  # another OpenCV package shadows the required one
+            raise MissingDependency(
+                f"yunet needs OpenCV 4.12 or newer, this is {cv2.__version__}: "
+                "pip install -U opencv-python-headless"
+            ) from error
 
     def search(self, pixels: Pixels, scale: float) -> Detections:
-        """Return what YuNet finds."""
-        found = self.network.detect(pixels)
+        """Return YuNet's faces."""
+        found = self._detect(pixels)
         small = reduced(pixels, SMALL_COPY_SIDE)
         if small is pixels:
             return found
-        second = self.network.detect(small)
+        second = self._detect(small)
         boxes = in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
         points = in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > LARGE_FACE
@@ -116,3 +76,18 @@ class YuNetDetector(PhotoDetector):
         kept = best(boxes, confidences, OVERLAP)
         landmarks = np.concatenate([found.landmarks, points[large]])
         return Detections(boxes[kept], confidences[kept], landmarks[kept])
+
+    def _detect(self, pixels: Pixels) -> Detections:
+        """Return the faces of an image; faces much larger than 300 pixels are missed."""
+        missing = [max(0, SMALLEST_SIDE - side) for side in pixels.shape[:2]]
+        if any(missing):
+            pixels = np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)])
+        if not hasattr(self._own, "network"):
+            self._own.network = self._load()
+        network = self._own.network
+        network.setInputSize(pixels.shape[1::-1])
+        # a row: x y width height, ten coordinates, confidence
+        _, found = network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found, np.float32)
+        corners = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return Detections(corners, rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2))

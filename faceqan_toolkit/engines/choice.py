@@ -1,16 +1,14 @@
-"""Which engine a run gets: how many processes, where they compute, with how many threads."""
+"""The choice of an engine, and of the number and devices of its workers."""
 
 from __future__ import annotations
 
-from faceqan_toolkit.engines.base import Engine
-from faceqan_toolkit.engines.inline import InlineEngine
-from faceqan_toolkit.engines.memory import worker_bytes
-from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.hardware import may_have_gpu, usable_cores, usable_memory
+from faceqan_toolkit.engines.base import Engine, InlineEngine
+from faceqan_toolkit.engines.processes import ProcessEngine, worker_bytes
+from faceqan_toolkit.hardware import may_have_gpu, resolve_device, usable_cores, usable_memory
 from faceqan_toolkit.settings import Settings
 
 PHOTOS_A_WORKER = {"exact": 2, "fast": 8, "instant": 32}
-"""Photos that take about as long as it takes to start a process for them."""
+"""Photos that take about as long as starting a process does, by preset."""
 
 
 def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> Engine:
@@ -22,13 +20,14 @@ def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> En
     a GPU scores, the cores are shared among threads that prepare photos for it.
 
     Args:
-        settings: `device` and `workers` count.
-        photos: to do.
-        weights_sha256: of the recognition model, which every process must find; "" takes any.
+        settings: `engine`, `device` and `workers` count.
+        photos: number of photos to process.
+        weights_sha256: checksum that the recognition model must have in every process; "" accepts
+            any.
 
     Raises:
         SettingsError: a device this machine does not have.
-        WeightsError: the recognition model is not there.
+        WeightsError: the recognition model is missing.
         MissingDependency: engine "ray", and the extra `ray` is not installed.
     """
     if settings.engine == "ray":
@@ -47,12 +46,12 @@ def make_engine(settings: Settings, photos: int, weights_sha256: str = "") -> En
 def worker_devices(settings: Settings, photos: int) -> list[str]:
     """Return the device of each process, at least one.
 
-    Unless their number is given: one a GPU; on a CPU one a core, if there is enough to do for
-    them and memory.
+    `settings.workers` is their number. None: one a GPU; on a CPU one a core, as far as there are
+    enough photos and memory.
 
     Raises:
         SettingsError: a device this machine does not have.
-        WeightsError: the recognition model is not there.
+        WeightsError: the recognition model is missing.
     """
     places = _places(settings.device)
     wanted = settings.workers
@@ -68,8 +67,6 @@ def _places(device: str) -> list[str]:
         return ["cpu"]
     import torch
 
-    from faceqan_toolkit.hardware import resolve_device
-
     found = str(resolve_device(device))
     if found == "cuda":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -77,10 +74,11 @@ def _places(device: str) -> list[str]:
 
 
 def _worth_while(settings: Settings, photos: int) -> int:
-    """Return how many processes pay on a CPU."""
+    """Return how many processes pay off on a CPU."""
     attacked = "quality" in settings.stages and settings.method == "faceqan"
-    share = PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
-    wanted = min(usable_cores(), photos // share)
+    wanted = min(
+        usable_cores(), photos // PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
+    )
     memory = usable_memory()
     if wanted < 2 or memory is None:
         return wanted

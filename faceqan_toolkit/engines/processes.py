@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
-from collections import Counter, deque
+import traceback
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from faceqan_toolkit import errors
-from faceqan_toolkit.engines.worker import (
-    Begun,
-    Done,
-    Failed,
-    MakePipeline,
-    Ready,
-    Waiting,
-    make_pipeline,
-    work,
-)
-from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, TimedOut
-from faceqan_toolkit.pipeline import Crashed, failed_record
+from faceqan_toolkit.engines.base import Engine, MakePipeline, check_weights
+from faceqan_toolkit.errors import FaceQANError, TimedOut
+from faceqan_toolkit.events import Listener, WorkerReady, silent
+from faceqan_toolkit.hardware import interrupt_handler, set_threads
+from faceqan_toolkit.models.load import find_model
+from faceqan_toolkit.pipeline import PREPARED_AHEAD, Crashed, Prepared, failed_record
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import short_checksum
+from faceqan_toolkit.threads import prefetch_map
 from faceqan_toolkit.types import PhotoSource, Record
 
 BLOCKS_IN_HAND = 2
@@ -36,23 +34,172 @@ BLOCKS_IN_HAND = 2
 is small, each of its threads counts as one face of it."""
 
 TICK = 0.5
-"""Seconds after which workers are looked at, whether they have said something or not."""
+"""Seconds between two checks of workers that are silent."""
 
 RESTARTS = 3
 """How often in a row a process that ends while it loads is started again."""
 
 KILL_SECONDS = 10.0
-"""How long a killed process is waited for: one that waits for a dead disk may outlive its kill."""
+"""Seconds to wait for the end of a killed process; one that reads a dead disk may not end."""
+
+WORKER_BYTES = 1_300_000_000
+"""Memory a process may need on a CPU, besides what grows with the recognition model."""
+
+MODEL_COPIES = 7
+"""How many times its weights' size a recognition model adds to that, see docs/speed.md."""
+
+
+def worker_bytes(settings: Settings) -> int:
+    """Return how much memory a process may need on a CPU.
+
+    Raises:
+        WeightsError: the recognition model is missing.
+    """
+    if "quality" not in settings.stages:
+        return WORKER_BYTES
+    model = find_model(settings.model.name, settings.model.options)
+    return WORKER_BYTES + MODEL_COPIES * model.size
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Answer of a worker: the pipeline is loaded.
+
+    Attributes:
+        block_faces: faces it scores at once.
+        backend, weights_sha256: of the scorer; "" if nothing is scored.
+    """
+
+    block_faces: int = 1
+    backend: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Answer of a worker: decoding and detection of a photo begin, or are done."""
+
+    number: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """Answer of a worker: a photo's records, in the photos' order; time spent so far by stage."""
+
+    records: list[Record]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Answer of a worker: an error that stops the run.
+
+    Attributes:
+        kind: name of a class in `errors`; "" for an unforeseen error.
+        message: its text, or the traceback of an unforeseen error.
+    """
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        """Return an error in a form that survives the pipe."""
+        if not isinstance(error, FaceQANError):
+            return cls("", traceback.format_exc())
+        kinds = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        return cls(next(kinds).__name__, str(error))
+
+    def error(self) -> Exception:
+        """Return the error as the pipeline would have raised it in this process."""
+        if self.kind:
+            error: FaceQANError = getattr(errors, self.kind)(self.message)
+            return error
+        return RuntimeError(f"a worker process failed:\n{self.message}")
+
+
+def work(
+    inbox: Connection, outbox: Connection, settings: Settings, crops_folder: Path | None,
+    preparers: int, gpu_share: float, make: MakePipeline,
+) -> None:  # fmt: skip
+    """Answer photos with records, in a worker process, until killed or until the parent exits.
+
+    Args:
+        inbox: gives photos.
+        outbox: takes `Ready`; then for every photo `Preparation` twice and `Done`; or `Failed`.
+        settings: settings of the pipeline, with the device.
+        crops_folder: where to write aligned crops.
+        preparers: threads that decode photos and find faces, each computing alone.
+        gpu_share: share of the GPU's memory that this process may take, in (0, 1].
+        make: makes the pipeline.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    todo: SimpleQueue[PhotoSource] = SimpleQueue()
+    threading.Thread(target=_receive, args=(inbox, todo), daemon=True).start()
+    lock = threading.Lock()
+
+    def answer(content: object) -> None:
+        with lock:
+            outbox.send(content)
+
+    def prepare(arrived: tuple[int, PhotoSource] | None) -> Prepared | None:
+        if arrived is None:
+            return None
+        number, source = arrived
+        answer(Preparation(number, done=False))
+        try:
+            return pipeline.prepare(source)
+        except Exception as error:  # noqa: BLE001 - the parent raises it, and ends this process
+            answer(Failed.of(error))
+            return None
+        finally:
+            answer(Preparation(number, done=True))
+
+    try:
+        set_threads(1)
+        if settings.device.startswith("cuda") and gpu_share < 1:
+            import torch
+
+            torch.cuda.set_per_process_memory_fraction(gpu_share, torch.device(settings.device))
+        pipeline = make(settings, crops_folder)
+        scorer, ready = pipeline.scorer, Ready()
+        if scorer:
+            ready = Ready(scorer.block_faces, scorer.backend, scorer.embedder.sha256)
+        answer(ready)
+        # the next block is whole before the scorer asks for it
+        ahead = max(PREPARED_AHEAD, ready.block_faces) + preparers
+        for records in pipeline.records(prefetch_map(prepare, _arriving(todo), ahead, preparers)):
+            answer(Done(records, dict(pipeline.seconds)))
+    except Exception as error:  # noqa: BLE001 - the parent raises it
+        answer(Failed.of(error))
+
+
+def _receive(inbox: Connection, todo: SimpleQueue[PhotoSource]) -> None:
+    """Pass photos on, however busy the pipeline is; end the process when the parent is gone."""
+    while True:
+        try:
+            todo.put(inbox.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+def _arriving(todo: SimpleQueue[PhotoSource]) -> Iterator[tuple[int, PhotoSource] | None]:
+    """Yield photos with their numbers as they come, and None whenever the queue is empty."""
+    number = 0
+    while True:
+        try:
+            source = todo.get_nowait()
+        except Empty:
+            yield None
+            source = todo.get()
+        yield number, source
+        number += 1
 
 
 @dataclass(eq=False)
 class Task:
-    """A photo on its way.
-
-    Attributes:
-        source: the photo.
-        deaths: workers that ended while they had it in hand.
-    """
+    """A photo that is being processed; `deaths` counts the workers that ended with it in hand."""
 
     source: PhotoSource
     deaths: int = 0
@@ -60,19 +207,17 @@ class Task:
 
 @dataclass(eq=False)
 class Worker:
-    """A process as its parent sees it.
+    """The parent's view of a worker process.
 
     Attributes:
         device: where its networks run.
-        process: itself.
-        inbox: takes photos.
-        outbox: gives answers.
+        inbox, outbox: take photos, give answers.
         in_hand: photos it was given and has not answered yet, in order.
-        answered: how many it has answered.
-        preparing: photos it decodes or looks for faces in, with the engine's time when it began.
+        answered: number of photos it has answered.
+        preparing: photos it decodes or looks for faces in, with the engine's time of their start.
         capacity: photos it may have in hand; 0 until it is ready.
         closed: gets no more photos until it has answered those in hand.
-        seconds: it has spent so far by stage.
+        seconds: time spent so far by stage.
     """
 
     device: str
@@ -116,89 +261,62 @@ class Worker:
         return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
-class ProcessEngine:
-    """Runs one pipeline in each of several processes; a photo goes to whichever has room.
+class ProcessEngine(Engine):
+    """Runs one pipeline in each of several processes; the least busy one gets the next photo.
 
-    Processes have little in hand at any time, so that a photo that takes long holds up few
-    others. When one dies it is replaced, and the photos it had in hand are tried again: those that
-    were being prepared each alone, the others half of them at a time; so one that kills whoever
-    touches it is soon alone. If it was alone, and it was not the first time, its record says
-    `crashed`. One that ends before it has loaded the networks is replaced, too, a few times in a
-    row, unless none ever has; after that the others go on without it. A process that prepares one
-    photo for longer than `Settings.photo_timeout` is killed and replaced; that photo's record says
-    `timed_out`, the others are done again.
+    Processes have few photos in hand at any time, so a slow photo holds up few others. A process
+    that dies is replaced, and its photos are retried: those that were being prepared each alone,
+    the others half of them at a time; so a photo that kills every process is soon alone. If it was
+    alone and it was not the first time, its record says `crashed`. A process that ends while it
+    loads the networks is replaced up to `RESTARTS` times in a row, if any has loaded them before;
+    after that the others go on without it. A process that prepares one photo for longer than
+    `Settings.photo_timeout` is killed and replaced; that photo's record says `timed_out`, its other
+    photos are retried.
 
     The processes end when their parent does, however that ends, and hold none of its files.
 
     Args:
-        devices: where each process computes: "cpu", "cuda:0", ...
+        devices: device of each process: "cpu", "cuda:0", ...
         preparers: threads of each that decode photos and find faces while another scores.
-        weights_sha256: of the recognition model that the run was begun with; "" takes any.
-        make: makes a worker's pipeline; importable by name, as processes are spawned.
-
-    Attributes:
-        workers: how many processes there are.
+        given: see `Engine`.
     """
 
-    def __init__(
-        self,
-        devices: Sequence[str],
-        *,
-        preparers: int = 1,
-        weights_sha256: str = "",
-        make: MakePipeline = make_pipeline,
-    ) -> None:
-        self.devices, self.preparers, self.make = tuple(devices), preparers, make
-        self.weights_sha256 = weights_sha256
+    def __init__(self, devices: Sequence[str], *, preparers: int = 1, **given: Any) -> None:
+        super().__init__(**given)
+        self.devices, self.preparers = tuple(devices), preparers
         self.workers = len(self.devices)
-        self._seconds: Counter[str] = Counter()
-        self._backend = ""
         self._team: list[Worker] = []
         self._again: deque[list[Task]] = deque()
         self._loaded, self._failed_starts = False, 0
         self._now = 0.0
         self._looked = time.monotonic()
 
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far by stage, summed over workers."""
-        return sum((Counter(worker.seconds) for worker in self._team), self._seconds)
-
-    @property
-    def backend(self) -> str:
-        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
-        return self._backend
-
     def run(
-        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Generator[list[Record]]:
-        """Yield each photo's records as soon as they are complete, in any order.
-
-        Raises:
-            FaceQANError: what stops a worker, or that all of them die before they are ready.
-            ChecksumMismatch: a worker has loaded other weights than the run was begun with.
-        """
-        self.start(settings, crops_folder)
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
+        tell: Listener = silent,
+    ) -> Generator[list[Record]]:  # fmt: skip
+        """Yield each photo's records in any order; see `Engine.run`."""
+        self.start(settings, crops_folder, tell)
         return self._to_the_end(sources)
 
-    def start(self, settings: Settings, crops_folder: Path | None) -> None:
-        """Have all processes load the networks; `stop` must follow.
+    def start(self, settings: Settings, crops_folder: Path | None, tell: Listener = silent) -> None:
+        """Start all processes and wait until they are ready; `stop` must follow.
 
         Raises:
-            FaceQANError, ChecksumMismatch: see `run`.
+            FaceQANError, ChecksumMismatch: see `Engine.run`.
         """
-        self._settings, self._crops_folder = settings, crops_folder
+        self._settings, self._crops_folder, self._tell = settings, crops_folder, tell
         try:
             self._team += [self._start(device) for device in self.devices]
             while not all(worker.capacity for worker in self._team):
                 for _ in self._answers():
-                    pass  # nobody has a photo yet
+                    pass  # no worker has a photo yet
         except BaseException:
             self.stop()
             raise
 
     def records(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
-        """Yield the records of photos, once the processes are ready; any number of times."""
+        """Yield the records of photos, after `start`; may be called several times."""
         fresh = iter(sources)
         self._more = True
         self._hand_out(fresh)
@@ -210,11 +328,9 @@ class ProcessEngine:
     def stop(self) -> None:
         """Kill the processes."""
         for worker in self._team:
-            self._seconds.update(worker.seconds)
             worker.process.kill()
-        for worker in self._team:
-            worker.end()
-        self._team = []
+        while self._team:
+            self._team.pop().end()
 
     def _to_the_end(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
         try:
@@ -223,7 +339,7 @@ class ProcessEngine:
             self.stop()
 
     def _hand_out(self, fresh: Iterator[PhotoSource]) -> None:
-        """Give work to workers with room, the least busy first."""
+        """Give photos to workers with room, the least busy first."""
         for worker in self._team:
             if worker.capacity and not worker.in_hand:
                 worker.closed = bool(self._again)
@@ -241,7 +357,7 @@ class ProcessEngine:
             min(open_ones, key=lambda worker: len(worker.in_hand)).give(Task(source))
 
     def _answers(self) -> Iterator[list[Record]]:
-        """Wait until workers have something to say; yield the records that come of it."""
+        """Wait for answers of workers; yield the records among them."""
         speakers = {worker.outbox: worker for worker in self._team}
         found = wait(list(speakers), TICK)
         self._pass_time()
@@ -250,35 +366,37 @@ class ProcessEngine:
             try:
                 answer = worker.outbox.recv()
             except (EOFError, OSError):
-                yield from self._bury(worker)
+                yield from self._replace_dead(worker)
                 continue
             if isinstance(answer, Ready):
                 check_weights(self._settings.model.name, self.weights_sha256, answer.weights_sha256)
                 worker.capacity = BLOCKS_IN_HAND * max(answer.block_faces, self.preparers)
                 self._loaded, self._failed_starts = True, 0
-                self._backend = answer.backend
-            elif isinstance(answer, Begun):
+                self.backend = answer.backend
+                self._tell(WorkerReady(worker.process.pid or 0, worker.device))
+            elif isinstance(answer, Preparation) and answer.done:
+                del worker.preparing[answer.number]
+            elif isinstance(answer, Preparation):
                 task = worker.in_hand[answer.number - worker.answered]
                 worker.preparing[answer.number] = (task, self._now)
-            elif isinstance(answer, Waiting):
-                del worker.preparing[answer.number]
             elif isinstance(answer, Done):
                 worker.in_hand.popleft()
                 worker.answered += 1
+                self.seconds.update(answer.seconds)
+                self.seconds.subtract(worker.seconds)
                 worker.seconds = answer.seconds
                 yield answer.records
             else:
-                raise failure_error(answer)
+                raise answer.error()
 
-    def _bury(self, worker: Worker) -> Iterator[list[Record]]:
-        """Replace a dead worker; give its photos another chance, or up."""
+    def _replace_dead(self, worker: Worker) -> Iterator[list[Record]]:
+        """Replace a dead worker; retry its photos, or yield the record of one that crashed."""
         self._team.remove(worker)
-        self._seconds.update(worker.seconds)
         worker.end()
         if not worker.capacity:
             self._failed_starts += 1
-            # if none has ever begun so would the next one, most likely; later it may have been
-            # a moment's want of memory
+            # if none has ever loaded, the next one will most likely fail as well; later it may
+            # have been a transient out-of-memory
             if self._loaded and self._failed_starts <= RESTARTS:
                 if not self._team:
                     time.sleep(self._failed_starts)
@@ -303,17 +421,16 @@ class ProcessEngine:
         self._team.append(self._start(worker.device))
 
     def _give_up_overdue(self) -> Iterator[list[Record]]:
-        """Kill workers that have been at a photo for too long; yield those photos' records."""
+        """Kill workers that prepare a photo for too long; yield those photos' records."""
         limit = self._settings.photo_timeout
         if not limit:
             return
         for worker in list(self._team):
             overdue = worker.overdue(begun_before=self._now - limit)
-            # what it has to say may be that it is done with them
+            # an answer that waits may be the one that the photo is done
             if not overdue or wait([worker.outbox], 0):
                 continue
             self._team.remove(worker)
-            self._seconds.update(worker.seconds)
             worker.end()
             self._try_again([task for task in worker.in_hand if task not in overdue])
             self._team.append(self._start(worker.device))
@@ -326,7 +443,7 @@ class ProcessEngine:
         self._again.extend(filter(None, groups))
 
     def _pass_time(self) -> None:
-        """Let the engine's time pass; not that in which this process was stopped, or asleep."""
+        """Advance the engine's time, without the time this process was stopped or asleep."""
         now = time.monotonic()
         self._now += min(now - self._looked, 2 * TICK)
         self._looked = now
@@ -343,40 +460,10 @@ class ProcessEngine:
             name=f"faceqan-{device}",
             daemon=True,
         )
-        with _interrupts_ignored():
+        # a process that is started meanwhile ignores Ctrl-C from its first moment
+        with interrupt_handler(signal.SIG_IGN):
             process.start()
-        # the process has them now; with a copy here its death would not close the pipes
+        # the process has its own now; with a copy here its death would not close the pipes
         inbox.close()
         outbox.close()
         return Worker(device, process, to_inbox, from_outbox)
-
-
-def check_weights(model: str, expected: str, found: str) -> None:
-    """Raise ChecksumMismatch if a worker has found other weights than the run was begun with."""
-    if expected and found != expected:
-        raise ChecksumMismatch(
-            f"the weights of {model} have changed since this run was begun: their sha256 was "
-            f"{short_checksum(expected)}, a new worker process found {short_checksum(found)}. "
-            "Put the file back, or use another run folder"
-        )
-
-
-def failure_error(failure: Failed) -> Exception:
-    """Return what a worker failed of, as its pipeline would have raised it here."""
-    if failure.kind:
-        error: FaceQANError = getattr(errors, failure.kind)(failure.message)
-        return error
-    return RuntimeError(f"a worker process failed:\n{failure.message}")
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C: a process that is started meanwhile does so from its first moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from faceqan_toolkit.engines.memory import WORKER_BYTES, worker_bytes
-from faceqan_toolkit.engines.processes import ProcessEngine, check_weights, failure_error
+from faceqan_toolkit.engines.base import Engine, MakePipeline, checked_pipeline
+from faceqan_toolkit.engines.processes import (
+    WORKER_BYTES,
+    Failed,
+    ProcessEngine,
+    worker_bytes,
+)
 from faceqan_toolkit.engines.spool import Block, Spool
-from faceqan_toolkit.engines.worker import Failed, MakePipeline, failed, make_pipeline
 from faceqan_toolkit.errors import (
     FaceQANError,
     MissingDependency,
@@ -30,6 +34,7 @@ from faceqan_toolkit.errors import (
     RunError,
     SettingsError,
 )
+from faceqan_toolkit.events import Listener, WorkerReady, silent
 from faceqan_toolkit.hardware import set_threads, usable_cores
 from faceqan_toolkit.pipeline import Pipeline, Prepared
 from faceqan_toolkit.settings import Settings, is_model_name
@@ -39,33 +44,38 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 MOST_PHOTOS_A_BLOCK = 64
-"""Photos an actor is given at once; what a machine that fails had in hand is done again."""
+"""Photos an actor is given at once; those a failed machine had in hand are done again."""
 
 BLOCKS_AN_ACTOR = 4
-"""Blocks there should be for each actor, so that none waits long for the last one."""
+"""Least number of blocks for each actor, so that none waits long for the last one."""
 
 OWN_CLUSTER: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-"""How one is made of this machine: nobody else can reach it."""
+"""Arguments of `ray.init` for a cluster of this machine that no other machine can reach."""
 
 MOST_BLOCKS_SCORED = 8
 """Blocks a GPU is given at once: it computes in blocks of its own, and fills up short ones."""
 
+Items = dict[int, list[Any]]
+"""By the number of a block: for each of its photos the records, or a `Prepared` to be scored."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What an actor makes of blocks of photos.
+    """An actor's answer to blocks of photos.
 
     Attributes:
-        items: by the number of a block, of each of its photos the records, or what is to be scored.
-        seconds: spent on them by stage.
-        backend: what computes the attack's steps; "" if nothing was scored.
-        failure: what stops the run.
+        items: see `Items`.
+        seconds: time spent on them by stage.
+        backend: library that computes the attack; "" if nothing was scored.
+        failure: an error that stops the run.
+        worker: the actor.
     """
 
-    items: Mapping[int, list[list[Record] | Prepared]]
+    items: Items
     seconds: Mapping[str, float]
     backend: str = ""
     failure: Failed | None = None
+    worker: WorkerReady | None = None
 
 
 class Preparing(Pipeline):
@@ -79,133 +89,126 @@ class Preparing(Pipeline):
 
 
 def make_preparing(settings: Settings, crops_folder: Path | None) -> Pipeline:
-    """Return a pipeline that prepares photos."""
+    """Return a `Preparing` pipeline."""
     return Preparing(settings, crops_folder=crops_folder, scoring=False)
 
 
 class Actor:
-    """What every actor does: blocks of pickled photos in, a pickled answer out.
+    """Base of the actors: blocks of pickled photos in, a pickled answer out.
 
-    What goes wrong travels as an answer: Ray would try again, and wrap it in its own words.
+    Errors travel as answers: Ray would try again, and wrap them in its own words.
     """
 
-    def __init__(self, crops_folder: Path | None, first: PhotoSource | None = None) -> None:
+    backend = ""
+    seconds: Mapping[str, float]
+
+    def __init__(
+        self, settings: Settings, crops_folder: Path | None, first: PhotoSource | None = None
+    ) -> None:
         import ray
 
         self.node = ray.get_runtime_context().get_node_id()
+        self.settings, self.crops_folder = settings, crops_folder
         self.failure: Failed | None = None
         try:
             _check_shared(crops_folder, first, self.node)
             self.load()
         except Exception as error:  # noqa: BLE001 - raised again by the driver
-            self.failure = failed(error)
+            self.failure = Failed.of(error)
 
     def load(self) -> None:
-        """Load what the work takes."""
+        """Load networks."""
         raise NotImplementedError
 
-    def answer(self, blocks: list[Any]) -> Answer:
-        """Return what comes of some blocks."""
+    def items(self, blocks: list[Any]) -> Items:
+        """Return the records or prepared photos of some blocks."""
         raise NotImplementedError
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the answer to the blocks of a table."""
-        answer = self._safely([pickle.loads(block.as_py()) for block in table["block"]])
+        answer = self._answer([pickle.loads(block.as_py()) for block in table["block"]])
         return pa.table({"block": pa.array([pickle.dumps(answer)], pa.binary())})
 
     def signed(self, rows: list[Record]) -> list[Record]:
         """Return records that tell where they were made."""
         return [replace(row, node=self.node) for row in rows]
 
-    def _safely(self, blocks: list[Any]) -> Answer:
-        for block in blocks:
-            if isinstance(block, Answer) and block.failure:
+    def _answer(self, blocks: list[Any]) -> Answer:
+        before = [block for block in blocks if isinstance(block, Answer)]
+        for block in before:
+            if block.failure:
                 return block
         if self.failure is None:
+            spent = Counter({stage: -seconds for stage, seconds in self.seconds.items()})
             try:
-                return self.answer(blocks)
+                items = self.items(blocks)
             except Exception as error:  # noqa: BLE001 - raised again by the driver
-                self.failure = failed(error)
+                self.failure = Failed.of(error)
+            else:
+                for seconds in (self.seconds, *(block.seconds for block in before)):
+                    spent.update(seconds)
+                worker = WorkerReady(os.getpid(), self.settings.device, socket.gethostname())
+                return Answer(items, dict(spent), self.backend, worker=worker)
         return Answer({}, {}, failure=self.failure)
 
 
 class Supervisor(Actor):
-    """Has a worker process of its own do the work: what kills or stops that costs one photo."""
+    """Has a process of its own do the work: a photo that kills or stops that costs one record."""
 
-    def __init__(
-        self,
-        engine: ProcessEngine,
-        settings: Settings,
-        crops_folder: Path | None,
-        first: PhotoSource | None,
-    ) -> None:
-        self.engine, self.settings, self.crops_folder = engine, settings, crops_folder
-        super().__init__(crops_folder, first)
+    def __init__(self, engine: ProcessEngine, *given: Any, **more: Any) -> None:
+        self.engine = engine
+        super().__init__(*given, **more)
 
     def load(self) -> None:
         """Start the process."""
         self.engine.start(self.settings, self.crops_folder)
+        self.seconds, self.backend = self.engine.seconds, self.engine.backend
 
-    def answer(self, blocks: list[Block]) -> Answer:
+    def items(self, blocks: list[Block]) -> Items:
         """Return the photos' records, or the prepared photos."""
-        before = Counter(self.engine.seconds)
-        found: dict[int, list[list[Record] | Prepared]] = {
+        return {
             block.number: [
                 rows[0] if rows and isinstance(rows[0], Prepared) else self.signed(rows)
                 for rows in self.engine.records(block.photos)
             ]
             for block in blocks
         }
-        seconds = Counter(self.engine.seconds)
-        seconds.subtract(before)
-        return Answer(found, dict(seconds), self.engine.backend)
 
 
 class Scorer(Actor):
     """Scores what supervisors have prepared, on a GPU or a core."""
 
     def __init__(
-        self,
-        settings: Settings,
-        crops_folder: Path | None,
-        make: MakePipeline,
-        weights_sha256: str,
+        self, make: MakePipeline, weights_sha256: str, settings: Settings, crops_folder: Path | None
     ) -> None:
-        self.settings, self.crops_folder, self.make = settings, crops_folder, make
-        self.weights_sha256 = weights_sha256
-        super().__init__(crops_folder)
+        self.make, self.weights_sha256 = make, weights_sha256
+        super().__init__(settings, crops_folder)
 
     def load(self) -> None:
         """Load the recognition model."""
         set_threads(1)
-        self.pipeline = self.make(self.settings, self.crops_folder)
-        if self.pipeline.scorer is not None:
-            found = self.pipeline.scorer.embedder.sha256
-            check_weights(self.settings.model.name, self.weights_sha256, found)
+        self.pipeline = checked_pipeline(
+            self.make, self.settings, self.crops_folder, self.weights_sha256
+        )
+        self.seconds = self.pipeline.seconds
+        self.backend = self.pipeline.scorer.backend if self.pipeline.scorer else ""
 
-    def answer(self, blocks: list[Answer]) -> Answer:
-        """Return records in the place of prepared photos."""
-        before = Counter(self.pipeline.seconds)
+    def items(self, blocks: list[Answer]) -> Items:
+        """Return records in place of prepared photos."""
         items = {number: found for block in blocks for number, found in block.items.items()}
         # in order, and in blocks of the scorer's own
         scored = self.pipeline.records(
             item for found in items.values() for item in found if isinstance(item, Prepared)
         )
-        found: dict[int, list[list[Record] | Prepared]] = {
+        return {
             number: [
                 self.signed(next(scored)) if isinstance(item, Prepared) else item for item in found
             ]
             for number, found in items.items()
         }
-        seconds = Counter(self.pipeline.seconds)
-        seconds.subtract(before)
-        for block in blocks:
-            seconds.update(block.seconds)
-        scorer = self.pipeline.scorer
-        return Answer(found, dict(seconds), scorer.backend if scorer else "")
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Runs the pipeline on a Ray cluster.
 
     Without GPUs every actor takes one core and does all of a photo. With GPUs, actors of one core
@@ -215,58 +218,30 @@ class RayEngine:
     process alone writes the ledger; it takes each block once, and misses none.
 
     Args:
-        photos: to do.
-        weights_sha256: of the recognition model, which every actor must find; "" takes any.
-        make: makes the pipeline; importable by name on every machine.
+        photos: number of photos to process.
         split: prepare and score in different actors; None: if there are GPUs.
+        given: see `Engine`; `make` must be importable on every machine.
 
     Attributes:
         workers: actors that the cluster had room for when the run began; with GPUs, those that
-            score.
+            score; 0 before.
 
     Raises:
         MissingDependency: the extra `ray` is not installed.
     """
 
-    def __init__(
-        self,
-        photos: int,
-        *,
-        weights_sha256: str = "",
-        make: MakePipeline = make_pipeline,
-        split: bool | None = None,
-    ) -> None:
+    def __init__(self, photos: int, *, split: bool | None = None, **given: Any) -> None:
         prepare_ray()
-        self.photos, self.weights_sha256, self.make, self.split = (
-            photos,
-            weights_sha256,
-            make,
-            split,
-        )
+        super().__init__(**given)
+        self.photos, self.split = photos, split
         self.workers = self._actors = self._memory = self._gpus = 0
         self._size = self._blocks_scored = 1
-        self._seconds: Counter[str] = Counter()
-        self._backend = ""
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent so far by stage, summed over actors."""
-        return self._seconds
-
-    @property
-    def backend(self) -> str:
-        """What computes the attack's steps, "torch" for one; "" if nothing was scored."""
-        return self._backend
 
     def run(
-        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None
-    ) -> Generator[list[Record]]:
-        """Yield each photo's records as their blocks come in, in any order.
-
-        Raises:
-            FaceQANError: what stops an actor, the cluster cannot be reached, or it has not given
-                back all photos.
-        """
+        self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
+        tell: Listener = silent,
+    ) -> Generator[list[Record]]:  # fmt: skip
+        """Yield each photo's records as their blocks come in, in any order; see `Engine.run`."""
         settings = _for_other_folders(settings)
         crops_folder = crops_folder.absolute() if crops_folder else None
         with _cluster(settings.ray_address):
@@ -279,27 +254,33 @@ class RayEngine:
             with Spool(itertools.chain([first], left), self._size, home) as spool:
                 answers = self._answers(spool.dataset(), settings, crops_folder, first)
                 with closing(_as_they_come(answers)) as found:
-                    yield from self._taken(found, spool)
+                    yield from self._taken(found, spool, tell)
 
-    def _taken(self, answers: Iterable[Answer], spool: Spool) -> Iterator[list[Record]]:
-        """Yield the records of every block once, whatever Ray does, and note what else there is.
+    def _taken(
+        self, answers: Iterable[Answer], spool: Spool, tell: Listener = silent
+    ) -> Iterator[list[Record]]:
+        """Yield the records of every block once, whatever Ray does, and note all other figures.
 
         Raises:
-            RunError: blocks are missing; besides, what stops an actor or the list.
+            RunError: blocks are missing; also the error that stops an actor or the list.
         """
+        workers: set[WorkerReady] = set()
         for answer in answers:
             spool.check()
             if answer.failure:
-                raise failure_error(answer.failure)
-            self._seconds.update(answer.seconds)
-            self._backend = answer.backend or self._backend
+                raise answer.failure.error()
+            if answer.worker and answer.worker not in workers:
+                workers.add(answer.worker)
+                tell(answer.worker)
+            self.seconds.update(answer.seconds)
+            self.backend = answer.backend or self.backend
             for number, items in answer.items.items():
                 if spool.take(number):
-                    yield from items  # type: ignore[misc] # nothing is left to be scored
+                    yield from items
         spool.check_all_back()
 
     def _measure_cluster(self, settings: Settings) -> None:
-        """Find out what there is, and into what blocks the work is cut for it."""
+        """Count the cluster's room for actors, and choose the sizes of blocks for it."""
         import ray
 
         found = ray.nodes()  # type: ignore[no-untyped-call]
@@ -323,53 +304,52 @@ class RayEngine:
         from ray.data import ActorPoolStrategy
 
         def stage(
-            data: Dataset,
-            actor: type[Actor],
-            arguments: dict[str, Any],
-            most: int,
-            blocks_at_once: int = 1,
-            **needs: Any,
+            data: Dataset, actor: type[Actor], most: int, arguments: dict[str, Any], **needs: Any
         ) -> Dataset:
-            # all at once; what joins the cluster later is taken in as well
+            # all at once; machines that join the cluster later are used as well
             begin = max(1, min(most, self.photos, settings.workers or most))
-            pool = ActorPoolStrategy(min_size=1, initial_size=begin, max_size=settings.workers)
             made: Dataset = data.map_batches(
                 actor,
                 fn_constructor_kwargs={**arguments, "crops_folder": crops_folder},
-                batch_size=blocks_at_once,
                 batch_format="pyarrow",
-                compute=pool,
+                compute=ActorPoolStrategy(
+                    min_size=1, initial_size=begin, max_size=settings.workers
+                ),
                 **needs,
             )
             return made
 
-        on_cpu = settings.replace(device="cpu")
-        seen = first if _is_there(first) else None
-        core: dict[str, Any] = {"num_cpus": 1, "memory": self._memory or None}
+        def supervisors(most: int, **options: Any) -> Dataset:
+            arguments = {
+                "engine": ProcessEngine(["cpu"], **options),
+                "settings": settings.replace(device="cpu"),
+                "first": first if _is_there(first) else None,
+            }
+            memory = self._memory or None
+            return stage(
+                blocks, Supervisor, most, arguments, batch_size=1, num_cpus=1, memory=memory
+            )
+
+        given = {"make": self.make, "weights_sha256": self.weights_sha256}
         if not self.split:
-            engine = ProcessEngine(["cpu"], weights_sha256=self.weights_sha256, make=self.make)
-            whole = {"engine": engine, "settings": on_cpu, "first": seen}
-            return stage(blocks, Supervisor, whole, self._actors, **core)
+            return supervisors(self._actors, **given)
         half = self._actors if self._gpus else self._actors // 2
-        engine = ProcessEngine(["cpu"], make=make_preparing)
-        preparing = {"engine": engine, "settings": on_cpu, "first": seen}
-        prepared = stage(blocks, Supervisor, preparing, half, **core)
-        scoring = settings.replace(device="cuda" if self._gpus else "cpu")
-        rest = {"settings": scoring, "make": self.make, "weights_sha256": self.weights_sha256}
-        # they ask for no memory: those that prepare could have taken it all, and wait for these
+        prepared = supervisors(half, make=make_preparing)
+        given["settings"] = settings.replace(device="cuda" if self._gpus else "cpu")
+        # no memory is reserved: actors that prepare could hold all of it and wait for these
         need, number = ("num_gpus", self._gpus) if self._gpus else ("num_cpus", half)
-        return stage(prepared, Scorer, rest, number, self._blocks_scored, **{need: 1})
+        return stage(prepared, Scorer, number, given, batch_size=self._blocks_scored, **{need: 1})
 
 
 def find_room(nodes: Sequence[Mapping[str, float]], wanted: int) -> tuple[int, int]:
     """Return the memory an actor of one core asks Ray for, and how many such actors fit.
 
-    Where no node has as much as is wanted, that is all of the largest one's: Ray would wait for
-    ever, and most photos need less. If nodes with cores have yet to come, they must have it.
+    If no node has `wanted`, an actor asks for all memory of the largest node: Ray would wait for
+    ever, and most photos need less. Nodes that start later must have it.
 
     Args:
         nodes: the resources of each, as Ray counts them; memory in bytes.
-        wanted: bytes an actor may come to need.
+        wanted: bytes an actor may need.
     """
     able = [(int(node["CPU"]), int(node.get("memory", 0))) for node in nodes if node.get("CPU")]
     memory = min(wanted, max((there for _, there in able), default=wanted))
@@ -386,7 +366,7 @@ def _as_they_come(answers: Dataset) -> Generator[Answer]:
 
 
 def _for_other_folders(settings: Settings) -> Settings:
-    """Return the settings with paths that mean the same wherever an actor runs."""
+    """Return the settings with absolute paths: an actor runs in another folder."""
     changes: dict[str, Any] = {}
     if settings.landmarks is not None:
         changes["landmarks"] = settings.landmarks.absolute()
@@ -407,13 +387,7 @@ def _is_there(photo: PhotoSource) -> bool:
 
 
 def _check_shared(crops_folder: Path | None, first: PhotoSource | None, node: str) -> None:
-    """Refuse to work where crops would go to another folder than the run's, or photos are not.
-
-    Args:
-        crops_folder: of the run.
-        first: a photo that the process that was started has seen.
-        node: this one.
-    """
+    """Raise RunError if a node does not see the run's folder, or a photo that the driver sees."""
     if first is not None and not _is_there(first):
         raise RunError(
             f"node {node[:8]} of the Ray cluster does not see {first.place}: put the photos on "
@@ -431,14 +405,14 @@ def _check_shared(crops_folder: Path | None, first: PhotoSource | None, node: st
 
 
 def prepare_ray() -> None:
-    """Import Ray so that it tells nobody of its use, and keeps to itself what people do not need.
+    """Import Ray without its usage reports, progress bars and messages.
 
-    What people set themselves stays.
+    Environment variables that the user has set stay.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # it would kill the actor; the system kills what takes the memory, a process that is replaced
+    # it would kill the actor; the system kills the actor's process, which is replaced
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     try:
         from ray.data import DataContext
@@ -454,8 +428,7 @@ def prepare_ray() -> None:
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
-    """Connect to a Ray cluster, or make one of this machine; a connection that exists is used."""
-    prepare_ray()
+    """Connect to a Ray cluster, or make one of this machine; an existing connection is used."""
     import ray
 
     if ray.is_initialized():
@@ -482,7 +455,7 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nobody listens at HOST:PORT; Ray would wait for minutes."""
+    """Raise OSError if HOST:PORT cannot be reached; Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -490,14 +463,13 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drop what is written to standard error meanwhile, whoever writes it: Ray's C++ greets."""
+    """Drop everything written to standard error meanwhile, also by Ray's C++ code."""
     sys.stderr.flush()
     kept = os.dup(2)
-    nothing = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nothing, 2)
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nothing)

@@ -1,4 +1,4 @@
-"""Photos on their way to a Ray cluster, listed while it works, and which of them have come back."""
+"""The list of photos for a Ray cluster: a file that is read while it is being written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.runs.database import spill_folder
+from faceqan_toolkit.runs.ledger import spill_folder
 from faceqan_toolkit.text import counted, reason_of
 from faceqan_toolkit.types import PhotoSource
 
@@ -26,25 +26,20 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 LENGTH = struct.Struct("<Q")
-"""Stands before each block in the file."""
+"""Number of bytes of a block, before each block in the file."""
 
 COMPRESSION = 1
-"""Of a block, zlib's fastest: 20 microseconds for 64 photos, and an eighth of the size."""
+"""zlib's fastest: 20 microseconds for a block of 64 photos, and an eighth of the size."""
 
 POLL_SECONDS = 0.02
 
 LISTING = "listing"
-"""File beside the photos that goes when no more will come: a full disk takes no end mark."""
+"""File beside the photos that is removed at the end of the list: a full disk takes no end mark."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Photos that travel together.
-
-    Attributes:
-        number: of the block, from 0 on.
-        photos: one or more.
-    """
+    """Photos that travel together; `number` counts blocks from 0."""
 
     number: int
     photos: list[PhotoSource]
@@ -53,10 +48,10 @@ class Block:
 class Spool:
     """Writes blocks of photos to a file as fast as they are listed; a task of Ray reads along.
 
-    Ray may start that task anew, and counts on the same blocks then: a file has them, where a
-    queue would have given them away. References to all blocks, made before the work begins, would
-    cost this process 53 KB and 2.5 ms each (Ray 2.60). What is kept of a block is one byte, which
-    tells whether it has come back.
+    Ray may start that task anew and expects the same blocks then: a file has them, a queue would
+    have given them away. References to all blocks, made before the work begins, would cost this
+    process 53 KB and 2.5 ms each (Ray 2.60). One byte is kept of each block: whether it has come
+    back.
 
     Args:
         sources: the photos; a thread goes through them.
@@ -64,7 +59,7 @@ class Spool:
         home: the run folder, which then has the file; None: the folder for temporary files.
 
     Raises:
-        RunError: there is no place for the file.
+        RunError: the file cannot be made.
     """
 
     def __init__(self, sources: Iterable[PhotoSource], size: int, home: Path | None = None) -> None:
@@ -89,26 +84,22 @@ class Spool:
         self._stack.close()
 
     def check(self) -> None:
-        """Raise what ended the list too early, if something did.
+        """Raise the error that ended the list too early, if there is one.
 
         Raises:
-            RunError: the file could not be written; besides, whatever the photos' iterator raises.
+            RunError: the file could not be written; also any error of the photos' iterator.
         """
         if self._error is not None:
             raise self._error
 
     def take(self, number: int) -> bool:
-        """Note that a block has come back; tell whether it is the first time."""
+        """Note that a block has come back; return whether it is the first time."""
         first = not self._back[number]
         self._back[number] = 1
         return first
 
     def check_all_back(self) -> None:
-        """Raise unless the list has come to its end, and each of its blocks has come back.
-
-        Raises:
-            RunError: some are missing; besides, see `check`.
-        """
+        """Raise RunError unless the list is complete and each block has come back; see `check`."""
         self.check()
         missing = self._back.count(0)
         if missing or not self._complete:
@@ -163,9 +154,9 @@ class Spool:
 
 @contextmanager
 def _folder(home: Path | None) -> Iterator[Path]:
-    """Yield a new folder for the file, with the mark that it is being written.
+    """Yield a new folder with an empty list that is being written.
 
-    In a run folder the next command removes what a killed one left behind.
+    In a run folder the next command removes folders that killed commands left behind.
     """
     with ExitStack() as stack:
         try:
@@ -191,7 +182,7 @@ def read_blocks(file: Path) -> Iterator[bytes]:
 
 
 def _wait_for(content: BinaryIO, size: int, file: Path) -> bytes:
-    """Return so many bytes as soon as they are there; none if they will never be."""
+    """Return the next `size` bytes as soon as they are written; b"" if the list ends before."""
     start = content.tell()
     while True:
         complete = not file.with_name(LISTING).exists()  # asked before the last look
@@ -208,22 +199,17 @@ def _source(file: Path) -> Any:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 
+    def tables() -> Iterator[pa.Table]:
+        for block in read_blocks(file):
+            yield pa.table({"block": pa.array([block], pa.binary())})
+
+    unknown = dict.fromkeys(("num_rows", "size_bytes", "input_files", "exec_stats"))
+
     class Photos(Datasource):
         def estimate_inmemory_data_size(self) -> int | None:
             return None
 
         def get_read_tasks(self, *_: Any, **__: Any) -> list[Any]:
-            nothing = BlockMetadata(
-                num_rows=None, size_bytes=None, input_files=None, exec_stats=None
-            )
-            return [
-                ReadTask(
-                    lambda: (
-                        pa.table({"block": pa.array([block], pa.binary())})
-                        for block in read_blocks(file)
-                    ),
-                    nothing,
-                )
-            ]
+            return [ReadTask(tables, BlockMetadata(**unknown))]
 
     return Photos()  # type: ignore[no-untyped-call]

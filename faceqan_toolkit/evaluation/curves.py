@@ -1,4 +1,4 @@
-"""Error-versus-discard curves (EDC; older papers: ERC) and DET curves.
+"""Error-versus-discard curves (EDC; older papers: ERC), their bootstrap, and DET curves.
 
 An EDC is the false non-match rate (FNMR) of the remaining comparisons over the share of discarded
 ones. The comparisons with the lowest quality are discarded first, those of equal quality together.
@@ -9,24 +9,43 @@ ones. The comparisons with the lowest quality are discarded first, those of equa
   comes from the remaining non-mated comparisons. Lines join the points. This is the method of
   CR-FIQA's script, where however the achieved FMR may also exceed the target.
 
+Comparisons of the same person are dependent, so the bootstrap resamples identities, not
+comparisons. An identity with weight w, the number of times it was drawn, stands for w people: its
+mated comparisons count w times, and a non-mated comparison of identities with weights v and w
+counts v * w times. The threshold is recomputed in every replicate. Comparisons are only weighted,
+never copied. Of the non-mated comparisons the most similar ones are weighted one by one, the others
+only as a total.
+
 Sources: Grother and Tabassi, "Performance of biometric quality measures", TPAMI 2007; ISO/IEC
 29794-1; Schlett et al., "Considerations on the evaluation of biometric quality assessment
-algorithms", 2023; Boutros et al., "CR-FIQA", CVPR 2023.
+algorithms", 2023; Boutros et al., "CR-FIQA", CVPR 2023; Bolle, Ratha, Pankanti, "Error analysis of
+pattern recognition systems: the subsets bootstrap", CVIU 2004.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import digamma
 
-from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.options import PAIR_QUALITIES, check_limit, check_target
+from faceqan_toolkit.errors import EvaluationError
+from faceqan_toolkit.evaluation.result import (
+    PAIR_QUALITIES,
+    Area,
+    Interval,
+    Operating,
+    check_choice,
+    check_limit,
+    check_target,
+)
 from faceqan_toolkit.evaluation.verification import (
     Bools,
+    Codes,
+    Comparisons,
     Floats,
     Ints,
     NonMated,
@@ -35,41 +54,36 @@ from faceqan_toolkit.evaluation.verification import (
     largest,
 )
 
-GRID: tuple[float, ...] = tuple(step / 20 for step in range(20))
-"""Discard shares of the "recompute" variant."""
-CURVE_SHARES: tuple[float, ...] = tuple(step / 100 for step in range(96))
+GRID = np.arange(20) / 20
+"""Discard shares of the "recompute" variant, of all comparisons."""
+CURVE_SHARES = np.arange(96) / 100
 """Discard shares at which the mean of random curves is computed."""
+CHUNK_VALUES = 1 << 21
+"""Numbers in a (replicates, comparisons) block: 16 MiB an array."""
+DENSE_PEOPLE = 5000
+"""Up to this number of identities a dense matrix of their pairs is small and faster."""
 
 
 def pair_quality(
     quality: ArrayLike, first: ArrayLike, second: ArrayLike, how: str = "min"
 ) -> Floats:
-    """Return (P,) qualities of comparisons; NaN where a sample has none.
-
-    Args:
-        quality: (N,) qualities of the samples, NaN for none.
-        first: (P,) indices of samples.
-        second: (P,) indices of samples.
-        how: "min", "mean" or "product" of the two qualities.
+    """Return (P,) qualities of comparisons from (N,) qualities of samples; NaN for none.
 
     Raises:
         EvaluationError: an index of N or more; or a product of negative qualities, whose order is
             meaningless.
-        SettingsError: another `how`.
     """
+    check_choice(how, PAIR_QUALITIES, "pair quality")
     values = np.asarray(quality, dtype=np.float64)
-    one, two = np.asarray(first), np.asarray(second)
-    if len(one) and max(one.max(), two.max()) >= len(values):
+    ends = np.asarray(first), np.asarray(second)
+    if len(ends[0]) and max(end.max() for end in ends) >= len(values):
         raise EvaluationError(f"a comparison has a sample index beyond the {len(values)} qualities")
-    if how == "min":
-        return np.asarray(np.minimum(values[one], values[two]))
+    if how == "product" and (values < 0).any():
+        raise EvaluationError("the product needs qualities >= 0; use min or mean")
+    one, two = (values[end] for end in ends)
     if how == "mean":
-        return np.asarray((values[one] + values[two]) / 2)
-    if how == "product":
-        if (values < 0).any():
-            raise EvaluationError("the product needs qualities >= 0; use min or mean")
-        return np.asarray(values[one] * values[two])
-    raise SettingsError(f"pair quality must be one of {', '.join(PAIR_QUALITIES)}, not {how!r}")
+        return np.asarray((one + two) / 2)
+    return np.asarray(np.minimum(one, two) if how == "min" else one * two)
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,7 @@ class Curve:
     Attributes:
         discard: (S,) discard shares in [0, 1), ascending from 0.
         fnmr: (S,) FNMR of the remaining comparisons; the last one holds up to 1.
-        errors: (S,) number of false non-matches among them.
-        mated: (S,) number of remaining mated comparisons.
+        errors, mated: (S,) numbers of false non-matches and of all mated comparisons among them.
         staircase: whether each rate holds up to the next share; otherwise lines join the points.
     """
 
@@ -102,18 +115,14 @@ class Curve:
         check_limit(limit)
         if self.staircase:
             return float(self.fnmr @ np.diff(np.minimum(np.append(self.discard, 1.0), limit)))
-        inside = self.discard[self.discard < limit]
-        x = np.append(inside, limit)
-        y = self.at(x)
-        return float((y[1:] + y[:-1]) / 2 @ np.diff(x))
+        shares = np.append(self.discard[self.discard < limit], limit)
+        return float(np.trapezoid(self.at(shares), shares))
 
 
 def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
-    """Return the curve at a fixed threshold.
+    """Return the curve of (M,) rejections at a fixed threshold, by (M,) qualities.
 
-    Args:
-        errors: (M,) bool, whether a mated comparison is rejected.
-        quality: (M,) qualities of the comparisons, no NaN; -inf is discarded first.
+    Comparisons of quality -inf are discarded first.
 
     Raises:
         EvaluationError: no comparison, shapes differ, or a quality is NaN.
@@ -158,17 +167,10 @@ def edc_recomputed(
     mated: ArrayLike,
     quality: ArrayLike,
     fmr_targets: Sequence[float],
-    grid: Sequence[float] = GRID,
 ) -> list[Curve]:
-    """Return a curve for every FMR target, with the threshold recomputed at each share.
+    """Return a curve for every FMR target, with the threshold recomputed at each share of `GRID`.
 
-    Args:
-        similarity: (P,) similarities, no NaN.
-        mated: (P,) bool.
-        quality: (P,) qualities of the comparisons, no NaN; -inf is discarded first.
-        fmr_targets: FMR targets in (0, 1); the smallest threshold within the target is taken.
-        grid: ascending discard shares of all comparisons, from 0. A curve ends where no mated or no
-            non-mated comparison remains.
+    The arrays are (P,) each. A curve ends where no mated or no non-mated comparison remains.
 
     Raises:
         EvaluationError: shapes differ, a value is NaN, or there are only mated or only non-mated
@@ -186,22 +188,29 @@ def edc_recomputed(
         check_target(target)
     # comparisons of equal quality are discarded together, once the share covers all of them
     dropped = np.minimum(
-        np.floor(np.asarray(grid) * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
+        np.floor(GRID * len(scores) * (1 + 1e-12)).astype(np.int64), len(scores) - 1
     )
     ordered = np.sort(scores)
     cuts = ordered[dropped]
     remaining = len(scores) - np.searchsorted(ordered, cuts)
 
     mated_values, mated_scores = values[same], scores[same]
-    survivors = _Survivors(values[~same], scores[~same], max(fmr_targets))
+    others, other_scores = values[~same], scores[~same]
+    # the most similar comparisons nearly always suffice for the thresholds
+    size = 4 * (int(max(fmr_targets) * len(others)) + 1) + 1000
+    top = np.flatnonzero(largest(others, size)[0])
+    top = top[np.argsort(-others[top], kind="stable")]
+    top_values, top_scores = others[top], other_scores[top]
     steps: list[list[tuple[float, int, int]]] = [[] for _ in fmr_targets]
-    for share, cut, count in zip(grid, cuts, remaining, strict=True):
+    for share, cut, count in zip(GRID, cuts, remaining, strict=True):
         left = mated_values[mated_scores >= cut]
-        others = int(count) - len(left)
-        if not len(left) or not others:
+        if not len(left) or count == len(left):
             break
-        thresholds = survivors.thresholds(float(cut), others, fmr_targets)
-        for row, threshold in zip(steps, thresholds, strict=True):
+        places = allowed(fmr_targets, int(count) - len(left))
+        ranked = top_values[top_scores >= cut]
+        if places.max() >= len(ranked):
+            ranked = np.sort(others[other_scores >= cut])[::-1]
+        for row, threshold in zip(steps, ranked[places], strict=True):
             row.append((share, int(np.count_nonzero(left <= threshold)), len(left)))
     curves = []
     for row in steps:
@@ -210,34 +219,10 @@ def edc_recomputed(
     return curves
 
 
-class _Survivors:
-    """Thresholds of the non-mated comparisons that remain at a quality.
-
-    The most similar comparisons are searched first; they nearly always suffice.
-    """
-
-    def __init__(self, similarity: Floats, quality: Floats, largest_target: float) -> None:
-        self._similarity, self._quality = similarity, quality
-        size = min(len(similarity), 4 * (int(largest_target * len(similarity)) + 1) + 1000)
-        top = np.flatnonzero(largest(similarity, size)[0])
-        top = top[np.argsort(-similarity[top], kind="stable")]
-        self._top, self._top_quality = similarity[top], quality[top]
-
-    def thresholds(self, cut: float, count: int, targets: Sequence[float]) -> list[float]:
-        """Return the smallest threshold for each target, among the `count` of quality >= `cut`."""
-        places = [int(allowed(target, count)) for target in targets]
-        top = self._top[self._top_quality >= cut]
-        if max(places) < len(top):
-            return [float(top[place]) for place in places]
-        ranked = np.sort(self._similarity[self._quality >= cut])
-        return [float(ranked[count - 1 - place]) for place in places]
-
-
 def ideal(errors: int, mated: int) -> Curve:
     """Return the curve of an oracle that discards the errors first, one at a time.
 
-    It is a lower bound of the FNMR at every share. (Schlett et al. draw the line FNMR(0) - share, a
-    looser bound.)
+    It is a lower bound at every share, tighter than the line FNMR(0) - share of Schlett et al.
     """
     steps = np.arange(min(errors, mated - 1) + 1)
     return Curve(steps / mated, (errors - steps) / (mated - steps), errors - steps, mated - steps)
@@ -255,28 +240,8 @@ def ideal_area(errors: ArrayLike, mated: ArrayLike, limit: float) -> Floats:
     return np.asarray((sums + np.where(reached, part, 0.0)) / total)
 
 
-@dataclass(frozen=True)
-class Area:
-    """Partial area under a curve (pAUC).
-
-    Attributes:
-        limit: discard share at which the area ends.
-        raw: area from 0 to `limit`, in [0, limit].
-        normalised: raw / (FNMR(0) * limit), 1 if discarding does not help; None if FNMR(0) is 0.
-        gap: raw minus the area of the ideal curve; 0 is the best.
-    """
-
-    limit: float
-    raw: float
-    normalised: float | None
-    gap: float
-
-
 def area(curve: Curve, limit: float) -> Area:
-    """Return the partial area under a curve.
-
-    The gap is to the ideal curve at the threshold of the curve's first point.
-    """
+    """Return the pAUC; its gap is to the ideal curve at the threshold of the first point."""
     raw = curve.area(limit)
     start = float(curve.fnmr[0])
     best = ideal(int(curve.errors[0]), int(curve.mated[0])).area(limit)
@@ -285,17 +250,13 @@ def area(curve: Curve, limit: float) -> Area:
 
 @dataclass(frozen=True)
 class RandomDiscard:
-    """Curves of random qualities: the baseline of a quality without information.
+    """Curves of R random qualities: the baseline of a quality without information.
 
     Attributes:
-        shares: (G,) discard shares.
-        mean: (G,) mean FNMR over the draws.
-        low: (G,) 2.5 % quantile of the FNMR.
-        high: (G,) 97.5 % quantile of the FNMR.
+        mean, low, high: mean, 2.5 % and 97.5 % quantiles of the FNMR at each of `CURVE_SHARES`.
         areas: (R, L) raw pAUC of each draw, up to each limit.
     """
 
-    shares: Floats
     mean: Floats
     low: Floats
     high: Floats
@@ -304,68 +265,224 @@ class RandomDiscard:
 
 def random_discard(
     errors: Bools,
-    first: NDArray[np.int32],
-    second: NDArray[np.int32],
+    first: Codes,
+    second: Codes,
     limits: Sequence[float],
     *,
-    shares: Sequence[float] = CURVE_SHARES,
     draws: int = 200,
     how: str = "min",
     seed: int = 0,
 ) -> RandomDiscard:
-    """Return the curves of random qualities at a fixed threshold.
+    """Return the curves of random qualities for (M,) rejections at a fixed threshold.
 
     The samples get the random numbers, not the comparisons: comparisons that share a face are
     discarded together, so the spread is that of a real quality without information.
-
-    Args:
-        errors: (M,) bool, whether a mated comparison is rejected.
-        first: (M,) indices of samples.
-        second: (M,) indices of samples.
-        limits: L discard shares of the areas.
-        shares: G discard shares of the rates.
-        draws: R, number of curves.
-        how: see `pair_quality`.
-        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     samples = int(max(first.max(), second.max())) + 1
     curves = [
         edc(errors, pair_quality(rng.random(samples), first, second, how)) for _ in range(draws)
     ]
-    rates = np.array([curve.at(shares) for curve in curves])
+    rates = np.array([curve.at(CURVE_SHARES) for curve in curves])
     low, high = np.quantile(rates, [0.025, 0.975], axis=0)
     areas = np.array([[curve.area(limit) for limit in limits] for curve in curves])
-    return RandomDiscard(np.asarray(shares), rates.mean(axis=0), low, high, areas)
+    return RandomDiscard(rates.mean(axis=0), low, high, areas)
+
+
+def draw_identities(people: int, replicates: int, seed: int) -> Codes:
+    """Return (B, I) int32 weights of the identities in each replicate; rows sum to I."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(replicates)
+    ]
+    return np.array(rows, dtype=np.int32).reshape(replicates, people)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Results of B bootstrap replicates at T points, up to L discard shares; NaN where undefined.
+
+    Attributes:
+        fnmr0: (B, T) FNMR before discarding.
+        areas: (B, T, L) raw pAUC by method, and of "oracle".
+    """
+
+    fnmr0: Floats
+    areas: Mapping[str, Floats]
+
+
+def replicate(
+    comparisons: Comparisons,
+    similarity: Floats,
+    usable: Bools,
+    quality: Mapping[str, Floats],
+    points: Sequence[Operating],
+    limits: Sequence[float],
+    weights: Codes,
+) -> Replicates:
+    """Return the error rates and areas of every replicate.
+
+    Args:
+        comparisons: comparisons with identities.
+        similarity: similarities of the usable mated comparisons, -inf for missing ones.
+        usable: (M,) bool, mask of the usable mated comparisons.
+        quality: qualities of the usable mated comparisons by method.
+        points, limits: T operating points and L discard shares.
+        weights: (B, I) weights from `draw_identities`.
+
+    Raises:
+        EvaluationError: the comparisons have no identities.
+    """
+    if comparisons.identity is None or comparisons.non_mated.identity_pairs is None:
+        raise EvaluationError("the bootstrap needs the samples' identities")
+    person = comparisons.identity[comparisons.first[usable]]
+    by_fmr = [index for index, point in enumerate(points) if point.kind == "fmr"]
+    fnmr0, thresholds = np.empty((2, len(weights), len(points)))
+    thresholds[:, by_fmr] = fmr_thresholds(
+        comparisons.non_mated, comparisons.identity, [points[i].target for i in by_fmr], weights
+    )
+    ascending = np.argsort(similarity, kind="stable")
+    areas = {name: np.empty((*fnmr0.shape, len(limits))) for name in (*quality, "oracle")}
+    sorted_by = {name: groups(values) for name, values in quality.items()}
+    for part in slices(len(weights), len(similarity), CHUNK_VALUES):
+        counts = weights[part][:, person].astype(np.float64)
+        total = counts.sum(axis=1)[:, None]
+        cuts = thresholds[part]
+        for index, point in enumerate(points):
+            if point.kind == "fnmr":
+                cuts[:, index] = _fnmr_thresholds(
+                    similarity[ascending], counts[:, ascending], point.target
+                )
+        wrong = [counts * ~(similarity > cut[:, None]) for cut in cuts.T]
+        errors = np.stack([one.sum(axis=1) for one in wrong], axis=1)
+        fnmr0[part] = errors / np.maximum(total, 1)
+        for name, (order, starts) in sorted_by.items():
+            for place, share in enumerate(_error_areas(counts, order, starts, limits)):
+                for index, one in enumerate(wrong):
+                    areas[name][part, index, place] = np.einsum("cm,cm->c", one, share)
+        for place, limit in enumerate(limits):
+            areas["oracle"][part, :, place] = ideal_area(errors, np.maximum(total, 1), limit)
+        undefined = np.isnan(cuts) | (total == 0)
+        for figures in (fnmr0, *areas.values()):
+            figures[part][undefined] = np.nan
+    return Replicates(fnmr0, areas)
+
+
+def slices(rows: int, columns: int, values: int) -> Iterator[slice]:
+    """Yield slices of the rows, each with about `values` values in its columns."""
+    step = max(1, values // max(1, columns))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
+
+
+def fmr_thresholds(
+    non_mated: NonMated,
+    identity: Codes,
+    targets: Sequence[float],
+    weights: Codes,
+    totals: Ints | None = None,
+) -> Floats:
+    """Return (B, T) smallest thresholds with a weighted FMR of at most each target.
+
+    NaN if a replicate has no non-mated comparison, or if the threshold lies below the kept
+    similarities. The latter is rare, see `verification.SPARE`.
+
+    Args:
+        non_mated: non-mated comparisons.
+        identity: (N,) identities of the samples, 0, 1, ...
+        targets: T false match rates.
+        weights: (B, I) weights from `draw_identities`.
+        totals: (B,) weighted numbers of non-mated comparisons; None to compute them.
+    """
+    first, second = identity[non_mated.first], identity[non_mated.second]
+    if totals is None:
+        totals = non_mated_totals(non_mated.identity_pairs, weights)
+    result = np.full((len(weights), len(targets)), np.nan)
+    similarity = np.append(non_mated.similarity, np.nan)
+    for row in np.flatnonzero(totals):
+        drawn = weights[row].astype(np.int64)
+        accepted = np.cumsum(drawn[first] * drawn[second])
+        limits = allowed(targets, int(totals[row]))
+        result[row] = similarity[np.searchsorted(accepted, limits, side="right")]
+    return result
+
+
+def non_mated_totals(pairs: Any, weights: Codes) -> Ints:
+    """Return (B,) weighted numbers of non-mated comparisons from `NonMated.identity_pairs`."""
+    matrix = pairs.astype(np.float64)
+    if matrix.shape[0] <= DENSE_PEOPLE:
+        matrix = matrix.toarray()
+    drawn = weights.astype(np.float64)
+    # exact: the sums are integers far below 2 ** 53
+    return np.asarray(((matrix.T @ drawn.T).T * drawn).sum(axis=1)).round().astype(np.int64)
+
+
+def _fnmr_thresholds(similarity: Floats, counts: Floats, target: float) -> Floats:
+    """Return (C,) smallest thresholds with at least this FNMR; similarities are ascending."""
+    rejected = np.cumsum(counts, axis=1)
+    reached = rejected / np.maximum(rejected[:, -1:], 1) >= target
+    return np.asarray(similarity[np.argmax(reached, axis=1)])
+
+
+def _error_areas(
+    counts: Floats, order: Ints, starts: Ints, limits: Sequence[float]
+) -> Iterator[Floats]:
+    """Yield for each limit the (C, M) area that each error contributes to the pAUC.
+
+    An error contributes to the FNMR of every step until it is discarded.
+    """
+    in_group = np.add.reduceat(counts[:, order], starts, axis=1)
+    left = np.cumsum(in_group[:, ::-1], axis=1)[:, ::-1]
+    total = np.maximum(left[:, :1], 1)
+    ends = 1 - np.concatenate([left, np.zeros((len(left), 1))], axis=1) / total
+    group = np.empty(len(order), np.int64)
+    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))
+    for limit in limits:
+        widths = np.diff(np.minimum(ends, limit))
+        rates = np.divide(widths, left, out=np.zeros_like(widths), where=left > 0)
+        yield np.cumsum(rates, axis=1)[:, group]
+
+
+def interval(values: Floats, level: float = 0.95) -> Interval | None:
+    """Return the interval of (B,) replicates; None if half of them or more are NaN."""
+    defined = values[~np.isnan(values)]
+    if 2 * len(defined) <= len(values):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, len(values) - len(defined))
+
+
+def paired_test(gaps: Floats, level: float) -> tuple[Interval | None, float | None]:
+    """Return the interval of (B,) differences, and the two-sided p-value of no difference.
+
+    None for both if half of the differences or more are NaN.
+    """
+    found = interval(gaps, level)
+    if found is None:
+        return None, None
+    gaps = gaps[~np.isnan(gaps)]
+    smaller = min(np.count_nonzero(gaps <= 0), np.count_nonzero(gaps >= 0))
+    return found, min(1.0, float(2 * (smaller + 1) / (len(gaps) + 1)))
 
 
 @dataclass(frozen=True)
 class Det:
     """Detection error tradeoff: FNMR over FMR. The ROC is 1 - FNMR over FMR.
 
-    The points are the corners of a staircase, one for every distinct mated similarity: the least
-    FMR at each FNMR.
-
-    Attributes:
-        threshold: (D,) thresholds, ascending.
-        fmr: (D,) false match rates, descending.
-        fnmr: (D,) false non-match rates, ascending.
-        eer: equal error rate.
+    The (D,) points, by ascending FNMR, are the corners of a staircase, one for every distinct mated
+    similarity: the least FMR at each FNMR. `eer` is the equal error rate.
     """
 
-    threshold: Floats
     fmr: Floats
     fnmr: Floats
     eer: float
 
 
 def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
-    """Return the DET curve.
+    """Return the DET curve of (M,) mated similarities.
 
-    Args:
-        similarity: (M,) mated similarities, no NaN.
-        non_mated: non-mated comparisons. The FMR is exact from its `floor` up, and to the
-            precision of its histogram below.
+    The FMR is exact from the `floor` of the non-mated ones up, and to the precision of their
+    histogram below.
 
     Raises:
         EvaluationError: no mated or no non-mated comparison.
@@ -385,6 +502,4 @@ def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
     else:
         over = max(rejects[place - 1], highest[place])
         eer = (over + min(rejects[place], lowest[place - 1])) / 2
-    last = max(values[-1], non_mated.similarity[0] if len(non_mated.similarity) else -np.inf)
-    threshold = np.append(np.nextafter(values, -np.inf), last)
-    return Det(threshold, lowest, rejects, float(eer))
+    return Det(lowest, rejects, float(eer))

@@ -5,7 +5,6 @@ torch is imported when the first embedding is computed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
@@ -24,9 +23,8 @@ from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths
-from faceqan_toolkit.files import parse_json, writing
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.files import parse_json, sha256_of, writing
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import Pixels
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def embed_crops(
         SettingsError: this machine does not have the device.
     """
     from faceqan_toolkit.hardware import resolve_device
-    from faceqan_toolkit.models.blocks import forward_block
+    from faceqan_toolkit.models.base import forward_block
 
     remaining, block_size = iter(crops), forward_block(resolve_device(device))
     while block := list(islice(remaining, block_size)):
@@ -130,7 +128,10 @@ class EmbeddingCache:
         crops: Sequence[Path | None],
     ) -> None:  # fmt: skip
         self.file, self.source, self.paths, self.crops = file, source, paths, crops
-        self._keys = [_sha256(crop) if crop else "" for crop in crops]
+        self._keys: list[str] = []
+        for crop in crops:
+            with _reading(crop):
+                self._keys.append(sha256_of(crop) if crop else "")
         self.vectors: Vectors = np.empty((len(paths), 0), np.float32)
         self._done = np.zeros(len(paths), np.bool_)
         if stored_source(file) == source:
@@ -158,22 +159,21 @@ class EmbeddingCache:
         if not self.pending:
             return self.vectors
         from faceqan_toolkit.hardware import resolve_device
-        from faceqan_toolkit.models.blocks import forward_block
+        from faceqan_toolkit.models.base import forward_block
 
         model = load()
-        saved = time.monotonic()
-        wait = SAVE_SECONDS
+        saved, wait = time.monotonic(), SAVE_SECONDS
         step = 4 * forward_block(resolve_device(device))
         try:
             while self.pending:
-                chosen, rest = self.pending[:step], self.pending[step:]
+                chosen = self.pending[:step]
                 crops = self._read(chosen)
                 vectors = _embed(model, crops, device=device, flip=self.source.flip)
                 if vectors.size:
                     self._allocate(vectors.shape[1])
                     self.vectors[chosen] = vectors
                 self._done[chosen] = True
-                self.pending = rest
+                del self.pending[:step]
                 advance(len(chosen))
                 if time.monotonic() - saved > wait:
                     before = time.monotonic()
@@ -189,15 +189,13 @@ class EmbeddingCache:
         from faceqan_toolkit.photos.decode import decode_bytes
 
         found: list[Pixels | None] = []
-        for index in chosen:
-            crop = self.crops[index]
-            assert crop is not None
+        for crop in filter(None, (self.crops[index] for index in chosen)):
+            with _reading(crop):
+                data = crop.read_bytes()
             try:
-                found.append(decode_bytes(crop.read_bytes(), max_pixels=MAX_PIXELS))
+                found.append(decode_bytes(data, max_pixels=MAX_PIXELS))
             except PhotoError:
                 found.append(None)
-            except OSError as error:
-                raise _unreadable(crop, error) from error
         return found
 
     def _allocate(self, width: int) -> None:
@@ -229,12 +227,9 @@ class EmbeddingCache:
         width = self.vectors.shape[1]
         if not width:
             return
+        kinds = {"path": pa.string(), "sha256": pa.string()}
         schema = pa.schema(
-            {
-                "path": pa.string(),
-                "sha256": pa.string(),
-                "embedding": pa.list_(pa.float32(), width),
-            },
+            {**kinds, "embedding": pa.list_(pa.float32(), width)},
             metadata={METADATA: json.dumps(asdict(self.source))},
         )
         with writing(self.file) as temporary:
@@ -251,15 +246,12 @@ class EmbeddingCache:
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _sha256(crop: Path) -> str:
+@contextmanager
+def _reading(crop: Path | None) -> Iterator[None]:
     try:
-        return hashlib.sha256(crop.read_bytes()).hexdigest()
+        yield
     except OSError as error:
-        raise _unreadable(crop, error) from error
-
-
-def _unreadable(crop: Path, error: OSError) -> RunError:
-    return RunError(f"cannot read the crop {crop}: {reason_of(error)}")
+        raise RunError(f"cannot read the crop {crop}: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -283,14 +275,9 @@ class EmbeddingTable:
     conflicting: tuple[str, ...] = ()
 
     def match(self, wanted: Sequence[str]) -> tuple[Vectors, Match]:
-        """Read the embeddings of some samples.
+        """Read the embeddings of samples by their (N,) paths; also return the match of the paths.
 
-        Args:
-            wanted: (N,) paths of the samples, e.g. `Dataset.paths`.
-
-        Returns:
-            (N, D) float32 embeddings, not normalised, NaN rows for samples without; and the match
-            of the paths.
+        The embeddings are (N, D) float32, not normalised, with NaN rows for samples without.
 
         Raises:
             ScoresError: the file has changed.
@@ -325,12 +312,9 @@ def read_embeddings(file: Path) -> EmbeddingTable:
     file = Path(file)
     with _naming(file):
         first: dict[str, int] = {}
-        again: dict[int, int] = {}
         paths = [path_text(path.replace("\\", "/")) for path in _paths(file)]
-        for row, path in enumerate(paths):
-            known = first.setdefault(path, row)
-            if known != row:
-                again[row] = known
+        known = [first.setdefault(path, row) for row, path in enumerate(paths)]
+        again = {row: before for row, before in enumerate(known) if before != row}
         repeated = np.unique([*again, *again.values()]).astype(np.int64)
         vectors: dict[int, Vectors] = {}
         widths, start = set(), 0
@@ -345,11 +329,11 @@ def read_embeddings(file: Path) -> EmbeddingTable:
             raise ScoresError(f"{start:,} embeddings for {len(paths):,} paths")
         if not paths:
             raise ScoresError("no embeddings")
-    equal = {
-        row: np.array_equal(vectors[row], vectors[known], equal_nan=True)
-        for row, known in again.items()
-    }
-    conflicting = dict.fromkeys(paths[row] for row in again if not equal[row])
+    conflicting = dict.fromkeys(
+        paths[row]
+        for row, before in again.items()
+        if not np.array_equal(vectors[row], vectors[before], equal_nan=True)
+    )
     kept = {path: row for path, row in first.items() if path not in conflicting}
     return EmbeddingTable(
         file,
@@ -446,12 +430,8 @@ def _column(file: Path, name: str) -> Iterator[pa.Array]:
 
 def _npz_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
     with zipfile.ZipFile(file) as archive, archive.open("embeddings.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
+        is_first = np.lib.format.read_magic(member) == (1, 0)
+        read_header = getattr(np.lib.format, f"read_array_header_{1 if is_first else 2}_0")
         shape, columns_first, dtype = read_header(member)
         if dtype.kind not in "fiu" or len(shape) != 2:
             described = "x".join(map(str, shape))

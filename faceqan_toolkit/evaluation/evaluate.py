@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
-from faceqan_toolkit.evaluation.datasets.ijbc import write_landmarks
-from faceqan_toolkit.evaluation.datasets.insightface_bin import unpack
+from faceqan_toolkit.evaluation.datasets.insightface import unpack, write_landmarks
 from faceqan_toolkit.evaluation.datasets.registry import DATASETS, read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.evaluation.embeddings import (
@@ -24,9 +23,13 @@ from faceqan_toolkit.evaluation.embeddings import (
     read_embeddings,
     stored_source,
 )
-from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
 from faceqan_toolkit.evaluation.path_matching import told_paths
-from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.result import (
+    FIGURE_FORMATS,
+    Evaluation,
+    EvaluationOptions,
+    Method,
+)
 from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
 from faceqan_toolkit.evaluation.run_faces import (
     RunFaces,
@@ -54,7 +57,6 @@ from faceqan_toolkit.events import (
 from faceqan_toolkit.files import is_file, lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import FoundModel, find_model
-from faceqan_toolkit.results.identities import IdentityRule
 from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import (
     AS_TRAINED,
@@ -64,6 +66,7 @@ from faceqan_toolkit.settings import (
     is_model_name,
 )
 from faceqan_toolkit.text import counted
+from faceqan_toolkit.types import PhotoSource
 
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
@@ -102,7 +105,7 @@ class Inputs:
     """Sources of an evaluation's faces, scores and embeddings.
 
     Attributes:
-        settings: settings of a new run; its model is the quality model.
+        settings: settings of a new run, with the quality model.
         chosen_faces: whether the user chose `settings.faces`; otherwise it is the data set's.
         model: recognition model whose errors are counted; None for the quality model.
         model_options: preprocessing of `model`, if it is a weights file.
@@ -116,6 +119,7 @@ class Inputs:
         published_pickle: file for the pickle of the published evaluation script.
         retry_failed: retry every photo without a result.
         figures: formats of the figures.
+        pairs: list of pairs of the data set, for the summary.
         command: arguments of the command line, for the summary.
     """
 
@@ -133,19 +137,14 @@ class Inputs:
     published_pickle: Path | None = None
     retry_failed: bool = False
     figures: Sequence[str] = FIGURE_FORMATS
+    pairs: Path | None = None
     command: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise errors early that would otherwise occur after hours of work.
-
-        Raises:
-            SettingsError: inputs that contradict each other.
-            ScoresError: a missing file.
-        """
-        if self.scores_only and not self.scores:
-            raise SettingsError("--scores-only needs --scores")
-        if self.scores_only and not self.embeddings:
-            raise SettingsError("--scores-only needs --embeddings")
+        """Refuse contradicting inputs and missing files, before hours of work."""
+        for name in ("scores", "embeddings"):
+            if self.scores_only and not getattr(self, name):
+                raise SettingsError(f"--scores-only needs --{name}")
         files = [named_scores(given)[1] for given in self.scores]
         files += [named(self.embeddings)[1]] if self.embeddings else []
         for file in files:
@@ -158,13 +157,13 @@ class _Job:
     """Evaluation in progress."""
 
     dataset_name: str
+    given_root: Path
     dataset: Dataset
     output: Path
     inputs: Inputs
     options: EvaluationOptions
     tell: Listener
-    files: dict[str, Path]
-    given_root: Path
+    files: dict[str, Path] = field(default_factory=dict)
     matched: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[Evaluation, list[Path]]:
@@ -179,12 +178,11 @@ class _Job:
             methods |= own_method(faces, recogniser.sha256)
         # before the embeddings: reading scores takes more memory than keeping them
         self._add_scores(methods, recogniser)
-        weights = self.dataset.confidences if inputs.detector_weights else None
         for name, method in methods.items():
             if is_constant(method.quality):
-                self.tell(
-                    Warned(f"{name} gives all faces the same quality; its curve is meaningless")
-                )
+                text = f"{name} gives all faces the same quality; its curve is meaningless"
+                self.tell(Warned(text))
+        weights = self.dataset.confidences if inputs.detector_weights else None
         # the samples' embeddings (IJB-C: one gigabyte) are freed after this line
         vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
         if faces is not None:
@@ -193,18 +191,16 @@ class _Job:
             for line in left_out:
                 self._say(line)
         self._say("Comparing")
+        is_own = DATASETS.find(self.dataset_name).own
+        name = self.given_root.absolute().name if is_own else self.dataset.name
         evaluation = evaluate_dataset(
-            self.dataset,
-            vectors,
-            methods,
-            name=inputs.name or self._name(),
+            self.dataset, vectors, methods, name=inputs.name or name, options=self.options,
             recogniser=recogniser.name + (" + flip" if inputs.flip else ""),
-            options=self.options,
-        )
+        )  # fmt: skip
         if weights is not None:
             self._say("Templates: photos weighted by the detector's confidence")
-        made = made_by(inputs.command, self.files)
-        made |= self.matched
+        pairs = {"pairs": inputs.pairs} if inputs.pairs else {}
+        made = made_by(inputs.command, pairs | self.files) | self.matched
         if self.dataset.people:
             made["people"] = self.dataset.people
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
@@ -222,10 +218,6 @@ class _Job:
     def _say_fit(self, what: str, lines: Sequence[str]) -> None:
         """Report how an input matches the data set."""
         self._say(f"{what}: {'; '.join(lines)}")
-
-    def _name(self) -> str:
-        own = DATASETS.find(self.dataset_name).own
-        return self.given_root.absolute().name if own else self.dataset.name
 
     def _recogniser(self) -> Recogniser:
         inputs = self.inputs
@@ -274,10 +266,7 @@ class _Job:
             folder = self.output / RESULTS
             self._refuse_other_default(settings, folder)
             wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
-            process_photos(
-                wanted.values(), folder, settings, retry_failed=self.inputs.retry_failed,
-                tell=self.tell,
-            )  # fmt: skip
+            self._process(wanted.values(), folder, settings)
         else:
             self._warn_of_other_faces(read_run(folder))
         paths = [source.path for source in everything]
@@ -294,12 +283,12 @@ class _Job:
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
 
-    def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
-        """Refuse to resume a run that was made with another default of `--faces`.
+    def _process(self, photos: Iterable[PhotoSource], folder: Path, settings: Settings) -> None:
+        retry = self.inputs.retry_failed
+        process_photos(photos, folder, settings, retry_failed=retry, tell=self.tell)
 
-        Raises:
-            RunError: the run has another `--faces`, and the user chose none.
-        """
+    def _refuse_other_default(self, settings: Settings, folder: Path) -> None:
+        """Raise RunError if the run to resume has another `--faces`, and the user chose none."""
         if self.inputs.chosen_faces or not (folder / "run.json").exists():
             return
         run = read_run(folder)
@@ -344,19 +333,18 @@ class _Job:
             return store.vectors
         number = len(store.pending)
         self._say(f"Embedding {counted(number, 'crop')}")
+
+        def load() -> Embedder:
+            assert recogniser.found is not None
+            made = recogniser.found.load()
+            self.tell(Loaded())
+            return made
+
         with counting(self.tell, number, "crop"):
-
-            def load() -> Embedder:
-                assert recogniser.found is not None
-                made = recogniser.found.load()
-                self.tell(Loaded())
-                return made
-
             return store.complete(
-                load,
-                lambda done: self.tell(Advanced(done)),
+                load, lambda done: self.tell(Advanced(done)),
                 device=self.inputs.settings.work.device,
-            )
+            )  # fmt: skip
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
         """Return faces with crops of the recogniser's template and size, cut again if needed."""
@@ -380,10 +368,7 @@ class _Job:
         self._say(f"Cutting faces again: {recogniser.name} needs {template} {size}")
         settings = self._settings().replace(task="align", template=template, crop_size=size)
         folder = self.output / "crops"
-        process_photos(
-            self.dataset.sources(), folder, settings, retry_failed=self.inputs.retry_failed,
-            tell=self.tell,
-        )  # fmt: skip
+        self._process(self.dataset.sources(), folder, settings)
         return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
@@ -418,35 +403,19 @@ class _Job:
         }
 
 
-def open_dataset(
-    name: str,
-    root: Path,
-    *,
-    pairs: Path | None = None,
-    non_mated: int | Literal["all"] | None = None,
-    seed: int | None = None,
-    identity: str | None = None,
-    tell: Listener = silent,
-) -> Dataset:
+def open_dataset(name: str, root: Path, *, tell: Listener = silent, **options: Any) -> Dataset:
     """Return a data set after checking its lists; opens no photo.
 
     Args:
         name: name of a registered data set.
         root: its folder or file.
-        pairs: list of pairs to use instead of its own.
-        non_mated: for "folders": number of non-mated pairs; None for as many as mated ones.
-        seed: for "folders": random seed of the non-mated pairs.
-        identity: for "folders": which photos show the same person, see `IdentityRule.parse`.
-        tell: receives events.
+        options: options of its reader, see `read_dataset`.
 
     Raises:
         SettingsError: no such data set, or an option it does not take.
         DatasetError: its lists are missing, malformed or contradict themselves.
     """
-    dataset = read_dataset(
-        name, root.absolute(), pairs=pairs, non_mated=non_mated, seed=seed,
-        identity=IdentityRule.parse(identity) if name == "folders" else None,
-    )  # fmt: skip
+    dataset = read_dataset(name, root.absolute(), **options)
     if dataset.people:
         tell(Message(dataset.people))
     report = validate(dataset)
@@ -454,24 +423,13 @@ def open_dataset(
     for line in report.remarks():
         tell(Message(line))
     counts = report.counts
-    tell(
-        Message(
-            f"{dataset.name}: {counts['samples']:,} photos, {counts['mated']:,} mated and "
-            f"{counts['non_mated']:,} non-mated comparisons"
-        )
-    )
+    text = f"{dataset.name}: {counts['samples']:,} photos, {counts['mated']:,} mated and "
+    tell(Message(f"{text}{counts['non_mated']:,} non-mated comparisons"))
     return dataset
 
 
 def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Listener) -> bool:
-    """Return whether a data set's photos are aligned crops.
-
-    Args:
-        name: name of the data set.
-        dataset: the data set.
-        given: the user's choice; None for the data set's default.
-        tell: receives events.
-    """
+    """Return whether the photos are aligned crops; `given` is the choice of the user, or None."""
     if DATASETS.find(name).aligned:
         return True
     if given is None and ALIGNED_FOLDER in (dataset.photos, dataset.root.name):
@@ -487,21 +445,16 @@ def evaluate_opened(
     output: Path,
     inputs: Inputs,
     options: EvaluationOptions,
-    *,
-    files: dict[str, Path] | None = None,
     tell: Listener = silent,
 ) -> tuple[Evaluation, list[Path]]:
     """Evaluate a data set from `open_dataset`; return the result and its files.
 
     Args:
-        name: name of the data set.
-        root: its folder as given.
+        name, root: name and folder of the data set as given.
         dataset: the data set.
         output: folder for results and intermediate files; the same call resumes there.
         inputs: sources of faces, scores and embeddings.
         options: options of the curves.
-        files: further input files by description, for the summary.
-        tell: receives events.
 
     Raises:
         FaceQANError: the evaluation failed; finished scores and embeddings are kept.
@@ -511,16 +464,9 @@ def evaluate_opened(
     try:
         if not inputs.scores_only:
             dataset = unpack(dataset, output.absolute() / "photos")
-        job = _Job(name, dataset, output, inputs, options, tell, dict(files or {}), root)
-        return job.run()
+        return _Job(name, root, dataset, output, inputs, options, tell).run()
     finally:
         held.release()
-
-
-def is_complete(evaluation: Evaluation) -> bool:
-    """Return whether every comparison has a similarity and a quality of every method."""
-    failed = evaluation.excluded + evaluation.non_mated_missing
-    return not failed and not any(one.missing for one in evaluation.methods)
 
 
 def scores_of(given: str) -> tuple[ScoreTable, Path]:

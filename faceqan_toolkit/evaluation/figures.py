@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
-from faceqan_toolkit.evaluation.agreement import Agreement
 from faceqan_toolkit.evaluation.curves import Curve
-from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
-from faceqan_toolkit.evaluation.result import Evaluation
+from faceqan_toolkit.evaluation.result import FIGURE_FORMATS, Evaluation
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import writing
 
@@ -25,6 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from faceqan_toolkit.evaluation.statistics import Agreement
+
+LIMIT = 0.95
+"""Largest discard share shown."""
 HANDLE_LENGTH = 4.5
 """Length of the lines in legends, in font sizes; fits the longest dashes."""
 SPREAD = "random, 95 % of draws"
@@ -66,19 +68,21 @@ class Line:
     note: str
     curve: Curve
 
+    @property
+    def label(self) -> str:
+        """Name and note for the legend."""
+        return _plain(f"{self.name} ({self.note})" if self.note else self.name)
+
 
 @dataclass(frozen=True)
 class Panel:
     """The curves of one data set and recogniser at one FMR target.
 
     Attributes:
-        dataset: name of the data set.
-        recogniser: name of the recognition model.
         edc: "fixed" or "recompute".
         fnmr0: false non-match rate before discarding.
         lines: curves of all methods and baselines.
-        low: (S,) 2.5 % quantile of random qualities, at the shares of their curve.
-        high: (S,) 97.5 % quantile of random qualities.
+        low, high: (S,) 2.5 % and 97.5 % quantiles of random qualities, at their curve's shares.
     """
 
     dataset: str
@@ -95,22 +99,23 @@ class Panel:
         return f"{self.dataset}, {self.recogniser}"
 
     @property
+    def x_label(self) -> str:
+        """Name of the x axis."""
+        return f"Share of {'mated' if self.edc == 'fixed' else 'all'} comparisons discarded"
+
+    @property
     def random(self) -> Curve:
-        """The mean curve of random qualities."""
+        """Mean curve of random qualities."""
         return next(line.curve for line in self.lines if line.kind == "random")
 
     @classmethod
     def of(cls, evaluation: Evaluation, fmr: float) -> Panel:
-        """Return the panel of an evaluation.
-
-        Raises:
-            SettingsError: this FMR was not evaluated.
-        """
+        """Return the panel of an evaluation; SettingsError if this FMR was not evaluated."""
         point = evaluation.point(fmr)
-        lines = (
+        lines = [
             Line(method.name, method.kind, method.note, method.figures[point].curve)
             for method in evaluation.methods
-        )
+        ]
         spread = evaluation.random[point]
         return cls(
             evaluation.dataset, evaluation.recogniser, evaluation.options.edc,
@@ -118,13 +123,8 @@ class Panel:
         )  # fmt: skip
 
 
-def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figure:
-    """Return error-versus-discard curves of all methods of one evaluation.
-
-    Args:
-        evaluation: evaluation of one data set and recogniser.
-        fmr: one of its FMR targets.
-        limit: largest discard share shown.
+def edc_figure(evaluation: Evaluation, fmr: float) -> Figure:
+    """Return error-versus-discard curves of all methods at an FMR target.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -134,30 +134,32 @@ def edc_figure(evaluation: Evaluation, fmr: float, limit: float = 0.95) -> Figur
     with _style() as new_figure:
         figure = new_figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
-        _draw(axes, panel, limit)
-        axes.set_title(_plain(panel.title))
-        axes.set_xlabel(_x_label(panel))
-        axes.set_ylabel(f"FNMR at FMR {fmr:g}")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", handlelength=HANDLE_LENGTH)
+        _draw(axes, panel)
+        axes.set(title=_plain(panel.title), xlabel=panel.x_label, ylabel=f"FNMR at FMR {fmr:g}")
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside right center",
+            handlelength=HANDLE_LENGTH,
+        )  # fmt: skip
         return figure
 
 
-def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Figure:
+def grid_figure(panels: Sequence[Panel], fmr: float) -> Figure:
     """Return a grid of curves: a row for each recogniser, a column for each data set.
 
     Args:
         panels: at most one for each recogniser and data set; missing ones stay empty.
         fmr: FMR target of all panels.
-        limit: largest discard share shown.
 
     Raises:
         MissingDependency: matplotlib is not installed.
         SettingsError: no panel, or two of the same recogniser and data set.
     """
-    notes = {line.note for one in panels for line in one.lines if line.note}
-    plain = [_without_notes(one) for one in panels] if len(notes) > 1 else panels
-    cells = {(one.recogniser, one.dataset): one for one in plain}
+    cells = {(one.recogniser, one.dataset): one for one in panels}
+    if len(_notes(panels)) > 1:  # the labels of the rows have them, the legend cannot
+        cells = {
+            key: replace(one, lines=tuple(replace(line, note="") for line in one.lines))
+            for key, one in cells.items()
+        }
     if not cells or len(cells) < len(panels):
         raise SettingsError("a grid needs one evaluation for each recogniser and data set")
     rows = list(dict.fromkeys(one.recogniser for one in panels))
@@ -178,15 +180,16 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
                 if one is None:
                     axes.set_axis_off()
                 else:
-                    _draw(axes, one, limit, names)
+                    _draw(axes, one, names)
                     found = axes.get_legend_handles_labels()
                     handles |= dict(zip(found[1], found[0], strict=True))
                 if row == 0:
                     axes.set_title(_plain(dataset))
                 if column == 0:
-                    of_row = [one for one in panels if one.recogniser == recogniser]
-                    axes.set_ylabel(f"{_plain(recogniser)}{_common_note(of_row)}\nFNMR")
-        figure.supxlabel(f"{_x_label(panels[0])} (FMR {fmr:g})", fontsize=8)
+                    notes = _notes(one for one in panels if one.recogniser == recogniser)
+                    note = f" ({notes.pop()})" if len(notes) == 1 else ""
+                    axes.set_ylabel(f"{_plain(recogniser)}{note}\nFNMR")
+        figure.supxlabel(f"{panels[0].x_label} (FMR {fmr:g})", fontsize=8)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center",
             ncols=min(fitting, len(handles)), handlelength=HANDLE_LENGTH,
@@ -195,26 +198,20 @@ def grid_figure(panels: Sequence[Panel], fmr: float, limit: float = 0.95) -> Fig
 
 
 def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
-    """Return DET curves with logarithmic axes and a mark at the equal error rate.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-    """
+    """Return DET curves with logarithmic axes and a mark at the equal error rate."""
     with _style() as new_figure:
         figure = new_figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         lowest = 1.0
         for index, one in enumerate(evaluations):
-            style = _pen(index)
+            style = _line_style("det", index)
             smallest = (1 / one.non_mated, 1 / one.mated)
             # both corners of every step, down to a rate of one error
             fmr = np.concatenate([[1.0], np.repeat(one.det.fmr, 2)[:-1]])
             fnmr = np.repeat(one.det.fnmr, 2)
             keep = (fmr >= smallest[0]) & (fnmr >= smallest[1])
             label = f"{_plain(one.title)}: EER {100 * one.det.eer:.2f} %"
-            axes.plot(
-                *_thinned(fmr[keep], fnmr[keep]), **style, linewidth=1.3, label=label,
-            )  # fmt: skip
+            axes.plot(*_thinned(fmr[keep], fnmr[keep]), **style, label=label)
             axes.plot([one.det.eer], [one.det.eer], "o", color=style["color"], markersize=3.5)
             lowest = min(lowest, *smallest)
         axes.plot([lowest, 1], [lowest, 1], color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
@@ -226,11 +223,7 @@ def det_figure(evaluations: Sequence[Evaluation]) -> Figure:
 
 
 def scatter_figure(agreement: Agreement) -> Figure:
-    """Return a scatter plot of two tools' scores of the same photos.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-    """
+    """Return a scatter plot of two tools' scores of the same photos."""
     with _style() as new_figure:
         figure = new_figure(figsize=(3.6, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -247,11 +240,7 @@ def scatter_figure(agreement: Agreement) -> Figure:
 
 
 def figure_format(target: Path) -> str:
-    """Return the format of a figure by the file's suffix, one of `FIGURE_FORMATS`.
-
-    Raises:
-        SettingsError: another suffix.
-    """
+    """Return the format of a figure by the file's suffix; SettingsError for an unknown one."""
     kind = target.suffix.lower().lstrip(".")
     if kind not in FIGURE_FORMATS:
         known = ", ".join(FIGURE_FORMATS)
@@ -262,12 +251,8 @@ def figure_format(target: Path) -> str:
 def save(figure: Figure, target: Path) -> None:
     """Write a figure without its date; an error leaves no partial file.
 
-    Args:
-        figure: figure of one of the functions above.
-        target: file with a suffix of `FIGURE_FORMATS`.
-
     Raises:
-        SettingsError: another suffix.
+        SettingsError: the file's suffix is not one of `FIGURE_FORMATS`.
         RunError: the file cannot be written.
     """
     kind = figure_format(target)
@@ -296,41 +281,33 @@ def pen(index: int) -> tuple[int, int]:
     return (dashes + turn) % len(COLOURS), dashes
 
 
-def _pen(index: int) -> dict[str, Any]:
-    """Return the colour and line style of the n-th method as matplotlib's arguments."""
-    colour, dashes = pen(index)
-    return {"color": COLOURS[colour], "linestyle": _dashed(DASHES[dashes])}
-
-
-def _dashed(dashes: Dashes) -> Any:
-    return (0, dashes) if dashes else "solid"
-
-
-def _draw(axes: Axes, panel: Panel, limit: float, names: Iterable[str] | None = None) -> None:
+def _draw(axes: Axes, panel: Panel, names: Iterable[str] | None = None) -> None:
     """Draw all curves of a panel; `names` gives the order of the pens, equal across panels."""
     order = list(names or [line.name for line in panel.lines])
     shares = panel.random.discard
-    shown = shares <= limit
+    shown = shares <= LIMIT
     axes.fill_between(
         shares[shown], panel.low[shown], panel.high[shown], color="#BBBBBB", alpha=0.45,
         linewidth=0, label=SPREAD,
     )  # fmt: skip
     top = 0.0
     for line in panel.lines:
-        x, y = _line(line.curve, limit)
-        axes.plot(x, y, label=_label(line), **_line_style(line, order.index(line.name)))
+        x, y = _line(line.curve, LIMIT)
+        axes.plot(x, y, label=line.label, **_line_style(line.kind, order.index(line.name)))
         if line.kind != "random":
-            top = max(top, float(np.max(y[x <= 0.7 * limit], initial=0)))
-    axes.set_xlim(0, limit)
+            top = max(top, float(np.max(y[x <= 0.7 * LIMIT], initial=0)))
+    axes.set_xlim(0, LIMIT)
     axes.set_ylim(0, 1.08 * max(top, 1.3 * panel.fnmr0) or 1)
 
 
-def _line_style(line: Line, index: int) -> dict[str, Any]:
-    if line.kind == "oracle":
-        return {"color": BLACK, "linewidth": 1.1, "linestyle": _dashed(ORACLE)}
-    if line.kind == "random":
-        return {"color": GREY, "linewidth": 1.1, "linestyle": _dashed(RANDOM)}
-    return {**_pen(index), "linewidth": 0.9 if line.kind == "simple" else 1.4}
+def _line_style(kind: str, index: int) -> dict[str, Any]:
+    """Return the style of a curve's kind, or of the n-th method, as matplotlib's arguments."""
+    colour, dashes = pen(index)
+    own = COLOURS[colour], DASHES[dashes]
+    baselines = {"oracle": (BLACK, ORACLE), "random": (GREY, RANDOM)}
+    shade, pattern = baselines.get(kind, own)
+    width = {"oracle": 1.1, "random": 1.1, "simple": 0.9, "det": 1.3}.get(kind, 1.4)
+    return {"color": shade, "linewidth": width, "linestyle": (0, pattern) if pattern else "solid"}
 
 
 def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:
@@ -351,24 +328,8 @@ def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[keep], y[keep]
 
 
-def _x_label(panel: Panel) -> str:
-    of = "mated" if panel.edc == "fixed" else "all"
-    return f"Share of {of} comparisons discarded"
-
-
-def _label(line: Line) -> str:
-    return _plain(f"{line.name} ({line.note})" if line.note else line.name)
-
-
-def _without_notes(panel: Panel) -> Panel:
-    """Return a panel without notes, which differ between recognisers."""
-    return replace(panel, lines=tuple(replace(line, note="") for line in panel.lines))
-
-
-def _common_note(panels: Iterable[Panel]) -> str:
-    """Return the note that all methods of some panels share, in brackets; "" if they differ."""
-    notes = {line.note for one in panels for line in one.lines if line.note}
-    return f" ({notes.pop()})" if len(notes) == 1 else ""
+def _notes(panels: Iterable[Panel]) -> set[str]:
+    return {line.note for one in panels for line in one.lines if line.note}
 
 
 def _plain(text: str) -> str:

@@ -46,12 +46,14 @@ BARE_NAME_SQL = rf"""
 """SQL expression for the `bare_name` of a column `path`, for DuckDB."""
 
 
-def told_paths(*kinds: tuple[str, Sequence[str]], examples: int = 3) -> list[str]:
+def told_paths(
+    *kinds: tuple[str, Sequence[str]], examples: int = 3, rest: str = " and"
+) -> list[str]:
     """Return a clause for each kind that has paths: their number and some examples."""
     told = []
     for what, paths in kinds:
         if paths:
-            more = f" and {len(paths) - examples:,} more" if len(paths) > examples else ""
+            more = f"{rest} {len(paths) - examples:,} more" if len(paths) > examples else ""
             told.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
     return told
 
@@ -77,18 +79,12 @@ class Match:
     def lines(self, examples: int = 5) -> list[str]:
         """Return a summary: number of matches by rule, and examples of unmatched paths."""
         matched = ", ".join(f"{count:,} by {rule}" for rule, count in self.rules.items() if count)
-        shown = [f"{sum(self.rules.values()):,} of {len(self.index):,} matched ({matched})"]
-        if not matched:
-            shown = [f"none of {len(self.index):,} matched"]
-        for what, paths in (
-            ("without one", self.missing),
-            ("not clear which", self.ambiguous),
-            ("not used", self.unused),
-        ):
-            if paths:
-                more = f", and {len(paths) - examples:,} more" if len(paths) > examples else ""
-                shown.append(f"{len(paths):,} {what}: {', '.join(paths[:examples])}{more}")
-        return shown
+        shown = f"{sum(self.rules.values()):,} of {len(self.index):,} matched ({matched})"
+        told = told_paths(
+            ("without one", self.missing), ("not clear which", self.ambiguous),
+            ("not used", self.unused), examples=examples, rest=", and",
+        )  # fmt: skip
+        return [shown if matched else f"none of {len(self.index):,} matched", *told]
 
 
 def bare_name(path: str) -> str:
@@ -125,19 +121,18 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
     left = {place: _parts(path) for place, path in enumerate(wanted)}
     free = {place: _parts(path) for place, path in enumerate(given)}
     index = np.full(len(wanted), -1, np.int64)
-    counts = dict.fromkeys(RULES, 0)
+    counts = {}
     ambiguous: set[int] = set()
     for rule in RULES:
-        pairs, doubtful, contested = _one_to_one(left, free, _views(rule, left, free))
-        for place, found in pairs:
+        pairs, unclear, unclear_given = _one_to_one(left, free, _views(rule, left, free))
+        for place, found in pairs.items():
             index[place] = found
-            del left[place], free[found]
-        counts[rule] = len(pairs)
-        ambiguous |= doubtful
-        for place in doubtful:
+        for place in (*pairs, *unclear):
             del left[place]
-        for place in contested:
+        for place in (*pairs.values(), *unclear_given):
             del free[place]
+        counts[rule] = len(pairs)
+        ambiguous |= unclear
     taken = set(index.tolist())
     return Match(
         index,
@@ -150,48 +145,45 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
 
 def _one_to_one(
     left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
-) -> tuple[list[tuple[int, int]], set[int], set[int]]:
+) -> tuple[dict[int, int], set[int], set[int]]:
     """Return the unambiguous pairs, and the ambiguous paths of either side."""
-    only: dict[int, int] = {}
-    suitors: Counter[int] = Counter()
-    doubtful: set[int] = set()
-    contested: set[int] = set()
+    candidate: dict[int, int] = {}
+    claims: Counter[int] = Counter()
+    unclear: set[int] = set()
+    unclear_given: set[int] = set()
     for wanted_key, given_key in views:
         groups: dict[Parts, list[int]] = defaultdict(list)
         for place, parts in free.items():
-            key = given_key(parts)
-            if key is not None:
+            if (key := given_key(parts)) is not None:
                 groups[key].append(place)
-        met: set[Parts] = set()
+        shared: set[Parts] = set()
         for place, parts in left.items():
             key = wanted_key(parts)
-            found = groups.get(key) if key is not None else None
-            if key is None or not found:
+            if key is None or key not in groups:
                 continue
-            if len(found) == 1:
-                suitors[found[0]] += 1
-                if only.setdefault(place, found[0]) != found[0]:
-                    doubtful.add(place)
-                    contested |= {only[place], found[0]}
-            else:
-                doubtful.add(place)
-                met.add(key)
-        for key in met:
-            contested.update(groups[key])
-    pairs = []
-    for place, found_one in only.items():
-        if suitors[found_one] > 1 or found_one in contested:
-            doubtful.add(place)
-        if place in doubtful:
-            contested.add(found_one)
-    pairs = [(place, found) for place, found in only.items() if place not in doubtful]
-    return pairs, doubtful, contested
+            first = groups[key][0]
+            if len(groups[key]) > 1:
+                unclear.add(place)
+                shared.add(key)
+                continue
+            claims[first] += 1
+            if candidate.setdefault(place, first) != first:
+                unclear.add(place)
+                unclear_given |= {candidate[place], first}
+        unclear_given.update(place for key in shared for place in groups[key])
+    for place, found in candidate.items():
+        if claims[found] > 1 or found in unclear_given:
+            unclear.add(place)
+        if place in unclear:
+            unclear_given.add(found)
+    pairs = {place: found for place, found in candidate.items() if place not in unclear}
+    return pairs, unclear, unclear_given
 
 
 def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:
     """Yield key functions for both sides; equal keys mean a match by the rule."""
     if rule == "exact":
-        yield (lambda parts: parts), (lambda parts: parts)
+        yield tuple, tuple
     elif rule == "folder and name":
         yield _folder_and_name, _folder_and_name
     elif rule == "name":

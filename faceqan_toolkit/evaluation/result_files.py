@@ -1,44 +1,323 @@
-"""Files of an evaluation: summary, tables, figures, HTML page; read back to draw a grid."""
+"""Files of an evaluation: summary, tables, HTML page, figures; read back to draw a grid.
+
+Equal evaluations give equal bytes.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import platform
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faceqan_toolkit.errors import EvaluationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import Curve
+from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve
 from faceqan_toolkit.evaluation.figures import (
+    DASHES,
+    ORACLE,
+    RANDOM,
     Line,
     Panel,
     det_figure,
     edc_figure,
     grid_figure,
+    pen,
     save,
 )
-from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
-from faceqan_toolkit.evaluation.page import page
-from faceqan_toolkit.evaluation.result import Evaluation
-from faceqan_toolkit.evaluation.tables import areas_csv, curves_csv, latex, markdown
+from faceqan_toolkit.evaluation.result import (
+    FIGURE_FORMATS,
+    Evaluation,
+    Figures,
+    Interval,
+    MethodResult,
+    Point,
+)
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.runs.folder import versions
-from faceqan_toolkit.text import reason_of, unguard
+from faceqan_toolkit.text import guard, path_text, reason_of, unguard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PAGE_SHARES = np.arange(381) / 400
+"""Discard shares of the curves on the page, 0 to 0.95; curves.csv has every step."""
+AREA_COLUMNS = (
+    "dataset", "recogniser", "method", "kind", "note", "target", "achieved_fmr", "false_matches",
+    "errors", "mated", "fnmr0", "limit", "pauc", "pauc_low", "pauc_high", "pauc_normalised",
+    "pauc_normalised_low", "pauc_normalised_high", "gap_to_ideal", "warnings",
+)  # fmt: skip
+CURVE_COLUMNS = (
+    "dataset", "recogniser", "method", "target", "discard", "fnmr", "errors", "mated",
+    "low", "high",
+)  # fmt: skip
+LATEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+})  # fmt: skip
+
+
+def areas_csv(evaluations: Iterable[Evaluation]) -> str:
+    """Return a CSV row for every method, operating point and limit."""
+    return _csv(AREA_COLUMNS, (
+        (
+            one.dataset, one.recogniser, method.name, method.kind, method.note, point.name,
+            repr(point.fmr), point.false_matches, point.errors, one.mated, repr(point.fnmr0),
+            area.limit, area.raw, *_ends(area.interval), area.normalised,
+            *_ends(area.normalised_interval), area.gap,
+            "; ".join((*point.warnings, *figures.warnings)),
+        )
+        for one, method, point, figures in _figures(evaluations)
+        for area in figures.areas
+    ))  # fmt: skip
+
+
+def curves_csv(evaluations: Iterable[Evaluation]) -> str:
+    """Return a CSV row for every step of every curve; the last rate holds up to a share of 1.
+
+    For "random" the columns low and high are the 2.5 % and 97.5 % quantiles of its draws.
+    """
+    return _csv(CURVE_COLUMNS, _curve_rows(evaluations))
+
+
+def markdown(evaluations: Iterable[Evaluation]) -> str:
+    """Return a table of normalised pAUCs, up to the first limit, for every evaluation.
+
+    The best method at each operating point is bold; simple measures and baselines are not compared.
+    """
+    parts = []
+    for evaluation in evaluations:
+        points = evaluation.points
+        lines = [["method", *(point.name for point in points)]]
+        lines.append(["---", *["---:"] * len(points)])
+        for method, cells in _cells(evaluation, "**{}**"):
+            lines.append([_markdown(method.label), *cells])
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        notes = "\n".join(f"- {_markdown(note)}" for note in _notes(evaluation))
+        parts.append(f"### {_markdown(evaluation.title)}\n\n{body}\n\n{notes}\n")
+    return "\n".join(parts)
+
+
+def latex(evaluations: Iterable[Evaluation]) -> str:
+    """Return the table of `markdown` as LaTeX for the package booktabs, with a note below it."""
+    parts = []
+    for evaluation in evaluations:
+        points = evaluation.points
+        share = evaluation.options.limits[0]
+        caption = (
+            f"{evaluation.title}: normalised area under the error-versus-discard curve up to a "
+            f"discard share of {share:g}; lower is better."
+        )
+        lines = [
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(points)}}}", r"\toprule",
+            " & ".join(["Method", *(_latex(point.name) for point in points)]) + r" \\",
+            r"\midrule",
+        ]  # fmt: skip
+        kind = "quality"
+        for method, cells in _cells(evaluation, r"\textbf{{{}}}"):
+            if method.kind != kind and method.kind in ("simple", "random"):
+                lines.append(r"\midrule")
+            kind = method.kind
+            lines.append(" & ".join([_latex(method.label), *cells]) + r" \\")
+        lines += [
+            r"\bottomrule", r"\end{tabular}", r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}\footnotesize", *map(_latex, _notes(evaluation)),
+            r"\end{minipage}", r"\end{table}",
+        ]  # fmt: skip
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with fixed decimals, or "-" for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def between(value: Interval | None, digits: int = 3) -> str:
+    """Return an interval in brackets, or "" for None."""
+    return "" if value is None else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def best_methods(evaluation: Evaluation, point: int, limit: int = 0) -> set[str]:
+    """Return the quality methods with the smallest area at a point; several if tied."""
+    areas = {
+        method.name: method.figures[point].areas[limit].raw
+        for method in evaluation.methods
+        if method.kind == "quality"
+    }
+    if len(areas) < 2 or not evaluation.points[point].errors:
+        return set()
+    return {name for name, raw in areas.items() if raw == min(areas.values())}
+
+
+def _cells(evaluation: Evaluation, bold: str) -> Iterator[tuple[MethodResult, list[str]]]:
+    """Yield each method with its normalised area at each point; the best in a bold format."""
+    best = [best_methods(evaluation, index) for index in range(len(evaluation.points))]
+    for method in evaluation.methods:
+        cells = []
+        for figures, names in zip(method.figures, best, strict=True):
+            area, form = figures.areas[0], bold if method.name in names else "{}"
+            cells.append(form.format(number(area.normalised)) + between(area.normalised_interval))
+        yield method, cells
+
+
+def _notes(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the notes below a table."""
+    options = evaluation.options
+    methods = [method for method in evaluation.methods if method.kind != "random"]
+    areas = [area for method in methods for figures in method.figures for area in figures.areas]
+    note = (
+        f"Area under the error-versus-discard curve up to a discard share of {options.limits[0]:g}"
+    )
+    note += ", divided by that of no discarding"
+    if any(area.normalised_interval for area in areas):
+        note += f"; in brackets {100 * options.level:g} % intervals over identities"
+    yield f"{note}."
+    threshold = "fixed" if options.edc == "fixed" else "recomputed at every share"
+    note = f"Threshold {threshold}; quality of a pair: {options.pair_quality}"
+    if options.template_quality:
+        note += f", of a template: {options.template_quality}"
+    note += f"; {evaluation.mated:,} mated and {evaluation.non_mated:,} non-mated comparisons"
+    if evaluation.excluded:
+        note += f"; {evaluation.excluded:,} mated ones left out"
+    yield f"{note}."
+    for point in evaluation.points:
+        fmr, fnmr = evaluation.rates(point)
+        yield (
+            f"{point.name}: achieved FMR {fmr} ({point.false_matches:,} false matches), "
+            f"FNMR {fnmr} ({point.errors:,} errors) before discarding."
+        )
+        for warning in point.warnings:
+            yield f"Careful, {point.name}: {warning}."
+
+
+def _markdown(text: str) -> str:
+    for special in "\\`*_[]<>|":
+        text = text.replace(special, "\\" + special)
+    return " ".join(text.split())
+
+
+def _latex(text: str) -> str:
+    return " ".join(text.split()).translate(LATEX)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    target = io.StringIO()
+    cells = ([_cell(value) for value in row] for row in rows)
+    csv.writer(target, lineterminator="\n").writerows([columns, *cells])
+    return target.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return guard(value)
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _ends(value: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if value is None else (value.low, value.high)
+
+
+def _figures(
+    evaluations: Iterable[Evaluation],
+) -> Iterator[tuple[Evaluation, MethodResult, Point, Figures]]:
+    """Yield every method at every point."""
+    for evaluation in evaluations:
+        for method in evaluation.methods:
+            for point, figures in zip(evaluation.points, method.figures, strict=True):
+                yield evaluation, method, point, figures
+
+
+def _curve_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
+    for evaluation, method, point, figures in _figures(evaluations):
+        names = (evaluation.dataset, evaluation.recogniser, method.name, point.name)
+        curve = figures.curve
+        low = high = np.full(len(curve.discard), None)
+        if method.kind == "random":
+            spread = evaluation.random[evaluation.points.index(point)]
+            low, high = spread.low, spread.high
+        columns = (curve.discard, curve.fnmr, curve.errors, curve.mated, low, high)
+        for step in zip(*(column.tolist() for column in columns), strict=True):
+            yield (*names, *step)
+
+
+def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = None) -> str:
+    """Return the HTML page with interactive curves and tables, without other files.
+
+    `made_by` is the provenance by name: command, versions, checksums.
+    """
+    environment = Environment(
+        loader=PackageLoader("faceqan_toolkit.evaluation"), undefined=StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("curves.html.j2").render(
+        data={
+            "shares": PAGE_SHARES.tolist(),
+            "pens": _pens(evaluations),
+            "evaluations": [_curves(one) for one in evaluations],
+        },
+        evaluations=evaluations, made_by=dict(made_by or {}),
+        best_methods=best_methods, between=between, number=number,
+    )  # fmt: skip
+
+
+def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+    """Return the colour index and the dashes of each method, equal in all evaluations."""
+    methods = {method.name: method.kind for one in evaluations for method in one.methods}
+    pens = {}
+    for index, (name, kind) in enumerate(methods.items()):
+        colour, dashes = pen(index)
+        pattern = {"oracle": ORACLE, "random": RANDOM}.get(kind, DASHES[dashes])
+        pens[name] = {"colour": colour, "dashes": list(pattern)}
+    return pens
+
+
+def _curves(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the curves of an evaluation for the page's script."""
+    return {
+        "title": evaluation.title,
+        "of": "mated" if evaluation.options.edc == "fixed" else "all",
+        "staircase": evaluation.options.edc == "fixed",
+        "methods": [
+            {"name": method.name, "note": method.note, "kind": method.kind}
+            for method in evaluation.methods
+        ],
+        "points": [
+            {
+                "name": point.name,
+                "curves": [
+                    _rounded(method.figures[index].curve.at(PAGE_SHARES))
+                    for method in evaluation.methods
+                ],
+                "band": {
+                    "shares": _rounded(CURVE_SHARES),
+                    "low": _rounded(evaluation.random[index].low),
+                    "high": _rounded(evaluation.random[index].high),
+                },
+            }
+            for index, point in enumerate(evaluation.points)
+        ],
+    }
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
 
 
 def write_evaluation(
@@ -48,7 +327,7 @@ def write_evaluation(
     *,
     figures: Sequence[str] = FIGURE_FORMATS,
 ) -> list[Path]:
-    """Write the files of evaluations; equal evaluations give equal bytes.
+    """Write the files of evaluations and return them, in order; RunError if one cannot be written.
 
     Without matplotlib no figures are written.
 
@@ -57,12 +336,6 @@ def write_evaluation(
         folder: output folder; created if missing. Files of the same names are replaced.
         made_by: provenance by name, see `made_by`.
         figures: formats of the figures.
-
-    Returns:
-        the written files, in order.
-
-    Raises:
-        RunError: a file cannot be written.
     """
     summary = {
         "made_by": dict(made_by or {}),
@@ -86,45 +359,37 @@ def write_evaluation(
         written.append(folder / name)
     if find_spec("matplotlib") is None:
         return written
-    for stem, figure in _figures(evaluations):
+    for stem, figure in _drawn(evaluations):
         for kind in figures:
             save(figure, folder / f"{stem}.{kind}")
             written.append(folder / f"{stem}.{kind}")
     return written
 
 
-def _figures(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
+def _drawn(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
     """Yield every figure with the stem of its file name."""
     yield "det", det_figure(evaluations)
     common = set.intersection(*(set(one.options.fmr_targets) for one in evaluations))
     pairs = {(one.recogniser, one.dataset) for one in evaluations}
     if len(evaluations) > 1 and len(pairs) == len(evaluations):
         for target in sorted(common, reverse=True):
-            yield (
-                f"grid_fmr{target:g}",
-                grid_figure([Panel.of(one, target) for one in evaluations], target),
-            )
-    for number, one in enumerate(evaluations, 1):
-        stem = "edc" if len(evaluations) == 1 else f"edc_{number}"
+            panels = [Panel.of(one, target) for one in evaluations]
+            yield f"grid_fmr{target:g}", grid_figure(panels, target)
+    for place, one in enumerate(evaluations, 1):
+        stem = "edc" if len(evaluations) == 1 else f"edc_{place}"
         for target in one.options.fmr_targets:
             yield f"{stem}_fmr{target:g}", edc_figure(one, target)
 
 
 def made_by(arguments: Sequence[str], files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the provenance of an evaluation: command, versions, checksums of files.
-
-    Args:
-        arguments: arguments of the command line.
-        files: input files by description.
-    """
+    """Return the provenance of an evaluation: command, versions, checksums of described files."""
     command = shlex.join(["faceqan-toolkit", *arguments])
-    made = {"command": path_text(command) if os.sep == "/" else command}
-    made["python"] = f"{platform.python_version()} on {sys.platform} {platform.machine()}"
-    made |= {name: text for name, text in versions().items() if text != "missing"}
-    for what, file in files.items():
-        if file.is_file():
-            made[f"{what} sha256"] = sha256_of(file)
-    return made
+    return {
+        "command": path_text(command) if os.sep == "/" else command,
+        "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
+        **{name: text for name, text in versions().items() if text != "missing"},
+        **{f"{what} sha256": sha256_of(file) for what, file in files.items() if file.is_file()},
+    }
 
 
 def read_panels(folder: Path, fmr: float) -> list[Panel]:
@@ -176,20 +441,18 @@ def _panel(
         if not rows:
             raise EvaluationError(f"{folder / 'curves.csv'} lacks a method of summary.json")
         with _naming(folder / "curves.csv"):
+            discard, fnmr, errors, mated = _columns(rows, "discard", "fnmr", "errors", "mated")
             curve = Curve(
-                _column(rows, "discard"),
-                _column(rows, "fnmr"),
-                _column(rows, "errors").astype(np.int64),
-                _column(rows, "mated").astype(np.int64),
+                discard, fnmr, errors.astype(np.int64), mated.astype(np.int64),
                 staircase or kind in ("random", "oracle"),
-            )
+            )  # fmt: skip
             if kind == "random":
-                low, high = _column(rows, "low"), _column(rows, "high")
+                low, high = _columns(rows, "low", "high")
         lines.append(Line(name, kind, method["note"], curve))
     panel = Panel(*names, one["options"]["edc"], fnmr0, tuple(lines), low, high)
-    _ = panel.random
+    _ = panel.random  # fails without one
     return panel
 
 
-def _column(rows: list[dict[str, str]], name: str) -> Floats:
-    return np.array([float(row[name]) for row in rows])
+def _columns(rows: list[dict[str, str]], *names: str) -> list[Floats]:
+    return [np.array([float(row[name]) for row in rows]) for name in names]

@@ -17,12 +17,12 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_name, match_paths
 from faceqan_toolkit.evaluation.result import Method
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.registry import METHODS
-from faceqan_toolkit.results.crops import RunCrops, crop_file
+from faceqan_toolkit.results.crops import RunCrops
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
-from faceqan_toolkit.runs.database import connect, fetch_value
-from faceqan_toolkit.runs.folder import RunInfo, read_run
+from faceqan_toolkit.runs.folder import RunInfo, crop_file, read_run
+from faceqan_toolkit.runs.ledger import connect, fetch_value
+from faceqan_toolkit.text import path_from_text
 from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
@@ -55,19 +55,18 @@ class RunFaces:
     others: int = 0
 
     def match(self, wanted: Sequence[str]) -> tuple[RunFaces, Match]:
-        """Return the faces of some samples, in their order, and the match of the paths.
+        """Return the faces of samples by their paths, in that order, and the match of the paths.
 
-        Args:
-            wanted: (N,) paths of the samples, e.g. `Dataset.paths`. A sample that the run does not
-                have gets the status "not_in_run".
+        A sample that the run does not have gets the status "not_in_run".
         """
         match = match_paths(wanted, self.paths)
-        places = match.index.tolist()
+        places = match.index.tolist()  # -1, the last one, for none
+        status, crops = (*self.status, "not_in_run"), (*self.crops, "")
         return RunFaces(
             self.run,
             tuple(wanted),
-            tuple("not_in_run" if place < 0 else self.status[place] for place in places),
-            tuple("" if place < 0 else self.crops[place] for place in places),
+            tuple(status[place] for place in places),
+            tuple(crops[place] for place in places),
             {name: np.append(values, np.nan)[match.index] for name, values in self.values.items()},
         ), match
 
@@ -100,7 +99,7 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
     """
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
-    with connect(ledger=run) as connection:
+    with connect(ledger=run.ledger) as connection:
         # not a count of first faces: a photo's only record may be of any face
         photos = fetch_value(connection, "SELECT count(DISTINCT path) FROM ledger")
         if not photos:
@@ -130,11 +129,7 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
 
 
 def crop_files(dataset: Dataset, faces: RunFaces) -> list[Path | None]:
-    """Return the files of the samples' aligned crops, None for a sample without.
-
-    Args:
-        dataset: the data set.
-        faces: faces of its samples, see `RunFaces.match`.
+    """Return the files of the aligned crops of a data set's faces, None for a sample without.
 
     Raises:
         RunError: the run has no crops.
@@ -163,10 +158,7 @@ def face_policy(run: RunInfo) -> str | None:
 def other_faces(run: RunInfo, dataset: Dataset, policy: str | None) -> str:
     """Return a warning if a run was made with another `--faces`, else "".
 
-    Args:
-        run: run of any task.
-        dataset: the data set.
-        policy: `--faces` of the evaluation; None if the faces are given.
+    `policy` is that of the evaluation; None if the faces are given.
     """
     made = face_policy(run)
     if None in (policy, made) or made == policy:
@@ -182,9 +174,8 @@ def own_method(faces: RunFaces, recogniser_sha256: str) -> dict[str, Method]:
     if np.isnan(faces.values["quality"]).all():
         return {}
     settings = faces.run.content["settings"]
-    name = settings["method"]
-    if method := METHODS.get(name):
-        name = method.title
+    method = METHODS.get(settings["method"])
+    name = method.title if method else settings["method"]
     if settings["method"] == "faceqan" and settings["preset"] != "exact":
         name += f" {settings['preset']}"
     if settings.get("eps_mode") == "contrast":
@@ -209,23 +200,22 @@ def baselines(
     found = np.array([status == "ok" for status in faces.status])
     made, lacking, equal = {}, [], []
     for name, column in BASELINES.items():
+        values = faces.values[column]
         if name in taken:
             continue
-        values = faces.values[column]
         if not found.any() or np.isnan(values[found]).any():
             lacking.append(name)
-            continue
-        if is_constant(values):
+        elif is_constant(values):
             equal.append(name)
-            continue
-        note = model_note(faces.run, recogniser_sha256) if column == "embedding_norm" else ""
-        made[name] = Method(values, "simple", note)
+        else:
+            note = model_note(faces.run, recogniser_sha256) if column == "embedding_norm" else ""
+            made[name] = Method(values, "simple", note)
     told = {"Not measured in this run": lacking, "Left out, the same for all faces": equal}
     return made, [f"{why}: {', '.join(names)}" for why, names in told.items() if names]
 
 
 def is_constant(values: ArrayLike) -> bool:
-    """Tell whether three or more values are all equal up to rounding; NaN is ignored."""
+    """Return whether three or more values are all equal up to rounding; NaN is ignored."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return known.size >= FEW_PHOTOS and differ_by_rounding(float(known.min()), float(known.max()))
@@ -243,7 +233,7 @@ def kept_crop(run: RunInfo, row: Mapping[str, Any], *, fetch: bool = False) -> P
     """Return a face's crop, (S, S, 3) uint8 RGB; None if it no longer exists.
 
     Args:
-        run: a run of align-and-score with its crops, or a run of score, whose photos are crops.
+        run: a run of align-and-score with its crops, or of score, whose photos are crops.
         row: the face's `path`, `root`, `crop` and `sha256`.
         fetch: also read photos from other machines.
     """

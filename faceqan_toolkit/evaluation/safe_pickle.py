@@ -24,7 +24,7 @@ _PLAIN = (type(None), bool, int, float, str, bytes)
 class _DType:
     """Stand-in for numpy.dtype, for numbers only."""
 
-    def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
+    def __init__(self, code: Any) -> None:
         self.code, self.order = _text(code), "="
         if self.code not in _NUMBERS:
             raise RefusedPickle(
@@ -51,19 +51,15 @@ class _Array(np.ndarray[Any, Any]):
         super().__setstate__((version, shape, kind.dtype, fortran, raw))
 
 
+def _from_bytes(raw: Any, kind: _DType, shape: Any, order: Any = "C") -> NDArray[Any]:
+    return np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
     """Return bytes, which Python 3 writes as Latin-1 text in the protocols 0 to 2."""
     if not isinstance(text, str) or _text(encoding) != "latin1":
         raise ValueError("bytes in an unknown encoding")
     return text.encode("latin-1")
-
-
-def _frombuffer(raw: Any, kind: _DType, shape: Any, order: Any) -> NDArray[Any]:
-    return np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _scalar(kind: _DType, raw: Any) -> Any:
-    return np.frombuffer(raw, kind.dtype).reshape(()).item()
 
 
 def _text(value: Any) -> str:
@@ -74,14 +70,14 @@ _NAMES: Mapping[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",  # empty bytes, written for Python 2
     ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): lambda *arguments: _DType(*arguments),
+    ("numpy", "dtype"): lambda code, align=False, copy=True: _DType(code),
     **{
         (f"numpy.{core}.{module}", name): stand_in
         for core in ("core", "_core")
         for module, name, stand_in in (
             ("multiarray", "_reconstruct", lambda kind, shape, code: _Array((0,), np.uint8)),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _frombuffer),
+            ("multiarray", "scalar", lambda kind, raw: _from_bytes(raw, kind, ()).item()),
+            ("numeric", "_frombuffer", _from_bytes),
         )
     },
 }
@@ -105,11 +101,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """Unpickler with an allow-list of names and opcodes."""
 
     def find_class(self, module: Any, name: Any) -> Any:
-        """Return the stand-in for a name.
-
-        Raises:
-            RefusedPickle: the name is not in `_NAMES`.
-        """
+        """Return the stand-in for a name; raise RefusedPickle if there is none."""
         try:
             return _NAMES[module, name]
         except (KeyError, TypeError):
@@ -156,14 +148,11 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
 
 
 def load_pickle(data: bytes) -> Any:
-    """Return the content of a pickle of plain data.
+    """Return the content of a pickle of plain data, of protocol 0 to 5.
 
     Plain data are None, bool, int, float, str, bytes (Python 2's str, too), lists, tuples,
     dictionaries with keys of the first six, and numpy arrays and scalars of numbers. Scalars become
     Python's numbers.
-
-    Args:
-        data: pickle of protocol 0 to 5.
 
     Raises:
         RefusedPickle: the pickle holds anything else, or is damaged.

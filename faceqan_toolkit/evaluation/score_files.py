@@ -11,8 +11,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,9 @@ from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
 from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 from faceqan_toolkit.files import check_plain, to_utf8, writing
-from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.runs.database import connect
 from faceqan_toolkit.runs.folder import read_run
-from faceqan_toolkit.text import counted, reason_of, unguard
+from faceqan_toolkit.runs.ledger import connect
+from faceqan_toolkit.text import counted, path_from_text, path_text, reason_of, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
@@ -53,8 +52,18 @@ LARGEST = 4 << 30
 PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
 """Start of a pickled dictionary, in protocols 2 and later, 0, and 1."""
 
+READ_ERRORS = (
+    OSError, EOFError, ValueError, zlib.error, csv.Error, pa.ArrowException, RefusedPickle, RunError
+)  # fmt: skip
+
+OUR_COLUMNS = {"rank", "path", "face", "quality"}
+"""Columns that tell this package's rankings from other tables."""
+
 Row = tuple[str, int, float]
-"""Path as from `paths.path_text`, index of the face, quality or NaN."""
+"""Path as from `text.path_text`, index of the face, quality or NaN."""
+
+Line = tuple[int, list[str]]
+"""Line number in the file, from 1, and the cells."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +101,9 @@ class ScoreTable:
         return told
 
     def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
-        """Return the scores of some samples.
+        """Return the scores of samples by their (N,) paths, and the match of the paths.
 
-        Args:
-            wanted: (N,) paths of the samples, e.g. `Dataset.paths`.
-
-        Returns:
-            (N,) float64, NaN for a sample without score; and the match of the paths.
+        The scores are (N,) float64, NaN for a sample without score.
         """
         match = match_paths(wanted, self.paths)
         return np.append(self.values, np.nan)[match.index], match
@@ -131,14 +136,12 @@ def read_scores(file: Path, name: str = "", *, quality_column: str | None = None
             kind, rows = "run", list(_run_rows(file))
         else:
             kind, rows = _rows(_unpacked(file), quality_column)
-    except (RefusedPickle, RunError) as error:
-        raise ScoresError(f"{file}: {error}") from error
-    except (OSError, EOFError, zlib.error, csv.Error, ValueError, pa.ArrowException) as error:
-        raise ScoresError(f"{file}: {reason_of(error)}") from error
-    except MemoryError as error:
-        raise ScoresError(f"{file}: too large for this machine's memory") from error
     except ScoresError as error:
         raise ScoresError(f"{file}, {error}") from error
+    except MemoryError as error:
+        raise ScoresError(f"{file}: too large for this machine's memory") from error
+    except READ_ERRORS as error:
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
     if not rows:
         raise ScoresError(f"{file} has no scores")
     return _table(name or file.name, kind, rows)
@@ -188,7 +191,7 @@ def _text_rows(text: str) -> Iterator[Row]:
         value = _number(cells[1]) if len(cells) == 2 else None
         if value is None:
             raise ScoresError(f"line {number}: expected a path, a space and a number")
-        yield path_text(cells[0].strip().replace("\\", "/")), 0, value
+        yield _path(cells[0].strip()), 0, value
 
 
 def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, list[Row]]:
@@ -199,25 +202,24 @@ def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, l
             f"path and a number, and tables with a header: {ACCEPTED}"
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    cells = next((row for row in reader if any(cell.strip() for cell in row)), [])
+    rows = ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+    line, cells = next(rows, (0, []))
     header = [cell.strip() for cell in cells]
     if len(header) == 2 and _number(header[1]) is not None and not quality_column:
-        everything = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        return "csv without header", list(_cells_rows(_numbered(everything), 2, 0, 1))
+        return "csv without header", list(_cells_rows(chain([(line, cells)], rows), 2, 0, 1))
     if delimiter == ";" and header[:1] == ["Filename"]:
-        return "ofiq", list(_ofiq_rows(reader, header, quality_column))
+        return "ofiq", list(_ofiq_rows(rows, header, quality_column))
     path, quality = _columns(header, quality_column)
-    rows = _numbered(reader)
-    if {"rank", "path", "face", "quality"} <= set(header):
+    if set(header) >= OUR_COLUMNS:
         face = header.index("face")
-        return "rankings", list(
-            _cells_rows(rows, len(header), path, quality, face=face, guarded=True)
-        )
+        return "rankings", list(_cells_rows(rows, len(header), path, quality, face=face))
     scalar = _scalar(header, quality)
     return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
 
 
-def _ofiq_rows(reader: Any, header: list[str], quality_column: str | None) -> Iterator[Row]:
+def _ofiq_rows(
+    rows: Iterable[Line], header: list[str], quality_column: str | None
+) -> Iterator[Row]:
     """Yield the rows of OFIQSampleApp.
 
     Its header, but not its rows, ends with a semicolon. The row of an unreadable photo is `name;;`;
@@ -231,8 +233,8 @@ def _ofiq_rows(reader: Any, header: list[str], quality_column: str | None) -> It
         header[1:1] = ["UnifiedQualityScore", *others, "UnifiedQualityScore.scalar", *others]
     path, quality = _columns(header, quality_column)
 
-    def whole() -> Iterator[tuple[int, list[str]]]:
-        for line, cells in _numbered(reader):
+    def whole() -> Iterator[Line]:
+        for line, cells in rows:
             if not any(cells[1:3]):
                 cells += [""] * (len(header) - len(cells))
             elif unnamed and len(cells) != len(header):
@@ -252,23 +254,20 @@ def _scalar(names: Sequence[str], quality: int) -> int | None:
     return list(names).index(wanted) if wanted in names else None
 
 
-def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the non-blank rows of a CSV reader with their line numbers."""
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num, cells
-
-
 def _cells_rows(
-    rows: Iterable[tuple[int, list[str]]],
-    width: int,
-    path: int,
-    quality: int,
-    *,
-    face: int | None = None,
-    scalar: int | None = None,
-    guarded: bool = False,
-) -> Iterator[Row]:
+    rows: Iterable[Line], width: int, path: int, quality: int, *,
+    face: int | None = None, scalar: int | None = None,
+) -> Iterator[Row]:  # fmt: skip
+    """Yield the rows of a table with columns at these places.
+
+    Args:
+        rows: lines without the header.
+        width: number of columns.
+        path: place of the path.
+        quality: place of the score.
+        face: place of the face's index, in this package's rankings; their paths are guarded.
+        scalar: see `_scalar`.
+    """
     for line, cells in rows:
         where = f"line {line}"
         if len(cells) != width and not (len(cells) == width + 1 and cells[-1] == ""):
@@ -279,13 +278,10 @@ def _cells_rows(
             raise ScoresError(f"{where}: {text[:50]!r} is not a number")
         if scalar is not None and _number(cells[scalar]) == -1:
             value = math.nan
-        if guarded:
-            shown = unguard(cells[path])
-        else:
-            shown = path_text(cells[path].strip().replace("\\", "/"))
+        shown = _path(cells[path].strip()) if face is None else unguard(cells[path])
         if not shown:
             raise ScoresError(f"{where}: no path")
-        index = cells[face].strip() if face is not None else ""
+        index = "" if face is None else cells[face].strip()
         if index and not (index.isascii() and index.isdigit() and len(index) < 9):
             raise ScoresError(f"{where}: {index[:50]!r} is not a face number")
         yield shown, int(index or 0), value
@@ -295,20 +291,13 @@ def _parquet_rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     file = pq.ParquetFile(pa.BufferReader(data))
     names = file.schema_arrow.names
     path, quality = _columns(names, quality_column)
-    ours = {"rank", "path", "face", "quality"} <= set(names)
+    ours = set(names) >= OUR_COLUMNS
     scalar = _scalar(names, quality)
-    wanted = [names[path], names[quality], *(["face"] if ours else [])]
-    if scalar is not None:
-        wanted.append(names[scalar])
-    for batch in file.iter_batches(columns=list(dict.fromkeys(wanted))):
-        nothing = [0] * len(batch)
-        for shown, value, face, measured in zip(
-            batch.column(names[path]).to_pylist(),
-            batch.column(names[quality]).to_pylist(),
-            batch.column("face").to_pylist() if ours else nothing,
-            nothing if scalar is None else batch.column(names[scalar]).to_pylist(),
-            strict=True,
-        ):
+    measure = "" if scalar is None else names[scalar]
+    wanted = [names[path], names[quality], "face" if ours else "", measure]
+    for batch in file.iter_batches(columns=list(dict.fromkeys(filter(None, wanted)))):
+        columns = (batch.column(name).to_pylist() if name else [0] * len(batch) for name in wanted)
+        for shown, value, face, measured in zip(*columns, strict=True):
             if measured == -1:
                 value = None
             if not isinstance(shown, str) or not isinstance(value, (int, float, type(None))):
@@ -316,7 +305,7 @@ def _parquet_rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
             number = math.nan if value is None else _number(value)
             if number is None:
                 raise ValueError(f"{shown}: the score is infinite")
-            yield (shown if ours else path_text(shown.replace("\\", "/"))), face or 0, number
+            yield (shown if ours else _path(shown)), face or 0, number
 
 
 def _pickle_rows(data: bytes) -> Iterator[Row]:
@@ -328,12 +317,12 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
         number = _number(value) if isinstance(value, (int, float)) else None
         if not isinstance(shown, str) or number is None:
             raise ValueError("the pickle is not a dictionary of path and score")
-        yield path_text(shown.replace("\\", "/")), 0, number
+        yield _path(shown), 0, number
 
 
 def _run_rows(folder: Path) -> Iterator[Row]:
     """Yield the rows of a run, of each photo's last attempt."""
-    with connect(ledger=read_run(folder)) as connection:
+    with connect(ledger=read_run(folder).ledger) as connection:
         cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
         while rows := cursor.fetchmany(10_000):
             for path, face, quality in rows:
@@ -342,22 +331,25 @@ def _run_rows(folder: Path) -> Iterator[Row]:
 
 def _columns(names: Sequence[str], quality_column: str | None) -> tuple[int, int]:
     """Return the indices of the path column and the quality column."""
-    places = []
-    for what, wanted, known in (
-        ("path", None, PATH_COLUMNS),
-        ("quality", quality_column, QUALITY_COLUMNS),
-    ):
-        fitting = [
-            place
-            for place, name in enumerate(names)
-            if (name == wanted if wanted else name.strip().lower() in known)
-        ]
+    there = ", ".join(filter(None, names))[:300]
+
+    def the_only(fitting: list[int], problem: str) -> int:
         if len(fitting) != 1:
-            there = ", ".join(filter(None, names))[:300]
-            problem = f"no column {wanted!r}" if wanted else f"cannot tell the {what} column"
             raise ValueError(f"{problem}; found {there}. Accepted are {ACCEPTED}")
-        places.append(fitting[0])
-    return places[0], places[1]
+        return fitting[0]
+
+    def known(columns: Sequence[str]) -> list[int]:
+        return [place for place, name in enumerate(names) if name.strip().lower() in columns]
+
+    path = the_only(known(PATH_COLUMNS), "cannot tell the path column")
+    if quality_column:
+        named = [place for place, name in enumerate(names) if name == quality_column]
+        return path, the_only(named, f"no column {quality_column!r}")
+    return path, the_only(known(QUALITY_COLUMNS), "cannot tell the quality column")
+
+
+def _path(given: str) -> str:
+    return path_text(given.replace("\\", "/"))
 
 
 def _refuse_column(what: str, quality_column: str | None) -> None:
@@ -425,7 +417,7 @@ def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]
     Args:
         target: pickle file; replaced if it exists.
         root: folder of the photos, put before each path as given.
-        scores: quality of every photo by path (`paths.path_text`), not only of those in pairs.
+        scores: quality of every photo by path (`text.path_text`), not only of those in pairs.
             Photos with NaN are left out.
 
     Raises:
@@ -436,7 +428,7 @@ def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]
     content = {
         str(root / path_from_text(path)): float(quality)
         for path, quality in scores.items()
-        if quality == quality
+        if not math.isnan(quality)
     }
     with writing(target) as temporary:
         temporary.write_bytes(pickle.dumps(content, protocol=4))

@@ -1,45 +1,48 @@
-"""Evaluation of quality methods on a data set and the embeddings of one recognition model."""
+"""Evaluation of quality methods on comparisons; agreement of two tools' scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.bootstrap import (
-    Interval,
-    Operating,
-    PairedTest,
-    Replicates,
-    draw_identities,
-    interval,
-    paired_test,
-    replicate,
-)
+from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import (
-    Area,
+    CURVE_SHARES,
     Curve,
     RandomDiscard,
+    Replicates,
     area,
     det_curve,
+    draw_identities,
     edc,
     edc_recomputed,
     ideal,
+    interval,
     pair_quality,
+    paired_test,
     random_discard,
+    replicate,
 )
-from faceqan_toolkit.evaluation.datasets.base import Dataset
-from faceqan_toolkit.evaluation.embeddings import Vectors
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Evaluation, Figures, Method, MethodResult, Point
+from faceqan_toolkit.evaluation.result import (
+    Area,
+    Evaluation,
+    EvaluationOptions,
+    Figures,
+    Method,
+    MethodResult,
+    Operating,
+    PairedTest,
+    Point,
+)
 from faceqan_toolkit.evaluation.verification import (
     Accuracy,
+    Block,
     Bools,
+    Codes,
     Comparisons,
     Floats,
     NonMatedCollector,
@@ -47,9 +50,14 @@ from faceqan_toolkit.evaluation.verification import (
     rejected,
 )
 
+if TYPE_CHECKING:
+    from faceqan_toolkit.evaluation.datasets.base import Dataset
+    from faceqan_toolkit.evaluation.embeddings import Vectors
+    from faceqan_toolkit.evaluation.path_matching import Match
+    from faceqan_toolkit.evaluation.score_files import ScoreTable
+
 FEW = 30
 """A figure that rests on fewer errors gets a warning."""
-
 BLOCK = 16_384
 """Comparisons computed together: the embeddings of both sides, 512 numbers each, take 67 MB."""
 
@@ -63,28 +71,17 @@ def evaluate_dataset(
     recogniser: str,
     options: EvaluationOptions,
 ) -> Evaluation:
-    """Evaluate methods on a data set.
+    """Evaluate methods on a data set and (M, D) vectors from `compared_vectors`.
 
-    Args:
-        dataset: the data set.
-        vectors: (M, D) vectors from `compared_vectors`.
-        methods: qualities of the samples by method.
-        name: name of the data set in results.
-        recogniser: name of the recognition model in results.
-        options: options of the evaluation. A data set with templates uses `template_quality`.
-
-    Raises:
-        EvaluationError: there is nothing to compare.
-        SettingsError: options that contradict each other.
+    `name` and `recogniser` stand in results. For the errors see `compare` and `evaluate_methods`.
     """
     largest = None if options.edc == "recompute" else max(options.fmr_targets)
     comparisons, accuracy = compare(dataset, vectors, largest_fmr=largest)
     if dataset.templates is not None:
         how = options.template_quality or "min"
+        quality = dataset.templates.quality
         methods = {
-            method: replace(
-                one, quality=dataset.templates.quality(np.asarray(one.quality, np.float64), how)
-            )
+            method: replace(one, quality=quality(np.asarray(one.quality, np.float64), how))
             for method, one in methods.items()
         }
     return evaluate_methods(
@@ -94,20 +91,17 @@ def evaluate_dataset(
 
 
 def compared_vectors(
-    dataset: Dataset, embeddings: Vectors, weights: NDArray[np.float64] | None = None
+    dataset: Dataset, embeddings: Vectors, weights: Floats | None = None
 ) -> Vectors:
     """Return the normalised embeddings of what is compared: samples, or templates if there are any.
 
     Args:
         dataset: the data set.
-        embeddings: (N, D) embeddings of its samples, of any length; NaN rows for samples without.
+        embeddings: (N, D) embeddings of its samples, of any length; NaN rows for none.
         weights: (N,) weights of the samples within their template's media; None for equal weights.
 
     Returns:
         (M, D) float32 of length 1; NaN rows where there is no embedding.
-
-    Raises:
-        EvaluationError: there is no embedding at all.
     """
     if dataset.templates is not None:
         vectors = dataset.templates.embed(embeddings, weights)
@@ -125,39 +119,29 @@ def compare(
     """Return all comparisons of a data set by cosine similarity, and the accuracy over its folds.
 
     If a non-mated pair contradicts the identities, the comparisons have none, and so no intervals.
-
-    Args:
-        dataset: the data set.
-        vectors: (M, D) vectors from `compared_vectors`.
-        largest_fmr: largest FMR target; decides how many of the most similar non-mated comparisons
-            are kept. None keeps all.
-
-    Raises:
-        EvaluationError: there is no mated comparison.
+    The largest FMR target decides how many non-mated comparisons are kept; None keeps all.
     """
     identity = None if _contradicts(dataset) else dataset.identities
     total = len(dataset.pairs)
     keep = None if largest_fmr is None else NonMatedCollector.enough(total, largest_fmr)
-    collector = NonMatedCollector(keep, identity)
-    mated, folds = [], []
-    for block in dataset.pairs.blocks(BLOCK):
-        similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
-        others = ~block.mated
-        collector.add(similarity[others], block.first[others], block.second[others])
-        same = block.mated
-        mated.append((similarity[same], block.first[same], block.second[same]))
-        if block.fold is not None:
-            folds.append((similarity, block.mated, block.fold))
-    accuracy = None
-    if folds and (dataset.folds or 0) > 1:
-        accuracy = fold_accuracy(*(np.concatenate(part) for part in zip(*folds, strict=True)))
-    values, first, second = (np.concatenate(part) for part in zip(*mated, strict=True))
-    comparisons = Comparisons.streamed(values, first, second, collector.result(), identity)
-    return comparisons, accuracy
+    folds = []
+
+    def blocks() -> Iterator[Block]:
+        for block in dataset.pairs.blocks(BLOCK):
+            similarity = np.einsum("ij,ij->i", vectors[block.first], vectors[block.second])
+            if block.fold is not None:
+                folds.append((similarity, block.mated, block.fold))
+            yield similarity, block.mated, block.first, block.second
+
+    comparisons = Comparisons.streamed(blocks(), NonMatedCollector(keep, identity), identity)
+    if not folds or (dataset.folds or 0) < 2:
+        return comparisons, None
+    columns = (np.concatenate(column) for column in zip(*folds, strict=True))
+    return comparisons, fold_accuracy(*columns)
 
 
 def _contradicts(dataset: Dataset) -> bool:
-    """Tell whether both sides of a non-mated pair have the same identity."""
+    """Return whether both sides of a non-mated pair have the same identity."""
     people = dataset.identities
     return any(
         bool(np.any((people[block.first] == people[block.second]) & ~block.mated))
@@ -182,10 +166,9 @@ def evaluate_methods(
     Args:
         comparisons: the comparisons; "recompute" needs all non-mated ones kept.
         methods: methods by name; "oracle" and "random" are reserved.
-        dataset: name of the data set.
-        recogniser: name of the recognition model.
-        options: options of the evaluation; None for the defaults.
-        accuracy: accuracy over folds, see `fold_accuracy`.
+        dataset, recogniser: names of the data set and the recognition model in results.
+        options: None for the defaults.
+        accuracy: see `fold_accuracy`.
 
     Raises:
         EvaluationError: no usable comparison, or too few non-mated ones were kept.
@@ -207,7 +190,7 @@ class _Evaluator:
     similarity: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        comparisons, options = self.comparisons, self.options
+        comparisons = self.comparisons
         for name, method in self.methods.items():
             if name in ("oracle", "random") or not name:
                 raise SettingsError(f"a method cannot be called {name!r}")
@@ -217,16 +200,15 @@ class _Evaluator:
                  for name in self.methods}  # fmt: skip
         self.missing = {name: int(np.isnan(values).sum()) for name, values in pairs.items()}
         self.usable = np.ones(len(comparisons.similarity), np.bool_)
-        if options.fte == "exclude":
-            self.usable = ~np.isnan(comparisons.similarity)
-            for values in pairs.values():
+        if self.options.fte == "exclude":
+            for values in (comparisons.similarity, *pairs.values()):
                 self.usable &= ~np.isnan(values)
         if not self.usable.any():
             raise EvaluationError("no mated comparison has both a similarity and all qualities")
         self.quality = {name: _worst(values[self.usable]) for name, values in pairs.items()}
         self.similarity = _worst(comparisons.similarity[self.usable])
 
-    def _pairs(self, name: str, first: Any, second: Any) -> Floats:
+    def _pairs(self, name: str, first: Codes, second: Codes) -> Floats:
         values = np.asarray(self.methods[name].quality, dtype=np.float64)
         if values.ndim != 1 or np.isinf(values).any():
             raise EvaluationError(f"{name}: qualities must be one finite number a sample, or NaN")
@@ -239,12 +221,31 @@ class _Evaluator:
         comparisons, options = self.comparisons, self.options
         points = self._points()
         replicates = self._replicates(points)
-        random = tuple(self._random_discard(point.threshold) for point in points)
+        if replicates is not None:
+            points = [
+                replace(point, fnmr0_interval=interval(rates, options.level))
+                for point, rates in zip(points, replicates.fnmr0.T, strict=True)
+            ]
+        random = [
+            random_discard(
+                rejected(self.similarity, point.threshold), comparisons.first[self.usable],
+                comparisons.second[self.usable], options.limits, draws=options.draws,
+                how=options.pair_quality, seed=options.seed,
+            )
+            for point in points
+        ]  # fmt: skip
+        curves = self._curves([point.threshold for point in points])
+        oracle = [ideal(point.errors, len(self.similarity)) for point in points]
         results = [
-            *self._methods(points, replicates),
-            self._random(points, random),
-            self._oracle(points, replicates),
-        ]
+            MethodResult(
+                name, method.kind, method.note, self.missing[name],
+                self._figures(name, curves[name], replicates),
+            )
+            for name, method in self.methods.items()
+        ]  # fmt: skip
+        results.append(self._random(points, random))
+        figures = self._figures("oracle", oracle, replicates)
+        results.append(MethodResult("oracle", "oracle", "", 0, figures))
         made = ~np.isnan(comparisons.similarity)
         return Evaluation(
             dataset=dataset,
@@ -256,91 +257,36 @@ class _Evaluator:
             non_mated_missing=comparisons.non_mated.missing,
             det=det_curve(comparisons.similarity[made], comparisons.non_mated),
             accuracy=accuracy,
-            points=points,
-            fnmr0_intervals=tuple(
-                interval(replicates.fnmr0[:, index], options.level) if replicates else None
-                for index in range(len(points))
-            ),
+            points=tuple(points),
             methods=tuple(results),
-            random=random,
-            tests=tuple(self._tests(results, replicates)),
+            random=tuple(random),
+            tests=tuple(self._tests(points, results, replicates)),
         )
 
-    def _methods(
-        self, points: Sequence[Point], replicates: Replicates | None
-    ) -> list[MethodResult]:
-        curves = self._curves([point.threshold for point in points])
-        return [
-            MethodResult(
-                name,
-                method.kind,
-                method.note,
-                self.missing[name],
-                tuple(
-                    self._figures(
-                        curve,
-                        None if replicates is None else replicates.areas[name],
-                        replicates,
-                        index,
-                    )
-                    for index, curve in enumerate(curves[name])
-                ),
-            )
-            for name, method in self.methods.items()
-        ]
-
-    def _oracle(self, points: Sequence[Point], replicates: Replicates | None) -> MethodResult:
-        """Return the lower bound: errors are discarded first."""
-        areas = None if replicates is None else replicates.ideal
-        figures = tuple(
-            self._figures(ideal(point.errors, len(self.similarity)), areas, replicates, index)
-            for index, point in enumerate(points)
-        )
-        return MethodResult("oracle", "oracle", "", 0, figures)
-
-    def _random_discard(self, threshold: float) -> RandomDiscard:
-        comparisons, options = self.comparisons, self.options
-        return random_discard(
-            rejected(self.similarity, threshold),
-            comparisons.first[self.usable],
-            comparisons.second[self.usable],
-            options.limits,
-            draws=options.draws,
-            how=options.pair_quality,
-            seed=options.seed,
-        )
-
-    def _points(self) -> tuple[Point, ...]:
+    def _points(self) -> list[Point]:
         """Return the operating points with their thresholds and error rates."""
-        non_mated, options = self.comparisons.non_mated, self.options
-        points = []
-        for target in options.fmr_targets:
-            points.append(("fmr", target, non_mated.at_fmr(target)))
+        non_mated, options, mated = self.comparisons.non_mated, self.options, len(self.similarity)
+        thresholds = [("fmr", target, non_mated.at_fmr(target)) for target in options.fmr_targets]
         for start in options.fnmr_starts:
-            place = int(np.ceil(start * len(self.similarity) * (1 - 1e-12))) - 1
+            place = int(np.ceil(start * mated * (1 - 1e-12))) - 1
             value = float(np.sort(self.similarity)[max(place, 0)])
-            points.append(("fnmr", start, non_mated.at_threshold(value)))
-        made = []
-        for kind, target, threshold in points:
+            thresholds.append(("fnmr", start, non_mated.at_threshold(value)))
+        points = []
+        for kind, target, threshold in thresholds:
             errors = int(np.count_nonzero(rejected(self.similarity, threshold.value)))
-            warnings = []
+            few = []
             if errors < FEW:
-                warnings.append(
-                    f"the curve rests on {errors} false non-matches (at least {FEW} are "
-                    "recommended)"
-                )
+                few.append(f"the curve rests on {errors} false non-matches")
             if kind == "fmr" and threshold.false_matches < FEW:
-                warnings.append(
-                    f"the threshold rests on {threshold.false_matches} false matches (at least "
-                    f"{FEW} are recommended)"
-                )
-            made.append(
+                few.append(f"the threshold rests on {threshold.false_matches} false matches")
+            points.append(
                 Point(
                     kind, target, threshold.value, threshold.fmr, threshold.false_matches,
-                    errors / len(self.similarity), errors, tuple(warnings),
+                    errors / mated, errors,
+                    tuple(f"{text} (at least {FEW} are recommended)" for text in few),
                 )
             )  # fmt: skip
-        return tuple(made)
+        return points
 
     def _curves(self, thresholds: Sequence[float]) -> dict[str, list[Curve]]:
         """Return each method's curves, one for each operating point."""
@@ -366,6 +312,51 @@ class _Evaluator:
             )
         return curves
 
+    def _figures(
+        self, name: str, curves: Sequence[Curve], replicates: Replicates | None
+    ) -> tuple[Figures, ...]:
+        """Return a method's figures from its curve at each point."""
+        figures = []
+        for index, curve in enumerate(curves):
+            areas = [area(curve, limit) for limit in self.options.limits]
+            if replicates is not None:
+                start = replicates.fnmr0[:, index]
+                areas = [
+                    self._with_intervals(one, values, start)
+                    for one, values in zip(areas, replicates.areas[name][:, index].T, strict=True)
+                ]
+            warnings = []
+            if not curve.staircase and curve.discard[-1] < 0.95:
+                end = f"{curve.discard[-1]:g}"
+                warnings.append(f"no comparison remains above a discard share of {end}")
+            figures.append(Figures(curve, tuple(areas), tuple(warnings)))
+        return tuple(figures)
+
+    def _with_intervals(self, one: Area, values: Floats, start: Floats) -> Area:
+        """Return an area with intervals from (B,) raw areas and rates before discarding."""
+        relative = np.full_like(values, np.nan)
+        np.divide(values, start * one.limit, out=relative, where=start > 0)
+        level = self.options.level
+        return replace(
+            one, interval=interval(values, level), normalised_interval=interval(relative, level)
+        )
+
+    def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
+        """Return the mean of the random qualities, with intervals over the draws."""
+        figures = []
+        for point, draws in zip(points, random, strict=True):
+            left = np.round((1 - CURVE_SHARES) * len(self.similarity)).astype(np.int64)
+            errors = np.round(draws.mean * left).astype(np.int64)
+            best = ideal(point.errors, len(self.similarity))
+            areas = []
+            for limit, values in zip(self.options.limits, draws.areas.T, strict=True):
+                mean, start = float(values.mean()), np.full(len(values), point.fnmr0)
+                normalised = mean / (point.fnmr0 * limit) if point.errors else None
+                one = Area(limit, mean, normalised, mean - best.area(limit))
+                areas.append(self._with_intervals(one, values, start))
+            figures.append(Figures(Curve(CURVE_SHARES, draws.mean, errors, left), tuple(areas)))
+        return MethodResult("random", "random", "", 0, tuple(figures))
+
     def _replicates(self, points: Sequence[Point]) -> Replicates | None:
         """Return the bootstrap replicates; None if not requested or not possible."""
         comparisons, options = self.comparisons, self.options
@@ -373,72 +364,116 @@ class _Evaluator:
             return None
         people = int(comparisons.identity.max()) + 1
         return replicate(
-            comparisons,
-            self.similarity,
-            self.usable,
-            self.quality,
-            [Operating(point.kind, point.target) for point in points],
-            options.limits,
+            comparisons, self.similarity, self.usable, self.quality, points, options.limits,
             draw_identities(people, options.replicates, options.seed),
-        )
-
-    def _figures(
-        self, curve: Curve, areas: Floats | None, replicates: Replicates | None, index: int
-    ) -> Figures:
-        raw: list[Interval | None] = [None] * len(self.options.limits)
-        normalised = list(raw)
-        if areas is not None and replicates is not None:
-            for place, limit in enumerate(self.options.limits):
-                values, start = areas[:, index, place], replicates.fnmr0[:, index]
-                raw[place] = interval(values, self.options.level)
-                relative = np.full_like(values, np.nan)
-                np.divide(values, start * limit, out=relative, where=start > 0)
-                normalised[place] = interval(relative, self.options.level)
-        warnings = []
-        if not curve.staircase and curve.discard[-1] < 0.95:
-            warnings.append(f"no comparison remains above a discard share of {curve.discard[-1]:g}")
-        found = tuple(area(curve, limit) for limit in self.options.limits)
-        return Figures(curve, found, tuple(raw), tuple(normalised), tuple(warnings))
-
-    def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
-        """Return the mean of the random qualities, with intervals over the draws."""
-        figures = []
-        for point, draws in zip(points, random, strict=True):
-            left = np.round((1 - draws.shares) * len(self.similarity)).astype(np.int64)
-            errors = np.round(draws.mean * left).astype(np.int64)
-            curve = Curve(draws.shares, draws.mean, errors, left)
-            best = ideal(point.errors, len(self.similarity))
-            areas, raw, normalised = [], [], []
-            for limit, values in zip(self.options.limits, draws.areas.T, strict=True):
-                scale = point.fnmr0 * limit
-                mean = float(values.mean())
-                areas.append(
-                    Area(limit, mean, mean / scale if scale else None, mean - best.area(limit))
-                )
-                raw.append(interval(values, self.options.level))
-                normalised.append(interval(values / scale, self.options.level) if scale else None)
-            figures.append(Figures(curve, tuple(areas), tuple(raw), tuple(normalised)))
-        return MethodResult("random", "random", "", 0, tuple(figures))
+        )  # fmt: skip
 
     def _tests(
-        self, results: Sequence[MethodResult], replicates: Replicates | None
-    ) -> list[PairedTest]:
-        """Return the tests of every two methods."""
+        self,
+        points: Sequence[Point],
+        results: Sequence[MethodResult],
+        replicates: Replicates | None,
+    ) -> Iterator[PairedTest]:
+        """Yield the tests of every two methods."""
         if replicates is None:
-            return []
-        named = {result.name: result for result in results}
-        return [
-            paired_test(
-                replicates, a, b, point, limit,
-                named[a].figures[point].areas[limit].raw - named[b].figures[point].areas[limit].raw,
-                self.options.level,
-            )
-            for a, b in combinations(self.methods, 2)
-            for point in range(len(replicates.points))
-            for limit in range(len(replicates.limits))
-        ]  # fmt: skip
+            return
+        for one, two in combinations([item for item in results if item.name in self.methods], 2):
+            gaps = replicates.areas[one.name] - replicates.areas[two.name]
+            for index, point in enumerate(points):
+                at = Operating(point.kind, point.target)
+                for place, limit in enumerate(self.options.limits):
+                    a, b = (item.figures[index].areas[place].raw for item in (one, two))
+                    found = paired_test(gaps[:, index, place], self.options.level)
+                    yield PairedTest(one.name, two.name, at, limit, a - b, *found)
 
 
 def _worst(values: Floats) -> Floats:
     """Return values with NaN replaced by -inf."""
     return np.where(np.isnan(values), -np.inf, values)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Scores of two tools for the N samples that both have scored.
+
+    Attributes:
+        names: names of the two tools.
+        paths: (N,) paths of the first tool.
+        first, second: (N,) float64 scores of each tool.
+        first_percentile, second_percentile: (N,) percentiles in (0, 100]; equal scores share their
+            mean.
+        spearman, pearson: rank and linear correlation in [-1, 1]; None if a tool's scores are all
+            equal.
+        without: number of samples without a score (NaN) of each tool.
+        match: match of the second tool's paths with the first's.
+    """
+
+    names: tuple[str, str]
+    paths: tuple[str, ...]
+    first: Floats
+    second: Floats
+    first_percentile: Floats
+    second_percentile: Floats
+    spearman: float | None
+    pearson: float | None
+    without: tuple[int, int]
+    match: Match
+
+    def movers(self, number: int = 20) -> list[dict[str, Any]]:
+        """Return the samples whose percentiles differ most, largest difference first."""
+        moved = self.second_percentile - self.first_percentile
+        columns = ("first", "second", "first_percentile", "second_percentile")
+        return [
+            {
+                "path": self.paths[row],
+                **{name: float(getattr(self, name)[row]) for name in columns},
+                "moved": float(moved[row]),
+            }
+            for row in np.argsort(-np.abs(moved), kind="stable")[:number].tolist()
+        ]
+
+    def as_dict(self, movers: int = 20) -> dict[str, Any]:
+        """Return a summary as plain values, for JSON, without the scores."""
+        return {
+            "names": list(self.names),
+            "common": len(self.paths),
+            "spearman": self.spearman,
+            "pearson": self.pearson,
+            "without_score": list(self.without),
+            "only_in_first": len(self.match.missing),
+            "only_in_second": len(self.match.unused),
+            "ambiguous": len(self.match.ambiguous),
+            "matched_by": self.match.rules,
+            "movers": self.movers(movers),
+        }
+
+
+def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
+    """Compare two tools' scores of the same samples; ScoresError if none has a score of both."""
+    from scipy.stats import pearsonr, rankdata  # takes half a second to import
+
+    values, match = second.match(first.paths)
+    both = ~(np.isnan(first.values) | np.isnan(values))
+    if not both.any():
+        raise ScoresError(f"{first.name} and {second.name} have no scored photo in common")
+    scores = np.array([first.values, values])[:, both]
+    ranks = rankdata(scores, axis=1)
+    percentile = 100 * ranks / scores.shape[1]
+    is_constant = (np.ptp(scores, axis=1) == 0).any()
+    spearman, pearson = (  # rounded, so that equal ranks give exactly 1
+        None if is_constant else round(float(pearsonr(*pair).statistic), 15)
+        for pair in (ranks, scores)
+    )
+    missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
+    return Agreement(
+        names=(first.name, second.name),
+        paths=tuple(path for path, kept in zip(first.paths, both, strict=True) if kept),
+        first=scores[0],
+        second=scores[1],
+        first_percentile=percentile[0],
+        second_percentile=percentile[1],
+        spearman=spearman,
+        pearson=pearson,
+        without=(int(missing[0]), int(missing[1])),
+        match=match,
+    )

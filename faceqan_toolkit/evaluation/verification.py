@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.options import check_target
+from faceqan_toolkit.evaluation.result import check_target
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Codes = NDArray[np.int32]
 Bools = NDArray[np.bool_]
-Block = tuple[ArrayLike, ArrayLike, ArrayLike]
+Block = tuple[NDArray[np.floating], Bools, NDArray[np.integer], NDArray[np.integer]]
 
 PIECE = 1 << 18
 """Comparisons processed together; they fit into the processor's cache."""
@@ -35,11 +36,10 @@ SPARE = 2.0
 
 
 def as_floats(values: ArrayLike, what: str) -> Floats:
-    """Return values as one-dimensional float64; NaN stands for a missing value.
+    """Return values as float64, NaN for missing ones; `what` names them in messages.
 
     Raises:
-        EvaluationError: the values are not one-dimensional, not numbers, or infinite; `what` names
-            them in the message.
+        EvaluationError: the values are not one-dimensional, not numbers, or infinite.
     """
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -52,39 +52,55 @@ def as_floats(values: ArrayLike, what: str) -> Floats:
     return array
 
 
-def as_indices(values: ArrayLike, like: Floats, what: str) -> NDArray[np.int32]:
-    """Return sample indices as int32.
+def _as_comparisons(
+    similarity: ArrayLike, first: ArrayLike, second: ArrayLike
+) -> tuple[Floats, Codes, Codes]:
+    """Return similarities as float64 and sample indices as int32.
 
     Raises:
-        EvaluationError: not as many as `like`, negative, or not integers; `what` names them in the
-            message.
+        EvaluationError: their shapes differ, or some are no similarities or no indices.
     """
-    array = np.asarray(values)
-    if array.shape != like.shape:
-        raise EvaluationError(f"{what} has shape {array.shape}, similarities {like.shape}")
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise EvaluationError(f"{what} must be sample indices, not {array.dtype}")
-    if array.size and array.min() < 0:
-        raise EvaluationError(f"{what} holds a negative sample index")
-    return array.astype(np.int32, copy=False)
+    values, ends = as_floats(similarity, "similarities"), []
+    for what, given in (("first", first), ("second", second)):
+        array = np.asarray(given)
+        if array.shape != values.shape:
+            raise EvaluationError(f"{what} has shape {array.shape}, similarities {values.shape}")
+        if array.size and not np.issubdtype(array.dtype, np.integer):
+            raise EvaluationError(f"{what} must be sample indices, not {array.dtype}")
+        if array.size and array.min() < 0:
+            raise EvaluationError(f"{what} holds a negative sample index")
+        ends.append(array.astype(np.int32, copy=False))
+    return values, ends[0], ends[1]
 
 
-def identity_codes(identity: ArrayLike) -> NDArray[np.int32]:
+def identity_codes(identity: ArrayLike) -> Codes:
     """Return (N,) int32 numbers 0, 1, ... for (N,) labels of any type."""
     return np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int32)
 
 
-def allowed(target: float, total: ArrayLike) -> Ints:
-    """Return the largest counts m with m / total <= target, in floating-point arithmetic.
+def people_of(codes: Codes, first: Codes, second: Codes, *, mated: bool) -> tuple[Codes, Codes]:
+    """Return the identities of both samples of each comparison.
 
-    Args:
-        target: rate in (0, 1).
-        total: counts, at least 1.
+    Raises:
+        EvaluationError: a sample has none, or a comparison is not of the given kind.
     """
-    totals = np.asarray(total, dtype=np.int64)
-    count = np.floor(target * totals).astype(np.int64)
-    count += (count + 1) / totals <= target
-    count -= count / totals > target
+    if len(first) and max(first.max(), second.max()) >= len(codes):
+        raise EvaluationError("a comparison names a sample that has no identity")
+    one, two = codes[first], codes[second]
+    wrong = (one == two) != mated
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        what = "mated pair with two identities" if mated else "non-mated pair with one identity"
+        raise EvaluationError(f"samples {first[place]} and {second[place]} are a {what}")
+    return one, two
+
+
+def allowed(target: ArrayLike, total: int) -> Ints:
+    """Return the largest counts m with m / total <= target, in floating-point arithmetic."""
+    targets = np.asarray(target, dtype=np.float64)
+    count = np.floor(targets * total).astype(np.int64)
+    count += (count + 1) / total <= targets
+    count -= count / total > targets
     return np.asarray(count)
 
 
@@ -106,13 +122,7 @@ def largest(values: Floats, count: int) -> tuple[Bools, float]:
 
 @dataclass(frozen=True)
 class DecisionThreshold:
-    """A similarity threshold and its false matches.
-
-    Attributes:
-        value: threshold; comparisons with a greater similarity are accepted.
-        false_matches: number of accepted non-mated comparisons.
-        total: number of non-mated comparisons.
-    """
+    """A similarity threshold, and its false matches among all non-mated comparisons."""
 
     value: float
     false_matches: int
@@ -130,8 +140,7 @@ class NonMated:
 
     Attributes:
         similarity: (K,) float64, the largest similarities, descending.
-        first: (K,) int32 indices of samples.
-        second: (K,) int32 indices of samples.
+        first, second: (K,) int32 indices of samples.
         total: number of all non-mated comparisons, without `missing`.
         missing: number of comparisons without a similarity (NaN).
         floor: largest similarity that was not kept; -inf if all were.
@@ -140,8 +149,8 @@ class NonMated:
     """
 
     similarity: Floats
-    first: NDArray[np.int32]
-    second: NDArray[np.int32]
+    first: Codes
+    second: Codes
     total: int
     missing: int
     floor: float
@@ -154,26 +163,21 @@ class NonMated:
         return len(self.similarity) == self.total
 
     def at_fmr(self, target: float) -> DecisionThreshold:
-        """Return the smallest threshold with an FMR of at most the target; exact.
+        """Return the smallest threshold with an FMR of at most the target, in (0, 1); exact.
 
         Raises:
             EvaluationError: no non-mated comparison, or too few were kept for this target.
-            SettingsError: the target is not in (0, 1).
         """
         check_target(target)
         if not self.total:
             raise EvaluationError("there are no non-mated comparisons, so no threshold")
         place = int(allowed(target, self.total))
-        if place < len(self.similarity):
-            value = float(self.similarity[place])
-        elif place == len(self.similarity):
-            value = self.floor
-        else:
+        if place > len(self.similarity):
             raise EvaluationError(
                 f"FMR {target:g} needs the {place + 1} largest non-mated similarities, "
                 f"{len(self.similarity)} were kept"
             )
-        return self.at_threshold(value)
+        return self.at_threshold(float(np.append(self.similarity, self.floor)[place]))
 
     def at_threshold(self, value: float) -> DecisionThreshold:
         """Return a threshold with its false matches: exact from `floor` up, below it estimated."""
@@ -193,13 +197,6 @@ class NonMated:
         guess = np.interp(values, np.linspace(-1, 1, BINS + 1), above)
         inside = values > self.floor if equal else values >= self.floor
         return np.asarray(np.where(inside, exact, np.maximum(guess, exact)))
-
-    @classmethod
-    def of(cls, similarity: ArrayLike) -> NonMated:
-        """Return the non-mated comparisons with (N,) similarities, between unknown samples."""
-        values = as_floats(similarity, "similarities")
-        nobody = np.zeros(len(values), np.int32)
-        return collect([(values, nobody, nobody)])
 
 
 class NonMatedCollector:
@@ -221,9 +218,8 @@ class NonMatedCollector:
         self._pairs: Any = (
             None if self._codes is None else sparse.csr_matrix((people, people), dtype="i4")
         )
-        self._waiting: list[NDArray[np.int32]] = []
-        self._number_waiting = 0
-        self._parts: list[tuple[Floats, NDArray[np.int32], NDArray[np.int32]]] = []
+        self._waiting: list[Codes] = []
+        self._parts = [(np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32))]
         self._held = 0
         self._total = self._missing = 0
         self._floor = -np.inf
@@ -235,35 +231,34 @@ class NonMatedCollector:
         return min(max(total, 1), int(SPARE * target * total) + 100_000)
 
     def add(self, similarity: ArrayLike, first: ArrayLike, second: ArrayLike) -> None:
-        """Add a block.
-
-        Args:
-            similarity: (B,) similarities, any float dtype; NaN where a sample has no embedding.
-            first: (B,) indices of samples.
-            second: (B,) indices of samples.
+        """Add (B,) similarities, NaN where a sample has no embedding, of (B,) sample indices.
 
         Raises:
             EvaluationError: lengths differ, a similarity is infinite, or both samples of a
                 comparison have the same identity.
         """
-        values = as_floats(similarity, "similarities")
-        one = as_indices(first, values, "first")
-        two = as_indices(second, values, "second")
+        values, one, two = _as_comparisons(similarity, first, second)
         for start in range(0, len(values), PIECE):
             piece = slice(start, start + PIECE)
             self._add(values[piece], one[piece], two[piece])
 
-    def _add(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
+    def _add(self, values: Floats, one: Codes, two: Codes) -> None:
         made = ~np.isnan(values)
-        self._missing += int(np.count_nonzero(~made))
         if not made.all():
             values, one, two = values[made], one[made], two[made]
+        self._missing += len(made) - len(values)
         self._total += len(values)
-        self._count(values, one, two)
+        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
+        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+        if self._codes is not None:
+            # each addition copies the whole matrix, so many pairs are added at once
+            a, b = people_of(self._codes, one, two, mated=False)
+            self._waiting.append(np.array([np.minimum(a, b), np.maximum(a, b)]))
+            if sum(pairs.shape[1] for pairs in self._waiting) > max(4 * PIECE, self._pairs.nnz):
+                self._count_waiting()
         wanted = values > self._floor
-        part = (values[wanted], one[wanted], two[wanted])
-        self._parts.append(part)
-        self._held += len(part[0])
+        self._parts.append((values[wanted], one[wanted], two[wanted]))
+        self._held += int(np.count_nonzero(wanted))
         if self._keep is not None and self._held > 2 * self._keep:
             self._shrink()
 
@@ -271,45 +266,23 @@ class NonMatedCollector:
         """Return the comparisons added so far."""
         self._shrink()
         self._count_waiting()
-        (similarity, first, second) = self._joined()
+        similarity, first, second = self._joined()
         order = np.argsort(-similarity, kind="stable")
         return NonMated(
             similarity[order], first[order], second[order], self._total, self._missing,
             float(self._floor), self._histogram, self._pairs,
         )  # fmt: skip
 
-    def _count(self, values: Floats, one: NDArray[np.int32], two: NDArray[np.int32]) -> None:
-        bins = ((np.clip(values, -1, 1) + 1) * (BINS / 2)).astype(np.int32)
-        self._histogram += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
-        if self._codes is None:
-            return
-        if len(values) and max(one.max(), two.max()) >= len(self._codes):
-            raise EvaluationError("a comparison names a sample that has no identity")
-        a, b = self._codes[one], self._codes[two]
-        if (a == b).any():
-            place = int(np.argmax(a == b))
-            raise EvaluationError(
-                f"samples {one[place]} and {two[place]} are a non-mated pair with one identity"
-            )
-        ends = np.minimum(a, b), np.maximum(a, b)
-        # each addition copies the whole matrix, so many pairs are added at once
-        self._waiting.append(np.array(ends))
-        self._number_waiting += len(a)
-        if self._number_waiting > max(4 * PIECE, self._pairs.nnz):
-            self._count_waiting()
-
     def _count_waiting(self) -> None:
         if not self._waiting:
             return
         first, second = np.concatenate(self._waiting, axis=1)
-        self._waiting, self._number_waiting = [], 0
+        self._waiting = []
         ones = np.ones(len(first), np.int32)
         block = sparse.coo_matrix((ones, (first, second)), shape=self._pairs.shape)
         self._pairs = self._pairs + block.tocsr()
 
-    def _joined(self) -> tuple[Floats, NDArray[np.int32], NDArray[np.int32]]:
-        if not self._parts:
-            return np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32)
+    def _joined(self) -> tuple[Floats, Codes, Codes]:
         values, one, two = zip(*self._parts, strict=True)
         return np.concatenate(values), np.concatenate(one), np.concatenate(two)
 
@@ -323,36 +296,22 @@ class NonMatedCollector:
         self._held = self._keep
 
 
-def collect(
-    blocks: Iterable[Block], *, keep: int | None = None, identity: ArrayLike | None = None
-) -> NonMated:
-    """Return the non-mated comparisons of (similarity, first, second) blocks.
-
-    The arguments are those of `NonMatedCollector`; the blocks are those of its `add`.
-    """
-    collector = NonMatedCollector(keep, identity)
-    for block in blocks:
-        collector.add(*block)
-    return collector.result()
-
-
 @dataclass(frozen=True)
 class Comparisons:
     """All comparisons of a data set by one recognition model.
 
     Attributes:
         similarity: (M,) float64, mated comparisons; NaN where a sample has no embedding.
-        first: (M,) int32 indices of samples, mated comparisons.
-        second: (M,) int32 indices of samples, mated comparisons.
+        first, second: (M,) int32 indices of samples, mated comparisons.
         non_mated: non-mated comparisons.
         identity: (N,) int32 identities of the samples as numbers 0, 1, ..., or None.
     """
 
     similarity: Floats
-    first: NDArray[np.int32]
-    second: NDArray[np.int32]
+    first: Codes
+    second: Codes
     non_mated: NonMated
-    identity: NDArray[np.int32] | None = None
+    identity: Codes | None = None
 
     @classmethod
     def of(
@@ -371,53 +330,49 @@ class Comparisons:
             similarity: (P,) similarities, higher is more alike; NaN where a sample has no
                 embedding.
             mated: (P,) bool.
-            first: (P,) indices of samples.
-            second: (P,) indices of samples.
+            first, second: (P,) indices of samples.
             identity: (N,) labels of the samples, of any type; confidence intervals need them.
-            keep: number of the most similar non-mated comparisons to keep; None for all.
+            keep: see `NonMatedCollector`.
 
         Raises:
             EvaluationError: shapes differ, or `mated` contradicts the identities.
         """
-        values = as_floats(similarity, "similarities")
-        one = as_indices(first, values, "first")
-        two = as_indices(second, values, "second")
+        values, one, two = _as_comparisons(similarity, first, second)
         same = np.asarray(mated)
         if same.shape != values.shape or same.dtype != np.bool_:
             raise EvaluationError("`mated` must be booleans, one a comparison")
-        others = collect([(values[~same], one[~same], two[~same])], keep=keep, identity=identity)
-        return cls.streamed(values[same], one[same], two[same], others, identity)
+        return cls.streamed([(values, same, one, two)], NonMatedCollector(keep, identity), identity)
 
     @classmethod
     def streamed(
         cls,
-        similarity: ArrayLike,
-        first: ArrayLike,
-        second: ArrayLike,
-        non_mated: NonMated,
+        blocks: Iterable[Block],
+        collector: NonMatedCollector,
         identity: ArrayLike | None = None,
     ) -> Comparisons:
-        """Return comparisons from (M,) mated ones and collected non-mated ones.
+        """Return the comparisons of (similarity, mated, first, second) blocks.
+
+        Args:
+            blocks: arrays as those of `of`.
+            collector: receives the non-mated ones.
+            identity: see `of`.
 
         Raises:
             EvaluationError: no mated comparison, or a mated comparison of two identities.
         """
-        values = as_floats(similarity, "similarities")
-        one = as_indices(first, values, "first")
-        two = as_indices(second, values, "second")
+        found = []
+        for similarity, mated, first, second in blocks:
+            collector.add(similarity[~mated], first[~mated], second[~mated])
+            found.append((similarity[mated], first[mated], second[mated]))
+        values, one, two = _as_comparisons(
+            *(np.concatenate(parts) for parts in zip(*found, strict=True))
+        )
         if not len(values):
             raise EvaluationError("there are no mated comparisons")
         codes = None if identity is None else identity_codes(identity)
         if codes is not None:
-            if max(one.max(), two.max()) >= len(codes):
-                raise EvaluationError("a comparison names a sample that has no identity")
-            wrong = codes[one] != codes[two]
-            if wrong.any():
-                place = int(np.argmax(wrong))
-                raise EvaluationError(
-                    f"samples {one[place]} and {two[place]} are a mated pair with two identities"
-                )
-        return cls(values, one, two, non_mated, codes)
+            people_of(codes, one, two, mated=True)
+        return cls(values, one, two, collector.result(), codes)
 
 
 def rejected(similarity: Floats, threshold: float) -> Bools:
@@ -427,34 +382,26 @@ def rejected(similarity: Floats, threshold: float) -> Bools:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Verification accuracy over folds.
-
-    Attributes:
-        by_fold: (F,) accuracy of each fold, in [0, 1].
-        thresholds: (F,) threshold of each fold, chosen on the other folds.
-    """
+    """(F,) shares of correct decisions and thresholds by fold, each chosen on the other folds."""
 
     by_fold: Floats
     thresholds: Floats
 
     @property
     def mean(self) -> float:
-        """The mean accuracy."""
+        """Mean accuracy."""
         return float(self.by_fold.mean())
 
     @property
     def standard_error(self) -> float:
-        """The standard error of the mean, as LFW's results report it."""
+        """Standard error of the mean, as LFW's results report it."""
         return float(self.by_fold.std(ddof=1) / np.sqrt(len(self.by_fold)))
 
 
 def fold_accuracy(similarity: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Accuracy:
     """Return the accuracy by LFW's protocol: the threshold of each fold comes from the others.
 
-    Args:
-        similarity: (P,) similarities; NaN counts as rejected.
-        mated: (P,) bool.
-        fold: (P,) fold labels, at least two different ones (ten for LFW).
+    The arrays are (P,) each; a similarity of NaN counts as rejected. LFW has ten folds.
 
     Raises:
         EvaluationError: shapes differ, or there is only one fold.
@@ -487,11 +434,9 @@ def _best_threshold(values: Floats, same: Bools) -> float:
     if not len(ordered):
         raise EvaluationError("only one fold has similarities; no threshold can be chosen for it")
     # cut c rejects the first c similarities; cuts between equal ones do not exist
-    right = np.concatenate([[0], np.cumsum(~labels)]) + (
-        labels.sum() - np.concatenate([[0], np.cumsum(labels)])
-    )
+    right = np.append(0, np.cumsum(np.where(labels, -1, 1)))  # plus the number of mated ones
     ends = np.concatenate([[True], ordered[1:] != ordered[:-1], [True]])
-    cut = int(np.argmax(np.where(ends, right, -1)))
+    cut = int(np.argmax(np.where(ends, right, -len(right))))
     if cut == 0:
         return float(np.nextafter(ordered[0], -np.inf))
     if cut == len(ordered):

@@ -1,1 +1,5 @@
-"""Why a face has its score, in pictures."""
+"""Explanations of scores.
+
+explanation: traces the attack on a face; writes its JSON, its picture, a run's contact sheet.
+pictures: draws them.
+"""

@@ -1,4 +1,4 @@
-"""Why a face has its score: what its attack did, what was measured, in words."""
+"""Explanations of scores: the attack's course, measures and hints, as files and pictures."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.explain.pictures import Tile, contact_sheet, draw_face
 from faceqan_toolkit.files import is_inside, write_text, writing
 from faceqan_toolkit.hardware import one_thread
-from faceqan_toolkit.paths import crop_path
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.pipeline import Pipeline
 from faceqan_toolkit.quality.faceqan import FaceQAN, Trace
-from faceqan_toolkit.quality.hints import describe
-from faceqan_toolkit.results.crops import RunCrops
-from faceqan_toolkit.results.model_of_run import model_of
+from faceqan_toolkit.quality.measures import describe
+from faceqan_toolkit.results.crops import RunCrops, model_of
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import crop_path, reason_of
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels, Record
 
 SHOWN_SIDE = 1200
-"""Pixels of a photo's longer side that are enough to show it."""
+"""Pixels of a photo's longer side that suffice to show it."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One face, or a photo that has none.
+    """One face, or a photo without one.
 
     Attributes:
-        record: what the ledger would hold.
+        record: record that a run would have.
         photo: None if it could not be read.
         crop: (S, S, 3) uint8, RGB; None without a face that could be aligned.
         trace: of the attack; None without a crop.
@@ -55,13 +53,13 @@ class Explanation:
 
 
 class Explainer:
-    """Scores photos as a run would and keeps what explains the scores.
+    """Scores photos as a run would, and traces the attack on each face.
 
     Args:
-        settings: of a task with scores.
+        settings: settings of a task with scores.
 
     Raises:
-        SettingsError: preset "instant", which attacks nothing; see also `Pipeline`.
+        SettingsError: a method or preset that does not attack; see also `Pipeline`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -81,27 +79,24 @@ class Explainer:
         self.scorer = scorer
 
     def explain(self, source: PhotoSource) -> Iterator[Explanation]:
-        """Yield an explanation of each face that counts, or one of why there is none.
+        """Yield an explanation of each face that a run would score, or one of the failure.
 
         On a CPU it computes with one thread, so that scores equal those of a run.
         """
         with one_thread:
-            yield from self._explain(source)
-
-    def _explain(self, source: PhotoSource) -> Iterator[Explanation]:
-        prepared = self.pipeline.prepare(source)
-        photo = self._photo(source)
-        if prepared.failure:
-            for (record,) in self.pipeline.records([prepared]):
-                yield Explanation(record, photo)
-            return
-        for cut in prepared.cuts:
-            trace = None if cut.crop is None else self.scorer.trace(cut.crop)
-            record = self.pipeline.face_record(prepared, cut, trace.score if trace else None)
-            yield Explanation(record, photo, cut.crop, trace)
+            prepared = self.pipeline.prepare(source)
+            photo = self._photo(source)
+            if prepared.failure:
+                for (record,) in self.pipeline.records([prepared]):
+                    yield Explanation(record, photo)
+                return
+            for cut in prepared.cuts:
+                trace = None if cut.crop is None else self.scorer.trace(cut.crop)
+                record = self.pipeline.face_record(prepared, cut, trace.score if trace else None)
+                yield Explanation(record, photo, cut.crop, trace)
 
     def _photo(self, source: PhotoSource) -> Photo | None:
-        """Return the photo for people to see, large ones reduced if that is quick."""
+        """Return the photo to show, a large one reduced if decoding can do that."""
         try:
             return decode(source, max_pixels=self.settings.max_pixels, at_least=SHOWN_SIDE)
         except PhotoError:
@@ -109,14 +104,12 @@ class Explainer:
 
 
 def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
-    """Return an explanation as JSON can hold it: the record, the curve, the hints in words."""
+    """Return an explanation as JSON values: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
     row = record.to_dict()
     left_out = ("hints", "crop", "attempt", "landmarks_id")
     found: dict[str, Any] = {
-        **{
-            name: value for name, value in row.items() if value is not None and name not in left_out
-        },
+        **{name: v for name, v in row.items() if v is not None and name not in left_out},
         "hints": [
             {"hint": hint, "why": describe(hint, row)}
             for hint in filter(None, (record.hints or "").split("; "))
@@ -141,7 +134,7 @@ def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
 
 
 def write_explanation(explanation: Explanation, explainer: Explainer, folder: Path) -> list[Path]:
-    """Write a face's JSON and picture below a folder, a failure's JSON; return their paths.
+    """Write a face's JSON and picture, or a failure's JSON, below a folder; return their paths.
 
     Raises:
         RunError: they cannot be written, or would lie outside the folder.
@@ -164,28 +157,21 @@ def write_explanation(explanation: Explanation, explainer: Explainer, folder: Pa
 
 
 def write_contact_sheet(
-    run: RunInfo,
-    folder: Path,
-    *,
-    worst: int,
-    best: int,
-    device: str = "auto",
-    model: str | None = None,
-    fetch: bool = False,
-) -> tuple[Path, int]:
-    """Write `contact_sheet.png` of a run's ends to a folder.
+    run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto",
+    model: str | None = None, fetch: bool = False,
+) -> tuple[Path, int]:  # fmt: skip
+    """Write `contact_sheet.png` with a run's worst and best faces to a folder.
 
     Args:
-        run: with scores.
-        folder: made if it is not there.
-        worst: how many of the worst faces to show.
-        best: how many of the best.
+        run: a run with scores.
+        folder: made if it is missing.
+        worst, best: numbers of faces to show.
         device: where the attack runs.
-        model: the run's, see `run_model.model_of`.
-        fetch: read photos that are on other machines.
+        model: the run's model, see `model_of`.
+        fetch: read photos on other machines.
 
     Returns:
-        The picture's path, and how many faces' crops could not be shown any more.
+        The picture's path, and the number of faces whose crops are gone.
 
     Raises:
         RunError: the run has no scores, another model made it, or the file cannot be written.
@@ -200,11 +186,15 @@ def write_contact_sheet(
     ]
     if not rows:
         raise RunError(f"{run.folder} has no scored faces to explain")
-    # of a short run no face is shown twice
+    # no face of a short run is shown twice
     best_rows = rows[:best] if best else []
     worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
     model_of(run, model)
-    settings = _settings_of(run, device)
+    preset = "exact" if run.settings.preset == "instant" else run.settings.preset
+    # crops need no landmarks: the ledger has them
+    settings = run.settings.replace(
+        task="score", landmarks=None, device=device, backend="auto", preset=preset
+    )
     scorer, crops = Explainer(settings).scorer, RunCrops(run, fetch=fetch)
     sections = [
         ("Best", [_tile(row, crops, scorer) for row in best_rows]),
@@ -222,48 +212,16 @@ def write_contact_sheet(
     return target, lost
 
 
-def _settings_of(run: RunInfo, device: str) -> Settings:
-    """Return settings that attack crops on this machine as a run did.
-
-    Raises:
-        RunError: they are not those of this version.
-    """
-    settings = run.settings
-    preset = "exact" if settings.preset == "instant" else settings.preset
-    # where the faces are is in the ledger
-    return settings.replace(
-        task="score", landmarks=None, device=device, backend="auto", preset=preset
-    )
-
-
 def _tile(row: Mapping[str, Any], crops: RunCrops, scorer: FaceQAN) -> Tile:
-    """Return what the sheet shows of a ranked face."""
-    crop = trace = None
     try:
-        crop = crops.crop(row)
-    except PhotoError:
-        pass  # crop and photo are gone, which the sheet says
-    else:
-        crop = resize_crop(crop, scorer.embedder.input_size)
-        trace = scorer.trace(crop)
-    return Tile(
-        path=row["path"],
-        face=row["face"],
-        rank=row["rank"],
-        quality=row["quality"],
-        percentile=row["percentile"],
-        hints=row["hints"] or "",
-        crop=crop,
-        trace=trace,
-    )
+        crop = resize_crop(crops.crop(row), scorer.embedder.input_size)
+    except PhotoError:  # crop and photo are gone; the sheet says so
+        return Tile(row)
+    return Tile(row, crop, scorer.trace(crop))
 
 
 def _inside(folder: Path, name: PurePosixPath) -> Path:
-    """Return a file's path below a folder, with the folders on the way made.
-
-    Raises:
-        RunError: they cannot be made, or a link among them leads out of the folder.
-    """
+    """Return a file's path below a folder, and make its parents; RunError if it is outside."""
     target = folder / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""Pictures that explain a score, drawn with Pillow alone. What they show is in docs/explain.md."""
+"""Pictures that explain a score, drawn with Pillow; docs/explain.md describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,26 +13,25 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from faceqan_toolkit.quality.faceqan import Trace
-from faceqan_toolkit.quality.hints import describe
+from faceqan_toolkit.quality.measures import describe
 from faceqan_toolkit.text import down_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
 
-Colour = tuple[int, int, int]
 PAPER, INK, MUTED, LINE = (255, 255, 255), (27, 31, 36), (94, 103, 112), (214, 220, 226)
 ACCENT, PALE, WARNING = (9, 105, 218), (198, 221, 250), (178, 72, 0)
 
 WIDTH, MARGIN, GAP = 1440, 36, 24
 PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) // 4
 TOP, ROW = 112, 522
-"""Pixels from the top to the first and to the second row of panels."""
+"""y of the first and of the second row of panels, pixels."""
 
 TILE = 112
-"""Pixels of a crop's side on a contact sheet: its own."""
+"""Side of a crop on a contact sheet, pixels."""
 
-COLUMNS = 4
-SHEET_WIDTH = 2 * MARGIN + COLUMNS * 3 * TILE + (COLUMNS - 1) * GAP
+CELL, COLUMNS = 3 * TILE, 4
+SHEET_WIDTH = 2 * MARGIN + COLUMNS * CELL + (COLUMNS - 1) * GAP
 FINER = 3
-"""Lines are drawn so many times as large, then reduced: smooth."""
+"""Lines are drawn this many times as large, then reduced, which smooths them."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,20 @@ class Tile:
     """A face on a contact sheet.
 
     Attributes:
-        path, face, rank, quality, percentile, hints: of its row in the ranking.
-        crop: (112, 112, 3) uint8, RGB; None if it is not to be had any more.
-        trace: of the attack on it.
+        row: row of the ranking.
+        crop: (112, 112, 3) uint8, RGB; None if crop and photo are gone.
+        trace: trace of the attack on the crop.
     """
 
-    path: str
-    face: int
-    rank: int
-    quality: float
-    percentile: float
-    hints: str
-    crop: Pixels | None
-    trace: Trace | None
+    row: Mapping[str, Any]
+    crop: Pixels | None = None
+    trace: Trace | None = None
 
 
 def noise_picture(trace: Trace) -> tuple[Pixels, float]:
-    """Return the attack's noise for people to see, and how many times it was amplified.
+    """Return the attack's noise as a picture, and the factor by which it is amplified.
 
-    Args:
-        trace: of the attack.
-
-    Returns:
-        (S, S, 3) uint8: grey is no noise; all but the strongest 0.5 % of the values fit the range.
+    The picture is (S, S, 3) uint8: grey is no noise; the strongest 0.5 % of the values are clipped.
     """
     strongest = float(np.percentile(np.abs(trace.noise), 99.5))
     factor = 0.5 / strongest if strongest > 0 else 1.0
@@ -70,12 +61,7 @@ def noise_picture(trace: Trace) -> tuple[Pixels, float]:
 
 
 def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
-    """Return a grey crop under colours that show where noise moves the embedding most.
-
-    Args:
-        trace: of the attack.
-        crop: (S, S, 3) uint8, RGB.
-    """
+    """Return a crop (S, S, 3) uint8 in grey, coloured where noise moves the embedding most."""
     smooth = cv2.GaussianBlur(trace.sensitivity, (0, 0), 2)
     most = max(float(np.percentile(smooth, 99.5)), 1e-12)
     levels = np.asarray(np.clip(255 * smooth / most, 0, 255), np.uint8)
@@ -90,11 +76,11 @@ def draw_face(
     """Return the picture that explains one face's score.
 
     Args:
-        record: of the face.
-        photo: where it was found; None shows none.
+        record: record of the face.
+        photo: its photo; None shows the crop instead.
         crop: (S, S, 3) uint8, RGB.
-        trace: of the attack on it.
-        eps: of the attack.
+        trace: trace of the attack on the crop.
+        eps: eps of the attack.
     """
     page = Image.new("RGB", (WIDTH, 900), PAPER)
     draw = ImageDraw.Draw(page)
@@ -107,24 +93,18 @@ def draw_face(
     if photo is not None and record.face_px is not None:
         shown = _marked_photo(photo, record)
     panels = (
-        (shown or Image.fromarray(crop), "Photo", _found(record)),
+        (shown or Image.fromarray(crop), "Photo", _face_text(record)),
         (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
-        (
-            _enlarged(noise, smooth=False),
-            f"Noise after {steps} step{'s' if steps > 1 else ''}",
-            f"mean of {copies} copies, {factor:,.0f} times amplified",
-        ),
-        (
-            _enlarged(heat_picture(trace, crop)),
-            "Where the noise acts",
-            "bright: it moves the embedding most",
-        ),
-    )
+        (_enlarged(noise, smooth=False), f"Noise after {steps} step{'s' if steps > 1 else ''}",
+         f"mean of {copies} copies, {factor:,.0f} times amplified"),
+        (_enlarged(heat_picture(trace, crop)), "Where the noise acts",
+         "bright: it moves the embedding most"),
+    )  # fmt: skip
     for left, (picture, title, note) in zip(lefts, panels, strict=True):
         _panel(page, left, picture)
         _text(draw, (left, TOP + PANEL + 10), title, 18, width=PANEL)
         _text(draw, (left, TOP + PANEL + 34), note, 14, MUTED, width=PANEL)
-    _chart(page, (lefts[0], ROW), (2 * PANEL + GAP, 290), trace)
+    _chart(page, trace)
     _symmetry(page, lefts[2], crop, trace)
     bottom = _hints(draw, lefts[3], record)
     _formula(draw, record, trace, eps)
@@ -137,12 +117,11 @@ def contact_sheet(
     """Return a sheet of faces: crop, noise and heat map of each, with score and hints.
 
     Args:
-        title: first line.
-        subtitle: second line.
-        sections: a heading and its faces, in order; one without faces is left out.
-        eps: of the attack.
+        title, subtitle: first and second line.
+        sections: headings with their faces, in order; those without faces are left out.
+        eps: eps of the attack.
     """
-    cell, height, right = 3 * TILE, TILE + 88, SHEET_WIDTH - MARGIN
+    height, right = TILE + 88, SHEET_WIDTH - MARGIN
     filled = [(heading, tiles) for heading, tiles in sections if tiles]
     rows = sum(-(-len(tiles) // COLUMNS) for _, tiles in filled)
     page = Image.new("RGB", (SHEET_WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
@@ -160,36 +139,37 @@ def contact_sheet(
         y += 48
         for number, tile in enumerate(tiles):
             row, column = divmod(number, COLUMNS)
-            corner = (MARGIN + column * (cell + GAP), y + row * height)
-            _tile(page, draw, corner, cell, tile)
+            _draw_tile(page, MARGIN + column * (CELL + GAP), y + row * height, tile)
         y += height * -(-len(tiles) // COLUMNS)
     return page
 
 
-def _tile(
-    page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, tile: Tile
-) -> None:
-    x, y = corner
+def _draw_tile(page: Image.Image, x: int, y: int, tile: Tile) -> None:
+    draw = ImageDraw.Draw(page)
     if tile.crop is None or tile.trace is None:
-        draw.rectangle((x, y, x + 3 * TILE - 1, y + TILE - 1), outline=LINE)
+        draw.rectangle((x, y, x + CELL - 1, y + TILE - 1), outline=LINE)
         _text(draw, (x + 12, y + 46), "crop and photo are gone or changed", 15, MUTED)
     else:
         pictures = (tile.crop, noise_picture(tile.trace)[0], heat_picture(tile.trace, tile.crop))
         for number, picture in enumerate(pictures):
             small = Image.fromarray(picture).resize((TILE, TILE))
             page.paste(small, (x + number * TILE, y))
-    score = down_text(tile.quality, 4)
-    _text(draw, (x, y + TILE + 6), score, 18)
-    place = f"rank {tile.rank:,}, percentile {down_text(tile.percentile, 1)}"
-    _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=cell - 84)
-    name = tile.path if tile.face == 0 else f"{tile.path} [{tile.face}]"
-    _text(draw, (x, y + TILE + 31), name, 14, width=cell, keep_end=True)
-    _text(draw, (x, y + TILE + 51), tile.hints, 14, WARNING, width=cell)
+    row = tile.row
+    _text(draw, (x, y + TILE + 6), down_text(row["quality"], 4), 18)
+    place = f"rank {row['rank']:,}, percentile {down_text(row['percentile'], 1)}"
+    _text(draw, (x + 84, y + TILE + 9), place, 14, MUTED, width=CELL - 84)
+    name = _name(row["path"], row["face"])
+    _text(draw, (x, y + TILE + 31), name, 14, width=CELL, keep_end=True)
+    _text(draw, (x, y + TILE + 51), row["hints"] or "", 14, WARNING, width=CELL)
+
+
+def _name(path: str, face: int | None) -> str:
+    return f"{path} [{face}]" if face else path
 
 
 def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
     quality = "no score" if record.quality is None else down_text(record.quality, 4)
-    name = record.path if not record.face else f"{record.path} [{record.face}]"
+    name = _name(record.path, record.face)
     _text(draw, (MARGIN, 30), name, 26, width=WIDTH - 2 * MARGIN - 220, keep_end=True)
     details = f"model {record.model}, preset {record.preset}"
     _text(draw, (MARGIN, 68), details, 15, MUTED, width=WIDTH - 2 * MARGIN - 220)
@@ -197,17 +177,17 @@ def _header(draw: ImageDraw.ImageDraw, record: Record) -> None:
     draw.text((WIDTH - MARGIN, 74), "quality; at most 1", MUTED, _font(15), anchor="rt")
 
 
-def _found(record: Record) -> str:
+def _face_text(record: Record) -> str:
     if record.face_px is None:
         return "given as an aligned crop"
-    found = f"face of {down_text(record.face_px, 0)} pixels"
+    size = f"face of {down_text(record.face_px, 0)} pixels"
     if record.confidence is None:
-        return found
-    return f"{found}, confidence {down_text(record.confidence, 3)}"
+        return size
+    return f"{size}, confidence {down_text(record.confidence, 3)}"
 
 
 def _marked_photo(photo: Photo, record: Record) -> Image.Image:
-    """Return a photo with the face's box and landmarks, as large as its panel."""
+    """Return a photo with the face's box and landmarks, in the size of its panel."""
     width, height = photo.size
     scale = PANEL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -236,7 +216,7 @@ def _enlarged(pixels: Pixels, *, smooth: bool = True) -> Image.Image:
 
 
 def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
-    """Put a picture into the middle of a panel of the first row."""
+    """Draw a picture in the middle of a panel of the first row."""
     picture = picture.copy()
     picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
     ImageDraw.Draw(page).rectangle(
@@ -246,11 +226,11 @@ def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
     page.paste(picture, (x, y))
 
 
-def _chart(page: Image.Image, corner: tuple[int, int], size: tuple[int, int], trace: Trace) -> None:
-    """Draw the copies' similarity over the steps, their mean and spread."""
+def _chart(page: Image.Image, trace: Trace) -> None:
+    """Draw the similarity of each copy over the steps, their mean and spread."""
     assert trace.score.similarities is not None
     rows = np.vstack([trace.score.similarities, trace.after[None]]).astype(np.float64)
-    (left, top), (width, height) = corner, size
+    left, top, width, height = MARGIN, ROW, 2 * PANEL + GAP, 290
     draw = ImageDraw.Draw(page)
     _text(draw, (left, top), "Similarity to the face's own embedding, step by step", 18)
     inner = (left + 44, top + 40, left + width - 12, top + height - 34)
@@ -307,11 +287,11 @@ def _symmetry(page: Image.Image, left: int, crop: Pixels, trace: Trace) -> None:
     value = trace.score.symmetry or 0.0
     _text(draw, (left, ROW + 52 + side), f"{value:.4f}", 24)
     note = "cosine of the crop's embedding and its mirror image's"
-    _lines(draw, (left, ROW + 84 + side), note, 14, MUTED, PANEL)
+    _paragraph(draw, left, ROW + 84 + side, note)
 
 
 def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
-    """Write the hints in words; return where they end."""
+    """Write the hints in words; return the y of their end."""
     _text(draw, (left, ROW), "Hints", 18)
     hints = [hint for hint in (record.hints or "").split("; ") if hint]
     y = ROW + 40
@@ -321,12 +301,12 @@ def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
     row = record.to_dict()
     for hint in hints:
         _text(draw, (left, y), hint, 17, WARNING, width=PANEL)
-        y = _lines(draw, (left, y + 23), describe(hint, row), 14, MUTED, PANEL) + 9
+        y = _paragraph(draw, left, y + 23, describe(hint, row)) + 9
     return y
 
 
 def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float) -> None:
-    """Write how the parts make the score."""
+    """Write the score and its parts."""
     score = trace.score
     assert score.similarity_mean is not None
     assert score.similarity_std is not None
@@ -350,16 +330,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _text(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    size: int,
-    colour: Colour = INK,
-    *,
-    width: float | None = None,
-    keep_end: bool = False,
-) -> None:
-    """Write one line, cut with three dots if it is too long."""
+    draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, size: int,
+    colour: tuple[int, int, int] = INK, *, width: float | None = None, keep_end: bool = False,
+) -> None:  # fmt: skip
+    """Write one line; if it is too long, three dots replace its end, or its beginning."""
     font = _font(size)
     if width is not None and draw.textlength(text, font) > width:
         while len(text) > 1 and draw.textlength(f"{text}...", font) > width:
@@ -368,23 +342,15 @@ def _text(
     draw.text(corner, text, colour, font)
 
 
-def _lines(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    size: int,
-    colour: Colour,
-    width: float,
-) -> int:
-    """Write a paragraph; return where it ends."""
-    x, y = corner
-    line = ""
+def _paragraph(draw: ImageDraw.ImageDraw, x: float, y: float, text: str) -> int:
+    """Write a paragraph as wide as a panel; return the y of its end."""
+    font, line = _font(14), ""
     for word in text.split():
         longer = f"{line} {word}".strip()
-        if line and draw.textlength(longer, _font(size)) > width:
-            draw.text((x, y), line, colour, _font(size))
-            y, line = y + size * 1.3, word
+        if line and draw.textlength(longer, font) > PANEL:
+            draw.text((x, y), line, MUTED, font)
+            y, line = y + 14 * 1.3, word
         else:
             line = longer
-    draw.text((x, y), line, colour, _font(size))
-    return round(y + size * 1.3)
+    draw.text((x, y), line, MUTED, font)
+    return round(y + 14 * 1.3)

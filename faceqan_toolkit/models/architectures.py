@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError, WrongArchitecture
-from faceqan_toolkit.models.base import BackboneEmbedder
-from faceqan_toolkit.models.ir import BLOCKS as IR_BLOCKS
-from faceqan_toolkit.models.ir import IR
-from faceqan_toolkit.models.iresnet import BLOCKS as IRESNET_BLOCKS
-from faceqan_toolkit.models.iresnet import IResNet
-from faceqan_toolkit.models.preprocessing import Preprocessing
+from faceqan_toolkit.models import networks
+from faceqan_toolkit.models.base import BackboneEmbedder, Preprocessing
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
@@ -43,23 +38,14 @@ class Family:
     assumed: tuple[str, ...] = ("channels", "mean", "std", "eps")
 
 
-_IRESNET = (
-    "layer1.0.prelu.weight",
-    frozenset(
-        {"conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features"}
-    ),
-)
-_IR = ("body.0.res_layer.1.weight", frozenset({"input_layer", "body", "output_layer"}))
-_FACENET = (
-    "conv2d_1a.conv.weight",
-    frozenset(
-        {
-            "conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a", "conv2d_4b",
-            "repeat_1", "mixed_6a", "repeat_2", "mixed_7a", "repeat_3", "block8",
-            "last_linear", "last_bn",
-        }
-    ),
-)  # fmt: skip
+_IRESNET = "layer1.0.prelu.weight", frozenset((
+    "conv1", "bn1", "prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc", "features",
+))  # fmt: skip
+_IR = "body.0.res_layer.1.weight", frozenset(("input_layer", "body", "output_layer"))
+_FACENET = "conv2d_1a.conv.weight", frozenset((
+    "conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a", "conv2d_4b", "repeat_1",
+    "mixed_6a", "repeat_2", "mixed_7a", "repeat_3", "block8", "last_linear", "last_bn",
+))  # fmt: skip
 
 FAMILIES: Mapping[str, Family] = {
     "iresnet": Family("IResNet (ArcFace, CosFace, ElasticFace)", *_IRESNET, Preprocessing(), 1e-5),
@@ -83,10 +69,7 @@ class Architecture:
     Attributes:
         family: one of `FAMILIES`.
         depth: as the family counts it, such as 50 or 100; 0 if the family has one depth only.
-        embedding_size: D.
-        squeeze_excitation: IR-SE; families "ir" and "adaface" only.
-        output_affine: whether the last batch norm has weights, as in InsightFace_Pytorch's "ir".
-        eps: batch-norm epsilon.
+        embedding_size, squeeze_excitation, output_affine, eps: see `networks.IR`.
         preprocessing: what the network was trained with.
         assumed: which of `eps` and the preprocessing's fields are the family's defaults because no
             checkpoint tells them.
@@ -103,18 +86,16 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """A short name, such as "iresnet100" or "ir-se50"."""
+        """Short name, such as "iresnet100" or "ir-se50"."""
         return f"{self.family}{'-se' if self.squeeze_excitation else ''}{self.depth or ''}"
 
     @property
     def title(self) -> str:
-        """A description, one line."""
-        parts = [FAMILIES[self.family].title]
-        if self.depth:
-            parts.append(f"depth {self.depth}")
-        if self.squeeze_excitation:
-            parts.append("squeeze-and-excitation")
-        return ", ".join([*parts, f"{self.embedding_size}-d"])
+        """Description, one line."""
+        depth = f"depth {self.depth}" if self.depth else ""
+        unit = "squeeze-and-excitation" if self.squeeze_excitation else ""
+        parts = (FAMILIES[self.family].title, depth, unit, f"{self.embedding_size}-d")
+        return ", ".join(filter(None, parts))
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -145,14 +126,9 @@ def official(
 def architecture_of(entry: Entry) -> Architecture:
     """Return a registered model's architecture."""
     return Architecture(
-        family=entry.family,
-        depth=entry.depth,
-        embedding_size=entry.embedding_size,
-        squeeze_excitation=entry.squeeze_excitation,
-        output_affine=entry.output_affine,
-        eps=entry.eps,
-        preprocessing=preprocessing_of(entry),
-    )
+        entry.family, entry.depth, entry.embedding_size, entry.squeeze_excitation,
+        entry.output_affine, entry.eps, preprocessing_of(entry),
+    )  # fmt: skip
 
 
 def preprocessing_of(entry: Entry) -> Preprocessing:
@@ -165,8 +141,7 @@ def preprocessing_of(entry: Entry) -> Preprocessing:
 def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
     """Return an architecture with options in place of the family's defaults.
 
-    Raises:
-        SettingsError: an eps for a family whose eps is fixed.
+    Raise SettingsError for an eps if the family's is fixed.
     """
     if options.eps is not None and "eps" not in architecture.assumed:
         raise SettingsError(f"norm-eps is fixed for {architecture.title}")
@@ -179,23 +154,21 @@ def adjust(architecture: Architecture, options: ModelOptions) -> Architecture:
 
 
 def identify(state: State, prefix: str = "") -> Architecture:
-    """Return the architecture that tensors belong to.
+    """Return the architecture that a network's tensors belong to.
 
-    Args:
-        state: the network's tensors under their own names.
-        prefix: text before those names in the checkpoint. It distinguishes MagFace from other
-            IResNets: MagFace's official code calls the whole network `features`.
+    `prefix` is the text before their names in the checkpoint. It distinguishes MagFace from other
+    IResNets: MagFace's official code calls the whole network `features`.
 
     Raises:
         WrongArchitecture: no family has such tensors, or the family has no such depth.
     """
     if FAMILIES["iresnet"].anchor in state:
         blocks = tuple(_children(state, f"layer{stage}") for stage in (1, 2, 3, 4))
-        depth = _depth(blocks, IRESNET_BLOCKS, "IResNet")
+        depth = _depth(blocks, networks.IRESNET_BLOCKS, "IResNet")
         family = "magface" if "features" in prefix.split(".") else "iresnet"
         return official(family, depth, embedding_size=_rows(state, "fc.weight"))
     if FAMILIES["ir"].anchor in state:
-        total = {depth: (sum(blocks),) for depth, blocks in IR_BLOCKS.items()}
+        total = {depth: (sum(blocks),) for depth, blocks in networks.IR_BLOCKS.items()}
         return official(
             "adaface" if "body.0.res_layer.2.running_mean" in state else "ir",
             _depth((_children(state, "body"),), total, "IR"),
@@ -215,25 +188,18 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
 
     On the device "meta" it has shapes but no weights, and takes no time.
     """
-    make: Callable[[], nn.Module]
-    if architecture.family in ("iresnet", "magface"):
-        make = partial(IResNet, architecture.depth, architecture.embedding_size, architecture.eps)
-    elif architecture.family in ("ir", "adaface"):
-        make = partial(
-            IR,
-            architecture.depth,
-            architecture.embedding_size,
+    sizes = architecture.depth, architecture.embedding_size, architecture.eps
+    if architecture.family == "facenet":
+        return networks.inception_resnet(device).eval()
+    with torch.device(device):
+        if architecture.family in ("iresnet", "magface"):
+            return networks.IResNet(*sizes).eval()
+        return networks.IR(
+            *sizes,
             inner_norm=architecture.family == "adaface",
             squeeze_excitation=architecture.squeeze_excitation,
             output_affine=architecture.output_affine,
-            eps=architecture.eps,
-        )
-    else:
-        from faceqan_toolkit.models.inception_resnet import InceptionResnet
-
-        make = InceptionResnet
-    with torch.device(device):
-        return make().eval()
+        ).eval()
 
 
 def build(architecture: Architecture) -> BackboneEmbedder:
@@ -251,9 +217,8 @@ def _children(state: State, part: str) -> int:
 
 
 def _depth(blocks: tuple[int, ...], known: Mapping[int, tuple[int, ...]], title: str) -> int:
-    for depth, expected in known.items():
-        if blocks == expected:
-            return depth
+    if blocks in known.values():
+        return next(depth for depth, expected in known.items() if blocks == expected)
     found = ", ".join(map(str, blocks))
     listed = "; ".join(f"{depth} has {', '.join(map(str, b))}" for depth, b in known.items())
     raise WrongArchitecture(f"looks like an {title} of {found} blocks; known are: {listed}")

@@ -1,4 +1,4 @@
-"""Load weights files: read without running code in them, unwrap, recognise, check."""
+"""Load weights files, checkpoints and ONNX: read without running code, unwrap, recognise, check."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from torch import Tensor
 
 from faceqan_toolkit.errors import (
     DamagedWeights,
+    FaceQANError,
+    MissingDependency,
     SettingsError,
     UnsafeCheckpoint,
+    UnsupportedGraph,
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.architectures import (
-    FAMILIES,
-    Architecture,
-    adjust,
-    architecture_of,
-    build_backbone,
-    identify,
-    preprocessing_of,
-)
-from faceqan_toolkit.models.base import BackboneEmbedder, check_embeddings
+from faceqan_toolkit.models import architectures
+from faceqan_toolkit.models.architectures import FAMILIES, Architecture, architecture_of
+from faceqan_toolkit.models.base import BackboneEmbedder, Loaded, Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
-from faceqan_toolkit.models.weights_file import is_onnx, is_safetensors
+from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
+from faceqan_toolkit.threads import keep_onnxruntime_private
 
 NESTING = 4
 """Depth to which nested dictionaries are searched."""
@@ -76,32 +73,13 @@ class Found:
     prefix: str
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model from a weights file.
-
-    Attributes:
-        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
-        embedding_size: D.
-        architecture: the recognised architecture; None for an ONNX file.
-    """
-
-    embedder: BackboneEmbedder
-    embedding_size: int
-    architecture: Architecture | None = None
-
-
 def load_weights(
-    content: bytes,
-    entry: Entry | None = None,
-    *,
-    options: ModelOptions = AS_TRAINED,
-    where: str,
+    content: bytes, entry: Entry | None = None, *, options: ModelOptions = AS_TRAINED, where: str
 ) -> Loaded:
     """Return the model in a weights file's content, checked.
 
     Args:
-        content: content of a checkpoint or an ONNX file, told apart by their first bytes.
+        content: a checkpoint or an ONNX file, told apart by their first bytes.
         entry: the registered model it must be; None accepts any known network.
         options: without an entry, the preprocessing that the file does not tell.
         where: name of the file in messages.
@@ -122,13 +100,11 @@ def load_weights(
 
 
 def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Loaded:
-    from faceqan_toolkit.models.onnx import load_onnx
-
     if entry is not None and entry.family != "onnx":
         raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")
     if options.eps is not None:
         raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
-    loaded = load_onnx(content, preprocessing_of(entry) if entry else None)
+    loaded = load_onnx(content, architectures.preprocessing_of(entry) if entry else None)
     assumed = () if entry else loaded.assumed
     if options.given:
         loaded = load_onnx(content, loaded.embedder.preprocessing.adjusted(options))
@@ -142,14 +118,53 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
     return Loaded(embedder, size)
 
 
+def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Loaded:
+    """Return the network in an ONNX file's content, checked.
+
+    The embeddings of two crops equal those of onnxruntime (within 1e-4 of their length), embeddings
+    do not depend on the batch, and the gradient with respect to the crops agrees with a finite
+    difference. Quantised weights are dequantised. Quantised activations keep their range but are
+    not rounded, since rounding has no gradient.
+
+    Args:
+        content: a graph with its weights. Its input is a batch of S x S images, and one of its
+            outputs is their embeddings.
+        preprocessing: the graph's input. None means RGB pixels in 0..255 or 0..1 for a graph that
+            scales them itself, and (pixel - 127.5) / 127.5 for any other.
+
+    Raises:
+        MissingDependency: the extra `onnx` is not installed.
+        DamagedWeights: not an ONNX file, cut off, NaN or infinite weights, or embeddings that are
+            not finite or the same for unlike crops.
+        MissingWeights: the weights are in other files.
+        WrongArchitecture: inputs or outputs are not those of a face recognition network, an
+            embedding depends on the batch, or the preprocessing is for another size.
+        UnsupportedGraph: it cannot be converted, or the conversion computes something else.
+    """
+    keep_onnxruntime_private()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            from faceqan_toolkit.models.onnx_network import error_text, read_network
+        except ImportError as error:
+            raise MissingDependency(
+                "an ONNX model needs an extra: pip install 'faceqan-toolkit[onnx]'"
+            ) from error
+        try:
+            return read_network(content, preprocessing)
+        except FaceQANError:
+            raise
+        except Exception as error:  # any, from three libraries that read a stranger's file
+            raise UnsupportedGraph(f"cannot be converted: {error_text(error)}") from error
+
+
 def load_network(
     content: bytes, architecture: Architecture | None = None, options: ModelOptions = AS_TRAINED
 ) -> Loaded:
     """Return the model in a checkpoint's content.
 
     Args:
-        content: content of a `.pth`, `.pt`, `.ckpt` or `.safetensors` file, in any official
-            wrapping.
+        content: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file, in any official wrapping.
         architecture: what it must be, eps and preprocessing included; None recognises it by the
             tensors' names and shapes, and takes the family's defaults for the rest.
         options: replace the family's defaults.
@@ -160,14 +175,14 @@ def load_network(
         WrongArchitecture: not a known network, or its tensors do not fit.
     """
     found = strip(read_state_dict(content))
-    looks = identify(found.state, found.prefix)
+    looks = architectures.identify(found.state, found.prefix)
     if architecture is None:
-        architecture = adjust(looks, options)
+        architecture = architectures.adjust(looks, options)
     elif architecture.layout != looks.layout or (
         looks.family == "magface" and architecture.family != "magface"
     ):
         raise WrongArchitecture(f"looks like {looks.title}; expected {architecture.title}")
-    backbone = build_backbone(architecture, "meta")
+    backbone = architectures.build_backbone(architecture, "meta")
     fitted = _fit(found.state, backbone.state_dict(), architecture.title)
     backbone.load_state_dict(fitted, assign=True)
     embedder = BackboneEmbedder(backbone, architecture.preprocessing)
@@ -184,8 +199,8 @@ def read_state_dict(content: bytes) -> Mapping[str, Any]:
     """Return the tensors of a checkpoint by name, or nested dictionaries of them.
 
     Args:
-        content: content of a safetensors file, or of a file written by `torch.save`, which is read
-            by torch's weights-only unpickler: no code in it runs.
+        content: a safetensors file, or one written by `torch.save`, which is read by torch's
+            weights-only unpickler: no code in it runs.
 
     Raises:
         DamagedWeights: empty, cut off or neither of these.
@@ -208,25 +223,26 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
     Raises:
         WrongArchitecture: no known network, or more than one.
     """
-    found = []
-    tensors = 0
-    for place, state in _dictionaries(checkpoint):
-        tensors += len(state)
-        for anchor in {family.anchor for family in FAMILIES.values()}:
-            for name in state:
-                if name == anchor or name.endswith(f".{anchor}"):
-                    found.append(_cut_out(state, place, name.removesuffix(anchor), anchor))
+    dictionaries = list(_dictionaries(checkpoint))
+    parts = {family.anchor: family.parts for family in FAMILIES.values()}
+    found = [
+        _cut_out(state, place, name.removesuffix(anchor), own)
+        for place, state in dictionaries
+        for anchor, own in parts.items()
+        for name in state
+        if f".{name}".endswith(f".{anchor}")
+    ]
     if len(found) == 1:
         return found[0]
     if found:
         places = " and ".join("/".join([*one.place, one.prefix or "(no prefix)"]) for one in found)
         raise WrongArchitecture(f"holds {len(found)} networks, at {places}; save one alone")
-    if not tensors:
+    names = [name for _, state in dictionaries for name in state]
+    if not names:
         raise WrongArchitecture("holds no tensors")
     known = "; ".join(family.title for family in FAMILIES.values())
-    names = [name for _, state in _dictionaries(checkpoint) for name in state]
     raise WrongArchitecture(
-        f"no known network among its {tensors} tensors ({_listed(names)}); known are {known}"
+        f"no known network among its {len(names)} tensors ({_listed(names)}); known are {known}"
     )
 
 
@@ -297,9 +313,8 @@ def _dictionaries(
 
 
 def _cut_out(
-    state: Mapping[str, Tensor], place: tuple[str, ...], prefix: str, anchor: str
+    state: Mapping[str, Tensor], place: tuple[str, ...], prefix: str, parts: frozenset[str]
 ) -> Found:
-    parts = next(family.parts for family in FAMILIES.values() if family.anchor == anchor)
     own = {
         inner: tensor
         for name, tensor in state.items()
@@ -324,7 +339,7 @@ def _fit(
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
         "misshapen": [
-            f"{name} {_described(state[name])} in place of {tuple(tensor.shape)}"
+            f"{name} {_shape_text(state[name])} in place of {tuple(tensor.shape)}"
             for name, tensor in expected.items()
             if name in state and not _same_kind(state[name], tensor)
         ],
@@ -341,15 +356,12 @@ def _fit(
 
 def _same_kind(found: Tensor, expected: Tensor) -> bool:
     """Return whether a tensor can be cast to another: same shape, dense, real, float if needed."""
-    return (
-        found.shape == expected.shape
-        and found.layout == torch.strided
-        and (found.is_floating_point() or not expected.is_floating_point())
-        and not found.is_complex()
-    )
+    like = found.shape == expected.shape and found.layout == torch.strided
+    fits = found.is_floating_point() or not expected.is_floating_point()
+    return like and fits and not found.is_complex()
 
 
-def _described(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
     kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"
 

@@ -67,7 +67,11 @@ def _fold_before_linear(traced: fx.GraphModule) -> None:
             source = source.args[0]
         norm = modules.get(str(source.target)) if source.op == "call_module" else None
         if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
-            _absorb(linear, norm)
+            scale, shift = _affine(norm)
+            by_channel = linear.weight.view(linear.out_features, norm.num_features, -1)
+            bias = (by_channel * shift[:, None]).sum(dim=(1, 2))
+            linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
+            linear.weight = nn.Parameter((by_channel * scale[:, None]).flatten(1))
             source.replace_all_uses_with(source.args[0])
             traced.graph.erase_node(source)
     traced.delete_all_unused_submodules()
@@ -112,15 +116,6 @@ def _passes_on(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules.get(str(node.target)), nn.Flatten | nn.Dropout | nn.Identity)
     return node.target in ("flatten", torch.flatten)
-
-
-def _absorb(linear: nn.Linear, norm: nn.BatchNorm2d) -> None:
-    """Fold a batch norm into the linear layer behind it, in place."""
-    scale, shift = _affine(norm)
-    by_channel = linear.weight.view(linear.out_features, norm.num_features, -1)
-    bias = (by_channel * shift[:, None]).sum(dim=(1, 2))
-    linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
-    linear.weight = nn.Parameter((by_channel * scale[:, None]).flatten(1))
 
 
 def _replace_prelu(module: nn.Module) -> None:

@@ -1,4 +1,7 @@
-"""Load a recognition model by name, weights file or factory; torch is imported on loading."""
+"""Load a recognition model by name, weights file or factory; add a weights file as a model.
+
+torch is imported on loading.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faceqan_toolkit.errors import (
     ChecksumMismatch,
@@ -21,16 +25,14 @@ from faceqan_toolkit.errors import (
     WeightsError,
     WrongArchitecture,
 )
-from faceqan_toolkit.files import is_file, is_folder
-from faceqan_toolkit.models import installed
-from faceqan_toolkit.models.registry import Entry, entries, head_of, is_factory, offered
-from faceqan_toolkit.models.weights_file import identify_weights, read_weights_file
+from faceqan_toolkit.files import is_file, is_folder, replacing
+from faceqan_toolkit.models import registry, weights
+from faceqan_toolkit.models.registry import Entry, Installed, entries
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
-from faceqan_toolkit.text import reason_of
-from faceqan_toolkit.weights import read_weights, weights_path
+from faceqan_toolkit.text import reason_of, short_checksum
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
+    from faceqan_toolkit.models.base import Embedder, Loaded
 
 BUILT_IN = "sface"
 
@@ -81,18 +83,17 @@ class FoundModel:
     def weights(self, preset: str) -> str:
         """Return the sha256 of all weights its scores depend on: "model", or "model+head".
 
-        Raises:
-            SettingsError: preset "instant", and the model has no head.
+        Raise SettingsError for preset "instant" if the model has no head.
         """
-        return f"{self.sha256}+{head_of(self.name).sha256}" if preset == "instant" else self.sha256
+        return (
+            f"{self.sha256}+{registry.head_of(self.name).sha256}"
+            if preset == "instant"
+            else self.sha256
+        )
 
 
 def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
-    """Return a model without loading it.
-
-    Args:
-        model: a name, a weights file's path or "package.module:factory", see `load_model`.
-        options: for a weights file, the preprocessing that its tensors do not tell.
+    """Return a model, see `load_model`, without loading it.
 
     Raises:
         UnknownModel: no model has that name.
@@ -101,38 +102,134 @@ def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
         SettingsError: options for a model whose preprocessing is known.
     """
     if not is_model_name(model):
-        if is_file(Path(model)) or not is_factory(model):
+        if is_file(Path(model)) or not registry.is_factory(model):
             return _from_file(Path(model), options)
         _refuse(options, model, "its factory decides")
         return _from_factory(model, model)
     _refuse(options, model, "its preprocessing is known")
-    if model == BUILT_IN:
-        entry = entries()[model]
-        size = weights_path(entry.file).stat().st_size
+    entry = entries().get(model)
+    if entry and model == BUILT_IN:
+        size = weights.weights_path(entry.file).stat().st_size
         return FoundModel(model, entry.sha256, size, _load_sface, entry)
-    found = installed.find(model)
-    if found is not None:
-        entry = found.entry
-        return FoundModel(model, found.identity, found.size, lambda: _load_installed(found), entry)
-    if model in entries():
-        entry = entries()[model]
+    if found := registry.find_added(model):
+        load = partial(_load_installed, found)
+        return FoundModel(model, found.identity, found.size, load, found.entry)
+    if entry:
         raise MissingWeights(
             f"{model} is known, but its weights are not here. Get {entry.file} from "
             f"{entry.source} ({entry.licence}), then: faceqan-toolkit models add {model} FILE"
         )
-    if model in (others := offered()):
+    if model in (others := registry.offered()):
         return _from_factory(model, others[model])
-    known = [*entries(), *installed.names(), *others]
+    known = [*entries(), *registry.added_names(), *others]
     near = [name for name in known if model.lower() in name] or get_close_matches(model, known, 1)
     hint = f"did you mean {', '.join(near)}? " if near else ""
-    file = (
-        "the folder of that name is no weights file"
-        if is_folder(Path(model))
-        else f"a file needs its path, such as ./{model}"
-    )
+    file = f"a file needs its path, such as ./{model}"
+    if is_folder(Path(model)):
+        file = "the folder of that name is no weights file"
     raise UnknownModel(
         f"unknown model {model!r}; {hint}`faceqan-toolkit models list` shows the known ones, {file}"
     )
+
+
+def add_model(
+    name: str, file: Path, folder: Path, options: ModelOptions, licence: str = ""
+) -> tuple[Installed, Embedder]:
+    """Verify a weights file and keep it as a model.
+
+    Args:
+        name: a registered model's, which the file must then be; or a new one.
+        file: a checkpoint or ONNX file; external data beside it is merged into the file kept.
+        folder: where to keep it; made if missing.
+        options: for a new model, the preprocessing that the file does not tell.
+        licence: for a new model, the licence of its weights, in words.
+
+    Raises:
+        SettingsError: a name that cannot be used, or options for a registered model.
+        WeightsError: the file is not that model, or is no model.
+    """
+    from safetensors.torch import save
+
+    from faceqan_toolkit.models.checkpoints import load_weights
+
+    registered = entries().get(name)
+    _check_name(name, registered, options, licence)
+    try:
+        content, original = weights.read_weights_file(file)
+    except OSError as error:
+        raise MissingWeights(f"{file}: {reason_of(error)}") from error
+    existing = registry.find_added(name)
+    if existing is not None:
+        if existing.original[1] == original and not (options.given or licence):
+            where = str(existing.path)
+            return existing, load_weights(existing.read(), existing.entry, where=where).embedder
+        raise SettingsError(
+            f"{name} was added before, from {existing.original[0]}; "
+            f"`faceqan-toolkit models remove {name}` comes first, or choose another name"
+        )
+    if registered and registered.sha256 and registered.sha256 != original:
+        raise ChecksumMismatch(
+            f"{file} is not the published {registered.file}: its sha256 is "
+            f"{short_checksum(original)}, expected {short_checksum(registered.sha256)}"
+        )
+    loaded = load_weights(content, registered, options=options, where=str(file))
+    entry = registered or _described(name, loaded, licence)
+    suffix = ".onnx"
+    if not weights.is_onnx(content):
+        tensors = loaded.embedder.backbone.state_dict()
+        # sorted: the same tensors give the same bytes
+        content = save({name: tensors[name].contiguous() for name in sorted(tensors)})
+        suffix = ".safetensors"
+    sha256 = hashlib.sha256(content).hexdigest()
+    model = Installed(entry, folder / f"{name}{suffix}", sha256, (file.name, original))
+    _write(model, content)
+    return model, loaded.embedder
+
+
+def _check_name(name: str, registered: Entry | None, options: ModelOptions, licence: str) -> None:
+    if not is_model_name(name):
+        raise SettingsError(f"{name} is no model's name: use letters, digits, _ and -")
+    if registered and registered.source == "built in":
+        raise SettingsError(f"{name} is built in; choose another name")
+    if name in registry.offered():
+        raise SettingsError(f"{name} is offered by an installed package; choose another name")
+    given = [*options.given, *(["licence"] if licence else [])]
+    if registered and given:
+        raise SettingsError(f"--{given[0]} cannot be given for {name}: its entry decides")
+
+
+def _described(name: str, loaded: Loaded, licence: str) -> Entry:
+    """Return the description of a model that is not registered."""
+    network: dict[str, Any] = {"depth": 0, "eps": 0.0}  # an ONNX file's
+    if loaded.architecture is not None:
+        names = ("depth", "eps", "squeeze_excitation", "output_affine")
+        network = {name: getattr(loaded.architecture, name) for name in names}
+    return Entry(
+        name=name,
+        title=loaded.embedder.title,
+        family=loaded.embedder.family,
+        embedding_size=loaded.embedding_size,
+        **network,
+        **asdict(loaded.embedder.preprocessing),
+        trained_on="not told",
+        paper="not told",
+        licence=licence or "not told",
+        commercial="unclear",
+        source="added by you",
+        file="",
+    )
+
+
+def _write(model: Installed, content: bytes) -> None:
+    """Write the weights, then the card; each file whole or not at all."""
+    try:
+        model.path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(model.path) as temporary:
+            temporary.write_bytes(content)
+        with replacing(model.card) as temporary:
+            temporary.write_text(model.describe(), encoding="utf-8")
+    except OSError as error:
+        raise WeightsError(f"cannot write {model.path}: {reason_of(error)}") from error
 
 
 def _refuse(options: ModelOptions, model: str, why: str) -> None:
@@ -144,10 +241,10 @@ def _refuse(options: ModelOptions, model: str, why: str) -> None:
 def _load_sface() -> Embedder:
     from safetensors.torch import load
 
-    from faceqan_toolkit.models.sface import SFace, dequantise
+    from faceqan_toolkit.models.networks import SFace, dequantise
 
     entry = entries()[BUILT_IN]
-    content = read_weights(entry.file, entry.sha256)
+    content = weights.read_weights(entry.file, entry.sha256)
     network = SFace()
     try:
         network.load_state_dict(dequantise(load(content)))
@@ -161,7 +258,7 @@ def _load_sface() -> Embedder:
     return network.eval().requires_grad_(False)
 
 
-def _load_installed(found: installed.Installed) -> Embedder:
+def _load_installed(found: Installed) -> Embedder:
     from faceqan_toolkit.models.checkpoints import load_weights
 
     embedder = load_weights(found.read(), found.entry, where=str(found.path)).embedder
@@ -174,7 +271,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
     with _readable(path):
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise MissingWeights(f"--model {path}: not a file")
-        size, sha256 = identify_weights(path)
+        size, sha256 = weights.identify_weights(path)
     # files of the same name are different models if their content differs
     name = f"{path.name}@{sha256[:8]}"
 
@@ -182,7 +279,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
         from faceqan_toolkit.models.checkpoints import load_weights
 
         with _readable(path):
-            content, found = read_weights_file(path)
+            content, found = weights.read_weights_file(path)
         if found != sha256:
             raise ChecksumMismatch(
                 f"--model {path} has changed since this run began: its sha256 is {found}, "
@@ -216,10 +313,9 @@ def _from_factory(name: str, factory: str) -> FoundModel:
 
 
 def build(factory: str) -> Embedder:
-    """Return the model that a factory makes, checked.
+    """Return the model that "package.module:factory" makes, checked.
 
-    Args:
-        factory: "package.module:factory"; modules of the current folder can be imported too.
+    Modules of the current folder can be imported too.
 
     Raises:
         WeightsError: it cannot be imported, fails, or does not return a usable `Embedder`.
@@ -227,13 +323,16 @@ def build(factory: str) -> Embedder:
     from faceqan_toolkit.models.base import Embedder, check_embeddings, embedding_size
 
     module, _, name = factory.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
     try:
-        with _current_folder():
-            embedder = getattr(importlib.import_module(module), name)()
+        embedder = getattr(importlib.import_module(module), name)()
     except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise WeightsError(
             f"--model {factory} cannot be made: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        sys.path.remove(here)
     if not isinstance(embedder, Embedder):
         raise WrongArchitecture(
             f"--model {factory} returned a {type(embedder).__name__}; it must return a "
@@ -247,17 +346,6 @@ def build(factory: str) -> Embedder:
     embedder.sha256 = _digest(embedder)
     embedder.title = embedder.title or f"made by {factory}"
     return embedder
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """Append the current folder to `sys.path`."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _digest(embedder: Embedder) -> str:

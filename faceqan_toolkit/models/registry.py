@@ -1,19 +1,40 @@
-"""Recognition models known by name: registered here, or offered by installed packages. No torch."""
+"""Known recognition models: registered here, offered by installed packages, or added by users.
+
+An added model is two files: the weights, and a card (JSON) that describes them. No torch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
 
-from faceqan_toolkit.errors import SettingsError
+from platformdirs import user_data_path
+
+from faceqan_toolkit.errors import (
+    ChecksumMismatch,
+    DamagedWeights,
+    MissingWeights,
+    SettingsError,
+    WeightsError,
+)
+from faceqan_toolkit.files import is_file, parse_json, read_text
+from faceqan_toolkit.models.weights import checkout_weights
+from faceqan_toolkit.settings import is_model_name
+from faceqan_toolkit.text import reason_of, short_checksum
 
 GROUP = "faceqan_toolkit.models"
 """Group of the entry points by which packages offer models."""
+
+FOLDER_VARIABLE = "FACEQAN_TOOLKIT_MODELS"
+"""Environment variable that names the folder of the user's models."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +44,9 @@ class Entry:
     Attributes:
         name: value of `--model`.
         title: description, one line.
-        family, depth, embedding_size, squeeze_excitation, output_affine: of the network, see
+        family, depth, embedding_size, squeeze_excitation, output_affine, eps: see
             `architectures.Architecture`; the families "sface" (built in) and "onnx" have no depth.
-        channels, mean, std, input_size, template: see `preprocessing.Preprocessing`.
-        eps: batch-norm epsilon.
+        channels, mean, std, input_size, template: see `base.Preprocessing`.
         trained_on: training set.
         paper: reference to cite.
         licence: licence of the weights.
@@ -74,13 +94,7 @@ def entries() -> Mapping[str, Entry]:
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """A head that predicts scores from one model's features, for `--preset instant`.
-
-    Attributes:
-        weights: file name in `weights/`.
-        sha256: checksum of that file, hexadecimal.
-        notice: licence notice for its users.
-    """
+    """A head for `--preset instant`: file name in `weights/`, its sha256, and licence notice."""
 
     weights: str
     sha256: str
@@ -98,11 +112,7 @@ HEADS = {
 
 
 def head_of(name: str) -> HeadInfo:
-    """Return a model's head for `--preset instant`.
-
-    Raises:
-        SettingsError: the model has no head.
-    """
+    """Return a model's head, or raise SettingsError if it has none."""
     if name not in HEADS:
         raise SettingsError(
             f"--preset instant needs a model with a head of its own ({', '.join(HEADS)}), "
@@ -119,3 +129,140 @@ def is_factory(model: str) -> bool:
 def offered() -> Mapping[str, str]:
     """Return the models that installed packages offer: "package.module:factory" by name."""
     return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A model that the user added.
+
+    Attributes:
+        entry: description.
+        path: weights file.
+        sha256: checksum of that file when it was added, hexadecimal.
+        original: name and sha256 of the file it was converted from.
+    """
+
+    entry: Entry
+    path: Path
+    sha256: str
+    original: tuple[str, str]
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the weights, preprocessing and batch-norm epsilon."""
+        entry = self.entry
+        told = (entry.family, entry.channels, entry.mean, entry.std, entry.eps, entry.input_size,
+                entry.template)  # fmt: skip
+        return hashlib.sha256(f"{self.sha256} {told}".encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Size of the weights file in bytes; see `read` for errors."""
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise self._missing(error) from error
+
+    @property
+    def card(self) -> Path:
+        """Path of the file that describes the model."""
+        return self.path.with_suffix(".json")
+
+    def read(self) -> bytes:
+        """Return the content of the weights file.
+
+        Raises:
+            MissingWeights: the file is missing or cannot be read.
+            ChecksumMismatch: it has changed since it was added.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise self._missing(error) from error
+        if (digest := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise ChecksumMismatch(
+                f"{self.path} has changed: its sha256 is {short_checksum(digest)}, expected "
+                f"{short_checksum(self.sha256)}; {self._advice}"
+            )
+        return content
+
+    def describe(self) -> str:
+        """Return the content of the card."""
+        card = {
+            "weights": self.path.name,
+            "sha256": self.sha256,
+            "made_from": dict(zip(("name", "sha256"), self.original, strict=True)),
+            "model": asdict(self.entry),
+        }
+        return json.dumps(card, indent=2) + "\n"
+
+    def _missing(self, error: OSError) -> MissingWeights:
+        return MissingWeights(
+            f"the weights {self.path} cannot be read: {reason_of(error)}; {self._advice}"
+        )
+
+    @property
+    def _advice(self) -> str:
+        name = self.path.stem
+        return f"put the file back, or `faceqan-toolkit models remove {name}` and add it again"
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's models: FACEQAN_TOOLKIT_MODELS, or in the user's data."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else user_data_path("faceqan-toolkit", False) / "models"
+
+
+def checkout_folder() -> Path | None:
+    """Return the folder of a checkout's models; None if the package runs from elsewhere."""
+    weights = checkout_weights()
+    return weights / "added" if weights else None
+
+
+def _folders() -> list[Path]:
+    return [folder for folder in (user_folder(), checkout_folder()) if folder]
+
+
+def find_added(name: str) -> Installed | None:
+    """Return an added model, or None; raise DamagedWeights if its card cannot be read."""
+    if not is_model_name(name):
+        return None
+    cards = [folder / f"{name}.json" for folder in _folders()]
+    return next((_read_card(card) for card in cards if is_file(card)), None)
+
+
+def added_names() -> list[str]:
+    """Return the names of all added models."""
+    found = {card.stem for folder in _folders() for card in folder.glob("*.json")}
+    return sorted(filter(is_model_name, found))
+
+
+def _read_card(path: Path) -> Installed:
+    try:
+        card = parse_json(read_text(path))
+        entry = Entry(**card["model"])
+        # a registered model's current description replaces the one it was added with
+        entry = entries().get(entry.name, entry)
+        made_from = card["made_from"]
+        return Installed(
+            entry=entry,
+            path=path.with_name(Path(card["weights"]).name),
+            sha256=card["sha256"],
+            original=(made_from["name"], made_from["sha256"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedWeights(
+            f"{path} cannot be read: {error}; delete it, and add the model again"
+        ) from error
+
+
+def remove_added(model: Installed) -> None:
+    """Delete an added model, or raise WeightsError.
+
+    The card goes first: weights without a card are ignored.
+    """
+    try:
+        model.card.unlink(missing_ok=True)
+        model.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise WeightsError(f"cannot delete {model.path}: {reason_of(error)}") from error

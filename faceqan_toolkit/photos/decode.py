@@ -1,31 +1,24 @@
-"""Decoding of photos to upright sRGB pixels, as a viewer shows them. All images are opened here."""
+"""Decoding of photos to upright 8-bit sRGB pixels, as a viewer shows them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from faceqan_toolkit.errors import MissingExtra, PhotoError, TooLarge, UnreadablePhoto
-from faceqan_toolkit.photos.bit_depth import (
-    HEIGHT,
-    WIDTH,
-    SampleFormat,
-    read_tiff_tags,
-    tiff_format,
-    to_uint8,
-)
 from faceqan_toolkit.photos.memory import DecodedImage
-from faceqan_toolkit.process_wide import Shared, quiet_opencv
 from faceqan_toolkit.text import first_line
+from faceqan_toolkit.threads import Shared, quiet_opencv
 from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
@@ -87,11 +80,7 @@ def _already_decoded(source: PhotoSource, content: DecodedImage, max_pixels: int
 
 
 def decode_full(photo: Photo) -> Photo:
-    """Return a photo that was decoded at a reduced size, in full size.
-
-    Raises:
-        UnreadablePhoto, TooLarge: see `decode_bytes`.
-    """
+    """Return a photo that was decoded at a reduced size, in full size; see `decode_bytes`."""
     width, height = photo.size
     return Photo(photo.source, decode_bytes(photo.encoded, max_pixels=width * height), photo.state)
 
@@ -144,7 +133,9 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     reduction = _reduce(image, at_least)
     profile = image.info.get("icc_profile")
     image.load()
-    stored = _sample_format(image, data)
+    stored = SampleFormat(bits=data[24] if image.format == "PNG" else 8)
+    if isinstance(image, TiffImageFile):
+        stored = _tiff_format(image.tag_v2)
     note = ""
     if _has_lost_bits(image, stored):
         image, note = _decode_all_bits(image, data, stored)
@@ -158,7 +149,7 @@ def _in_8_bits(image: Image.Image, stored: SampleFormat) -> tuple[Image.Image, s
     """Return grey images of more than 8 bits in 8, with a note; others as they are."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image, ""
-    samples, note = to_uint8(np.asarray(image), stored)
+    samples, note = _to_uint8(np.asarray(image), stored)
     return Image.fromarray(samples), note
 
 
@@ -181,7 +172,8 @@ def _reduce(image: Image.Image, at_least: int) -> int:
 
 def _open(data: bytes) -> Image.Image:
     """Open with Pillow, photo formats only; HEIC, and AVIF if needed, through pillow-heif."""
-    formats = [name for name in FORMATS if name in _registered()]
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
@@ -198,18 +190,9 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=["HEIF"])
 
 
-def _registered() -> Iterable[str]:
-    Image.init()
-    return Image.OPEN
-
-
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Disable Pillow's limit of pixels and its warnings, which are process-wide.
-
-    `max_pixels` is checked instead. Pillow checks its limit when it opens an image and, for some
-    formats, when it loads one.
-    """
+    """Disable Pillow's limit of pixels, when opening and loading; `max_pixels` takes its place."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with warnings.catch_warnings():
@@ -230,12 +213,9 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _turn_upright(image: Image.Image) -> bool:
-    """Rotate an image as its EXIF orientation says; invalid EXIF is ignored.
+    """Rotate an image as its EXIF orientation says; return whether width and height were swapped.
 
-    HEIC and AVIF are rotated by their own `irot` and `imir`; EXIF and XMP orientations are ignored.
-
-    Returns:
-        Whether width and height were swapped.
+    Invalid EXIF is ignored. HEIC and AVIF are rotated by their own `irot` and `imir` instead.
     """
     if image.format == "HEIF":  # rotated by the decoder
         return False
@@ -278,13 +258,6 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return converted if converted is not None else image
 
 
-def _sample_format(image: Image.Image, data: bytes) -> SampleFormat:
-    """Return the sample format of a file, which Pillow's mode does not show."""
-    if isinstance(image, TiffImageFile):
-        return tiff_format(image.tag_v2)
-    return SampleFormat(bits=data[24] if image.format == "PNG" else 8)
-
-
 def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
     """Tell whether Pillow lost bits of the samples.
 
@@ -303,7 +276,7 @@ def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
 def _decode_all_bits(
     image: Image.Image, data: bytes, stored: SampleFormat
 ) -> tuple[Image.Image, str]:
-    """Return an image decoded from all bits of its samples, and a note; see `to_uint8`."""
+    """Return an image decoded from all bits of its samples, and a note."""
     samples = _decode_by_opencv(data)
     if samples is None:
         return image, ""
@@ -315,7 +288,7 @@ def _decode_all_bits(
 
 def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     """Return a TIFF that Pillow does not support, e.g. 32-bit channels, in 8 bits, and a note."""
-    tags = read_tiff_tags(data)
+    tags = _read_tiff_tags(data)
     if not (tags.get(WIDTH) and tags.get(HEIGHT)):
         raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
     # OpenCV's own limit is much larger
@@ -323,7 +296,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     samples = _decode_by_opencv(data)
     if samples is None:
         raise UnreadablePhoto("not a TIFF that can be read, or damaged")
-    return _as_image(samples, tiff_format(tags))
+    return _as_image(samples, _tiff_format(tags))
 
 
 def _decode_by_opencv(data: bytes) -> np.ndarray[Any, Any] | None:
@@ -342,9 +315,110 @@ def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Imag
     if 8 < stored.bits < 16:
         stored = replace(stored, bits=16, white=65535)
     if samples.ndim == 2:
-        grey, note = to_uint8(samples, stored)
+        grey, note = _to_uint8(samples, stored)
         return Image.fromarray(grey), note
-    colours, note = to_uint8(samples[..., :3], stored)
-    alpha, _ = to_uint8(samples[..., 3:], stored)
+    colours, note = _to_uint8(samples[..., :3], stored)
+    alpha, _ = _to_uint8(samples[..., 3:], stored)
     # OpenCV's order is blue, green, red
     return Image.fromarray(np.concatenate([colours[..., ::-1], alpha], axis=2)), note
+
+
+WIDTH, HEIGHT, BITS, PHOTOMETRIC = 256, 257, 258, 262
+LARGEST, FORMAT, SAMPLE_LARGEST = 281, 339, 341
+"""TIFF tag numbers."""
+WHITES = {255: 1, 1023: 973, 4095: 256, 65535: 4096}
+"""White of 8, 10, 12 and 16-bit samples, and the least maximum from which it is assumed.
+
+10 bits are assumed only near their maximum, as a dark 12-bit image can have the same values. 14
+bits are never assumed, as any dark 16-bit image can have the same values.
+"""
+
+
+@dataclass(frozen=True)
+class SampleFormat:
+    """Format of a file's samples.
+
+    Attributes:
+        bits: bits per sample.
+        signed: whether samples are signed; negative values are black.
+        inverted: whether zero is white.
+        white: largest possible value; 0 if the file does not state it.
+    """
+
+    bits: int = 16
+    signed: bool = False
+    inverted: bool = False
+    white: int = 0
+
+
+def _tiff_format(tags: Mapping[int, Any]) -> SampleFormat:
+    """Return the sample format in a TIFF's tags; of several values the first counts."""
+    first = {
+        tag: value[0] if isinstance(value, tuple) and value else value
+        for tag, value in tags.items()
+    }
+    bits = min(int(first.get(BITS) or 1), 64)
+    white = 0 if bits in (8, 16, 32, 64) else 2**bits - 1
+    for tag in (LARGEST, SAMPLE_LARGEST):
+        # some programs write the largest value in the image, which is not the white
+        white = next((2**n - 1 for n in range(8, bits) if first.get(tag) == 2**n - 1), white)
+    return SampleFormat(bits, first.get(FORMAT) == 2, first.get(PHOTOMETRIC) == 0, white)
+
+
+def _read_tiff_tags(data: bytes) -> dict[int, int]:
+    """Return the first value of each integer tag of a TIFF's first image."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+
+    def number(at: int, length: int) -> int:
+        return int.from_bytes(data[at : at + length], order)
+
+    start, found = number(4, 4), {}
+    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        # an entry: 2 bytes tag, 2 type, 4 count, 4 values or their offset
+        size = {3: 2, 4: 4}.get(number(at + 2, 2), 0)
+        place = at + 8 if size * number(at + 4, 4) <= 4 else number(at + 8, 4)
+        if size:
+            found[number(at, 2)] = number(place, size)
+    return found
+
+
+def _to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:
+    """Return samples as 8 bits with zero as black, and a note if their white had to be guessed.
+
+    If the file does not state its white, the largest value decides, see `WHITES`; for floats up to
+    2 the white is 1. 16-bit samples that are all multiples of 256 or of 257 use all 16 bits.
+    """
+    if samples.dtype == np.uint8:
+        return samples, ""
+    if samples.dtype == np.int32 and stored.bits == 32 and not stored.signed:
+        samples = samples.view(np.uint32)
+    floats = samples.dtype.kind == "f"
+    values = samples.astype(np.float32)
+    values[np.isnan(values)] = 0
+    largest = float(values.max(initial=0, where=np.isfinite(values)))
+    usual = 1 if floats else 2 ** (stored.bits - stored.signed) - 1
+    white: float = stored.white if stored.white >= largest else 0
+    note = ""
+    if not white:
+        white = _likely_white(largest, floats, usual)
+        if white != usual == 65535 and any(not (samples % step).any() for step in (256, 257)):
+            white = usual  # expanded from 8 bits
+        if white != usual:
+            note = f"taken for values from 0 to {white:g}, as none is above {largest:g}"
+    values *= 255 / white
+    scaled: Pixels = np.rint(values.clip(0, 255, out=values), out=values).astype(np.uint8)
+    return (255 - scaled if stored.inverted else scaled), note
+
+
+def _likely_white(largest: float, floats: bool, usual: int) -> float:
+    """Return the most likely white of samples of unknown range."""
+    if largest <= (2 if floats else 0):
+        return usual
+    for white, start in WHITES.items():
+        if start <= largest <= white and (floats or white < usual):
+            return white
+    if floats:
+        raise UnreadablePhoto(
+            f"floating-point samples up to {largest:g}; a photo has its white at 1, 255 or 65535"
+        )
+    return usual

@@ -1,4 +1,4 @@
-"""Finding photos in folders, files, archives, glob patterns, URLs and lists."""
+"""Finding photos: in what users give, in archives, and by the `root` and `path` of records."""
 
 from __future__ import annotations
 
@@ -7,24 +7,49 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.errors import PhotoError, SettingsError, Unreachable
 from faceqan_toolkit.files import absolute, has_mark, is_file, is_folder, to_utf8
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS, ArchiveOptions, expand, is_archive
-from faceqan_toolkit.photos.locate import locate
-from faceqan_toolkit.photos.members import Inside
-from faceqan_toolkit.photos.remote import RemoteFile, expand_url, is_url
-from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, LocalFile, extension
-from faceqan_toolkit.text import reason_of
-from faceqan_toolkit.types import PhotoSource
+from faceqan_toolkit.photos.archives import Archive, Failed, Inside
+from faceqan_toolkit.photos.recordio import RecordArchive
+from faceqan_toolkit.photos.stores import (
+    PHOTO_EXTENSIONS,
+    LocalFile,
+    RemoteFile,
+    Store,
+    expand_url,
+    extension,
+    is_url,
+)
+from faceqan_toolkit.photos.tar import TarArchive
+from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every, VideoArchive
+from faceqan_toolkit.text import path_from_text, path_text, reason_of
+from faceqan_toolkit.types import Content, FileState, PhotoSource
+
+ARCHIVE_EXTENSIONS = frozenset((".tar", ".parquet", ".rec")) | VIDEO_EXTENSIONS
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
 
 NO_PHOTOS = (
     "no photos were found. In folders, files are taken by their extensions (.jpg, .png, .heic and "
     "so on, docs/photos.md); raw files of cameras (.cr2, .nef, .dng) are not read."
 )
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """How archives are read.
+
+    Attributes:
+        every: sampling of video frames.
+        image_column: column of the photos in parquet files; "" detects it.
+    """
+
+    every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
+    image_column: str = ""
 
 
 def find_photos(
@@ -36,12 +61,11 @@ def find_photos(
     """Yield the photos of all inputs, each once, folders sorted by name.
 
     Args:
-        inputs: folders (searched recursively for `PHOTO_EXTENSIONS`), files, archives and videos
-            (whose photos and frames are taken), glob patterns, URLs, `@list` (a text file of such
-            inputs, one a line) or `-` (the same from standard input). Run folders among the
-            photos are passed over.
+        inputs: folders (searched recursively for `PHOTO_EXTENSIONS`, without run folders), files,
+            archives and videos, glob patterns, URLs, `@list` (a text file of such inputs, one a
+            line) or `-` (such a list from standard input).
         stdin: replacement for the process's standard input.
-        options: options of archives.
+        options: how archives are read.
 
     Raises:
         SettingsError: an input does not exist, a pattern matches nothing, a folder is a run folder
@@ -61,12 +85,7 @@ def find_photos(
 
 
 def two_photos(path: str, one: str, other: str) -> SettingsError:
-    """Return the error for two photos with the same path in the results.
-
-    Args:
-        path: their path.
-        one, other: their roots.
-    """
+    """Return the error for two photos with the same path in the results."""
     return SettingsError(
         f"{path!r} exists below {one} and below {other}; give a common parent folder, so that "
         "their paths differ"
@@ -116,14 +135,7 @@ def stream_photos(
 
 
 def _listed(data: bytes, shown: str, base: Path, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos of a list.
-
-    Args:
-        data: content of the list, see `_entries_of`.
-        shown: name of the list, for messages.
-        base: folder of the list.
-        options: options of archives.
-    """
+    """Yield the photos of a list from its content, its name for messages, and its folder."""
     for where, text in _entries_of(data, shown):
         if not text.strip() or text.startswith("#"):
             continue
@@ -149,9 +161,6 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
     Entries are lines, or end with NUL bytes as `find -print0` writes them. The latter is assumed
     only if the list ends with NUL and every entry has two bytes or more or is a dot, which UTF-16
     text, images and archives do not meet.
-
-    Raises:
-        SettingsError: the list is not text, or a line cannot be decoded.
     """
     unit, lines = "line", []
     if data.endswith(b"\0") and not has_mark(data):
@@ -174,11 +183,7 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_disk(place: str) -> None:
-    """Refuse a folder that is probably a mistake in a list.
-
-    Raises:
-        SettingsError: it is a file system's root, the home folder, or a parent of it.
-    """
+    """Refuse in a list, as a mistake: a file system's root, the home folder, or a parent of it."""
     if not is_folder(Path(place)):
         return
     real = Path(os.path.realpath(place))
@@ -199,7 +204,7 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     """
     path = absolute(text)
     if is_folder(path):
-        if is_run(path):
+        if _is_run(path):
             raise SettingsError(
                 f"{text} is a run folder: give the folder of its photos, or its crops, "
                 f"{Path(text) / 'crops'}"
@@ -209,31 +214,32 @@ def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     here = Path.cwd()
     root = here if path.is_relative_to(here) else Path(path.anchor)
     source = _below(root, path)
-    if isinstance(source.content, LocalFile) and is_archive(path.name):
-        yield from expand(source.root, source.path, source.content, options)
+    if isinstance(source.content, LocalFile) and _is_archive(path.name):
+        yield from _expand(source.root, source.path, source.content, options)
     else:
         yield source
 
 
 def _remote(url: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     """Yield the photos at a URL: a file, an archive, or the photos below a folder."""
-    archives = found = 0
+    archives, found = 0, False
     for root, name, is_named in expand_url(url):
         path = path_text(name)
         source = locate(path_text(root), path)
-        if is_named and isinstance(source.content, RemoteFile) and is_archive(source.content.name):
-            yield from expand(source.root, path, source.content, options)
+        if is_named and isinstance(source.content, RemoteFile) and _is_archive(source.content.name):
+            yield from _expand(source.root, path, source.content, options)
         elif is_named or extension(name) in PHOTO_EXTENSIONS:
-            found += 1
+            found = True
             yield source
         elif extension(name) in ARCHIVE_EXTENSIONS:
             archives += 1
     if archives and not found:
-        raise SettingsError(_only_archives(url, archives, f"{url.rstrip('/')}/*.tar"))
+        raise _only_archives(url, archives, f"{url.rstrip('/')}/*.tar")
 
 
-def _only_archives(folder: str | Path, archives: int, example: str) -> str:
-    return (
+def _only_archives(folder: str | Path, archives: int, example: str) -> SettingsError:
+    """Return the error for a folder of archives, with an example of how to give them."""
+    return SettingsError(
         f"{folder} holds no photos, but {archives:,} archives or videos, which are read only when "
         f"they are given themselves, as in '{example}'"
     )
@@ -248,7 +254,7 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
             if entry.is_dir(follow_symlinks=False):
                 physical.add(_identity(entry.path))
                 pending.append(Path(entry.path))
-    visited: set[tuple[int, int]] = set()
+    visited = {_identity(root)}
     archives: list[Path] = []
 
     def walk(folder: Path) -> Iterator[PhotoSource]:
@@ -261,29 +267,26 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
                 yield _below(root, path)
             elif path.suffix.lower() in ARCHIVE_EXTENSIONS:
                 archives.append(path)
-            if not _is_dir(entry):
+            linked = entry.is_symlink()
+            if not (is_folder(path) if linked else entry.is_dir()):
                 continue
             identity = _identity(path)
-            linked = entry.is_symlink()
             if identity in visited or (linked and identity in physical):
                 continue
             visited.add(identity)
-            if is_run(path):
-                continue  # its crops and reports are not photos
-            yield from walk(path)
+            if not _is_run(path):  # its crops and reports are not photos
+                yield from walk(path)
 
-    visited.add(_identity(root))
     found = False
     for source in walk(root):
         found = True
         yield source
     if not found and archives:
         example = archives[0].with_name(f"*{archives[0].suffix}")
-        raise SettingsError(_only_archives(root, len(archives), str(example)))
+        raise _only_archives(root, len(archives), str(example))
 
 
-def is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run folder of this tool."""
+def _is_run(folder: Path) -> bool:
     return is_file(folder / "run.json") and is_folder(folder / "records")
 
 
@@ -297,13 +300,6 @@ def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], bool]:
     return sorted(entries, key=lambda entry: entry.name), True
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a circular link
-
-
 def _identity(path: str | Path) -> tuple[int, int]:
     try:
         found = Path(path).stat()
@@ -314,3 +310,102 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 def _below(root: Path, path: Path) -> PhotoSource:
     return locate(path_text(root), path_text(path.relative_to(root)))
+
+
+def _is_archive(name: str) -> bool:
+    """Tell by its name whether a file is an archive or a video; refuse compressed archives."""
+    if name.lower().endswith(COMPRESSED):
+        raise SettingsError(
+            f"{name}: compressed archives have no random access; unpack it to a plain .tar or "
+            "to a folder"
+        )
+    return extension(name) in ARCHIVE_EXTENSIONS
+
+
+def open_archive(store: Store, options: ArchiveOptions = ArchiveOptions()) -> Archive:
+    """Return the reader of a file with one of `ARCHIVE_EXTENSIONS`, without opening the file."""
+    kind = extension(store.name)
+    if kind == ".tar":
+        return TarArchive(store)
+    if kind == ".rec":
+        return RecordArchive(store)
+    if kind == ".parquet":
+        from faceqan_toolkit.photos.parquet import ParquetArchive  # pyarrow takes long to import
+
+        return ParquetArchive(store, options.image_column)
+    return VideoArchive(store, options.every)
+
+
+def _expand(root: str, path: str, store: Store, options: ArchiveOptions) -> Iterator[PhotoSource]:
+    """Yield the photos in an archive, then a failing one if the archive is damaged."""
+    try:
+        for name, content in open_archive(store, options).members():
+            yield PhotoSource(root, f"{path}/{path_text(name)}", content)
+    except PhotoError as error:
+        yield PhotoSource(root, path, Failed(store, error))
+
+
+def locate(root: str, path: str) -> PhotoSource:
+    """Return the photo at a record's `root`, a folder or URL, and `path`; it need not exist.
+
+    The path may lead into an archive.
+    """
+    return PhotoSource(root, path, _content(path_from_text(root), path_from_text(path)))
+
+
+def locate_recorded(root: str, path: str, *, fetch: bool = False) -> PhotoSource:
+    """Return the photo of a run folder's record, see `locate`.
+
+    Run folders are untrusted, so photos on other machines cannot be read without `fetch`.
+    """
+    if is_elsewhere(root) and not fetch:
+        return PhotoSource(root, path, Unfetched(path_from_text(root)))
+    return locate(root, path)
+
+
+@lru_cache(64)
+def is_elsewhere(root: str) -> bool:
+    """Tell whether a root is on another machine: a URL, or on Windows a share."""
+    root = path_from_text(root)
+    return is_url(root) or (os.name == "nt" and root.startswith(("//", "\\\\")))
+
+
+@dataclass(frozen=True)
+class Unfetched:
+    """A photo on another machine, without permission to fetch it."""
+
+    root: str
+
+    def state(self) -> FileState:
+        """Raise Unreachable."""
+        raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
+
+    def read(self) -> tuple[bytes, FileState]:
+        """Raise Unreachable."""
+        return b"", self.state()
+
+
+def _store_at(root: str, path: str) -> Store:
+    if is_url(root):
+        return RemoteFile(f"{root.rstrip('/')}/{path}")
+    return LocalFile(Path(root) / path)
+
+
+def is_there(source: PhotoSource) -> bool:
+    """Tell whether a photo exists and can be accessed."""
+    try:
+        source.content.state()
+    except PhotoError:
+        return False
+    return True
+
+
+def _content(root: str, path: str) -> Content:
+    parts = path.split("/")
+    for index, part in enumerate(parts[:-1], 1):
+        if extension(part) in ARCHIVE_EXTENSIONS:
+            store = _store_at(root, "/".join(parts[:index]))
+            # folders may have such names
+            if not isinstance(store, LocalFile) or is_file(store.file):
+                return Inside(open_archive(store), "/".join(parts[index:]))
+    return _store_at(root, path)

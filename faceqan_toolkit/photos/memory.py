@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from faceqan_toolkit.errors import SettingsError, UnreadablePhoto
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.text import first_line
+from faceqan_toolkit.text import first_line, path_text
 from faceqan_toolkit.types import FileState, PhotoSource, Pixels
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray[Any, Any]"
@@ -41,11 +40,7 @@ class EncodedBytes:
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image that needs no decoder, see `types.Content`.
-
-    Attributes:
-        image: a Pillow image, or (H, W, 3) uint8 RGB.
-    """
+    """A Pillow image or (H, W, 3) uint8 RGB pixels, which need no decoder; see `types.Content`."""
 
     image: Image.Image | Pixels
 
@@ -54,27 +49,19 @@ class DecodedImage:
         return FileState(len(self.read()[0]), 0)
 
     def read(self) -> tuple[bytes, FileState]:
-        """Return its samples, row by row.
-
-        Raises:
-            UnreadablePhoto: Pillow decodes a file when it is first looked at, and could not.
-        """
+        """Return its samples by rows; raise UnreadablePhoto if Pillow cannot decode them."""
         try:
             data = self.image.tobytes()
-        except Exception as error:  # decoders raise anything on damaged files
+        except Exception as error:  # Pillow decodes a file when its pixels are first used
             raise UnreadablePhoto(f"damaged: {first_line(error)}") from error
         return data, FileState(len(data), 0)
 
 
 def as_source(image: ImageLike, name: str = "image") -> PhotoSource:
-    """Return an image as the pipeline takes it.
-
-    Args:
-        image: see `ImageLike`.
-        name: what the record's `path` says of an image without a file.
+    """Return an image as the pipeline takes it; its record's `path` is `name` if it has no file.
 
     Raises:
-        SettingsError: something else, for instance a list, a tensor or a float array.
+        SettingsError: it is something else, for instance a list, a tensor or a float array.
     """
     if isinstance(image, str | os.PathLike):
         file = Path(os.path.abspath(image))  # noqa: PTH100 - links stay as they are
@@ -97,21 +84,19 @@ def _checked(array: np.ndarray[Any, Any]) -> Image.Image | Pixels:
     """Return an array as RGB pixels, or as a Pillow image if it has other channels."""
     shape = array.shape
     if array.dtype != np.uint8:
-        remedy = "values in 0..1 become uint8 by (image * 255).round().astype('uint8')"
         raise SettingsError(
-            f"an image array is uint8 with values 0..255, this one is {array.dtype}; {remedy}"
+            f"an image array is uint8 with values 0..255, this one is {array.dtype}; "
+            "values in 0..1 become uint8 by (image * 255).round().astype('uint8')"
         )
     if len(shape) == 4:
         raise SettingsError(
             f"one image is wanted, this array of shape {shape} holds {shape[0]}: give them to "
             "assess_many, or one of them"
         )
-    if len(shape) == 3 and shape[2] == 1:
-        array = array[:, :, 0]
-    elif len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
-        raise SettingsError(
-            f"an image array is (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, this one is {shape}"
-        )
-    if array.ndim == 3 and array.shape[2] == 3:
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 4)):
+        return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
+    if len(shape) == 3 and shape[2] == 3:
         return np.ascontiguousarray(array)
-    return Image.fromarray(array)
+    raise SettingsError(
+        f"an image array is (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, this one is {shape}"
+    )

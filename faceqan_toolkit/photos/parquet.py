@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
-from faceqan_toolkit.photos.members import LABEL_NAMES, Names, label_folder, told_extension
+from faceqan_toolkit.photos.archives import LABEL_NAMES, Names, label_folder, told_extension
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.text import first_line
 from faceqan_toolkit.types import FileState
@@ -33,26 +35,17 @@ KEPT_GROUPS = 2
 """Row groups open at once: at the end of one, threads ask for rows of two."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Columns of a file's photos and names; "" where the file has none.
+class _Columns(NamedTuple):
+    """Columns of photos (or their field with the bytes), labels and names; "" for none."""
 
-    Attributes:
-        image: column of the photos.
-        leaf: that column, or its field with the bytes.
-        label: column of the labels, which become folders.
-        key: column of the photos' names, used instead of row numbers.
-    """
-
-    image: str
-    leaf: str
+    photos: str
     label: str
     key: str
 
 
 @dataclass(frozen=True)
 class ParquetArchive:
-    """The photos in a parquet file, see `members.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
+    """The photos in a parquet file, see `archives.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
 
     Args:
         store: the file.
@@ -86,12 +79,8 @@ class ParquetArchive:
             raise MissingPhoto(f"not in {self.store.name}")
         return Cell(archive, row)
 
-    def columns(self, schema: pa.Schema) -> Columns:
-        """Return the columns of photos and names.
-
-        Raises:
-            UnreadablePhoto: no column has photos, or several could.
-        """
+    def columns(self, schema: pa.Schema) -> _Columns:
+        """Return the columns of photos and names; raise UnreadablePhoto if none or several fit."""
         found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
         by_name = [name for name in IMAGE_COLUMNS if name in found]
         if self.column:
@@ -108,10 +97,9 @@ class ParquetArchive:
         plain = {item.name for item in schema if _is_name(item.type)}
         label = next((name for name in LABEL_NAMES if name in plain), "")
         key = next((name for name in KEY_COLUMNS if name in plain), "")
-        return Columns(image, found[image], label, key)
+        return _Columns(found[image], label, key)
 
     def _names(self, state: FileState) -> Iterator[str]:
-        """Yield the name of each row."""
         reader = _reader(self, state)
         suffix = reader.first_extension()
         prefix = f"column={self.column}/" if self.column else ""
@@ -144,38 +132,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Photos of consecutive rows.
-
-    Attributes:
-        first, end: range of row numbers in the file.
-        photos: encoded photos, or structs with them.
-    """
+    """Encoded photos, or structs with them, of the rows from `first` to before `end`."""
 
     first: int
     end: int
     photos: pa.Array
 
     def photo(self, row: int) -> bytes | None:
-        """Return the photo in one of the rows."""
         value = self.photos[row - self.first].as_py()
         found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
         return found
-
-
-class _Group:
-    """A row group that is being read; `at` is the number of the next row."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], at: int) -> None:
-        self._batches = batches
-        self.at = at
-
-    def read(self) -> _Batch:
-        """Return the next batch."""
-        batch = next(self._batches, None)
-        if batch is None:
-            raise UnreadablePhoto("the file ends before its row")
-        first, self.at = self.at, self.at + batch.num_rows
-        return _Batch(first, self.at, batch.column(0))
 
 
 class _Reader:
@@ -193,7 +159,8 @@ class _Reader:
                 for index in range(self._file.metadata.num_row_groups)
             ]
         self._starts = list(accumulate(sizes, initial=0))
-        self._groups: dict[int, _Group] = {}
+        # by row group that is being read: the number of its next row, and the batches from there on
+        self._groups: dict[int, tuple[int, Iterator[_Batch]]] = {}
         self._latest: deque[_Batch] = deque(maxlen=KEPT_BATCHES)
 
     def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
@@ -220,7 +187,6 @@ class _Reader:
         return ".webp" if start.startswith(b"RIFF") else told_extension(start)
 
     def cell(self, row: int) -> bytes | None:
-        """Return the bytes in a row."""
         if not 0 <= row < self._starts[-1]:
             raise MissingPhoto("no such row")
         with self._lock, _damage_told():
@@ -231,21 +197,28 @@ class _Reader:
     def _read_on(self, row: int) -> _Batch:
         """Read on to a row; start its group again if the row is behind."""
         index = bisect_right(self._starts, row) - 1
-        group = self._groups.pop(index, None)
-        if group is None or row < group.at:
-            wanted = [self.columns.leaf]
-            batches = self._file.iter_batches(BATCH, row_groups=[index], columns=wanted)
-            group = _Group(batches, self._starts[index])
-        while True:
-            batch = group.read()
+        at, batches = self._groups.pop(index, (math.inf, iter(())))
+        if row < at:
+            batches = self._batches(index)
+        for batch in batches:
             self._keep(batch)
             if row < batch.end:
                 break
-        if group.at < self._starts[index + 1]:  # a finished group would only take memory
-            self._groups[index] = group
+        else:
+            raise UnreadablePhoto("the file ends before its row")
+        if batch.end < self._starts[index + 1]:  # a finished group would only take memory
+            self._groups[index] = batch.end, batches
             if len(self._groups) > KEPT_GROUPS:
                 del self._groups[next(iter(self._groups))]  # least recently used
         return batch
+
+    def _batches(self, group: int) -> Iterator[_Batch]:
+        """Yield the batches of a row group."""
+        first = self._starts[group]
+        wanted = [self.columns.photos]
+        for batch in self._file.iter_batches(BATCH, row_groups=[group], columns=wanted):
+            yield _Batch(first, first + batch.num_rows, batch.column(0))
+            first += batch.num_rows
 
     def _keep(self, batch: _Batch) -> None:
         self._latest.append(batch)
@@ -254,16 +227,14 @@ class _Reader:
             size -= self._latest.popleft().photos.nbytes
 
 
-class _damage_told:  # noqa: N801 - a context manager
-    """Converts pyarrow's errors on damaged files to UnreadablePhoto."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError)):
-            told = first_line(error)
-            raise UnreadablePhoto(f"not a parquet file, or damaged: {told}") from error
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Convert pyarrow's errors on damaged files to UnreadablePhoto."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        told = first_line(error)
+        raise UnreadablePhoto(f"not a parquet file, or damaged: {told}") from error
 
 
 @lru_cache(4)
@@ -274,11 +245,9 @@ def _reader(archive: ParquetArchive, _state: FileState) -> _Reader:
 @lru_cache(2)
 def _rows_by_name(archive: ParquetArchive, _state: FileState) -> dict[str, int]:
     found = {}
-    try:
+    with suppress(PhotoError):
         for name, cell in archive.members():
             found[name] = cell.row
-    except PhotoError:
-        pass
     return found
 
 
@@ -287,9 +256,8 @@ def _leaf(item: pa.Field) -> str:
     kind = item.type
     if _is_binary(kind):
         return str(item.name)
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return f"{item.name}.bytes" if _is_binary(kind.field("bytes").type) else ""
-    return ""
+    has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return f"{item.name}.bytes" if has_bytes and _is_binary(kind.field("bytes").type) else ""
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -297,5 +265,5 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_name(kind: pa.DataType) -> bool:
-    test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
-    return any(is_kind(kind) for is_kind in test)
+    tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+    return any(test(kind) for test in tests)

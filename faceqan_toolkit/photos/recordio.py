@@ -17,13 +17,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
-from faceqan_toolkit.photos.members import Names, Slice, label_folder, told_extension
+from faceqan_toolkit.photos.archives import Names, Slice, label_folder, told_extension
 from faceqan_toolkit.photos.stores import Store
 from faceqan_toolkit.types import FileState
 
@@ -34,31 +34,21 @@ LENGTH_BITS = 29
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One record.
-
-    Attributes:
-        label: its first label.
-        content: the encoded photo.
-        end: offset of the next record.
-        extension: extension for the photo's format.
-    """
+class _Entry(NamedTuple):
+    """The first label of a record, its encoded photo, and the extension for the photo's format."""
 
     label: float
     content: Slice
-    end: int
     extension: str
 
     def name(self, key: int) -> str:
-        """Return the member's name, in a folder named after the label."""
         label = int(self.label) if self.label.is_integer() else self.label
         return f"{label_folder(label)}{key:08d}{self.extension}"
 
 
 @dataclass(frozen=True)
 class RecordArchive:
-    """The photos in a `.rec`, see `members.Archive`: `LABEL/KEY.jpg`.
+    """The photos in a `.rec`, see `archives.Archive`: `LABEL/KEY.jpg`.
 
     Keys come from the `.idx`; without one, records are numbered from 0. Records without a photo,
     such as InsightFace's first one and those of the identities, are skipped.
@@ -72,9 +62,9 @@ class RecordArchive:
         bad: list[str] = []
         with self.store.open() as file:
             repeated, seen = _repeated_keys(self, state), set[int]()
-            for key, offset in self.places(file, state, bad):
+            for key, offset in self._places(file, state, bad):
                 try:
-                    entry = read_entry(self.store, file, offset, state)
+                    entry = _read_entry(self.store, file, offset, state)
                 except UnreadablePhoto as error:
                     bad.append(f"record {key}: {error.reason}" if not bad else "")
                     continue
@@ -96,18 +86,17 @@ class RecordArchive:
             at = int(np.searchsorted(keys, int(parsed[1])))
             if at < len(keys) and keys[at] == int(parsed[1]):
                 with self.store.open() as file:
-                    entry = read_entry(self.store, file, int(offsets[at]), state)
+                    entry = _read_entry(self.store, file, int(offsets[at]), state)
                 if entry is not None and entry.name(int(parsed[1])) == name:
                     return entry.content
         raise MissingPhoto(f"not in {self.store.name}")
 
-    def places(self, file: BinaryIO, state: FileState, bad: list[str]) -> Iterator[tuple[int, int]]:
+    def _places(
+        self, file: BinaryIO, state: FileState, bad: list[str]
+    ) -> Iterator[tuple[int, int]]:
         """Yield key and offset of each record.
 
-        Args:
-            file: the opened store.
-            state: file state of `store`.
-            bad: receives a description of the first error and "" for each further one.
+        `bad` receives a description of the first error and "" for each further one.
         """
         index = self.store.sibling(".idx")
         try:
@@ -127,13 +116,9 @@ class RecordArchive:
                 yield key, offset
 
 
-def read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> Entry | None:
-    """Return the record at an offset; None if it has only labels.
-
-    Raises:
-        UnreadablePhoto: the record is damaged.
-    """
-    parts, end = _parts(file, offset, state.size)
+def _read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> _Entry | None:
+    """Return the record at an offset, None if it has only labels; raise UnreadablePhoto."""
+    parts, _ = _parts(file, offset, state.size)
     size = sum(size for _, size in parts) + len(MAGIC) * (len(parts) - 1)
     if len(parts) == 1:
         file.seek(parts[0][0])
@@ -157,12 +142,11 @@ def read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> E
         (label,) = struct.unpack_from("<f", start, HEADER.size)
         if skip == size:
             return None
-    mtime = state.mtime_ns
     if len(parts) == 1:
-        content = Slice(store, ((parts[0][0] + skip, size - skip),), mtime)
+        content = Slice(store, ((parts[0][0] + skip, size - skip),), state.mtime_ns)
     else:
-        content = Slice(store, parts, mtime, MAGIC, skip)
-    return Entry(label, content, end, told_extension(start[skip:]))
+        content = Slice(store, parts, state.mtime_ns, MAGIC, skip)
+    return _Entry(label, content, told_extension(start[skip:]))
 
 
 def _walk(file: BinaryIO, size: int, bad: list[str]) -> Iterator[int]:
@@ -207,7 +191,7 @@ def _repeated_keys(archive: RecordArchive, state: FileState) -> frozenset[int]:
     except PhotoError:
         return frozenset()
     with archive.store.open() as file:
-        keys = array("q", (key for key, _ in archive.places(file, state, [])))
+        keys = array("q", (key for key, _ in archive._places(file, state, [])))
     found = np.sort(np.frombuffer(keys, np.int64) if keys else np.empty(0, np.int64))
     return frozenset(found[1:][found[1:] == found[:-1]].tolist())
 
@@ -217,7 +201,7 @@ def _index(archive: RecordArchive, state: FileState) -> tuple[NDArray[np.int64],
     """Return sorted keys and the offsets of their records, 16 bytes a record."""
     keys, offsets = array("q"), array("q")
     with archive.store.open() as file:
-        for key, offset in archive.places(file, state, []):
+        for key, offset in archive._places(file, state, []):
             keys.append(key)
             offsets.append(offset)
     found = np.array(keys, np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.files import parse_json
-from faceqan_toolkit.photos.members import LABEL_NAMES, Names, Slice, is_hidden, label_folder
+from faceqan_toolkit.photos.archives import LABEL_NAMES, Names, Slice, is_hidden, label_folder
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, Store, extension
 from faceqan_toolkit.types import FileState
 
@@ -26,13 +27,10 @@ LABEL_BYTES = {".cls": 32, ".json": 1 << 16}
 
 @dataclass(frozen=True)
 class TarArchive:
-    """The photos in a tar file, see `members.Archive`: regular members with a photo's extension.
+    """The photos in a tar file, see `archives.Archive`: regular members with a photo's extension.
 
-    Headers are read once in file order, contents on demand.
-
-    Args:
-        store: the file.
-        labels: put photos of WebDataset samples into folders named after their labels.
+    Headers are read once in file order, contents on demand. With `labels`, photos of WebDataset
+    samples are in folders named after their labels.
     """
 
     store: Store
@@ -42,14 +40,14 @@ class TarArchive:
         """Yield names and contents in file order."""
         state, names = self.store.state(), Names()
         damage: list[str] = []
-        for member, folder in self._in_folders(state.size, damage):
-            if extension(member.name) not in PHOTO_EXTENSIONS or is_hidden(member.name):
+        for info, folder in self._in_folders(state.size, damage):
+            if extension(info.name) not in PHOTO_EXTENSIONS or is_hidden(info.name):
                 continue
-            name = folder + member.name
-            if not member.plain:
+            name = folder + info.name
+            if not info.isreg() or info.sparse is not None:
                 names.leave_out(name, "that are links or no plain files")
             elif names.take(name):
-                yield name, Slice(self.store, (member.place,), state.mtime_ns)
+                yield name, Slice(self.store, ((info.offset_data, info.size),), state.mtime_ns)
         names.finish("".join(damage))
 
     def find(self, name: str) -> Slice:
@@ -62,63 +60,35 @@ class TarArchive:
             raise MissingPhoto(f"not in {self.store.name}")
         return Slice(self.store, (place,), state.mtime_ns)
 
-    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[_Member, str]]:
+    def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[tarfile.TarInfo, str]]:
         """Yield members, each with the folder of its sample's label, or "".
 
         As in WebDataset, adjacent files of one key are a sample.
         """
-        for _, sample in groupby(self._members(size, damage), lambda member: member.key):
+        for _, sample in groupby(self._members(size, damage), lambda member: _key(member[0].name)):
             first = list(islice(sample, SAMPLE_FILES))
-            labels = {member.kind: member.label for member in reversed(first) if member.label}
+            labels = {extension(info.name): label for info, label in reversed(first) if label}
             folder = next((labels[kind] for kind in LABEL_BYTES if kind in labels), "")
-            yield from ((member, folder) for member in chain(first, sample))
+            yield from ((info, folder) for info, _ in chain(first, sample))
 
-    def _members(self, size: int, damage: list[str]) -> Iterator[_Member]:
-        """Yield the readable members.
+    def _members(self, size: int, damage: list[str]) -> Iterator[tuple[tarfile.TarInfo, str]]:
+        """Yield the readable members, each with the folder of the label in it, or "".
 
-        Args:
-            size: size of the file, bytes.
-            damage: receives a description of the damage after them.
+        `damage` receives a description of what stopped that.
         """
         try:
             with self.store.open() as file:
                 for info in _headers(file, size):
-                    yield _Member(
-                        info.name.removeprefix("./"),
-                        (info.offset_data, info.size),
-                        plain=info.isreg() and info.sparse is None,
-                        label=_label(file, info) if self.labels else "",
-                    )
+                    info.name = info.name.removeprefix("./")
+                    yield info, _label(file, info) if self.labels else ""
         except UnreadablePhoto as error:
             damage.append(error.reason)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One file in a tar.
-
-    Attributes:
-        name: name without a leading `./`.
-        place: offset and size, bytes.
-        plain: whether it is a regular file that is not sparse.
-        label: folder of the label that it holds; "" for other files.
-    """
-
-    name: str
-    place: tuple[int, int]
-    plain: bool
-    label: str
-
-    @property
-    def key(self) -> str:
-        """Key of its sample: the name up to the first dot after the last slash."""
-        folder, slash, file = self.name.rpartition("/")
-        return folder + slash + file.partition(".")[0]
-
-    @property
-    def kind(self) -> str:
-        """File extension."""
-        return extension(self.name)
+def _key(name: str) -> str:
+    """Return the key of a file's sample: its path up to the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
@@ -132,9 +102,7 @@ def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
 
 
 def _number(text: bytes) -> int | None:
-    """Return the integer in a `.cls` file; None without one."""
-    text = text.strip()
-    return int(text) if re.fullmatch(rb"-?[0-9]{1,18}", text) else None
+    return int(text) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else None
 
 
 def _named_label(text: bytes) -> int | str | None:
@@ -155,11 +123,7 @@ def _named_label(text: bytes) -> int | str | None:
 
 
 def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """Yield the readable headers; the caller may seek in the file between them.
-
-    Raises:
-        UnreadablePhoto: the file is damaged after them.
-    """
+    """Yield the readable headers, between which the caller may seek; then report any damage."""
     start = file.read(2)
     if start in COMPRESSED:
         raise UnreadablePhoto(
@@ -192,9 +156,7 @@ def _headers(file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
 def _index(archive: TarArchive, _state: FileState) -> dict[str, tuple[int, int]]:
     """Return offset and size of the readable members by name."""
     found = {}
-    try:
+    with suppress(PhotoError):
         for name, content in archive.members():
             found[name] = content.parts[0]
-    except PhotoError:
-        pass
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 from faceqan_toolkit.errors import MissingPhoto, SettingsError, UnreadablePhoto
 from faceqan_toolkit.photos.stores import LocalFile, Store
-from faceqan_toolkit.process_wide import quiet_opencv
+from faceqan_toolkit.threads import quiet_opencv
 from faceqan_toolkit.types import FileState
 
 VIDEO_EXTENSIONS = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"))
@@ -27,11 +27,7 @@ _TOO_SHORT = "the video ends, or is damaged, before this frame"
 
 @dataclass(frozen=True)
 class Every:
-    """Sampling of frames: one in N frames, or one in N seconds.
-
-    Raises:
-        SettingsError: neither or both are given, or the value is not above 0.
-    """
+    """Sampling of frames: one in N frames, or one in N seconds; SettingsError for anything else."""
 
     frames: int | None = None
     seconds: float | None = None
@@ -68,14 +64,10 @@ def parse_every(text: str) -> Every:
 
 @dataclass(frozen=True)
 class VideoArchive:
-    """The frames of a video, see `members.Archive`: `NUMBER-SECONDSs.png`.
+    """The frames of a video on this machine, see `archives.Archive`: `NUMBER-SECONDSs.png`.
 
     Times count from the first frame. Frame number n is the first frame at n / rate seconds or
     later, so it is the same after seeking, also in videos of varying rate.
-
-    Args:
-        store: the file; it must be on this machine.
-        every: sampling of `members`.
     """
 
     store: Store
@@ -126,11 +118,6 @@ class _Player:
                 raise UnreadablePhoto("not a video in a supported format, or damaged at its start")
         self._path = os.fspath(store.file)
         self._lock = threading.Lock()
-        self._capture: Any
-        self._next, self._time = (
-            0,
-            -math.inf,
-        )  # number after the current frame, and time of the current frame
         with self._lock, quiet_opencv:
             import cv2
 
@@ -143,8 +130,8 @@ class _Player:
             if not 0 < self.rate <= MAX_RATE:
                 raise UnreadablePhoto(f"a video of {self.rate:g} frames a second")
             count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            # count the frames if the header has no plausible number
             self._end: float = math.inf  # lowest frame number known to be beyond the end
+            # count the frames if the header has no plausible number
             self.frames = int(count) if 0 < count <= state.size else self._count()
 
     def png(self, number: int) -> bytes:
@@ -165,7 +152,8 @@ class _Player:
     def _open(self) -> None:
         import cv2
 
-        self._capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
+        self._capture: Any = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
+        # number after the current frame, and its time
         self._next, self._time = 0, -math.inf
         if not self._capture.isOpened():
             raise UnreadablePhoto("not a video that can be read, or damaged")
@@ -178,7 +166,6 @@ class _Player:
         return found
 
     def _go_to(self, number: int) -> None:
-        """Grab a frame by its number."""
         import cv2
 
         wanted = (number - 0.5) / self.rate * 1000

@@ -17,16 +17,9 @@ Observe = Callable[[Tensor, Tensor], None]
 
 
 def draw_noise(copies: int, size: int, *, eps: float, seed: int) -> Tensor:
-    """Return uniform noise for all copies, drawn copy by copy on the CPU.
+    """Return uniform noise for k copies, (k, 3, size, size) float32 in [-eps, eps].
 
-    Args:
-        copies: k.
-        size: side of the crop, pixels.
-        eps: half-width of the uniform distribution, in [0, 1] units of the crop.
-        seed: random seed; it gives the same noise on every machine.
-
-    Returns:
-        (k, 3, size, size) float32 in [-eps, eps].
+    It is drawn copy by copy on the CPU: a seed gives the same noise on every machine.
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.stack(

@@ -6,13 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.hardware import resolve_device
-from faceqan_toolkit.models.blocks import BlockRunner
+from faceqan_toolkit.models.base import BlockRunner
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Pixels, Score
 
@@ -80,16 +80,18 @@ def usable(norm: float) -> bool:
     return math.isfinite(norm) and norm > 0
 
 
-def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
-    """Return how many crops a GPU can attack at once, a power of two.
+def scored(quality: float, norm: float, *parts: Any) -> Score:
+    """Return a score; its quality is NaN if it is not finite or the embedding is not usable."""
+    known = usable(norm) and math.isfinite(quality)
+    return Score(quality if known else math.nan, norm, *parts)
 
-    Args:
-        free: free memory of the GPU, bytes.
-        network: frozen; maps (N, 3, S, S) crops to (N, D) embeddings.
-        size: S, pixels.
+
+def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
+    """Return how many crops of `size` pixels a GPU with `free` bytes can attack at once.
+
+    It is a power of two.
     """
-    bytes_a_crop = feature_map_bytes(network, size)
-    most = min(GPU_MOST_COPIES, int(GPU_MEMORY_SHARE * free / bytes_a_crop))
+    most = min(GPU_MOST_COPIES, int(GPU_MEMORY_SHARE * free / feature_map_bytes(network, size)))
     return 1 << max(0, most.bit_length() - 1)
 
 

@@ -1,4 +1,9 @@
-"""FaceQAN: a quality score from the similarities under attack and the symmetry of a face."""
+"""FaceQAN: a quality score from the similarities under attack and the symmetry of a face.
+
+The preset instant predicts it from one forward pass, at a hundredth of the cost. Source: Babnik,
+Peer, Struc, "eDifFIQA", IEEE TBIOM 2024, predict another measure in this way. weights/instant/ has
+the training script of the head, and its accuracy.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from safetensors.torch import load
+from torch import Tensor, nn
 
-from faceqan_toolkit.errors import FaceQANError
+from faceqan_toolkit.errors import FaceQANError, SettingsError
 from faceqan_toolkit.hardware import check_precision
-from faceqan_toolkit.models.blocks import arithmetic
+from faceqan_toolkit.models.base import arithmetic, forward_block
 from faceqan_toolkit.models.freeze import freeze
+from faceqan_toolkit.models.networks import SFace
+from faceqan_toolkit.models.registry import head_of
+from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.quality.attack import Observe, attack, draw_noise
 from faceqan_toolkit.quality.backends import make_step
-from faceqan_toolkit.quality.base import QualityEstimator, copies_that_fit, usable
+from faceqan_toolkit.quality.base import QualityEstimator, copies_that_fit, scored, usable
 from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
 
@@ -33,6 +42,9 @@ LEAST_CONTRAST = 1 / 255
 
 _LUMA = (0.299, 0.587, 0.114)
 
+LOG_OFFSET = 0.01
+"""Added to a channel's mean before its logarithm: the mean may be 0."""
+
 BOUNDS = {"published": (-1.0, 1.0), "valid": (0.0, 1.0)}
 """Bounds of attacked crops: the published code's, or the valid range of pixels."""
 
@@ -40,17 +52,11 @@ BOUNDS = {"published": (-1.0, 1.0), "valid": (0.0, 1.0)}
 def aggregate(
     similarities: ArrayLike, symmetry: float, exponent: float
 ) -> tuple[float, float, float]:
-    """Return quality, mean and population standard deviation of a face's similarities.
+    """Return quality, mean and population standard deviation of a face's (l, k) similarities.
 
-    Args:
-        similarities: (l, k) cosine similarities in [-1, 1].
-        symmetry: cosine between the embeddings of the crop and of its mirror image.
-        exponent: p > 0.
-
-    Returns:
-        ((1 + mean) / 2 * clip(1 - std, 0, 1) * symmetry) ** p, mean, std. The power keeps the sign
-        of a negative base; the published code gives NaN for a fractional p, and a positive value
-        for an even one.
+    The quality is ((1 + mean) / 2 * clip(1 - std, 0, 1) * symmetry) ** exponent. The power keeps
+    the sign of a negative base; the published code gives NaN for a fractional exponent, and a
+    positive value for an even one.
 
     Examples:
         The quality falls with the mean similarity, and with its spread.
@@ -67,14 +73,10 @@ def aggregate(
 
 
 def contrast_strength(crops: Tensor) -> Tensor:
-    """Return the strength of the attack on each crop for `eps_mode="contrast"`.
+    """Return the strength of the attack on each crop, (N,) in (0, 1], for `eps_mode="contrast"`.
 
-    Args:
-        crops: (N, 3, S, S) float32, RGB, in [0, 1].
-
-    Returns:
-        (N,) float32 in (0, 1]: sqrt(min(1, contrast / `REFERENCE_CONTRAST`)). Contrast is the
-        standard deviation of the grey values.
+    It is sqrt(min(1, contrast / `REFERENCE_CONTRAST`)). Contrast is the standard deviation of the
+    grey values of (N, 3, S, S) RGB crops in [0, 1].
     """
     grey = torch.einsum("nchw,c->nhw", crops, crops.new_tensor(_LUMA))
     contrast = grey.flatten(1).std(dim=1, correction=0)
@@ -107,7 +109,7 @@ class FaceQAN(QualityEstimator):
     CPU, and as many faces as fit into memory on a GPU.
 
     Args:
-        embedder: the recognition model, or its name, see `models.load.load_model`.
+        embedder, device: see `QualityEstimator`.
         eps: noise and step size in [0, 1] units of the crop; 0.001 is a quarter of a grey level.
         steps: l, number of measurements of the similarity.
         copies: k, noisy copies of each crop.
@@ -119,17 +121,13 @@ class FaceQAN(QualityEstimator):
             crops of low contrast, see `contrast_strength`.
         precision: "float32", or "tf32" on NVIDIA GPUs, which changes scores less than another seed
             does.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
         backend: library that computes the attack's steps: "torch"; "openvino", an extra for CPUs;
             "compile", torch.compile with CUDA graphs on a GPU; or "auto", OpenVINO where it is
-            installed and known to be faster, otherwise torch.
-
-    Attributes:
-        backend: the backend in use, never "auto".
+            installed and known to be faster, otherwise torch. The attribute is never "auto".
 
     Raises:
-        SettingsError: an option out of its range, a device this machine does not have, or a
-            precision the device does not have.
+        SettingsError: an option out of its range, or a device or precision this machine does not
+            have.
         WeightsError: the model cannot be loaded.
         MissingDependency: "openvino", and it is not installed.
         UnsupportedOperation: "openvino", and it cannot compute the model.
@@ -150,7 +148,10 @@ class FaceQAN(QualityEstimator):
         device: str = "auto",
         backend: str = "auto",
     ) -> None:
-        check_attack(eps, steps, copies, exponent, seed, clamp, eps_mode, backend, precision)
+        check_attack(
+            copies, eps=eps, steps=steps, exponent=exponent, seed=seed, clamp=clamp,
+            eps_mode=eps_mode, backend=backend, precision=precision,
+        )  # fmt: skip
         super().__init__(embedder, device)
         check_precision(precision, self.device)
         self.precision = precision
@@ -167,16 +168,10 @@ class FaceQAN(QualityEstimator):
             self.block_faces = max(1, copies_that_fit(free, self._network, size) // copies)
 
     def trace(self, crop: Pixels) -> Trace:
-        """Score one crop and return a record of the attack.
+        """Score one aligned crop, (S, S, 3) uint8 RGB, and return a record of the attack.
 
         The score is the one that `score` returns. The attack is then repeated with one more step,
         and recorded.
-
-        Args:
-            crop: (S, S, 3) uint8, RGB, aligned.
-
-        Raises:
-            SettingsError: see `score`.
         """
         (score,) = self.score([crop])
         faces = self._tensor([crop])
@@ -232,35 +227,103 @@ class FaceQAN(QualityEstimator):
         # all work is queued; only from here on the CPU waits for the GPU
         symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
         norms = references.norm(dim=1).cpu().tolist()
-        return [
-            self._score(*parts)
-            for parts in zip(similarities.cpu().numpy(), symmetry, norms, strict=True)
-        ]
+        return list(map(self._score, similarities.cpu().numpy(), symmetry, norms))
 
     def _attack(
-        self,
-        faces: Tensor,
-        references: Tensor,
-        noise: Tensor,
-        steps: int,
+        self, faces: Tensor, references: Tensor, noise: Tensor, steps: int,
         observe: Observe | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         return attack(
-            self._network,
-            faces,
-            references,
-            noise,
-            eps=self.eps,
-            steps=steps,
-            bounds=self.bounds,
-            strength=self._strength(faces),
-            step=self._step,
-            observe=observe,
-        )
+            self._network, faces, references, noise, eps=self.eps, steps=steps, bounds=self.bounds,
+            strength=self._strength(faces), step=self._step, observe=observe,
+        )  # fmt: skip
 
     def _strength(self, faces: Tensor) -> Tensor | None:
         return contrast_strength(faces) if self.eps_mode == "contrast" else None
 
     def _score(self, similarities: NDArray[np.float32], symmetry: float, norm: float) -> Score:
         quality, mean, std = aggregate(similarities, symmetry, self.exponent)
-        return Score(quality if usable(norm) else math.nan, norm, mean, std, symmetry, similarities)
+        return scored(quality, norm, mean, std, symmetry, similarities)
+
+
+# the prediction from one forward pass
+
+
+class PooledFeatures(nn.Module):
+    """Features of a crop from which a head predicts.
+
+    The mean of every channel of the stem and all blocks, the logarithms of the means, the length of
+    the embedding, and its cosine to the embedding of the mirrored last feature map.
+    """
+
+    def __init__(self, network: SFace) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map (N, 3, 112, 112) crops in [0, 1] to (N, F); the last is the embedding's length."""
+        maps = self.network.feature_maps(crops)
+        means = torch.cat([F.adaptive_avg_pool2d(one, 1).flatten(1) for one in maps], dim=1)
+        last = self.network.bn(maps[-1])
+        embedding, mirrored = self.network.project(torch.cat([last, last.flip(3)])).chunk(2)
+        symmetry = F.cosine_similarity(embedding, mirrored, dim=1)
+        norms = torch.stack([mirrored.norm(dim=1), embedding.norm(dim=1)], dim=1)
+        # 1e-12: the length may be 0, and its score is NaN then
+        logs = [(means.abs() + LOG_OFFSET).log(), (norms + 1e-12).log()]
+        return torch.cat([means, *logs, symmetry[:, None], norms], dim=1)
+
+
+class Head(nn.Module):
+    """A linear prediction from pooled features.
+
+    `tensors` holds `mean`, `scale` and `weight` of each feature, (F,), and `bias`, (1,).
+    """
+
+    def __init__(self, features: nn.Module, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.features = features
+        for name in ("mean", "scale", "weight", "bias"):
+            self.register_buffer(name, tensors[name])
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map (N, 3, 112, 112) crops to (N, 2): the prediction, and the embedding's length."""
+        features = self.features(crops)
+        raw = (((features - self.mean) * self.scale) * self.weight).sum(dim=1) + self.bias
+        return torch.stack([raw, features[:, -1]], dim=1)
+
+
+class InstantFaceQAN(QualityEstimator):
+    """Prediction of the quality that `FaceQAN` with default options would measure.
+
+    Raises:
+        SettingsError: the model has no head; or see `QualityEstimator`.
+        WeightsError: model or head cannot be loaded.
+    """
+
+    def __init__(self, embedder: Embedder | str = "sface", *, device: str = "auto") -> None:
+        super().__init__(embedder, device)
+        head = head_of(self.embedder.name)
+        if not isinstance(self.embedder, SFace):
+            raise SettingsError(
+                f"--preset instant: the head of {head.weights} does not fit {self.embedder.name}; "
+                "it needs the built-in model"
+            )
+        tensors = load(read_weights(head.weights, head.sha256))
+        self._network = freeze(Head(PooledFeatures(self.embedder), tensors)).to(self.device)
+        # piecewise linear maps from raw predictions to qualities and to their errors
+        self._knots, self._qualities, self._errors = (
+            tensors[name].double().numpy() for name in ("knots", "qualities", "errors")
+        )
+        self.block_faces = forward_block(self.device)
+
+    def _score_block(self, faces: Tensor) -> list[Score]:
+        with torch.inference_mode():
+            rows = self._network(faces).cpu().double().tolist()
+        return [self._score(*row) for row in rows]
+
+    def _score(self, raw: float, norm: float) -> Score:
+        if not (usable(norm) and math.isfinite(raw)):
+            return Score(math.nan, norm)
+        quality = float(np.interp(raw, self._knots, self._qualities))
+        error = float(np.interp(raw, self._knots, self._errors))
+        return Score(quality, norm, quality_error=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.models.freeze import frozen_copy
-from faceqan_toolkit.quality.base import QualityEstimator, usable
+from faceqan_toolkit.quality.base import QualityEstimator, scored
 from faceqan_toolkit.types import Score
 
 if TYPE_CHECKING:
@@ -32,18 +31,14 @@ class GraFIQs(QualityEstimator):
     Costs one forward pass per crop, and one backward pass down to that tensor.
 
     Args:
-        embedder: the recognition model, with its batch norms, or its name.
+        embedder, device: see `QualityEstimator`.
         at: the tensor: "image", or "block1" to "block4" for the output of a stage of the network;
-            "auto" is "block2", or "image" for a network whose stages are unknown.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
-    Attributes:
-        at: the tensor in use.
+            "auto" is "block2", or "image" for a network whose stages are unknown. The attribute of
+            that name is never "auto".
 
     Raises:
-        SettingsError: a model without batch norms or without the stage `at`; a device this machine
-            does not have.
-        WeightsError: the model cannot be loaded.
+        SettingsError: a model without batch norms or without the stage `at`; or see
+            `QualityEstimator`.
 
     Source: Kolf, Damer, Boutros, "GraFIQs: Face Image Quality Assessment Using Gradient
     Magnitudes", CVPR Workshops 2024. As in the published code, variances are biased and batch norms
@@ -81,16 +76,13 @@ class GraFIQs(QualityEstimator):
     def _score_block(self, faces: Tensor) -> list[Score]:
         magnitudes, embeddings = gradient_magnitudes(self._network, self._norms, faces, self._stage)
         norms = embeddings.norm(dim=1).cpu().tolist()
-        return [
-            Score(-magnitude if usable(norm) and math.isfinite(magnitude) else math.nan, norm)
-            for magnitude, norm in zip(magnitudes.cpu().tolist(), norms, strict=True)
-        ]
+        return list(map(scored, (-magnitudes).cpu().tolist(), norms))
 
 
 def gradient_magnitudes(
     network: nn.Module, norms: list[nn.BatchNorm2d], crops: Tensor, stage: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of the absolute gradient of each crop's discrepancy, and the embedding.
+    """Return the sum of the absolute gradient of each crop's discrepancy, (N,), and its embedding.
 
     Args:
         network: maps (N, 3, S, S) crops to (N, D) embeddings, each row independently; in evaluation
@@ -98,9 +90,6 @@ def gradient_magnitudes(
         norms: its batch norms.
         crops: (N, 3, S, S) float32.
         stage: the module whose output the gradient is with respect to; None means the crops.
-
-    Returns:
-        (N,) and (N, D) float32.
     """
     starts: list[Tensor] = []
     terms: list[Tensor] = []
@@ -131,14 +120,9 @@ def gradient_magnitudes(
 
 
 def discrepancy(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Return the discrepancy between each crop's statistics and those of a batch norm.
+    """Return the discrepancy between the statistics of inputs (N, C, H, W) and of a batch norm.
 
-    Args:
-        x: (N, C, H, W) input of the batch norm.
-        norm: with running statistics.
-
-    Returns:
-        (N,) squared difference of the means, averaged over channels, plus that of the variances.
+    It is (N,): squared difference of the means, averaged over channels, plus that of the variances.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -1,16 +1,22 @@
-"""Measures of a face besides its score: light, focus, pose, position. No model is needed.
+"""Measures of a face besides its score (light, focus, pose, position), and hints from them.
 
-Pixels are measured on the aligned crop, where all faces have the same size, within `FACE_REGION`.
-Some measures are components of ISO/IEC 29794-5:2025, "Face image data". They follow its open
-implementation OFIQ (BSI-OFIQ/OFIQ-Project) as far as five landmarks and a crop of 112 pixels allow.
-None is a conformant ISO measurement: the standard's face region comes from 98 landmarks and an
-occlusion mask, on a crop of 616 pixels.
+No model is needed. Pixels are measured on the aligned crop, within `FACE_REGION`. Some measures are
+components of ISO/IEC 29794-5:2025, "Face image data". They follow its open implementation OFIQ
+(BSI-OFIQ/OFIQ-Project) as far as five landmarks and a crop of 112 pixels allow. None is a
+conformant ISO measurement: the standard's face region comes from 98 landmarks and an occlusion
+mask, on a crop of 616 pixels.
+
+Each hint's threshold was chosen on half of the people of LFW so that about one clean face in a
+hundred exceeds it; the one for noise was chosen on raw photos, which show more of the skin's
+texture. benchmarks/hints.py measures them on the other half; docs/hints.md has the results.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +26,7 @@ from faceqan_toolkit.alignment import ARCFACE_SIZE, footprint
 from faceqan_toolkit.types import AlignedCrop, Photo, Pixels
 
 FloatImage = NDArray[np.float32]
+Row = Mapping[str, Any]
 
 
 def _ellipse(centre: tuple[float, float], half_axes: tuple[float, float]) -> NDArray[np.bool_]:
@@ -61,19 +68,19 @@ GREY_FLOOR = 2.0
 """Standard deviation below which a part of a face counts as plain, grey levels."""
 
 
+NO_FACE = "may not be a face"
+
+NORMS = {"sface": (7.2, 0.3, 9.6)}
+"""By model: no face has both an embedding shorter than the first number and a `face_pattern` below
+the second; one face in a hundred has an embedding shorter than the third."""
+
+
 @dataclass(frozen=True)
 class Measures:
     """Measures of one face; None if they need the face's position in a photo and it is unknown.
 
-    Attributes:
-        sharpness: see `sharpness`.
-        noise: see `noise`.
-        brightness, contrast, underexposed, overexposed: see `light`.
-        face_pattern, weakest_part, flattest_part: see `pattern`.
-        eye_distance, yaw, roll: see `pose`.
-        cut_off: see `cut_off`.
-        blockiness: see `blockiness`; None for a photo that was decoded at a reduced size, where
-            JPEG blocks are invisible.
+    See `sharpness`, `noise`, `light`, `pattern`, `pose`, `cut_off` and `blockiness`; blockiness is
+    also None for a photo that was decoded at a reduced size, where JPEG blocks are invisible.
     """
 
     sharpness: float
@@ -104,33 +111,14 @@ def measure(crop: Pixels, photo: Photo, aligned: AlignedCrop | None) -> Measures
         size = (ARCFACE_SIZE, ARCFACE_SIZE)
         crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    mean, deviation, dark, bright = light(crop)
-    whole, weakest, flattest = pattern(grey)
-    of_crop = {
-        "sharpness": sharpness(grey),
-        "noise": noise(grey),
-        "brightness": mean,
-        "contrast": deviation,
-        "underexposed": dark,
-        "overexposed": bright,
-        "face_pattern": whole,
-        "weakest_part": weakest,
-        "flattest_part": flattest,
-    }
+    of_crop = (sharpness(grey), noise(grey), *light(crop), *pattern(grey))
     if aligned is None:
-        return Measures(**of_crop, blockiness=blockiness(photo.pixels))
-    distance, yaw, roll = pose(aligned.face.landmarks)
+        return Measures(*of_crop, blockiness=blockiness(photo.pixels))
     around = None
     if photo.reduction == 1:
         around = blockiness(_around(photo.pixels, footprint(aligned.transform)))
-    return Measures(
-        **of_crop,
-        eye_distance=distance,
-        yaw=yaw,
-        roll=roll,
-        cut_off=cut_off(aligned.transform, photo.size),
-        blockiness=around,
-    )
+    beyond = cut_off(aligned.transform, photo.size)
+    return Measures(*of_crop, *pose(aligned.face.landmarks), beyond, around)
 
 
 def luminance(pixels: Pixels) -> FloatImage:
@@ -146,10 +134,7 @@ def luminance(pixels: Pixels) -> FloatImage:
 
 
 def light(crop: Pixels) -> tuple[float, float, float, float]:
-    """Return brightness, contrast, and the under- and over-exposed shares of the face.
-
-    Args:
-        crop: (112, 112, 3) uint8, RGB.
+    """Return the light of a crop, (112, 112, 3) uint8, RGB.
 
     Returns:
         brightness: mean luminance in [0, 1], linear in light. ISO/IEC 29794-5 "luminance mean".
@@ -171,14 +156,11 @@ def light(crop: Pixels) -> tuple[float, float, float, float]:
 
 
 def sharpness(grey: FloatImage) -> float:
-    """Return the share of a crop's detail that another blur removes, in [0, 1].
+    """Return the share of a grey crop's detail that another blur removes, in [0, 1].
 
     Detail is the sum of absolute differences between neighbours. A mean filter of 9 pixels is
     applied along rows, and along columns; the smaller share of the two counts, so that motion blur
     in one direction lowers it. Light and contrast do not matter. Noise counts as detail.
-
-    Args:
-        grey: (112, 112) float32.
 
     Source: F. Crete, T. Dolmiere, P. Ladret, M. Nicolas, "The blur effect", SPIE 2007; this is
     1 - blur. ISO/IEC 29794-5 "sharpness" is a trained forest over filter responses instead.
@@ -197,12 +179,9 @@ def sharpness(grey: FloatImage) -> float:
 
 
 def noise(grey: FloatImage) -> float:
-    """Return the standard deviation of the noise in a crop, grey levels; slightly underestimated.
+    """Return the standard deviation of the noise in a grey crop, in levels of 0..255, slightly low.
 
     Noise is everywhere, texture is not: the 5th percentile over all windows of 8 pixels is taken.
-
-    Args:
-        grey: (112, 112) float32 in 0..255.
 
     Source: J. Immerkaer, "Fast noise variance estimation", CVIU 1996: a filter that suppresses
     smooth surfaces; the choice of windows is ours. ISO/IEC 29794-5 has no such measure.
@@ -214,17 +193,11 @@ def noise(grey: FloatImage) -> float:
     return float(np.percentile(means, 5) / 6 * math.sqrt(math.pi / 2))
 
 
-def _blobs(*blobs: tuple[float, float, float, float, float]) -> FloatImage:
-    """Return the sum of Gaussians: centre x y, widths x y, height."""
-    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE].astype(np.float32)
-    total = np.zeros((ARCFACE_SIZE, ARCFACE_SIZE), np.float32)
-    for cx, cy, sx, sy, height in blobs:
-        total += height * np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
-    return total
-
-
 def _features() -> FloatImage:
-    """Return a template of dark eyes, brows, nostrils and mouth and a bright nose."""
+    """Return a template of dark eyes, brows, nostrils and mouth and a bright nose.
+
+    It is a sum of Gaussians: centre x y, widths x y, height.
+    """
     right = (
         (73.5, 52.0, 7.0, 3.0, -1.0),  # eye
         (72.0, 44.0, 9.0, 3.5, -0.7),  # brow
@@ -242,7 +215,11 @@ def _features() -> FloatImage:
         (55.5, 102.0, 9.0, 2.5, -0.3),  # below the lower lip
     )
     left = tuple((ARCFACE_SIZE - 1 - x, y, sx, sy, height) for x, y, sx, sy, height in right)
-    return _blobs(*left, *middle, *right)
+    y, x = np.mgrid[:ARCFACE_SIZE, :ARCFACE_SIZE].astype(np.float32)
+    total: FloatImage = np.zeros_like(x)
+    for cx, cy, sx, sy, height in (*left, *middle, *right):
+        total += height * np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
+    return total
 
 
 FACE_FEATURES = _features()
@@ -257,10 +234,7 @@ PARTS = {
 
 
 def pattern(grey: FloatImage) -> tuple[float, float, float]:
-    """Return the similarity of a crop to a template of a face, as a whole and by part.
-
-    Args:
-        grey: (112, 112) float32 in 0..255.
+    """Return the similarity of a grey crop, in 0..255, to a template of a face.
 
     Returns:
         face_pattern: mean over `PARTS` of the correlation between grey values and
@@ -286,10 +260,7 @@ def pattern(grey: FloatImage) -> tuple[float, float, float]:
 
 
 def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return eye distance, yaw and roll of a face.
-
-    Args:
-        landmarks: (5, 2) x y in pixels of the photo.
+    """Return the pose of a face from its landmarks, (5, 2) x y in pixels of the photo.
 
     Returns:
         eye_distance: distance between the eyes in pixels of the photo, divided by the cosine of
@@ -321,10 +292,7 @@ def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
 def cut_off(transform: NDArray[np.float64], size: tuple[int, int]) -> float:
     """Return the share of `WHOLE_FACE`, in [0, 1], that is beyond the photo's edges.
 
-    Args:
-        transform: (2, 3), photo to crop.
-        size: width and height of the photo, pixels.
-
+    `transform`, (2, 3), maps the photo to the crop; `size` is the photo's width and height, pixels.
     ISO/IEC 29794-5 "crop of the face image" gives the distances to the four edges instead.
     """
     y, x = np.nonzero(WHOLE_FACE)
@@ -345,8 +313,7 @@ def blockiness(pixels: Pixels) -> float | None:
         pixels: (H, W, 3) uint8, as decoded; resizing would hide the grid.
 
     Returns:
-        0 or more, 0 for no blocks; None below 32 pixels a side, where the grid cannot be
-        distinguished from chance.
+        0 or more; None below 32 pixels a side, where the grid cannot be told from chance.
 
     Source: the idea is that of Z. Wang, H. Sheikh, A. Bovik, "No-reference perceptual quality
     assessment of JPEG compressed images", ICIP 2002. ISO/IEC 29794-5 "compression artifacts" is a
@@ -372,3 +339,100 @@ def _around(pixels: Pixels, box: NDArray[np.float64]) -> Pixels:
         middle, half = (low + high) / 2, min((high - low) / 2, BLOCKINESS_SIDE / 2)
         sides.append(slice(max(0, math.floor(middle - half)), min(side, math.ceil(middle + half))))
     return pixels[sides[0], sides[1]]
+
+
+# hints
+
+
+def find_hints(row: Row, model: str = "") -> list[str]:
+    """Return the hints for a face, the most important first; empty if none applies.
+
+    Args:
+        row: columns of a record; missing ones and None are ignored.
+        model: name of the model that `embedding_norm` comes from, which is ignored for a model that
+            is not in `NORMS`.
+    """
+    found = [hint for hint, applies in _TESTS.items() if applies(row)]
+    if _no_face(row, model):
+        found.insert(0, NO_FACE)
+    elif _covered(row, model, explained=bool(found)):
+        found.insert(0, "possibly covered")
+    return [hint for hint in HINTS if hint in found]
+
+
+def describe(hint: str, row: Row) -> str:
+    """Return a sentence about one of `HINTS`, with a record's measures behind it."""
+    values = {name: math.nan if value is None else value for name, value in row.items()}
+    return HINTS[hint].format_map(values)
+
+
+HINTS: Mapping[str, str] = {
+    NO_FACE: "It looks little like a face: the face pattern is {face_pattern:.2f}, most faces have "
+    "more than 0.3.",
+    "cut by the edge": "{cut_off:.0%} of the face is beyond the photo's edge.",
+    "possibly covered": "Part of the face looks unusual (weakest pattern {weakest_part:.2f}, least "
+    "contrast {flattest_part:.2f} of the whole), or the embedding is short without another reason.",
+    "small": "{eye_distance:.0f} pixels between the eyes; the crop has 35, so the face was "
+    "enlarged.",
+    "blurred": "Sharpness is {sharpness:.2f}, sharp faces have more than 0.42: out of focus, "
+    "moved, or enlarged.",
+    "noisy": "The noise is {noise:.1f} grey levels; clean photos have less than 2.3.",
+    "dark": "The mean luminance is {brightness:.1%} of white; most faces have more than 7 %.",
+    "overexposed": "{overexposed:.0%} of the face is white or nearly white.",
+    "low contrast": "Luminance varies by {contrast:.4f} around a mean of {brightness:.4f}: 24 % or "
+    "less.",
+    "compressed": "Edges between JPEG blocks are {blockiness:.0%} stronger than other edges.",
+    "turned": "The head is turned by about {yaw:.0f} degrees (above 0: to the image's right).",
+    "tilted": "The head is tilted by {roll:.0f} degrees (above 0: clockwise).",
+}
+"""All hints, the most important first, with their sentences."""
+
+
+def _below(column: str, limit: float) -> Callable[[Row], bool]:
+    return lambda row: row.get(column) is not None and row[column] < limit
+
+
+def _above(column: str, limit: float) -> Callable[[Row], bool]:
+    return lambda row: row.get(column) is not None and abs(row[column]) > limit
+
+
+def _low_contrast(row: Row) -> bool:
+    contrast, brightness = row.get("contrast"), row.get("brightness")
+    # their ratio does not depend on the amount of light
+    return contrast is not None and brightness is not None and contrast <= 0.24 * brightness
+
+
+_TESTS: Mapping[str, Callable[[Row], bool]] = {
+    "cut by the edge": _above("cut_off", 0.05),
+    "small": _below("eye_distance", 24),  # the crop has 35: the face was enlarged 1.5 times
+    "blurred": _below("sharpness", 0.42),
+    "noisy": _above("noise", 2.3),
+    "dark": _below("brightness", 0.07),
+    "overexposed": _above("overexposed", 0.05),
+    "low contrast": _low_contrast,
+    "compressed": _above("blockiness", 0.4),
+    "turned": _above("yaw", 35),
+    "tilted": _above("roll", 20),
+}
+
+
+def _no_face(row: Row, model: str) -> bool:
+    pattern, norm = row.get("face_pattern"), row.get("embedding_norm")
+    # a face that is cut off shows too little of its pattern
+    if pattern is None or _TESTS["cut by the edge"](row):
+        return False
+    if model in NORMS and norm is not None:
+        shortest, least_pattern, _ = NORMS[model]
+        return bool(norm < shortest and pattern < least_pattern)
+    # nearly all clean faces exceed this confidence of the detector
+    return bool(pattern < (0.2 if _below("confidence", 0.97)(row) else 0.1))
+
+
+def _covered(row: Row, model: str, *, explained: bool) -> bool:
+    """Return whether a part looks unusual, or the embedding is short without another reason."""
+    # parts beyond the edge or overexposed have no contrast anyway
+    if _TESTS["cut by the edge"](row) or _TESTS["overexposed"](row):
+        return False
+    if _below("flattest_part", 0.38)(row) or _below("weakest_part", -0.26)(row):
+        return True
+    return not explained and model in NORMS and _below("embedding_norm", NORMS[model][2])(row)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.models.base import has_equal_lengths
-from faceqan_toolkit.models.blocks import forward_block
+from faceqan_toolkit.models.base import forward_block, has_equal_lengths
 from faceqan_toolkit.models.freeze import freeze
-from faceqan_toolkit.quality.base import QualityEstimator, usable
+from faceqan_toolkit.quality.base import QualityEstimator, scored
 from faceqan_toolkit.types import Score
 
 if TYPE_CHECKING:
@@ -20,22 +18,14 @@ if TYPE_CHECKING:
 
 
 class EmbeddingNorm(QualityEstimator):
-    """The Euclidean length of the embedding.
+    """The Euclidean length of the embedding, by one forward pass per crop.
 
     Training losses that use only an embedding's direction still lead to short embeddings of faces
     that the network is unsure about. How well that works depends on the model; `MagFace` trains
     for it. The scale is the model's own: above 0, higher is better.
 
-    Costs one forward pass per crop.
-
-    Args:
-        embedder: the recognition model, or its name, see `models.load.load_model`.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
     Raises:
-        SettingsError: all embeddings of the model have the same length; a device this machine does
-            not have.
-        WeightsError: the model cannot be loaded.
+        SettingsError: all embeddings of the model have the same length; or see `QualityEstimator`.
     """
 
     def __init__(self, embedder: Embedder | str = "sface", *, device: str = "auto") -> None:
@@ -53,7 +43,7 @@ class EmbeddingNorm(QualityEstimator):
     def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.inference_mode():
             norms = self._network(faces).norm(dim=1).cpu().tolist()
-        return [Score(norm if usable(norm) else math.nan, norm) for norm in norms]
+        return [scored(norm, norm) for norm in norms]
 
 
 class MagFace(EmbeddingNorm):
@@ -62,15 +52,8 @@ class MagFace(EmbeddingNorm):
     MagFace's loss has a margin that grows with the length and a penalty on short embeddings, so
     faces that are easy to recognise get long ones, of 10 to 110.
 
-    Costs one forward pass per crop.
-
-    Args:
-        embedder: a model of the family "magface", or its name.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
     Raises:
-        SettingsError: a model of another family; a device this machine does not have.
-        WeightsError: the model cannot be loaded.
+        SettingsError: a model of another family than "magface"; or see `EmbeddingNorm`.
 
     Source: Meng, Zhao, Huang, Zhou, "MagFace: A Universal Representation for Face Recognition and
     Quality Assessment", CVPR 2021.

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
-    """Return the estimator of a run's settings.
-
-    Args:
-        settings: the method, its options and the device.
-        embedder: the recognition model.
+    """Return the estimator of a run's method, options and device.
 
     Raises:
         SettingsError: the method cannot work with the model, or a device this machine does not
@@ -39,25 +35,13 @@ def faceqan(settings: Settings, embedder: Embedder) -> QualityEstimator:
     0. Works with every model.
     """
     quality, device = settings.quality, settings.work.device
+    from faceqan_toolkit.quality.faceqan import FaceQAN, InstantFaceQAN
+
     if quality.preset == "instant":
-        from faceqan_toolkit.quality.instant import InstantFaceQAN
-
         return InstantFaceQAN(embedder, device=device)
-    from faceqan_toolkit.quality.faceqan import FaceQAN
-
-    return FaceQAN(
-        embedder,
-        eps=quality.eps,
-        steps=quality.steps,
-        copies=quality.copies,
-        exponent=quality.exponent,
-        seed=quality.seed,
-        clamp=quality.clamp,
-        eps_mode=quality.eps_mode,
-        precision=quality.precision,
-        device=device,
-        backend=quality.backend,
-    )
+    names = ("eps", "steps", "copies", "exponent", "seed", "clamp", "eps_mode", "precision",
+             "backend")  # fmt: skip
+    return FaceQAN(embedder, device=device, **{name: getattr(quality, name) for name in names})
 
 
 @dataclass(frozen=True)

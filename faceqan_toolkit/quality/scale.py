@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.models.weights import weights_path
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.weights import weights_path
 
 UPPER = 84
 """Value at the 84th percentile of the reference faces; their median gets 50."""
 
 SCALES_FILE = "scales.json"
 
-_ATTACK = ("method", "eps", "eps_mode", "steps", "exponent", "clamp")
+_ATTACK = ("method", "eps", "eps_mode", "steps", "exponent", "clamp", "copies")
 """Settings besides the preset that shift the scores of a model systematically."""
 
 
@@ -47,12 +47,7 @@ class Scale:
 
     @classmethod
     def from_quantiles(cls, name: str, median: float, upper: float) -> Scale:
-        """Return the scale fitted to reference faces.
-
-        Args:
-            name: id of the scale.
-            median: median quality of the faces, which becomes 50.
-            upper: 84th percentile of their quality, which becomes 84.
+        """Return the scale fitted to the median (50) and 84th percentile (84) of reference faces.
 
         Raises:
             SettingsError: `upper` is not above `median`.
@@ -85,11 +80,7 @@ class Scale:
 
 
 def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
-    """Return the scale that `Scale.as_dict` wrote; None for None.
-
-    Raises:
-        SettingsError: the content is not a scale.
-    """
+    """Return the scale that `Scale.as_dict` wrote, or raise SettingsError; None for None."""
     if content is None:
         return None
     try:
@@ -101,15 +92,16 @@ def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
 def builtin_scale(settings: Settings, weights_sha256: str) -> Scale | None:
     """Return the scale that the package has for a run's scores; None if it has none.
 
+    A scale applies to the presets it was fitted for, with the default attack.
+
     Args:
-        settings: settings of the run; a scale applies to the presets it was fitted for, with the
-            default eps, eps_mode, steps, exponent, clamp and copies.
-        weights_sha256: of the recognition model, see `FoundModel.weights`.
+        settings: settings of the run.
+        weights_sha256: see `FoundModel.weights`.
     """
-    if "quality" not in settings.stages:
-        return None
     defaults = Settings(preset=settings.preset)
-    if any(getattr(settings, name) != getattr(defaults, name) for name in (*_ATTACK, "copies")):
+    if "quality" not in settings.stages or any(
+        getattr(settings, name) != getattr(defaults, name) for name in _ATTACK
+    ):
         return None
     weights = weights_sha256.partition("+")[0]
     text = weights_path(SCALES_FILE).read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.models.freeze import frozen_copy
-from faceqan_toolkit.quality.base import QualityEstimator, usable
+from faceqan_toolkit.quality.base import QualityEstimator, scored
 from faceqan_toolkit.types import Score
 
 if TYPE_CHECKING:
@@ -33,16 +32,14 @@ class SERFIQ(QualityEstimator):
     much as the forward pass on SFace, and a tenth of it on IResNet-100.
 
     Args:
-        embedder: the recognition model, or its name, see `models.load.load_model`.
+        embedder, device: see `QualityEstimator`.
         passes: m, at least 2.
         dropout: probability that a feature is dropped.
         seed: random seed of the masks.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
         SettingsError: an option out of its range; a model without a fully connected layer, or whose
-            last layers need a fixed batch size; a device this machine does not have.
-        WeightsError: the model cannot be loaded.
+            last layers need a fixed batch size; or see `QualityEstimator`.
 
     Source: Terhoerst, Kolf, Damer, Kirchbuchner, Kuijper, "SER-FIQ: Unsupervised Estimation of
     Face Image Quality Based on Stochastic Embedding Robustness", CVPR 2020, variant "same model".
@@ -89,11 +86,7 @@ class SERFIQ(QualityEstimator):
         return ((features[:, None] * self._masks).flatten(0, 1),)
 
     def _check(self) -> None:
-        """Check that the layers after the last linear one accept any number of rows.
-
-        Raises:
-            SettingsError: they need a fixed number.
-        """
+        """Raise SettingsError if the layers after the last linear one need a fixed batch size."""
         size = self.embedder.input_size
         refusal = SettingsError(
             f"the method serfiq cannot be computed with {self.embedder.name}: the layers after its "
@@ -112,20 +105,13 @@ class SERFIQ(QualityEstimator):
             embeddings = self._network(faces).view(len(faces), len(self._masks), -1)
             norms = embeddings[:, 0].norm(dim=1).cpu().tolist()
             qualities = robustness(embeddings[:, 1:]).cpu().tolist()
-        return [
-            Score(quality if usable(norm) else math.nan, norm)
-            for quality, norm in zip(qualities, norms, strict=True)
-        ]
+        return list(map(scored, qualities, norms))
 
 
 def robustness(embeddings: Tensor) -> Tensor:
-    """Return 2 * sigmoid(-d), d the mean distance of all pairs of normalised embeddings.
+    """Return 2 * sigmoid(-d), (N,), d the mean distance of all pairs of a face's embeddings.
 
-    Args:
-        embeddings: (N, m, D), m for each face, not normalised.
-
-    Returns:
-        (N,) in (0, 1].
+    They are (N, m, D), and are normalised here.
     """
     units = F.normalize(embeddings, dim=2)
     # via matrix products, small distances would be lost to rounding
@@ -137,14 +123,8 @@ def robustness(embeddings: Tensor) -> Tensor:
 def draw_masks(passes: int, features: int, *, dropout: float, seed: int) -> Tensor:
     """Return dropout masks for all passes, drawn pass by pass on the CPU.
 
-    Args:
-        passes: m.
-        features: F.
-        dropout: probability of a 0.
-        seed: random seed; it gives the same masks on every machine.
-
-    Returns:
-        (m, F) float32: 0, or 1 / (1 - dropout), which keeps a feature's mean.
+    They are (passes, features) float32: 0, or 1 / (1 - dropout), which keeps a feature's mean. A
+    seed gives the same masks on every machine.
     """
     generator = torch.Generator().manual_seed(seed)
     kept = [torch.rand(features, generator=generator) >= dropout for _ in range(passes)]
@@ -152,12 +132,7 @@ def draw_masks(passes: int, features: int, *, dropout: float, seed: int) -> Tens
 
 
 def last_linear(network: nn.Module, size: int) -> nn.Linear | None:
-    """Return the fully connected layer that is computed last; None if there is none.
-
-    Args:
-        network: maps (N, 3, S, S) crops to (N, D) embeddings.
-        size: S, pixels.
-    """
+    """Return the fully connected layer that is computed last, for crops of `size` pixels."""
     called: list[nn.Linear] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -1,1 +1,5 @@
-"""The page people look at: one HTML file that shows a run."""
+"""The HTML report of a run.
+
+page: the page: summary, settings, rows, groups; its templates and assets are beside it.
+pictures: thumbnails and reduced photos as JPEG.
+"""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,14 +23,12 @@ from markupsafe import Markup
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import refuse_links, replacing
-from faceqan_toolkit.report.groups import Groups, page_groups
 from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
-from faceqan_toolkit.report.rows import columns_json, script_json
 from faceqan_toolkit.results.calibration import below_thresholds
-from faceqan_toolkit.results.groups import Grouping
-from faceqan_toolkit.results.ranking import PARTS, Ranking
+from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
+from faceqan_toolkit.results.ranking import PARTS, ROUNDED_DOWN, Column, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import reason_of, rounded_down
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 
 EMBED_FACES = 200
@@ -43,6 +42,16 @@ FAILURE_LIMIT = 50_000
 
 BLOCK = 64 * SHEET
 """Rows in one block of the page's data."""
+
+GROUP_LIMIT = 10_000
+"""Most groups on the page; those with the largest share below the threshold are listed."""
+GROUP_QUALITIES = ("q05", "q25", "median", "q75", "q95")
+"""Columns of the groups' table that are qualities, so they are rounded down like thresholds."""
+GROUP_FIGURES = (
+    "group", "faces", "unscored", *GROUP_QUALITIES,
+    "share", "share_low", "share_high", "difference", "difference_low", "difference_high",
+)  # fmt: skip
+"""Columns of the groups' table."""
 
 SCRIPTS = (
     "table", "csv", "pictures", "histogram", "grid", "detail", "intervals", "groups", "main",
@@ -87,10 +96,17 @@ def write_report(
     Raises:
         RunError: the ledger is damaged, the report cannot be written, or groups or a threshold
             are requested for a run without scores.
-        SettingsError: `below` is not finite, or the grouping is unusable (`groups.summarise`).
+        SettingsError: `below` is not finite, or the grouping is unusable.
     """
+    if below is not None and not math.isfinite(below):
+        raise SettingsError(f"--below {below}: not a finite number")
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
-    page.compare(grouping, below)
+    if below is not None and not page.ranking.scored:
+        raise RunError(run.no_scores)
+    page.below = below
+    if grouping:
+        whole = page.every == page.every_failure == 1
+        page.groups = _Groups(run, grouping, below, follow=whole)
     try:
         try:
             with replacing(target) as temporary:
@@ -134,18 +150,7 @@ class _Page:
         self.every_failure = max(1, -(-self.failures // FAILURE_LIMIT))
         self.rows_of_photos: dict[str, dict[str, Any]] = {}
         self.below: float | None = None
-        self.groups: Groups | None = None
-
-    def compare(self, grouping: Grouping | None, below: float | None) -> None:
-        """Set the initial threshold and the groups."""
-        if below is not None and not math.isfinite(below):
-            raise SettingsError(f"--below {below}: not a finite number")
-        if below is not None and not self.ranking.scored:
-            raise RunError(self.run.no_scores)
-        self.below = below
-        if grouping:
-            whole = self.every == self.every_failure == 1
-            self.groups = page_groups(self.run, grouping, below, follow=whole)
+        self.groups: _Groups | None = None
 
     def write(self, file: Path) -> None:
         """Write the page and its pictures."""
@@ -171,7 +176,8 @@ class _Page:
     def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
         """Return the variables of the template."""
         content = self.run.content
-        style, script = _asset("report.css"), _script()
+        scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+        style, script = _asset("report.css"), f'(() => {{\n"use strict";\n{scripts}}})();'
         images = "'self' data: blob: file:" if self.source else "'none'"
         return {
             "policy": (
@@ -219,7 +225,7 @@ class _Page:
             "scored": self.ranking.scored,
             "exponent": settings.get("exponent"),
             "pictures": self.source is not None,
-            "folder": None if folder is None else "/".join(map(_quoted, folder.split("/"))),
+            "folder": folder and quote(os.fsencode(folder)),
             "photos": "copied" if self.copied else "linked" if self.linked else "none",
             "below": self.below,
             "groups": self.groups.meta() if self.groups and self.groups.number else None,
@@ -233,21 +239,21 @@ class _Page:
             BLOCK, extra=["sha256"], every=self.every, every_failure=self.every_failure
         ):
             mappings = [dict(zip(names, row, strict=True)) for row in rows]
-            has_thumbnail = [0] * len(rows)
+            has_thumbnail: list[int] = []
             sheets = {}
             for first in range(0, len(rows), SHEET):
-                group = mappings[first : first + SHEET]
-                if jpeg := self._sheet(pool, group, has_thumbnail, first):
+                if jpeg := self._sheet(pool, mappings[first : first + SHEET], has_thumbnail):
                     number = (start + first) // SHEET
                     sheets[number] = self._store(f"sheet-{number}.jpg", jpeg)
-            more = {"has_thumbnail": has_thumbnail}
+            more = {"has_thumbnail": has_thumbnail or [0] * len(rows)}
             if self.copied:
                 for row in mappings:
                     self.rows_of_photos.setdefault(row["path"], row)
                 places = {path: place for place, path in enumerate(self.rows_of_photos)}
                 more["photo"] = [places[row["path"]] for row in mappings]
-            if self.groups and self.groups.follow:
-                more["group"] = [self.groups.place(row["path"]) for row in mappings]
+            if self.groups and self.groups.places is not None:
+                # -1 for a photo whose group is not listed
+                more["group"] = [self.groups.places.get(row["path"], -1) for row in mappings]
             yield {
                 "json": columns_json(self.columns, rows, more),
                 "sheets": {number: text for number, text in sheets.items() if text},
@@ -266,20 +272,14 @@ class _Page:
                 yield {"number": number, "size": size, "text": text}
 
     def _sheet(
-        self,
-        pool: ThreadPoolExecutor,
-        rows: list[dict[str, Any]],
-        has_thumbnail: list[int],
-        first: int,
+        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], has_thumbnail: list[int]
     ) -> bytes | None:
+        """Return the rows' thumbnails as one JPEG, None without any; note which rows have one."""
         if self.source is None:
             return None
         thumbnails = list(in_threads(pool, self.source.thumbnail, rows, SHEET))
-        for place, thumbnail in enumerate(thumbnails):
-            has_thumbnail[first + place] = int(thumbnail is not None)
-        if all(thumbnail is None for thumbnail in thumbnails):
-            return None
-        return sheet(thumbnails)
+        has_thumbnail += [int(thumbnail is not None) for thumbnail in thumbnails]
+        return sheet(thumbnails) if any(has_thumbnail[-len(rows) :]) else None
 
     def _store(self, name: str, jpeg: bytes) -> str:
         """Write a picture to the folder and return "", or return it in base64 for the page."""
@@ -287,6 +287,55 @@ class _Page:
             return base64.b64encode(jpeg).decode()
         (self.folder / name).write_bytes(jpeg)
         return ""
+
+
+class _Groups:
+    """Groups on the page.
+
+    Attributes:
+        by: name of the grouping.
+        below: threshold of the shares in `summaries`.
+        summaries: the listed groups.
+        number: number of all groups.
+        places: index in `summaries` of each photo's group, by path, so that the page can update
+            the shares; None if the page shows a sample of the rows, which cannot count shares.
+    """
+
+    def __init__(
+        self, run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool
+    ) -> None:
+        summaries = summarise(run, grouping, below=below)
+        self.by, self.below, self.number = grouping.by, below, len(summaries)
+        self.summaries: list[GroupSummary] = summaries[:GROUP_LIMIT]
+        self.places: dict[str, int] | None = None
+        if follow:
+            numbers = {item.group: number for number, item in enumerate(self.summaries)}
+            found = members(run, grouping).items()
+            self.places = {path: numbers[group] for path, group in found if group in numbers}
+
+    @property
+    def follow(self) -> bool:
+        """Whether the page updates the shares when the threshold moves."""
+        return self.places is not None
+
+    def meta(self) -> dict[str, Any]:
+        """Return the data for the page's script: one row of `GROUP_FIGURES` for each group."""
+        return {
+            "by": self.by,
+            "below": self.below,
+            "figures": GROUP_FIGURES,
+            "rows": [
+                [_short(name, getattr(item, name)) for name in GROUP_FIGURES]
+                for item in self.summaries
+            ],
+            "follow": self.follow,
+        }
+
+
+def _short(name: str, value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return rounded_down(value, 6) if name in GROUP_QUALITIES else round(value, 6)
 
 
 def _remove_earlier(files: Path, keep: Path | None) -> None:
@@ -304,19 +353,9 @@ def _asset(name: str) -> str:
     return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
-def _script() -> str:
-    """Return all scripts joined, in a function scope."""
-    parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{parts}}})();'
-
-
 def _hash(text: str) -> str:
     """Return the hash of an inline script or style for the content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _quoted(name: str) -> str:
-    return quote(os.fsencode(name), safe="")
 
 
 def _details(run: RunInfo) -> dict[str, str]:
@@ -369,9 +408,69 @@ def _duration(seconds: float) -> str:
     """Return a duration such as 8 s, 3 min 20 s or 2 h 5 min; "" for 0."""
     if seconds <= 0:
         return ""
-    whole = max(1, round(seconds))
-    minutes, rest = divmod(whole, 60)
+    minutes, rest = divmod(max(1, round(seconds)), 60)
     hours, left = divmod(minutes, 60)
     if hours:
         return f"{hours:,} h {left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON in ASCII that cannot end the surrounding script tag."""
+    return Markup(_safe(json.dumps(value, separators=(",", ":"))))
+
+
+def columns_json(
+    columns: Sequence[Column], rows: Sequence[Sequence[Any]], more: Mapping[str, Sequence[int]]
+) -> Markup:
+    """Return rows, at least one, as a JSON object with a member for each column and `length`.
+
+    A column is a list of its values, {"all": value} if all are equal, or, where that is shorter,
+    {"values": [...], "at": [...]} with indices into the values. Numbers have the decimals of CSV.
+    Values of a row beyond `columns` are left out; `more` has additional columns of integers.
+    """
+    literals = {
+        column.name: [_literal(column, row[place]) for row in rows]
+        for place, column in enumerate(columns)
+    }
+    literals |= {name: list(map(str, numbers)) for name, numbers in more.items()}
+    parts = [f'"length":{len(rows)}']
+    parts += [f"{_text(name)}:{_values(values)}" for name, values in literals.items()]
+    return Markup("{" + ",".join(parts) + "}")
+
+
+def _values(literals: list[str]) -> str:
+    distinct = list(dict.fromkeys(literals))
+    if len(distinct) == 1:
+        return f'{{"all":{distinct[0]}}}'
+    if len(distinct) > len(literals) // 4:
+        return f"[{','.join(literals)}]"
+    place = {literal: str(index) for index, literal in enumerate(distinct)}
+    at = ",".join(place[literal] for literal in literals)
+    return f'{{"values":[{",".join(distinct)}],"at":[{at}]}}'
+
+
+def _literal(column: Column, value: Any) -> str:
+    """Return a value as JSON."""
+    if value is None:
+        return "null"
+    if column.kind == "text":
+        return _text(value if isinstance(value, str) else str(value).lower())
+    if column.kind == "integer":
+        return str(int(value))
+    if not math.isfinite(value):
+        return "null"
+    if column.decimals is None:
+        return repr(float(value))
+    if column.name in ROUNDED_DOWN:
+        value = rounded_down(value, column.decimals)
+    digits = f"{value:.{column.decimals}f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def _text(value: str) -> str:
+    return _safe(json.dumps(value))
+
+
+def _safe(text: str) -> str:
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

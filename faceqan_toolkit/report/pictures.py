@@ -29,12 +29,7 @@ Row = Mapping[str, Any]
 
 
 class SmallPhoto(NamedTuple):
-    """A reduced photo.
-
-    Attributes:
-        jpeg: the encoded JPEG.
-        width, height: size of the original photo, upright, pixels.
-    """
+    """A reduced photo as JPEG; width and height are those of the upright original, pixels."""
 
     jpeg: bytes
     width: int
@@ -42,13 +37,7 @@ class SmallPhoto(NamedTuple):
 
 
 class Pictures:
-    """Thumbnails and reduced photos of a run.
-
-    Args:
-        run: the run.
-        cut: cut missing crops from the photos again.
-        fetch: also read photos from URLs.
-    """
+    """Thumbnails and reduced photos of a run; the arguments are those of `RunCrops`."""
 
     def __init__(self, run: RunInfo, *, cut: bool, fetch: bool = False) -> None:
         self.crops = RunCrops(run, cut=cut, fetch=fetch)

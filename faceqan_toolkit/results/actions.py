@@ -1,22 +1,24 @@
-"""Acting on the decisions of `filter`: files are copied, moved or linked, and moves undone.
+"""Actions of `filter`: files are copied, moved or linked, and moves are undone.
 
-Every action is written to the manifest first.
+Every action is first written to the manifest, a CSV file with the decision on each photo.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from faceqan_toolkit.errors import NotPlaced, PhotoError
-from faceqan_toolkit.files import sha256_of
-from faceqan_toolkit.paths import path_from_text, path_text
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError
+from faceqan_toolkit.files import lock, sha256_of
+from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS, locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile, extension
 from faceqan_toolkit.results.copying import (
     OCCUPIED,
@@ -30,14 +32,82 @@ from faceqan_toolkit.results.copying import (
     place_below,
     place_content,
 )
-from faceqan_toolkit.results.crops import crop_file
-from faceqan_toolkit.results.filtering import Decision
-from faceqan_toolkit.results.manifest import Entry, Manifest
-from faceqan_toolkit.text import down_text, reason_of
+from faceqan_toolkit.runs.folder import crop_file
+from faceqan_toolkit.settings import MODES
+from faceqan_toolkit.text import (
+    down_text,
+    guard,
+    path_from_text,
+    path_text,
+    printable,
+    reason_of,
+    unguard,
+)
 from faceqan_toolkit.types import Content, FileState
 
 BATCH = 256
 """Rows that are written to the manifest at once."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The decision on one photo, or on one face's crop.
+
+    Attributes:
+        root, path: the photo, as in its record.
+        crop: path of the face's crop, relative to the run folder; "" if none was kept.
+        quality: quality of the face, or of the face that represents the photo; None without one.
+        rule: option name of the first condition that failed; "" if kept.
+        reason: the failed condition for people; "" if kept.
+        state: file state of the photo when it was scored; None if the file could not be read.
+        label: number of the identity among the identities that are kept, from 0; None if labels
+            are not wanted or the identity is unknown.
+    """
+
+    root: str
+    path: str
+    crop: str
+    quality: float | None
+    rule: str
+    reason: str
+    state: FileState | None
+    label: int | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether all conditions hold."""
+        return not self.rule
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the manifest.
+
+    Attributes:
+        source: path of the photo or crop, absolute, as `paths.path_text` writes it.
+        destination: its new path; empty if it is not copied, moved or linked.
+        quality: quality of the deciding face, rounded down to six decimals; empty without a score.
+        decision: "list", one of `PLACED`, "drop" or "error".
+        reason: why it was dropped, the error, or `THERE`.
+        sha256: checksum of a moved file, hexadecimal; `undo` restores no other file.
+    """
+
+    source: str
+    destination: str
+    quality: str
+    decision: str
+    reason: str
+    sha256: str
+
+    def cells(self) -> list[str]:
+        """Return the CSV cells, guarded against formulas and without line breaks."""
+        return [guard(printable(getattr(self, name))) for name in COLUMNS]
+
+
+PLACED = tuple(mode for mode in MODES if mode != "list")
+"""Decisions that create a file in the destination folder."""
+
+COLUMNS = tuple(item.name for item in fields(Entry))
 
 
 @dataclass(frozen=True)
@@ -46,8 +116,7 @@ class Plan:
 
     Attributes:
         run_folder: the run folder, absolute.
-        mode: one of `choices.MODES`.
-        what: one of `choices.WHATS`.
+        mode, what: one of `settings.MODES`, one of `settings.WHATS`.
         folder: destination folder, absolute; None with "list".
         dry: report without changing anything.
         fetch: also read photos from URLs.
@@ -63,12 +132,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for one photo or crop.
+    """The result for one photo or crop: its row of the manifest, its absolute path or URL.
 
-    Attributes:
-        entry: its row of the manifest.
-        source: absolute path or URL of the photo.
-        rule: see `results.filtering.Decision`.
+    `rule` is that of its `Decision`.
     """
 
     entry: Entry
@@ -85,18 +151,127 @@ class _Item:
     found: str = THERE
 
 
+class Manifest:
+    """A CSV file that rows are appended to, created if missing; use it in a `with` statement.
+
+    An incomplete last row, left by a killed process, is removed: its file was not touched. With
+    `dry` the file is only read, without a lock.
+
+    Raises:
+        RunError: the file is not a manifest, is locked by another process, or cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, dry: bool = False) -> None:
+        self.path = path
+        self._pairs: set[tuple[str, str]] | None = None
+        with ExitStack() as stack:
+            if not dry:
+                stack.callback(lock(path.with_name(f".{path.name}.lock"), path).release)
+            try:
+                mode = "rb" if dry else "r+b" if path.exists() else "x+b"
+                self._file: BinaryIO = path.open(mode)  # type: ignore[assignment]
+                stack.callback(self._file.close)
+                self._begin(dry=dry)
+            except OSError as error:
+                raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+            self._close = stack.pop_all().close
+
+    def _begin(self, *, dry: bool) -> None:
+        header = _lines([COLUMNS])
+        first = self._file.readline()
+        if not header.startswith(first) and first.rstrip(b"\r\n") != header.rstrip(b"\r\n"):
+            raise RunError(f"{self.path} is not a manifest of this tool; choose another name")
+        end = _end_of_last_line(self._file)
+        if dry:
+            self._before = end
+            return
+        self._file.truncate(end)
+        self._file.seek(end)
+        if end == 0:
+            self._file.write(header)
+        self._before = self._file.tell()
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Append rows and flush them to the disk; RunError if that fails."""
+        try:
+            self._file.write(_lines(entry.cells() for entry in entries))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {reason_of(error)}") from error
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the rows that the file had when it was opened; RunError if one is malformed."""
+        with self.path.open("rb") as file:
+            whole = takewhile(lambda _: file.tell() <= self._before, iter(file.readline, b""))
+            rows = csv.reader(line.decode("utf-8") for line in whole)
+            next(rows, None)
+            try:
+                for row in rows:
+                    yield Entry(*map(unguard, row))
+            except (TypeError, UnicodeDecodeError, csv.Error):
+                raise RunError(f"{self.path}, line {rows.line_num}: not a manifest's row") from None
+
+    def has(self, source: str, destination: str) -> bool:
+        """Tell whether an earlier command began to move or copy a source to a destination."""
+        if self._pairs is None:  # needed only after an interruption
+            self._pairs = {
+                (entry.source, entry.destination)
+                for entry in self.entries()
+                # a file that was there already is not ours
+                if entry.decision in ("move", "copy") and entry.reason != THERE
+            }
+        return (source, destination) in self._pairs
+
+    def placed_before(self) -> set[str]:
+        """Return the destinations of earlier copies, moves and links."""
+        return {entry.destination for entry in self.entries() if entry.decision in PLACED}
+
+    def copied_before(self) -> set[str]:
+        """Return the destinations of earlier copies and links, except files that were there."""
+        return {
+            entry.destination
+            for entry in self.entries()
+            if entry.decision in PLACED and entry.decision != "move" and entry.reason != THERE
+        }
+
+    def close(self) -> None:
+        """Close the file and release the lock."""
+        self._close()
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lines(rows: Iterable[Iterable[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """Return the byte position after the last line break; 0 without one."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - 4096)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
 def carry_out(
     decisions: Iterable[Decision], plan: Plan, manifest: Manifest | None = None
 ) -> Iterator[Outcome]:
-    """Act on the decisions; yield each result, in order.
+    """Act on the decisions, after writing them to a manifest, if any; yield each result, in order.
 
     No file is replaced, and nothing is written outside the plan's folder. After an interruption
     the same call continues.
-
-    Args:
-        decisions: from `results.filtering.decide`.
-        plan: what to do.
-        manifest: the manifest to write first; None writes none.
 
     Raises:
         RunError: the manifest cannot be written.
@@ -129,16 +304,14 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
         state = known_state(decision, plan)
-        if isinstance(content, LocalFile):
-            began = manifest.has if manifest else _never
-            found = inspect(
-                content.file, target, plan.mode, state,
-                lambda: began(entry.source, entry.destination),
-            )  # fmt: skip
-        else:
-            found = inspect_content(lambda: content.read()[0], target, plan.mode, state)
+        found = _inspect(
+            content, target, plan.mode, state,
+            lambda: manifest is not None and manifest.has(entry.source, entry.destination),
+        )  # fmt: skip
         if isinstance(content, LocalFile) and plan.mode == "move" and not plan.dry:
-            entry = replace(entry, sha256=_sha256(content.file, target, state))
+            there = content.file if os.path.lexists(content.file) else target
+            sha256 = (state and state.sha256) or sha256_of(there)
+            entry = replace(entry, sha256=sha256)
         if found == THERE:
             entry = replace(entry, reason=THERE)
         return _Item(replace(outcome, entry=entry), content, target, state, found)
@@ -163,11 +336,7 @@ def outcome_of(decision: Decision, plan: Plan) -> tuple[Outcome, Content]:
 
 
 def check_source(decision: Decision, plan: Plan) -> None:
-    """Check that a wanted crop exists inside the run folder.
-
-    Raises:
-        NotPlaced: it does not.
-    """
+    """Raise NotPlaced if a wanted crop is not inside the run folder."""
     if plan.what == "crops":
         if not decision.crop:
             raise NotPlaced("the run kept no crop of it")
@@ -188,14 +357,16 @@ def known_state(decision: Decision, plan: Plan) -> FileState | None:
     return decision.state if plan.what == "photos" else None
 
 
-def _never(*_: str) -> bool:
-    return False
-
-
-def _sha256(source: Path, target: Path, state: FileState | None) -> str:
-    if state and state.sha256:
-        return state.sha256
-    return sha256_of(source if os.path.lexists(source) else target)
+def _inspect(
+    content: Content,
+    target: Path,
+    mode: str,
+    state: FileState | None,
+    began: Callable[[], bool] = lambda: False,
+) -> str:
+    if isinstance(content, LocalFile):
+        return inspect(content.file, target, mode, state, began)
+    return inspect_content(lambda: content.read()[0], target, mode, state)
 
 
 def _relative(decision: Decision, plan: Plan) -> str:
@@ -220,18 +391,12 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
                 place_content(content.read()[0], item.target, item.state)
         except FileExistsError:
             # an earlier file of this call, on a case-insensitive file system
-            if _is_there(content, item.target, plan.mode, item.state):
+            if _inspect(content, item.target, plan.mode, item.state) == THERE:
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
             raise NotPlaced(OCCUPIED) from None
     except (NotPlaced, PhotoError) as error:
         return failed(item.outcome, error)
     return item.outcome
-
-
-def _is_there(content: Content, target: Path, mode: str, state: FileState | None) -> bool:
-    if isinstance(content, LocalFile):
-        return inspect(content.file, target, mode, state) == THERE
-    return inspect_content(lambda: content.read()[0], target, mode, state) == THERE
 
 
 def failed(outcome: Outcome, error: Exception) -> Outcome:
@@ -241,14 +406,10 @@ def failed(outcome: Outcome, error: Exception) -> Outcome:
 
 
 def put_back(manifest: Manifest, *, dry: bool = False) -> Iterator[Outcome]:
-    """Undo the moves in a manifest; yield each result.
+    """Undo the moves in a manifest, or with `dry` only report; yield each result.
 
     The decision is "back" or "error"; the reason is `THERE` if the file is already back. A file is
     put back only if its content is unchanged and nothing else is at its old path.
-
-    Args:
-        manifest: the manifest.
-        dry: report without changing anything.
     """
     for entry in manifest.entries():
         if entry.decision != "move":
@@ -273,7 +434,11 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
     if os.path.lexists(source):
         if _is_file(moved, sha256) and not _is_file(source, sha256):
             raise NotPlaced("another file is where it was; it stays as it is")
-        _drop_second_name(source, moved, dry=dry)
+        # an interrupted move leaves a second hard link
+        if not (dry or source.parent.samefile(moved.parent)) and os.path.samestat(
+            source.lstat(), moved.lstat()
+        ):
+            moved.unlink()
         return False
     if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
@@ -284,11 +449,3 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
 
 def _is_file(file: Path, sha256: str) -> bool:
     return stat.S_ISREG(file.lstat().st_mode) and sha256_of(file) == sha256
-
-
-def _drop_second_name(source: Path, moved: Path, *, dry: bool) -> None:
-    """Remove the second hard link that an interrupted move leaves."""
-    if dry or source.parent.samefile(moved.parent):
-        return
-    if os.path.samestat(source.lstat(), moved.lstat()):
-        moved.unlink()

@@ -1,4 +1,4 @@
-"""Calibrations: quality thresholds and a 0..100 scale for scores of given settings. No torch."""
+"""Calibrations: quality thresholds and a 0..100 scale for scores of given settings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from faceqan_toolkit.errors import CalibrationError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, write_text
 from faceqan_toolkit.quality.scale import Scale, scale_from
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.differences import differences
-from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo, differences
 from faceqan_toolkit.text import counted, exact_text, reason_of
 
 FORMAT = 1
@@ -39,12 +38,9 @@ ENOUGH_ERRORS = 30
 
 @dataclass(frozen=True)
 class Rate:
-    """A measured rate with its confidence interval.
+    """A rate: `count` errors or discards among `total` comparisons or faces.
 
-    Attributes:
-        count: number of errors or discards.
-        total: number of comparisons or faces.
-        low, high: 95 % bootstrap interval, resampled by identity; None if not computed.
+    `low` and `high` are its 95 % bootstrap interval, resampled by identity; None if not computed.
     """
 
     count: int
@@ -64,12 +60,10 @@ class Errors:
 
     Attributes:
         fmr: target false match rate.
-        similarity: similarity threshold, fitted on the other identities; comparisons above it
-            are accepted.
+        similarity: threshold fitted on the other identities; comparisons above it are accepted.
         false_matches: rate among all non-mated comparisons.
         before: false non-match rate of all mated comparisons.
-        after: false non-match rate of mated comparisons whose two faces reach the quality
-            threshold.
+        after: that of mated comparisons whose two faces reach the quality threshold.
     """
 
     fmr: float
@@ -140,9 +134,7 @@ class Calibration:
     Attributes:
         id: hash of the content; "" before `named`.
         model: name of the recognition model.
-        made_with: the settings in `MUST_MATCH` of the run.
-        scale: quality scale from 0 to 100.
-        thresholds: one or more.
+        made_with: the run's settings in `MUST_MATCH`.
         counts: numbers of faces and identities in either half, and of those left out.
         seed: random seed of the split and of the bootstrap.
         source: run folder and files of pairs and embeddings, for people.
@@ -191,14 +183,9 @@ class Calibration:
         }
 
     def check(self, identity: Mapping[str, Any], what: str) -> None:
-        """Check that the calibration holds for a run's scores.
+        """Raise CalibrationError if it does not hold for the scores of a run called `what`.
 
-        Args:
-            identity: identity of the run, see `Settings.identity`.
-            what: name of the run, for the message.
-
-        Raises:
-            CalibrationError: settings differ; the message lists them.
+        The message lists the settings that differ from the run's `Settings.identity`.
         """
         own, other = (
             {name: parts.get(name) for name in MUST_MATCH} for parts in (self.made_with, identity)
@@ -213,8 +200,7 @@ class Calibration:
         """Return the threshold for a target; without a target the only threshold.
 
         Raises:
-            CalibrationError: no threshold has this target, or no target is given and there are
-                several thresholds.
+            CalibrationError: there is no such threshold, or no target and several thresholds.
             SettingsError: two targets are given.
         """
         if fnmr is not None and discard is not None:
@@ -235,11 +221,7 @@ class Calibration:
 
 
 def made_with(run: RunInfo) -> dict[str, Any]:
-    """Return the settings in `MUST_MATCH` of a run.
-
-    Raises:
-        CalibrationError: the run has no scores.
-    """
+    """Return a run's settings in `MUST_MATCH`; raise CalibrationError if it has no scores."""
     identity = run.content.get("identity") or {}
     if not Ranking(run).scored or not identity:
         raise CalibrationError(run.no_scores)
@@ -248,8 +230,6 @@ def made_with(run: RunInfo) -> dict[str, Any]:
 
 def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> Scale:
     """Return the scale that maps the median of (N,) qualities to 50, their 84th percentile to 84.
-
-    Scales of equal weights and constants have equal ids.
 
     Raises:
         CalibrationError: the qualities are all equal.
@@ -265,11 +245,7 @@ def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> 
 
 
 def write_calibration(calibration: Calibration, target: Path) -> None:
-    """Write a calibration file atomically.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
+    """Write a calibration file atomically; raise RunError if it cannot be written."""
     content = json.dumps(calibration.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(target, content + "\n")
 
@@ -279,12 +255,14 @@ def is_calibration(head: bytes) -> bool:
     return head.startswith(b'{\n  "tool": "faceqan-toolkit"') and b'"made_with": {' in head
 
 
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError, SettingsError)
+
+
 def read_calibration(file: Path) -> Calibration:
     """Return the calibration in a file.
 
     Raises:
-        CalibrationError: the file cannot be read, is not a calibration, has another format
-            version, or was edited.
+        CalibrationError: it cannot be read, is of another version, edited, or no calibration.
     """
     try:
         content = parse_json(read_text(file))
@@ -300,7 +278,7 @@ def read_calibration(file: Path) -> Calibration:
             model=str(content["model"]),
             made_with=dict(content["made_with"]),
             scale=scale,
-            thresholds=tuple(_threshold(item) for item in content["thresholds"]),
+            thresholds=tuple(map(_threshold, content["thresholds"])),
             counts=dict(content["counts"]),
             seed=int(content["seed"]),
             source=dict(content["source"]),
@@ -309,14 +287,7 @@ def read_calibration(file: Path) -> Calibration:
         id_of_content = found.named().id
     except OSError as error:
         raise CalibrationError(f"cannot read {file}: {reason_of(error)}") from error
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        SettingsError,
-    ) as error:
+    except _MALFORMED as error:
         raise CalibrationError(
             f"{file} is no calibration; give the file that calibrate wrote"
         ) from error
@@ -341,21 +312,19 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
 
 
 def _threshold(content: Mapping[str, Any]) -> Threshold:
-    errors = content["errors"]
+    errors = content["errors"] and Errors(
+        float(content["errors"]["fmr"]),
+        float(content["errors"]["similarity"]),
+        *(_rate(content["errors"][name]) for name in ("false_matches", "before", "after")),
+    )
     return Threshold(
-        kind=str(content["kind"]),
-        target=float(content["target"]),
-        quality=float(content["quality"]),
-        low=content["low"],
-        high=content["high"],
-        discard=_rate(content["discard"]),
-        errors=None
-        if errors is None
-        else Errors(
-            float(errors["fmr"]),
-            float(errors["similarity"]),
-            *(_rate(errors[name]) for name in ("false_matches", "before", "after")),
-        ),
+        str(content["kind"]),
+        float(content["target"]),
+        float(content["quality"]),
+        content["low"],
+        content["high"],
+        _rate(content["discard"]),
+        errors,
     )
 
 

@@ -1,7 +1,8 @@
-"""Comparison of two runs of the same photos: DuckDB queries over both ledgers. No torch."""
+"""Comparison of two runs of the same photos: DuckDB queries over both ledgers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ import duckdb
 
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.ranking import Ranking
-from faceqan_toolkit.runs.database import connect, copy_rows, exporting, fetch_dicts
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.runs.ledger import connect, export_rows, fetch_value, iterate_dicts
 from faceqan_toolkit.text import guard_sql, short_checksum
 
 SAME_FACE = 0.5
@@ -34,12 +35,10 @@ class Comparison:
     Attributes:
         common: number of faces that both runs scored.
         only_a, only_b: number of scored faces without a match in the other run.
-        changed: number of photos with equal paths and different content; their faces are not
-            matched.
+        changed: number of photos with equal paths and other content; their faces do not match.
         spearman: rank correlation of the qualities, ties at their mean rank; None with fewer than
             two faces or if one run's qualities are all equal.
-        mean_difference, mean_distance: mean of b - a and of |b - a|; None if only ranks are
-            comparable.
+        mean_difference, mean_distance: mean of b - a and of |b - a|; None if only ranks compare.
         differing: settings that differ, with the values of both runs.
     """
 
@@ -90,11 +89,7 @@ class RunComparison:
         self.scores_compare = not any(name in self.differing for name in _HEIGHT)
 
     def figures(self) -> Comparison:
-        """Return the statistics.
-
-        Raises:
-            RunError: a ledger is damaged.
-        """
+        """Return the statistics; raise RunError if a ledger is damaged."""
         return self.summary(0)[0]
 
     def movers(self, number: int) -> list[dict[str, Any]]:
@@ -102,41 +97,41 @@ class RunComparison:
         return self.summary(number)[1]
 
     def summary(self, movers: int) -> tuple[Comparison, list[dict[str, Any]]]:
-        """Return the statistics and a number of movers, matching the faces only once.
-
-        Raises:
-            RunError: a ledger is damaged.
-        """
-        with self._connection() as connection:
-
-            def row(query: str) -> tuple[Any, ...]:
-                return connection.execute(query).fetchone() or ()
-
-            mean_rank = "rank() OVER (ORDER BY {0}) + (count(*) OVER (PARTITION BY {0}) - 1) / 2"
-            one, other = (mean_rank.format(f"quality_{run}") for run in "ab")
-            common, spearman, mean, distance = row(
-                f"""SELECT count(*),
-                        CASE WHEN count(DISTINCT one) > 1 AND count(DISTINCT other) > 1
-                            THEN corr(one, other) END,
-                        avg(difference), avg(abs(difference))
-                    FROM (SELECT *, {one} AS one, {other} AS other FROM pairs)"""
-            )
-            (in_a,), (in_b,) = row("SELECT count(*) FROM a"), row("SELECT count(*) FROM b")
-            (changed,) = row(
-                "SELECT count(DISTINCT path) FROM a JOIN b USING (path) WHERE a.sha256 <> b.sha256"
-            )
-            moved = fetch_dicts(connection.execute(f"{_ROWS} LIMIT {int(movers)}"))
-        figures = Comparison(
-            common, in_a - common, in_b - common, changed, spearman, mean, distance, self.differing
+        """Return `figures` and `movers`, matching the faces only once."""
+        # twice the mean rank is an integer, whose sums are exact in any order
+        rank = (
+            "CAST(2 * rank() OVER (ORDER BY {0}) + count(*) OVER (PARTITION BY {0}) - 1 AS HUGEINT)"
         )
+        one, other = (rank.format(f"quality_{run}") for run in "ab")
+        with self._connection() as connection:
+            found = connection.execute(
+                f"""SELECT avg(difference ORDER BY path, face),
+                    avg(abs(difference) ORDER BY path, face), count(*),
+                    sum(one), sum(other), sum(one * one), sum(other * other), sum(one * other)
+                FROM (SELECT *, {one} AS one, {other} AS other FROM pairs)"""
+            ).fetchall()
+            changed, in_a, in_b = (
+                fetch_value(connection, f"SELECT {what}")
+                for what in (
+                    "count(DISTINCT path) FROM a JOIN b USING (path) WHERE a.sha256 <> b.sha256",
+                    "count(*) FROM a",
+                    "count(*) FROM b",
+                )
+            )
+            moved = list(iterate_dicts(connection.execute(f"{_ROWS} LIMIT {int(movers)}")))
+        ((mean, distance, common, *sums),) = found
+        figures = Comparison(
+            common, in_a - common, in_b - common, changed, _correlation(common, *sums),
+            mean, distance, self.differing,
+        )  # fmt: skip
         return figures, moved
 
     def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
         """Write a row for each matched face, biggest mover first; return the number of rows.
 
         Args:
-            target: the file, written atomically, replaced if it exists.
-            file_format: one of `choices.FORMATS`.
+            target: the file, replaced if it exists.
+            file_format: one of `settings.FORMATS`.
             number: write only this many of the biggest movers.
 
         Raises:
@@ -149,13 +144,13 @@ class RunComparison:
                 for name in COLUMNS
             )
             query = f"SELECT {cells} FROM ({query})"
-        with exporting(target) as temporary, self._connection() as connection:
-            return copy_rows(connection, query, temporary, file_format)
+        with self._connection() as connection:
+            return export_rows(connection, query, target, file_format)
 
     @contextmanager
     def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection with scored faces in tables a and b and matches in table pairs."""
-        with connect(run_a=self.first, run_b=self.second) as connection:
+        with connect(run_a=self.first.ledger, run_b=self.second.ledger) as connection:
             for name in "ab":
                 connection.execute(
                     f"CREATE TEMP VIEW {name} AS SELECT * FROM run_{name} WHERE quality IS NOT NULL"
@@ -213,12 +208,16 @@ _PAIRS = f"""
 _ROWS = f"SELECT {', '.join(COLUMNS)} FROM pairs ORDER BY round(abs(shift), 9) DESC, path, face"
 
 
-def _identity(run: RunInfo) -> dict[str, Any]:
-    """Return a run's identity with the checksum of the recognition model alone as "weights".
+def _correlation(n: int, x: Any, y: Any, xx: Any, yy: Any, xy: Any) -> float | None:
+    """Return the correlation of n pairs of integers from their sums; None if it is undefined."""
+    if n < 2:
+        return None
+    spread = (n * int(xx) - int(x) ** 2) * (n * int(yy) - int(y) ** 2)
+    return (n * int(xy) - int(x) * int(y)) / math.sqrt(spread) if spread else None
 
-    Raises:
-        RunError: `run.json` lacks it.
-    """
+
+def _identity(run: RunInfo) -> dict[str, Any]:
+    """Return a run's identity with the checksum of the recognition model alone as "weights"."""
     try:
         identity = dict(run.content["identity"])
         # the checksum behind the plus is that of preset instant's predictor

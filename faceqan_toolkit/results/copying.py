@@ -1,4 +1,4 @@
-"""Copying, moving and linking single files without ever replacing another file. No torch."""
+"""Copying, moving and linking of single files, which never replaces another file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
-from faceqan_toolkit.paths import path_text
 from faceqan_toolkit.photos.stores import check_size
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import FileState
 
 PENDING, FINISH, THERE = "to do", "to finish", "already there"
@@ -26,29 +25,21 @@ CHANGED = "the photo has changed since it was scored"
 
 
 def place_below(folder: Path, relative: str) -> Path:
-    """Return the path of a file below a folder.
-
-    Args:
-        folder: the folder.
-        relative: untrusted path below it, with forward slashes.
+    """Return the path of a file below a folder, given an untrusted path with forward slashes.
 
     Raises:
-        NotPlaced: the path is absolute, has a drive or `..`, or is empty.
+        NotPlaced: the path is absolute, has a drive, `..` or a NUL, or is empty.
     """
     path = PurePath(relative)
     if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
         raise NotPlaced("its path leads out of the folder")
     if "\0" in relative:
-        raise NotPlaced("its path is none")
+        raise NotPlaced("its path has a NUL character")
     return folder / path
 
 
 def check_inside(folder: Path, target: Path) -> None:
-    """Check that no link on the path to a target leads out of a folder.
-
-    Raises:
-        NotPlaced: a link does.
-    """
+    """Raise NotPlaced if a link on the path to a target leads out of a folder."""
     parent = target.parent
     while not os.path.lexists(parent):
         parent = parent.parent
@@ -70,8 +61,7 @@ def inspect(
     """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
 
     Args:
-        source: the file.
-        target: its destination.
+        source, target: the file and its destination.
         mode: "copy", "move", "link" (a hard link) or "symlink".
         state: expected file state of the source; None if unknown.
         began: returns whether an earlier command began to copy or move the file to the target.
@@ -134,33 +124,35 @@ def _left(
 
 
 def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
-    """Copy, move or link a file; after a kill it can be repeated.
-
-    Args:
-        source, target, mode, state: see `inspect`.
-        found: result of `inspect`.
+    """Copy, move or link a file, given the result of `inspect`; after a kill it can be repeated.
 
     Raises:
         FileExistsError: the target has appeared since.
         NotPlaced: it failed; the source is unchanged.
     """
-    with suppress(OSError):  # left by a killed process
-        part_of(target).unlink(missing_ok=True)
-    if found == THERE:
-        return
-    try:
+    with _placing(target, mode):
         if found == FINISH:
             source.unlink()
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if mode == "copy":
-            _copy(source, target, state)
+        elif found == THERE:
+            pass
+        elif mode == "copy":
+            _write(target, _blocks(source), state, source)
         elif mode == "move":
             _move(source, target, state)
         elif mode == "link":
             os.link(os.path.realpath(source), target)
         else:
             target.symlink_to(source)
+
+
+@contextmanager
+def _placing(target: Path, mode: str) -> Iterator[None]:
+    """Make the target's folder; turn errors into NotPlaced, except that the target exists."""
+    with suppress(OSError):  # left by a killed process
+        part_of(target).unlink(missing_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except FileExistsError as error:
         if target.parent.is_dir():
             raise
@@ -176,9 +168,7 @@ def inspect_content(
 ) -> str:
     """Return what is left to do for a photo in an archive or behind a URL: `PENDING` or `THERE`.
 
-    Args:
-        read: returns the photo's bytes.
-        target, mode, state: see `inspect`.
+    `read` returns the photo's bytes; the other arguments are those of `inspect`.
 
     Raises:
         NotPlaced: the mode is not "copy", or another file is at the target.
@@ -199,32 +189,14 @@ def inspect_content(
 
 
 def place_content(data: bytes, target: Path, state: FileState | None) -> None:
-    """Write a photo atomically: to a temporary name, flushed, then renamed.
+    """Write a photo whole or not at all.
 
     Raises:
         FileExistsError: the target has appeared since.
         NotPlaced: the photo has changed, or cannot be written.
     """
-    if state and state.sha256 and hashlib.sha256(data).hexdigest() != state.sha256:
-        raise NotPlaced(CHANGED)
-    part = part_of(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # left by a killed process
-        with part.open("xb") as copy:
-            copy.write(data)
-            copy.flush()
-            os.fsync(copy.fileno())
-        _name(part, target)
-    except FileExistsError as error:
-        if target.parent.is_dir():
-            raise
-        raise NotPlaced("a file stands where a folder is needed") from error
-    except OSError as error:
-        raise NotPlaced(reason_of(error)) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with _placing(target, "copy"):
+        _write(target, [data], state)
 
 
 def part_of(target: Path) -> Path:
@@ -263,7 +235,7 @@ def _move(source: Path, target: Path, state: FileState | None) -> None:
         if error.errno != errno.EXDEV and _rename(source, target):
             return
         before = source.stat()
-        _copy(source, target, state, verify=True)
+        _write(target, _blocks(source), state, source, verify=True)
         after = source.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             target.unlink()
@@ -288,24 +260,37 @@ def _rename(source: Path, target: Path) -> bool:
     return True
 
 
-def _copy(source: Path, target: Path, state: FileState | None, *, verify: bool = False) -> None:
-    """Copy a file atomically: to a temporary name, flushed, then renamed.
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as content:
+        while block := content.read(BLOCK_BYTES):
+            yield block
 
-    With `verify` the copy is read again and compared before it is renamed.
+
+def _write(
+    target: Path,
+    blocks: Iterable[bytes],
+    state: FileState | None,
+    source: Path | None = None,
+    *,
+    verify: bool = False,
+) -> None:
+    """Write a file atomically, with the times and mode of `source`: flushed, then renamed.
+
+    With `verify` the file is read again before it is renamed.
     """
-    part = part_of(target)
-    digest = hashlib.sha256()
+    part, digest = part_of(target), hashlib.sha256()
     try:
-        with source.open("rb") as original, part.open("xb") as copy:
-            while chunk := original.read(BLOCK_BYTES):
-                digest.update(chunk)
-                copy.write(chunk)
+        with part.open("xb") as copy:
+            for block in blocks:
+                digest.update(block)
+                copy.write(block)
             copy.flush()
             os.fsync(copy.fileno())
         if state and state.sha256 and digest.hexdigest() != state.sha256:
             raise NotPlaced(CHANGED)
-        with suppress(OSError):  # not all file systems store times and modes
-            shutil.copystat(source, part)
+        if source:
+            with suppress(OSError):  # not all file systems store times and modes
+                shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
         _name(part, target)

@@ -1,19 +1,22 @@
-"""Crops of a run: read from the run folder, or cut again from the photos with its settings."""
+"""What a run's rows were made with: crops, photos, and the recognition model."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from faceqan_toolkit.errors import PhotoError
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.files import is_file
+from faceqan_toolkit.models.load import FoundModel, find_model
+from faceqan_toolkit.models.registry import is_factory
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.locate import locate_recorded
+from faceqan_toolkit.photos.find import locate_recorded
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.runs.folder import RunInfo, crop_file
 from faceqan_toolkit.settings import WorkSettings
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Face, Photo, PhotoSource, Pixels
 
@@ -23,20 +26,6 @@ CROP_PIXELS = 4096**2
 """Largest crop to decode, pixels."""
 
 Row = Mapping[str, Any]
-
-
-def crop_file(run_folder: Path, name: str) -> Path | None:
-    """Return the path of a recorded crop; None if it is outside the run's folder `crops`.
-
-    Run folders are untrusted: a record may name any file, directly or through a link.
-
-    Args:
-        run_folder: the run folder.
-        name: `crop` of the record, relative to the run folder.
-    """
-    file = run_folder / name
-    crops = Path(os.path.realpath(run_folder)) / "crops"
-    return file if name and Path(os.path.realpath(file)).is_relative_to(crops) else None
 
 
 class RunCrops:
@@ -62,10 +51,7 @@ class RunCrops:
         self.cut = cut
 
     def crop(self, row: Row) -> Pixels:
-        """Return a face's crop, (S, S, 3) uint8, RGB.
-
-        Args:
-            row: row of the ledger or the ranking, with its `sha256`.
+        """Return a face's crop, (S, S, 3) uint8 RGB, given its row with `sha256`.
 
         Raises:
             PhotoError: there is no crop and it cannot be cut again.
@@ -76,11 +62,9 @@ class RunCrops:
             return self.photo(row).pixels
         name = row.get("crop") or ""
         if file := crop_file(self.folder, name):
-            source = PhotoSource("", name, LocalFile(file))
-            try:
+            with suppress(PhotoError):  # deleted since
+                source = PhotoSource("", name, LocalFile(file))
                 return decode(source, max_pixels=CROP_PIXELS).pixels
-            except PhotoError:
-                pass  # deleted since
         if not self.cut or any(row.get(column) is None for column in LANDMARK_COLUMNS):
             raise PhotoError("not kept")
         return self._cut(row)
@@ -99,8 +83,7 @@ class RunCrops:
         return photo
 
     def _cut(self, row: Row) -> Pixels:
-        from faceqan_toolkit.alignment import Template
-        from faceqan_toolkit.cutting import Cutter
+        from faceqan_toolkit.alignment import Cutter, Template
 
         landmarks = np.array([row[column] for column in LANDMARK_COLUMNS]).reshape(5, 2)
         box = np.array([row[column] for column in BOX_COLUMNS], float)
@@ -114,3 +97,36 @@ class RunCrops:
         reduced = antialias and not self.settings.get("landmarks")
         photo = self.photo(row, int(self.settings.get("max_side") or 0) if reduced else 0)
         return Cutter(photo, template, antialias=antialias).cut(face).pixels
+
+
+def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
+    """Return the recognition model that scored a run.
+
+    Run folders are untrusted: a model that is Python code is loaded only if the user names it too.
+
+    Args:
+        run: a run with scores.
+        named: the model that the user gave; None if they gave none.
+
+    Raises:
+        RunError: the model is code that the user has not named, its weights have changed, or the
+            user named another model.
+        WeightsError: the weights cannot be used, see `find_model`.
+    """
+    settings = run.settings
+    model = settings.model.name
+    if named is not None and named != model:
+        raise RunError(f"{run.folder} was made with --model {model}, not {named}")
+    if named is None and is_factory(model) and not is_file(Path(model)):
+        raise RunError(
+            f"{run.folder} was made with the code {model}; if you trust it, run it with "
+            f"--model {model}"
+        )
+    found = find_model(model, settings.model.options)
+    made_with = (run.content.get("model") or {}).get("sha256")
+    if made_with and made_with != found.sha256:
+        raise RunError(
+            f"{run.folder} was made with other weights of {model}; put those back, or score the "
+            "photos into a new run"
+        )
+    return found

@@ -1,20 +1,31 @@
-"""Decisions of `filter`: which photos or faces of a run to keep, by DuckDB. No torch."""
+"""Which photos or faces of a run to keep, and what `filter` does with them."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
-from faceqan_toolkit.choices import BYS, WHATS
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
-from faceqan_toolkit.results.identities import IdentityRule, People, count_people, identified
+from faceqan_toolkit.events import Listener, Message, Note, silent
+from faceqan_toolkit.files import absolute, is_file
+from faceqan_toolkit.results.actions import Decision, Manifest, Outcome, Plan, carry_out, put_back
+from faceqan_toolkit.results.calibration import read_calibration
+from faceqan_toolkit.results.groups import IdentityRule, count_people, identified
 from faceqan_toolkit.results.ranking import ORDER, Ranking
-from faceqan_toolkit.runs.database import FETCHED, connect, fetch_value
+from faceqan_toolkit.results.training_set import SHARD_SIZE, Export
 from faceqan_toolkit.runs.folder import RunInfo
-from faceqan_toolkit.text import exact_text, rounded_down_sql
+from faceqan_toolkit.runs.ledger import FETCHED, connect, fetch_value
+from faceqan_toolkit.settings import BYS, WHATS
+from faceqan_toolkit.text import counted, exact_text, path_from_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
 # order that puts the face that represents a photo first
@@ -32,20 +43,18 @@ class Rules:
     Without a score, a photo or face fails every condition on quality and no other.
 
     Attributes:
-        what: one of `choices.WHATS`: filter "photos" or the faces' "crops".
-        by: one of `choices.BYS`: the face that represents a photo: its "best" or "worst" scored
-            face, or its "main" one, the largest.
+        what: filter "photos" or the faces' "crops".
+        by: the face that represents a photo: its "best" or "worst" scored one, or its "main" one,
+            the largest.
         min_quality: least quality.
         min_percentile: least percentile among the run's scored faces, in [0, 100].
         keep_top: number of the best photos or faces to keep.
         keep_percent: percentage of the scored ones to keep, best first, rounded, in (0, 100].
-        identity: how photos are assigned to identities.
         per_identity: number of the best to keep of each identity; without an identity it fails.
         per_window: keep the best frame of each window of this many seconds of a video; photos that
             are not video frames pass.
         min_per_identity: drop identities of which the other conditions keep fewer than this;
             without an identity it fails.
-        drop_status: statuses to drop.
 
     Raises:
         SettingsError: no condition is given, or a value is out of range.
@@ -76,31 +85,33 @@ class Rules:
                 "say what to keep: --min-quality, --calibration, --min-percentile, --keep-top, "
                 "--per-identity, --per-window, --min-per-identity or --drop-status"
             )
-        self._check("min_quality", self.min_quality, -math.inf, math.inf, "a finite number")
-        self._check("min_percentile", self.min_percentile, 0, 100, "in 0..100")
-        self._check("keep_top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %")
-        self._check("per_window", self.per_window, 1e-3, math.inf, "at least 0.001 seconds")
-        for name in ("keep_top", "per_identity", "min_per_identity"):
-            self._check(name, getattr(self, name), 1, math.inf, "at least 1")
+        for name, value, low, high, expected in (
+            ("min-quality", self.min_quality, -math.inf, math.inf, "a finite number"),
+            ("min-percentile", self.min_percentile, 0, 100, "in 0..100"),
+            ("keep-top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %"),
+            ("per-window", self.per_window, 1e-3, math.inf, "at least 0.001 seconds"),
+            ("keep-top", self.keep_top, 1, math.inf, "at least 1"),
+            ("per-identity", self.per_identity, 1, math.inf, "at least 1"),
+            ("min-per-identity", self.min_per_identity, 1, math.inf, "at least 1"),
+        ):
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise SettingsError(f"{name} is {value}; it must be {expected}")
         if (self.min_per_identity or 0) > (self.per_identity or math.inf):
             raise SettingsError(
                 f"--min-per-identity {self.min_per_identity} is more than --per-identity "
                 f"{self.per_identity} leaves: nothing would be kept"
             )
 
-    @staticmethod
-    def _check(name: str, value: float | None, low: float, high: float, expected: str) -> None:
-        if value is None:
-            return
-        if not (math.isfinite(value) and low <= value <= high):
-            raise SettingsError(f"{name.replace('_', '-')} is {value}; it must be {expected}")
-
     @property
     def need_scores(self) -> bool:
         """Whether any condition is on quality."""
-        on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent)
-        by_place = (self.per_identity, self.per_window)
-        return any(value is not None for value in (*on_quality, *by_place))
+        return any(
+            value is not None
+            for value in (
+                self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
+                self.per_identity, self.per_window,
+            )
+        )  # fmt: skip
 
     @property
     def need_identities(self) -> bool:
@@ -108,34 +119,18 @@ class Rules:
         return self.per_identity is not None or self.min_per_identity is not None
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The decision on one photo, or on one face's crop.
+def number_or_percentage(text: str) -> tuple[int | None, float | None]:
+    """Return the number, or the percentage, of the best to keep that a text such as "80%" means.
 
-    Attributes:
-        root, path: the photo, as in its record.
-        crop: path of the face's crop, relative to the run folder; "" if none was kept.
-        quality: quality of the face, or of the face that represents the photo; None without one.
-        rule: option name of the first condition that failed; "" if kept.
-        reason: the failed condition for people; "" if kept.
-        state: file state of the photo when it was scored; None if the file could not be read.
-        label: number of the identity among the identities that are kept, from 0; None if labels
-            are not wanted or the identity is unknown.
+    Raises:
+        SettingsError: it means neither.
     """
-
-    root: str
-    path: str
-    crop: str
-    quality: float | None
-    rule: str
-    reason: str
-    state: FileState | None
-    label: int | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether all conditions hold."""
-        return not self.rule
+    try:
+        return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
+    except ValueError:
+        raise SettingsError(
+            f"keep-top is {text}; it must be a number, or a percentage as in 10%"
+        ) from None
 
 
 ORDERS = {
@@ -154,8 +149,7 @@ def decide(
     Memory is bounded; DuckDB spills to the run folder.
 
     Args:
-        run: any run.
-        rules: the conditions.
+        run, rules: any run, and the conditions.
         order: "quality" (best first, unscored last), "path", or "identity", which also drops
             photos without an identity.
         labels: number the identities that are kept; always done in the order "identity".
@@ -167,7 +161,7 @@ def decide(
     ranking = Ranking(run)
     if rules.need_scores and not ranking.scored:
         raise RunError(run.no_scores)
-    known = {*ranking.counts(), "ok", *_statuses()}
+    known = {*ranking.counts(), "ok", "crashed", *_statuses(PhotoError)}
     if unknown := rules.drop_status - known:
         raise SettingsError(
             f"--drop-status {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
@@ -175,19 +169,8 @@ def decide(
     return _rows(run, rules, order, labels or order == "identity")
 
 
-def people_of(run: RunInfo, rules: Rules) -> People:
-    """Return the identities in a run.
-
-    Raises:
-        RunError: the ledger is damaged.
-        SettingsError: the identity table is unusable.
-    """
-    with connect(ledger=run) as connection:
-        return count_people(connection, rules.identity)
-
-
 def _rows(run: RunInfo, rules: Rules, order: str, labels: bool) -> Iterator[Decision]:
-    with connect(ledger=run) as connection:
+    with connect(ledger=run.ledger) as connection:
         cursor = connection.execute(*_prepare(connection, rules, order, labels))
         while rows := cursor.fetchmany(FETCHED):
             for root, path, crop, quality, size, mtime_ns, sha256, rule, reason, label in rows:
@@ -195,15 +178,8 @@ def _rows(run: RunInfo, rules: Rules, order: str, labels: bool) -> Iterator[Deci
                 yield Decision(root, path, crop, quality, rule, reason, state, label)
 
 
-@dataclass(frozen=True)
-class _Condition:
-    """A condition in SQL.
-
-    Attributes:
-        rule: option name of the condition.
-        fails: SQL that is true for rows that fail.
-        why: SQL for the reason.
-    """
+class _Condition(NamedTuple):
+    """A condition: option name, SQL that is true for rows that fail, SQL for the reason."""
 
     rule: str
     fails: str
@@ -252,23 +228,21 @@ def _prepare(
                     ELSE reason END AS reason
             ) FROM judged LEFT JOIN poor USING (identity)
         """
+    labelled = f"SELECT *, NULL AS label FROM ({judged})"
+    if labels:
+        labelled = f"""
+            WITH decided AS MATERIALIZED ({judged}), labels AS (
+                SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label FROM (
+                    SELECT DISTINCT identity FROM decided WHERE rule = '' AND identity IS NOT NULL
+                )
+            )
+            SELECT decided.*, label FROM decided LEFT JOIN labels USING (identity)
+        """
     query = f"""
         SELECT root, path, crop, quality, file_size, mtime_ns, sha256, rule, reason, label
-        FROM ({_labelled(judged) if labels else f"SELECT *, NULL AS label FROM ({judged})"})
-        ORDER BY {ORDERS[order]}
+        FROM ({labelled}) ORDER BY {ORDERS[order]}
     """
     return query, parameters
-
-
-def _labelled(judged: str) -> str:
-    """Return SQL for the decided rows with the label of their identity."""
-    return f"""
-        WITH decided AS MATERIALIZED ({judged}), labels AS (
-            SELECT identity, row_number() OVER (ORDER BY identity) - 1 AS label
-            FROM (SELECT DISTINCT identity FROM decided WHERE rule = '' AND identity IS NOT NULL)
-        )
-        SELECT decided.*, label FROM decided LEFT JOIN labels USING (identity)
-    """
 
 
 def _on_status(rules: Rules, *, identity: bool) -> Iterator[_Condition]:
@@ -329,22 +303,18 @@ def _on_place(
             "(path > $last_path OR path = $last_path AND face > $last_face)"
         )
         yield _Condition("keep-top", fails, why)
+    place = "row_number() OVER (PARTITION BY {} ORDER BY quality DESC NULLS LAST, path, face)"
     if rules.per_identity is not None:
-        place = (
-            "row_number() OVER (PARTITION BY identity ORDER BY quality DESC NULLS LAST, path, face)"
-        )
         why = f"'not among the best {rules.per_identity} of its identity'"
-        yield _Condition("per-identity", f"{place} > {rules.per_identity}", why)
+        fails = f"{place.format('identity')} > {rules.per_identity}"
+        yield _Condition("per-identity", fails, why)
     if rules.per_window is not None:
         # as photos.video names frames
         time = r"TRY_CAST(regexp_extract(path, '/\d+-(\d+\.\d+)s\.png$', 1) AS DOUBLE)"
         video = "regexp_replace(root || '/' || path, '/[^/]*$', '')"
-        place = (
-            f"row_number() OVER (PARTITION BY {video}, floor({time} / {rules.per_window!r}) "
-            "ORDER BY quality DESC NULLS LAST, path, face)"
-        )
+        window = f"{video}, floor({time} / {rules.per_window!r})"
         why = f"'not the best of its {rules.per_window:g} seconds'"
-        yield _Condition("per-window", f"{time} IS NOT NULL AND {place} > 1", why)
+        yield _Condition("per-window", f"{time} IS NOT NULL AND {place.format(window)} > 1", why)
 
 
 def _least_number(percentile: float, faces: int) -> int:
@@ -357,12 +327,176 @@ def _least_number(percentile: float, faces: int) -> int:
     return number
 
 
-def _statuses() -> set[str]:
-    """Return all statuses of a photo."""
-    found: set[str] = {"crashed"}
-    pending = [PhotoError]
-    while pending:
-        kind = pending.pop()
-        found.add(kind.status)
-        pending += kind.__subclasses__()
-    return found
+def _statuses(kind: type[PhotoError]) -> set[str]:
+    return {kind.status}.union(*map(_statuses, kind.__subclasses__()))
+
+
+class Selection:
+    """The photos or crops of a run that meet every condition.
+
+    With `fetch` photos are also read from URLs; `tell` receives events.
+
+    Raises:
+        SettingsError: no score of the run can reach the least quality.
+    """
+
+    def __init__(
+        self, run: RunInfo, rules: Rules, *, fetch: bool = False, tell: Listener = silent
+    ) -> None:
+        run.check_threshold(rules.min_quality)
+        self.run, self.rules, self.fetch, self.tell = run, rules, fetch, tell
+
+    def paths(self) -> Iterator[str]:
+        """Yield the absolute paths of the selected photos or crops, best quality first."""
+        for outcome in self.outcomes():
+            if outcome.entry.decision == "list":
+                yield outcome.source
+
+    def copy(self, folder: Path | str) -> Counter[str]:
+        """Copy the selection to a folder; return the number of files by decision."""
+        return _counts(self.outcomes("copy", Path(folder)))
+
+    def move(self, folder: Path | str) -> Counter[str]:
+        """Move the selection to a folder, see also `undo`; return the number by decision."""
+        return _counts(self.outcomes("move", Path(folder)))
+
+    def link(self, folder: Path | str) -> Counter[str]:
+        """Hard-link the selection into a folder; return the number of files by decision."""
+        return _counts(self.outcomes("link", Path(folder)))
+
+    def symlink(self, folder: Path | str) -> Counter[str]:
+        """Symlink the selection into a folder; return the number of files by decision."""
+        return _counts(self.outcomes("symlink", Path(folder)))
+
+    def export(
+        self, folder: Path | str, sink: str, *, shard_size: int | None = None
+    ) -> Counter[str]:
+        """Write the selection as a training set; return the number of photos by decision.
+
+        `sink` is "recordio", or "webdataset" with `shard_size` photos in a tar (10,000 if None).
+        """
+        return _counts(self.outcomes("copy", Path(folder), sink=sink, shard_size=shard_size))
+
+    def outcomes(
+        self,
+        mode: str = "list",
+        folder: Path | None = None,
+        *,
+        sink: str = "files",
+        shard_size: int | None = None,
+        manifest: Path | None = None,
+        dry: bool = False,
+    ) -> Iterator[Outcome]:
+        """Act on the selection; yield the result for every photo or crop of the run, in order.
+
+        No file is replaced. After an interruption the same call continues.
+
+        Args:
+            mode: one of `settings.MODES`.
+            folder: destination folder; None with "list".
+            sink: one of `settings.SINKS`; all except "files" need the mode "copy".
+            shard_size: number of photos in a tar of "webdataset"; None for the default.
+            manifest: CSV file for all decisions; None means `manifest.csv` in the folder, if any.
+            dry: decide only; change no file.
+
+        Raises:
+            SettingsError: contradictory options.
+            RunError: the run or the manifest cannot be used.
+        """
+        if folder is None and mode != "list":
+            raise SettingsError(f"--mode {mode} needs --to DIR")
+        if sink != "files" and mode != "copy":
+            raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
+        if sink != "webdataset" and shard_size is not None:
+            raise SettingsError("--shard-size is for --as webdataset")
+        if self.rules.need_identities or sink != "files":
+            self._tell_people(optional=sink == "webdataset" and not self.rules.need_identities)
+        if manifest is None and folder is not None:
+            manifest = folder / "manifest.csv"
+        plan = Plan(
+            absolute(self.run.folder), mode, self.rules.what,
+            absolute(folder) if folder else None, dry, self.fetch,
+        )  # fmt: skip
+        return self._outcomes(plan, sink, shard_size, None if dry else manifest)
+
+    def _outcomes(
+        self, plan: Plan, sink: str, shard_size: int | None, manifest: Path | None
+    ) -> Iterator[Outcome]:
+        with Manifest(absolute(manifest)) if manifest else nullcontext() as file:
+            if sink == "files":
+                # by path, so that archives are read one after the other
+                order = "path" if plan.mode == "copy" else "quality"
+                outcomes = carry_out(decide(self.run, self.rules, order), plan, file)
+            else:
+                order = "identity" if sink == "recordio" else "path"
+                labelled = partial(decide, self.run, self.rules, order, labels=True)
+                size = SHARD_SIZE if shard_size is None else shard_size
+                outcomes = Export(labelled, plan, sink, size, file).outcomes()
+            placing = file and sink == "files" and plan.mode != "list"
+            earlier = file.placed_before() if file and placing else set()
+            for outcome in outcomes:
+                earlier.discard(outcome.entry.destination)
+                yield outcome
+        left = sum(os.path.lexists(path_from_text(place)) for place in earlier)
+        if left:
+            files = counted(left, "file")
+            self.tell(Note(f"{files} of earlier selections still there, see the manifest"))
+
+    def _tell_people(self, *, optional: bool) -> None:
+        """Report the number of identities; RunError if there is none and it is not optional."""
+        with connect(ledger=self.run.ledger) as connection:
+            people = count_people(connection, self.rules.identity)
+        if people.nobody and not people.number and not optional:
+            raise RunError(
+                f"no photo of {self.run.folder} has an identity (identity = "
+                f"{self.rules.identity.title}), so none would be kept; --identity FILE.csv can "
+                "name them"
+            )
+        self.tell(Message(people.text("without a label" if optional else "dropped")))
+
+
+def calibrated_quality(
+    run: RunInfo,
+    file: Path,
+    *,
+    target_fnmr: float | None = None,
+    target_discard: float | None = None,
+) -> float:
+    """Return a quality threshold of a calibration file; no target is needed for the only one.
+
+    Raises:
+        CalibrationError: the file is unusable, lacks the threshold, or is for other settings than
+            the run's.
+    """
+    calibration = read_calibration(file)
+    calibration.check(run.content.get("identity") or {}, str(run.folder))
+    return calibration.threshold(target_fnmr, target_discard).quality
+
+
+def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
+    """Put back the files that a manifest moved; return an iterator over the results.
+
+    Raises:
+        RunError: the manifest is unusable.
+    """
+    if is_file(path) and not path.stat().st_size:
+        raise RunError(f"{path} is empty: it is no manifest")
+    return _undo(path, dry, tell)
+
+
+def _undo(path: Path, dry: bool, tell: Listener) -> Iterator[Outcome]:
+    with Manifest(absolute(path), dry=dry) as manifest:
+        left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
+        if left:
+            tell(
+                Note(
+                    f"{counted(left, 'file')} copied or linked by this manifest, not moved: --undo "
+                    "leaves them where they are and deletes nothing. The column destination of "
+                    f"{path} names them"
+                )
+            )
+        yield from put_back(manifest, dry=dry)
+
+
+def _counts(outcomes: Iterator[Outcome]) -> Counter[str]:
+    return Counter(outcome.entry.decision for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""The ranking of a run: DuckDB queries over its ledger. No torch."""
+"""The ranking of a run: DuckDB queries over its ledger."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from typing import Any
 
 import duckdb
 
-from faceqan_toolkit.runs.database import (
-    connect,
-    copy_rows,
-    exporting,
-    fetch_dicts,
-    fetch_value,
-    iterate_dicts,
-)
+from faceqan_toolkit.files import writing
 from faceqan_toolkit.runs.folder import RunInfo
+from faceqan_toolkit.runs.ledger import connect, export_rows, iterate_dicts
 from faceqan_toolkit.text import guard_sql, rounded_down_sql
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, MEASURE_COLUMNS
 
@@ -33,7 +27,7 @@ SCORED_COLUMNS = (
     "rotation", *MEASURE_COLUMNS, "crop", "model", "method", "preset", *WHERE_AND_WHY,
 )  # fmt: skip
 ROUNDED_DOWN = ("quality", "percentile", "confidence", "face_px")
-"""Columns that can be thresholds, so their numbers are rounded down; see `rounding`."""
+"""Columns that can be thresholds, so their numbers are rounded down."""
 FACE_COLUMNS = ("path", "face", "confidence", *PIXELS, "rotation", "crop", *WHERE_AND_WHY)
 
 DECIMALS = {
@@ -82,7 +76,6 @@ MAIN_FACES = """
     QUALIFY row_number() OVER (PARTITION BY path ORDER BY face) = 1 AND quality IS NOT NULL
 """
 
-
 FEW_PHOTOS = 3
 """Least number of different photos for which equal scores are suspicious."""
 
@@ -97,7 +90,6 @@ class Column:
     """Format of a column in CSV.
 
     Attributes:
-        name: name of the column.
         kind: "text", "integer" or "number".
         decimals: decimals of a number; None prints all digits.
         guarded: text is guarded against formulas, and "" is an empty cell.
@@ -110,12 +102,9 @@ class Column:
 
 
 class Ranking:
-    """The rows of a run: best quality first, failures last, ties by path.
+    """The rows of a run: best quality first, failures last, ties, and runs without scores, by path.
 
     Every method raises RunError if the ledger is damaged.
-
-    Args:
-        run: any run; without scores the order is by path.
     """
 
     def __init__(self, run: RunInfo) -> None:
@@ -126,21 +115,20 @@ class Ranking:
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by status; "ok" counts faces, most others count photos."""
-        with self._connection() as connection:
-            rows = connection.execute(
+        return dict(
+            self._fetch(
                 "SELECT status, count(*) FROM ledger GROUP BY status "
                 "ORDER BY status <> 'ok', count(*) DESC, status"
-            ).fetchall()
-        return dict(rows)
+            )
+        )
 
     def below(self, quality: float) -> tuple[int, int]:
         """Return the number of faces with a lower quality, and of all scored faces."""
-        with self._connection() as connection:
-            row = connection.execute(
-                "SELECT count(*) FILTER (quality < $quality), count(quality) FROM ledger",
-                {"quality": quality},
-            ).fetchone()
-        return row or (0, 0)
+        ((below, faces),) = self._fetch(
+            "SELECT count(*) FILTER (quality < $quality), count(quality) FROM ledger",
+            quality=quality,
+        )
+        return below, faces
 
     def only_quality(self) -> float | None:
         """Return the quality if all faces have the same, up to rounding; None if they differ.
@@ -148,18 +136,13 @@ class Ranking:
         With fewer than `FEW_PHOTOS` different photos it is None too: copies of one photo have
         equal scores.
         """
-        with self._connection() as connection:
-            low, high = connection.execute(
-                "SELECT min(quality), max(quality) FROM ledger"
-            ).fetchone() or (None, None)
-            if low is None or not differ_by_rounding(low, high):
-                return None
-            photos = fetch_value(
-                connection,
-                "SELECT count(*) FROM (SELECT DISTINCT sha256 FROM ledger "
-                f"WHERE quality IS NOT NULL LIMIT {FEW_PHOTOS})",
-            )
-            return float(high) if photos == FEW_PHOTOS else None
+        ((low, high),) = self._fetch("SELECT min(quality), max(quality) FROM ledger")
+        if low is None or not differ_by_rounding(low, high):
+            return None
+        photos = self._fetch(
+            f"SELECT DISTINCT sha256 FROM ledger WHERE quality IS NOT NULL LIMIT {FEW_PHOTOS}"
+        )
+        return float(high) if len(photos) == FEW_PHOTOS else None
 
     def main_faces(self) -> list[dict[str, Any]]:
         """Return `path`, `root`, `crop`, `sha256` and `quality` of each photo's main face, by path.
@@ -168,40 +151,32 @@ class Ranking:
         left out.
         """
         with self._connection() as connection:
-            return fetch_dicts(connection.execute(f"{MAIN_FACES} ORDER BY path"))
+            return list(iterate_dicts(connection.execute(f"{MAIN_FACES} ORDER BY path")))
 
     def examples(self) -> dict[str, tuple[str, str]]:
         """Return path and reason of the first photo, by path, of each status except "ok"."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT status, min(path), arg_min(reason, path) FROM ledger WHERE status <> 'ok' "
-                "GROUP BY status"
-            ).fetchall()
+        rows = self._fetch(
+            "SELECT status, min(path), arg_min(reason, path) FROM ledger WHERE status <> 'ok' "
+            "GROUP BY status"
+        )
         return {status: (path, reason) for status, path, reason in rows}
 
     def reasons(self, status: str) -> dict[str, int]:
         """Return the number of rows of a status by reason."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                "SELECT reason, count(*) FROM ledger WHERE status = $status GROUP BY reason",
-                {"status": status},
-            ).fetchall()
-        return dict(rows)
+        query = "SELECT reason, count(*) FROM ledger WHERE status = $status GROUP BY reason"
+        return dict(self._fetch(query, status=status))
 
     def noted(self, note: str) -> int:
         """Return the number of scored faces whose reason contains a note."""
-        with self._connection() as connection:
-            query = "SELECT count(*) FROM ledger WHERE status = 'ok' AND contains(reason, $note)"
-            return int(connection.execute(query, {"note": note}).fetchall()[0][0])
+        query = "SELECT count(*) FROM ledger WHERE status = 'ok' AND contains(reason, $note)"
+        return int(self._fetch(query, note=note)[0][0])
 
     def rows(
         self, *, top: int | None = None, bottom: int | None = None, extra: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         """Return rows as dictionaries: all, or the `top` best and the `bottom` worst scored ones.
 
-        Args:
-            top, bottom: number of rows of either end; None for both returns all rows.
-            extra: names of additional columns of the ledger.
+        `extra` names additional columns of the ledger.
         """
         return list(self.iterate(top=top, bottom=bottom, extra=extra))
 
@@ -215,23 +190,19 @@ class Ranking:
 
     def described(self) -> list[Column]:
         """Return the format of each of `columns` in CSV."""
-        return [_column(name) for name in self.columns]
+        return [
+            Column(name, "text", guarded=True)
+            if name in TEXTS
+            else Column(name, "number" if name in DECIMALS else "integer", DECIMALS.get(name))
+            for name in self.columns
+        ]
 
     def blocks(
-        self,
-        size: int,
-        *,
-        extra: Sequence[str] = (),
-        every: int = 1,
-        every_failure: int = 1,
+        self, size: int, *, extra: Sequence[str] = (), every: int = 1, every_failure: int = 1
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows in order in blocks: `columns`, then the `extra` columns of the ledger.
 
-        Args:
-            size: number of rows in a block.
-            extra: names of additional columns of the ledger.
-            every: take every n-th row with status "ok"; 1 takes all.
-            every_failure: the same for all other rows.
+        Every `every`-th row with status "ok" is taken, and every `every_failure`-th other one.
         """
         columns = ", ".join((self._columns(), *extra))
         query = f"""
@@ -254,25 +225,34 @@ class Ranking:
         top: int | None = None,
         bottom: int | None = None,
     ) -> int:
-        """Write rows to a file atomically; return their number.
+        """Write the rows that `rows` returns to a file; return their number.
 
         Memory is bounded, except for pickle, which is one dictionary.
 
         Args:
             target: the file, replaced if it exists.
-            file_format: one of `choices.FORMATS`, or "pickle" for the published code's
+            file_format: one of `settings.FORMATS`, or "pickle" for the published code's
                 {path: quality}.
             top, bottom: number of rows of either end; None for both writes all rows.
 
         Raises:
             RunError: the file cannot be written.
         """
-        with exporting(Path(target)) as temporary:
-            if file_format == "pickle":
-                qualities = self._qualities(top, bottom)
+        target, query = Path(target), self._query(top, bottom)
+        if file_format == "pickle":
+            qualities = dict(
+                self._fetch(
+                    f"SELECT path, arg_min(quality, face) FROM ({query}) "
+                    "WHERE quality IS NOT NULL GROUP BY path ORDER BY min(rank)"
+                )
+            )
+            with writing(target) as temporary:
                 temporary.write_bytes(pickle.dumps(qualities))
-                return len(qualities)
-            return self._copy(temporary, file_format, self._query(top, bottom))
+            return len(qualities)
+        if file_format == "csv":
+            query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
+        with self._connection() as connection:
+            return export_rows(connection, query, target, file_format)
 
     def _columns(self) -> str:
         """Return SQL for `columns` of ranked rows."""
@@ -306,29 +286,12 @@ class Ranking:
             ORDER BY rank
         """
 
-    def _qualities(self, top: int | None, bottom: int | None) -> dict[str, float]:
-        """Return {path: quality}, with the quality of each photo's largest face."""
+    def _fetch(self, query: str, **parameters: Any) -> list[Any]:
         with self._connection() as connection:
-            rows = connection.execute(
-                f"SELECT path, arg_min(quality, face) FROM ({self._query(top, bottom)}) "
-                "WHERE quality IS NOT NULL GROUP BY path ORDER BY min(rank)"
-            ).fetchall()
-        return dict(rows)
-
-    def _copy(self, target: Path, file_format: str, query: str) -> int:
-        if file_format == "csv":
-            query = f"SELECT {', '.join(map(_cell, self.columns))} FROM ({query})"
-        with self._connection() as connection:
-            return copy_rows(connection, query, target, file_format)
+            return connection.execute(query, parameters or None).fetchall()
 
     def _connection(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        return connect(ledger=self.run)
-
-
-def _column(name: str) -> Column:
-    if name in TEXTS:
-        return Column(name, "text", guarded=True)
-    return Column(name, "number" if name in DECIMALS else "integer", DECIMALS.get(name))
+        return connect(ledger=self.run.ledger)
 
 
 def _cell(column: str) -> str:

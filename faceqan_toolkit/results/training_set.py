@@ -1,11 +1,15 @@
-"""Training sets of the photos or crops that `filter` keeps, in shards written atomically."""
+"""Training sets of the photos or crops that `filter` keeps: WebDataset's tars and RecordIO."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import posixpath
+import struct
 import sys
+import tarfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -15,12 +19,14 @@ from typing import Any
 
 from faceqan_toolkit.errors import NotPlaced, PhotoError, RunError, SettingsError
 from faceqan_toolkit.files import parse_json, read_text, replacing, write_text
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.archives import ARCHIVE_EXTENSIONS
-from faceqan_toolkit.photos.members import is_safe
+from faceqan_toolkit.photos.archives import is_safe, told_extension
+from faceqan_toolkit.photos.find import ARCHIVE_EXTENSIONS
+from faceqan_toolkit.photos.recordio import FIRST, HEADER, LAST, LENGTH_BITS, MAGIC, MIDDLE, WHOLE
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS, extension
 from faceqan_toolkit.results.actions import (
     BATCH,
+    Decision,
+    Manifest,
     Outcome,
     Plan,
     check_source,
@@ -29,15 +35,15 @@ from faceqan_toolkit.results.actions import (
     outcome_of,
 )
 from faceqan_toolkit.results.copying import CHANGED, THERE
-from faceqan_toolkit.results.filtering import Decision
-from faceqan_toolkit.results.manifest import Manifest
-from faceqan_toolkit.results.set_writers import RecordWriter, Sample, TarWriter
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.text import path_text, reason_of
 
 SHARD_SIZE = 10_000
 """Default number of photos in a WebDataset shard."""
 INDEX = "shards.json"
 RUN_CHANGED = "the run changed during the export; choose another folder when the run is complete"
+
+PAIR = 2
+"""Number of labels in a record without a photo."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,6 @@ class Export:
         sink: "webdataset" or "recordio".
         shard_size: number of photos in a tar.
         manifest: manifest to write; None writes none.
-
-    Raises:
-        SettingsError: the shard size is below 1.
     """
 
     decide: Callable[[], Iterator[Decision]]
@@ -102,7 +105,7 @@ class Export:
         for shard, selection in enumerate(selections):
             items = _shard_of(numbered, self.shard_size)
             yield from self._shard(f"shard-{shard:06d}.tar", selection, items)
-        yield from self._told(_dropped(numbered), "", known=False)
+        yield from self._noted(numbered, _refuse)
         beyond = self.folder / f"shard-{len(selections):06d}.tar"
         if beyond.exists():
             raise RunError(f"{beyond} is of another set, with more shards; choose another folder")
@@ -133,7 +136,7 @@ class Export:
         sizes = _sizes(target)
         whole = bool(sizes and entry and entry["bytes"] == sizes and not entry["errors"])
         if whole or self.plan.dry:
-            yield from self._told(items, name, known=whole)
+            yield from self._told(items, name, THERE if whole else "")
             return
         # noted first, so that a shard of a killed process is recognised
         self._note(name, {"selection": digest, "photos": 0, "errors": 0, "bytes": None})
@@ -145,9 +148,19 @@ class Export:
             with ExitStack() as stack:
                 # renamed in reverse order: the index first, then the records
                 parts = [stack.enter_context(replacing(path)) for path in _files(target)]
-                writer = stack.enter_context(closing(_writer(parts)))
+                writer: TarWriter | RecordWriter = (
+                    TarWriter(*parts) if len(parts) == 1 else RecordWriter(*parts)
+                )
+                stack.enter_context(closing(writer))
                 found = hashlib.sha256()
-                yield from self._written(items, name, writer, counts, found)
+
+                def add(item: Kept) -> Outcome:
+                    outcome = self._add(item, name, writer)
+                    found.update(item.line)
+                    counts["errors" if outcome.entry.decision == "error" else "photos"] += 1
+                    return outcome
+
+                yield from self._noted(items, add)
                 if found.hexdigest() != digest:
                     raise RunError(f"{target} is not written: {RUN_CHANGED}")
                 writer.finish()
@@ -155,31 +168,8 @@ class Export:
             raise RunError(f"cannot write {target}: {reason_of(error)}") from error
         self._note(name, {"selection": digest, **counts, "bytes": _sizes(target)})
 
-    def _written(
-        self,
-        items: Iterable[Kept | Decision],
-        name: str,
-        writer: TarWriter | RecordWriter,
-        counts: dict[str, int],
-        digest: hashlib._Hash,
-    ) -> Iterator[Outcome]:
-        waiting = iter(items)
-        while batch := list(islice(waiting, BATCH)):
-            outcomes = []
-            for item in batch:
-                outcome = self._add(item, name, writer)
-                if isinstance(item, Kept):
-                    digest.update(item.line)
-                    counts["errors" if outcome.entry.decision == "error" else "photos"] += 1
-                outcomes.append(outcome)
-            if self.manifest:
-                self.manifest.write(outcome.entry for outcome in outcomes)
-            yield from outcomes
-
-    def _add(self, item: Kept | Decision, shard: str, writer: TarWriter | RecordWriter) -> Outcome:
+    def _add(self, item: Kept, shard: str, writer: TarWriter | RecordWriter) -> Outcome:
         """Add one photo to a shard; return the result."""
-        if isinstance(item, Decision):
-            return outcome_of(item, self.plan)[0]
         decision = item.decision
         outcome, content = outcome_of(decision, self.plan)
         try:
@@ -196,26 +186,30 @@ class Export:
         return self._placed(outcome, f"{shard}/{name}")
 
     def _told(
-        self, items: Iterable[Kept | Decision], shard: str, *, known: bool
+        self, items: Iterable[Kept | Decision], shard: str, reason: str = ""
     ) -> Iterator[Outcome]:
         """Yield the results of a shard that is complete, or of a dry run."""
-        waiting = iter(items)
-        while batch := list(islice(waiting, BATCH)):
-            outcomes = []
-            for item in batch:
-                if isinstance(item, Decision):
-                    outcomes.append(outcome_of(item, self.plan)[0])
-                    continue
-                outcome = self._placed(outcome_of(item.decision, self.plan)[0], shard)
-                reason = THERE if known else ""
-                outcomes.append(replace(outcome, entry=replace(outcome.entry, reason=reason)))
-            if self.manifest:
-                self.manifest.write(outcome.entry for outcome in outcomes)
-            yield from outcomes
+        return self._noted(
+            items, lambda item: self._placed(outcome_of(item.decision, self.plan)[0], shard, reason)
+        )
 
-    def _placed(self, outcome: Outcome, place: str) -> Outcome:
+    def _noted(
+        self, items: Iterable[Kept | Decision], act: Callable[[Kept], Outcome]
+    ) -> Iterator[Outcome]:
+        """Act on what is kept; yield all results once they are in the manifest."""
+        outcomes = (
+            act(item) if isinstance(item, Kept) else outcome_of(item, self.plan)[0]
+            for item in items
+        )
+        while batch := list(islice(outcomes, BATCH)):
+            if self.manifest:
+                self.manifest.write(outcome.entry for outcome in batch)
+            yield from batch
+
+    def _placed(self, outcome: Outcome, place: str, reason: str = "") -> Outcome:
         destination = path_text(f"{self.folder.as_posix()}/{place}")
-        return replace(outcome, entry=replace(outcome.entry, destination=destination))
+        entry = replace(outcome.entry, destination=destination, reason=reason)
+        return replace(outcome, entry=entry)
 
     def _note(self, name: str, entry: dict[str, Any]) -> None:
         self._shards[name] = entry
@@ -245,20 +239,12 @@ def _shard_of(items: Iterator[Kept | Decision], size: int) -> Iterator[Kept | De
             return
 
 
-def _dropped(items: Iterator[Kept | Decision]) -> Iterator[Decision]:
-    """Yield the remaining items; raise RunError if one is kept."""
-    for item in items:
-        if isinstance(item, Kept):
-            raise RunError(RUN_CHANGED)
-        yield item
+def _refuse(_: Kept) -> Outcome:
+    raise RunError(RUN_CHANGED)
 
 
 def _files(target: Path) -> list[Path]:
     return [target] if target.suffix == ".tar" else [target, target.with_suffix(".idx")]
-
-
-def _writer(parts: list[Path]) -> TarWriter | RecordWriter:
-    return TarWriter(parts[0]) if len(parts) == 1 else RecordWriter(*parts)
 
 
 def _sizes(target: Path) -> list[int] | None:
@@ -270,11 +256,7 @@ def _sizes(target: Path) -> list[int] | None:
 
 
 def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the shards that a folder's `INDEX` lists; none without one.
-
-    Raises:
-        RunError: the index cannot be read.
-    """
+    """Return the shards that a folder's `INDEX` lists; none without one."""
     try:
         content = parse_json(read_text(folder / INDEX))
         return {
@@ -285,3 +267,132 @@ def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / INDEX} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photo or crop of the set.
+
+    Attributes:
+        number: index among all photos of the set, from 0.
+        label: number of its identity, from 0; None if unknown.
+        folder: folder of the photo, as in results; "" for the top folder.
+        data, extension: the encoded photo, and its file extension with the dot.
+        metadata: content of WebDataset's `.json`.
+    """
+
+    number: int
+    label: int | None
+    folder: str
+    data: bytes
+    extension: str
+    metadata: dict[str, str | float | None]
+
+
+class TarWriter:
+    """Writes one WebDataset shard; equal samples give equal bytes.
+
+    The files of a sample stand together: `FOLDER/NUMBER.jpg` (or the photo's own extension),
+    `.cls` with the label if it has one, and `.json`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+
+    def add(self, sample: Sample) -> str:
+        """Append a sample; return the photo's name in the shard."""
+        # WebDataset ends a sample's key at the first dot behind the last slash
+        key = f"{sample.folder}/{sample.number:09d}" if sample.folder else f"{sample.number:09d}"
+        self._add_file(f"{key}{sample.extension}", sample.data)
+        if sample.label is not None:
+            self._add_file(f"{key}.cls", str(sample.label).encode())
+        metadata = json.dumps(sample.metadata, ensure_ascii=False, sort_keys=True)
+        self._add_file(f"{key}.json", metadata.encode())
+        return f"{key}{sample.extension}"
+
+    def close(self) -> None:
+        """Write the end of the tar and close it."""
+        self._tar.close()
+
+    finish = close
+
+    def _add_file(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o644
+        self._tar.addfile(info, io.BytesIO(data))
+
+
+class RecordWriter:
+    """Writes a set as `train.rec` and `train.idx`; the samples of an identity must be adjacent.
+
+    Record 0 holds the range of the identities' records. Records 1 to N are the photos with their
+    labels. The records after them hold, for each identity, the range of its photos. See
+    `photos.recordio` for the format.
+    """
+
+    def __init__(self, records: Path, index: Path) -> None:
+        self._records = records.open("wb")
+        self._index = index.open("w", encoding="ascii", newline="\n")
+        self._key = 0
+        self._firsts = array("q")
+        self._label = -1
+        self._append(_pair(0, 0, 0))  # placeholder, overwritten by `finish`
+
+    def add(self, sample: Sample) -> str:
+        """Append a sample; return the photo's name as `photos.recordio` reads it back.
+
+        Raises:
+            NotPlaced: the photo is too large for a record, or has no label.
+        """
+        if sample.label is None:
+            raise NotPlaced("its identity is not known, and a record needs a label")
+        if len(sample.data) >= 1 << LENGTH_BITS - 1:
+            raise NotPlaced("too large for a record")
+        if sample.label != self._label:
+            self._label = sample.label
+            self._firsts.append(self._key)
+        label, key = len(self._firsts) - 1, self._key
+        self._append(HEADER.pack(0, float(label), key, 0) + sample.data)
+        return f"{label:05d}/{key:08d}{told_extension(sample.data)}"
+
+    def finish(self) -> None:
+        """Write the identities' records and record 0, and close the files."""
+        end = self._key
+        ends = [*self._firsts[1:], end]
+        for first, last in zip(self._firsts, ends, strict=False):
+            self._append(_pair(self._key, first, last))
+        self._records.seek(0)
+        self._records.write(_encoded(_pair(0, end, self._key)))
+        self.close()
+
+    def close(self) -> None:
+        """Close the files, finished or not."""
+        self._records.close()
+        self._index.close()
+
+    def _append(self, data: bytes) -> None:
+        self._index.write(f"{self._key}\t{self._records.tell()}\n")
+        self._records.write(_encoded(data))
+        self._key += 1
+
+
+def _pair(key: int, first: int, last: int) -> bytes:
+    return HEADER.pack(PAIR, 0.0, key, 0) + struct.pack("<2f", first, last)
+
+
+def _encoded(data: bytes) -> bytes:
+    """Return a record; data that contain the magic number at a multiple of 4 are split there."""
+    cuts, at = [], data.find(MAGIC)
+    while at >= 0:
+        aligned = at % 4 == 0
+        if aligned:
+            cuts.append(at)
+        at = data.find(MAGIC, at + (len(MAGIC) if aligned else 1))
+    starts = [0, *(cut + len(MAGIC) for cut in cuts)]
+    pieces = [data[start:end] for start, end in zip(starts, [*cuts, len(data)], strict=True)]
+    kinds = [FIRST, *[MIDDLE] * (len(pieces) - 2), LAST] if cuts else [WHOLE]
+    encoded = b""
+    for kind, piece in zip(kinds, pieces, strict=True):
+        word = struct.pack("<I", kind << LENGTH_BITS | len(piece))
+        encoded += MAGIC + word + piece + b"\0" * (-len(piece) % 4)
+    return encoded

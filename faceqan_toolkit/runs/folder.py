@@ -1,43 +1,39 @@
-"""The run folder: what was asked, the ledger of records, who may write."""
+"""The run folder: `run.json`, its writer and lock, and differences between runs' settings."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.files import check_text, lock, read_text, refuse_links, write_text
+from faceqan_toolkit.files import check_text, lock, parse_json, read_text, refuse_links, write_text
 from faceqan_toolkit.quality.scale import Scale, builtin_scale, scale_from
-from faceqan_toolkit.runs.differences import differences
 from faceqan_toolkit.runs.ledger import Ledger, as_table
-from faceqan_toolkit.runs.run_json import parse_run_json
-from faceqan_toolkit.runs.shards import Shard
-from faceqan_toolkit.settings import Settings, fingerprint_of
-from faceqan_toolkit.text import exact_text, reason_of
+from faceqan_toolkit.settings import (
+    CROP_SIZES,
+    TASKS,
+    Settings,
+    fingerprint_of,
+    setting_field,
+    setting_names,
+)
+from faceqan_toolkit.text import exact_text, printable, reason_of, short_checksum
 from faceqan_toolkit.types import Record
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.runs.todo import Shard
 
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000
-
-HEALABLE = frozenset(
-    {
-        "missing_extra",
-        "no_permission",
-        "missing",
-        "too_large",
-        "crashed",
-        "unreachable",
-        "timed_out",
-    }
-)
-"""Failures that another try may not meet again: tried again whenever a run goes on."""
 
 PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless", "scikit-image",
             "numpy", "pillow", "pyarrow", "duckdb", "openvino")  # fmt: skip
@@ -45,35 +41,31 @@ PACKAGES = ("torch", "torchvision", "facenet-pytorch", "opencv-python-headless",
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run as its `run.json` describes it.
-
-    Attributes:
-        folder: of the run.
-        content: of `run.json`.
-    """
+    """A run: its folder, and the content of its `run.json`."""
 
     folder: Path
     content: Mapping[str, Any]
 
     @property
     def task(self) -> str:
-        """The task its records come from."""
+        """The task that made its records."""
         return str(self.content["settings"]["task"])
 
     @property
+    def ledger(self) -> Ledger:
+        """Its records."""
+        return Ledger(self.folder / "records")
+
+    @property
     def no_scores(self) -> str:
-        """What to tell whoever asks for scores that its task does not make."""
+        """Message for commands that need scores, if its task makes none."""
         return (
             f"{self.folder} has no scores; it was made by {self.task}. Scores come from "
             "align-and-score, or from score on its crops"
         )
 
     def check_threshold(self, quality: float | None) -> None:
-        """Refuse a threshold that no score of the run can reach; None is no threshold.
-
-        Raises:
-            SettingsError: it is above the highest quality there is.
-        """
+        """Raise SettingsError if no score of the run can reach a quality threshold."""
         method = self.content["settings"].get("method", "faceqan")
         if quality is not None and quality > 1 and method == "faceqan":
             raise SettingsError(
@@ -83,11 +75,7 @@ class RunInfo:
 
     @property
     def settings(self) -> Settings:
-        """What it was asked to do.
-
-        Raises:
-            RunError: these are settings of another version.
-        """
+        """The settings it was made with; RunError for settings of another version."""
         try:
             return Settings.from_dict(self.content["settings"])
         except SettingsError as error:
@@ -101,24 +89,20 @@ class RunInfo:
         """The scale from 0 to 100 of its scores, None if its model has none.
 
         Raises:
-            RunError: `run.json` holds something else in its place.
+            RunError: the scale is malformed.
         """
         try:
             return scale_from(self.content.get("scale"))
         except SettingsError as error:
             raise RunError(f"{self.folder / 'run.json'}: {error}") from error
 
-    @property
-    def ledger(self) -> Ledger:
-        """Its records."""
-        return Ledger(self.folder / "records")
-
 
 def read_run(folder: Path) -> RunInfo:
-    """Return what a run folder says of itself.
+    """Return the run in a folder.
 
     Raises:
-        RunError: it is no run folder, its `run.json` cannot be read, or its name is no text.
+        RunError: the folder is not a run folder, its name is not valid text, or its `run.json`
+            cannot be read.
     """
     check_text(folder)
     try:
@@ -131,25 +115,37 @@ def read_run(folder: Path) -> RunInfo:
         raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
 
 
+def crop_file(run_folder: Path, name: str) -> Path | None:
+    """Return the file of a record's `crop`; None if it is outside the run folder's `crops`.
+
+    Run folders are untrusted: a record may name any file, directly or through a link.
+    """
+    if not name or "\0" in name:
+        return None
+    file, crops = run_folder / name, Path(os.path.realpath(run_folder)) / "crops"
+    return file if Path(os.path.realpath(file)).is_relative_to(crops) else None
+
+
 class RunWriter:
     """A run folder opened for writing; use it in a `with` statement.
 
     Args:
-        folder: made if it is not there.
-        settings: must have the identity of those the folder was made with.
-        weights_sha256: of the recognition model (`FoundModel.weights`), "" for a task without one.
-        model: what `run.json` says of it besides.
-        shard: the part of the photos it is for; None means all.
-        merged: what `run.json` says of the runs that a new one is made of, see `merging.merge`.
-        identity: of those runs, which another version may have made; None takes the settings'.
+        folder: the run folder, created if missing.
+        settings: if the run exists, they must have its identity.
+        weights_sha256: `FoundModel.weights` of the recognition model, "" without one.
+        model: further properties of the model for `run.json`.
+        shard: the part of the photos that the run is for; None means all.
+        merged: entry of `run.json` on the runs that this one is merged from.
+        identity: identity of those runs, maybe of another version; None means the settings'.
 
     Attributes:
         ledger: its records.
-        invocations: what each command did.
-        repaired: what people should know of damage that was found and put right.
+        invocations: summary of each command on the run.
+        repaired: messages on damage that was found and repaired.
 
     Raises:
-        RunError: other settings, another process at work, a folder that is no run's.
+        RunError: the run has other settings, another process writes to it, or the folder holds
+            other files.
     """
 
     def __init__(
@@ -172,10 +168,10 @@ class RunWriter:
         self.fingerprint = fingerprint_of(self.identity)
         self.scale = builtin_scale(settings, weights_sha256)
         self.calibration: dict[str, Any] | None = None
-        self._waiting: list[Record] = []
-        self._flushed = time.monotonic()
         self.invocations: list[dict[str, Any]] = []
         self.ledger = Ledger(folder / "records")
+        self._waiting: list[Record] = []
+        self._flushed = time.monotonic()
         check_text(folder)
         refuse_links(*(folder / name for name in (".lock", "records", "records/damaged", "crops")))
         fresh = not (folder / "run.json").exists()
@@ -192,26 +188,21 @@ class RunWriter:
 
     @property
     def info(self) -> RunInfo:
-        """The run as its readers see it."""
-        return RunInfo(
-            self.folder, {"settings": self.settings.as_dict(), "scale": self._scale_as_dict()}
-        )
+        """The run for its readers."""
+        scale = self.scale and self.scale.as_dict()
+        return RunInfo(self.folder, {"settings": self.settings.as_dict(), "scale": scale})
 
     @property
     def crops_folder(self) -> Path | None:
-        """Where aligned crops go, if they are made and kept."""
+        """Folder of the aligned crops; None if they are not kept."""
         wanted = self.settings.keep_crops and "alignment" in self.settings.stages
         return self.folder / "crops" if wanted else None
 
     def use_calibration(self, content: Mapping[str, Any], scale: Scale | None) -> bool:
-        """Take thresholds, and a scale if the run has none; tell whether that changes anything.
-
-        Args:
-            content: what `run.json` says of the calibration.
-            scale: the calibration's.
+        """Take a calibration and, if the run has none, its scale; return whether that is new.
 
         Raises:
-            RunError: the run has another scale, which its numbers keep.
+            RunError: the run has another scale.
         """
         if self.scale is not None and scale is not None and self.scale != scale:
             raise RunError(
@@ -223,25 +214,14 @@ class RunWriter:
         return before != (self.scale, self.calibration)
 
     def append(self, records: list[Record]) -> None:
-        """Take all records of a photo; the next part has them.
-
-        Args:
-            records: of one attempt; they take the place of those with a lower one.
-
-        Raises:
-            RunError: the part cannot be written.
-        """
+        """Add all records of an attempt at a photo, in place of earlier ones; may `flush`."""
         self._waiting += records
         overdue = time.monotonic() - self._flushed >= FLUSH_SECONDS
         if overdue or len(self._waiting) >= FLUSH_RECORDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits as a new part: under another name, to the disk, then renamed.
-
-        Raises:
-            RunError: it cannot be written.
-        """
+        """Write the added records as a new part of the ledger; RunError if that fails."""
         self._flushed = time.monotonic()
         if not self._waiting:
             return
@@ -259,11 +239,7 @@ class RunWriter:
                 self._waiting = []
 
     def compact(self) -> None:
-        """Join the ledger's parts if they have become many.
-
-        Raises:
-            RunError: they cannot be read or written; nothing is lost.
-        """
+        """Join the ledger's parts if there are many; RunError if that fails, nothing is lost."""
         try:
             self.ledger.compact()
         except (OSError, pa.ArrowException) as error:
@@ -273,12 +249,7 @@ class RunWriter:
     def write_info(
         self, counts: Mapping[str, int], invocation: Mapping[str, Any] | None = None
     ) -> None:
-        """Write `run.json`.
-
-        Args:
-            counts: of rows by status.
-            invocation: what this process did, if anything: photos, seconds by stage.
-        """
+        """Write `run.json`, with the number of rows by status and a summary of this command."""
         if invocation:
             self.invocations.append(dict(invocation))
         model = None
@@ -292,7 +263,7 @@ class RunWriter:
             "settings": self.settings.as_dict(),
             "identity": self.identity,
             "model": model,
-            "scale": self._scale_as_dict(),
+            "scale": self.scale and self.scale.as_dict(),
             "calibration": self.calibration,
             "shard": self.shard,
             "merged": self.merged,
@@ -303,7 +274,7 @@ class RunWriter:
         write_text(self.folder / "run.json", json.dumps(content, indent=2) + "\n")
 
     def close(self) -> None:
-        """Write what waits and let others in."""
+        """Flush the records and release the lock."""
         try:
             self.flush()
         finally:
@@ -315,14 +286,12 @@ class RunWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _scale_as_dict(self) -> dict[str, Any] | None:
-        return self.scale.as_dict() if self.scale else None
-
     def _take_folder(self, *, fresh: bool) -> None:
-        """Lock the folder, made if it is not there; a fresh one must hold nothing of others."""
+        """Create and lock the folder; if it is fresh, refuse other files in it."""
         folder = self.folder
         try:
-            if fresh and folder.is_dir() and not all(map(_is_our_own, folder.iterdir())):
+            entries = folder.iterdir() if fresh and folder.is_dir() else ()
+            if any(one.name != ".lock" and not one.name.startswith(".spill-") for one in entries):
                 raise RunError(
                     f"{folder} holds other files and is not a run folder; choose another"
                 )
@@ -332,21 +301,21 @@ class RunWriter:
             raise RunError(f"cannot use {folder} as a run folder: {reason_of(error)}") from error
 
     def _continue(self) -> None:
-        """Check that the folder was made with the same identity; keep its history."""
+        """Check that the run has the same identity; take over its history."""
         info = read_run(self.folder)
         content = info.content
         calls = content.get("invocations", [])
-        if content["settings"].get("refine") or any("refined" in call for call in calls):
-            raise RunError(
-                f"{self.folder} was made with --refine, which is no longer supported: it can be "
-                "ranked, filtered and reported, but not continued; use another run folder"
-            )
         before = content.get("identity", {})
         same_task = before.get("task") == self.identity["task"]
-        if same_task and before.get("detection") != self.identity.get("detection"):
+        made = ""
+        if content["settings"].get("refine") or any("refined" in call for call in calls):
+            made = "with --refine, which is no longer supported"
+        elif same_task and before.get("detection") != self.identity.get("detection"):
+            made = "by another version, which finds other faces"
+        if made:
             raise RunError(
-                f"{self.folder} was made by another version, which finds other faces: it can be "
-                "ranked, filtered and reported, but not continued; use another run folder"
+                f"{self.folder} was made {made}: it can be ranked, filtered and reported, but not "
+                "continued; use another run folder"
             )
         if before != self.identity:
             differing = differences(before, self.identity, "in the run", "now")
@@ -356,9 +325,13 @@ class RunWriter:
                 + "Use another run folder, or the same settings."
             )
         if content.get("shard") != self.shard:
+            given, wanted = (
+                f"shard {shard} of the photos" if shard else "all photos"
+                for shard in (content.get("shard"), self.shard)
+            )
             raise RunError(
-                f"{self.folder} is for {_shard_text(content.get('shard'))}, not for "
-                f"{_shard_text(self.shard)}; every shard has a run folder of its own"
+                f"{self.folder} is for {given}, not for {wanted}; every shard has a run folder of "
+                "its own"
             )
         self.invocations = list(calls)
         self.merged = self.merged or content.get("merged")
@@ -367,17 +340,8 @@ class RunWriter:
         self.calibration = content.get("calibration")
 
 
-def _shard_text(shard: str | None) -> str:
-    return f"shard {shard} of the photos" if shard else "all photos"
-
-
-def _is_our_own(entry: Path) -> bool:
-    """Tell whether a file may be in a folder before it becomes a run's."""
-    return entry.name == ".lock" or entry.name.startswith(".spill-")
-
-
 def versions() -> dict[str, str]:
-    """Return the versions of this package and of those a score depends on."""
+    """Return the versions of this package and of `PACKAGES`; "missing" for some."""
     found = {}
     for package in ("faceqan-toolkit", *PACKAGES):
         try:
@@ -385,3 +349,129 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,), "Path": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
+    "None": (type(None),),
+}  # fmt: skip
+_SETTINGS: Mapping[str, tuple[type, ...]] = {
+    # None is stored for a setting that the detector or the preset decides
+    name: sum((_KINDS[kind] for kind in str(setting_field(name).type).split(" | ")), (type(None),))
+    for name in setting_names()
+}
+_LARGEST = 1e15
+
+
+def parse_run_json(text: str) -> dict[str, Any]:
+    """Return the content of a `run.json` from anybody: checked, and its texts printable.
+
+    Raises:
+        ValueError: it is not JSON, or an entry that readers of runs need is malformed.
+    """
+    try:
+        content = _printable(parse_json(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check(isinstance(content, dict), "it is not an object")
+    _check_settings(content.get("settings"))
+    for name in ("identity", "versions", "counts"):
+        _check(isinstance(content.get(name, {}), dict), f"{name} is not an object")
+    for name in ("model", "scale", "calibration", "merged"):  # not every run has one
+        _check(isinstance(content.get(name), (dict, type(None))), f"{name} is not an object")
+    if merged := content.get("merged"):
+        _check(_is_number(merged.get("invocations")), "merged lacks the number of invocations")
+    model = content.get("model") or {}
+    for name in ("name", "sha256", "template"):
+        _check(isinstance(model.get(name, ""), str), f"the model's {name} is not a text")
+    _check(model.get("input_size", 112) in CROP_SIZES, "the model's input_size is not a crop size")
+    calibration = content.get("calibration") or {}
+    _check(not calibration or "thresholds" in calibration, "calibration has no thresholds")
+    for item in _objects(calibration, "thresholds"):
+        _check(isinstance(item.get("title"), str), "a threshold has no title")
+        _check(_is_number(item.get("quality")), "a threshold has no quality")
+    for item in _objects(content, "invocations"):
+        for name in ("photos", "seconds"):
+            _check(_is_number(item.get(name, 0)), f"an invocation's {name} is not a number")
+    return dict(content)
+
+
+def _check_settings(settings: Any) -> None:
+    _check(isinstance(settings, dict), "it has no settings")
+    _check(settings.get("task") in list(TASKS), "this version does not know its task")
+    for name, value in settings.items():
+        if kinds := _SETTINGS.get(name):
+            right = isinstance(value, kinds) and (type(value) is not bool or bool in kinds)
+            _check(right, f"setting {name} is {str(value)[:50]!r}")
+        if isinstance(value, (int, float)):
+            _check(abs(value) < 2**63 and math.isfinite(value), f"setting {name} is too large")
+    _check(settings.get("crop_size", 112) in CROP_SIZES, "setting crop_size is not a crop size")
+
+
+def _objects(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = content.get(name, [])
+    right = isinstance(found, list) and all(isinstance(item, dict) for item in found)
+    _check(right, f"{name} is not a list of objects")
+    return list(found)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]
+
+
+def _check(right: bool, problem: str) -> None:
+    if not right:
+        raise ValueError(problem)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _printable(item) for name, item in value.items()}
+    return value
+
+
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], where: str, elsewhere: str
+) -> list[str]:
+    """Return a text for each setting that differs between two identities (`Settings.identity`).
+
+    Examples:
+        >>> differences({"copies": 10, "seed": 0}, {"copies": 2, "seed": 0}, "in the run", "now")
+        ['copies: 10 in the run, 2 now']
+    """
+    lines = [
+        (name.replace("_", "-"), _shown(name, one), _shown(name, other))
+        for name in {**one, **other}
+        if name != "weights_sha256" and one.get(name) != other.get(name)
+    ]
+    (model, head), (other_model, other_head) = map(_checksums, (one, other))
+    if model != other_model:
+        lines.append(("weights of the recognition model", model, other_model))
+    # of two presets one has no predictor: the preset's own line says so
+    if head != other_head and one.get("preset") == other.get("preset"):
+        lines.append(("predictor of preset instant", head, other_head))
+    return [f"{name}: {first} {where}, {second} {elsewhere}" for name, first, second in lines]
+
+
+_NOT_SETTINGS = ("scale", "algorithm", "detection")
+"""Parts of an identity that are neither settings nor options of a detector or method."""
+
+
+def _checksums(identity: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the first digits of the checksums of the model and of preset instant's predictor."""
+    model, _, head = str(identity.get("weights_sha256") or "").partition("+")
+    return short_checksum(model) or "none", short_checksum(head) or "none"
+
+
+def _shown(name: str, identity: Mapping[str, Any]) -> str:
+    value = identity.get(name)
+    if isinstance(value, Mapping):  # a scale
+        value = value.get("id")
+    if value is not None:
+        return str(value)
+    # options of detectors and methods are left out if they have their defaults
+    return "not set" if name in (*setting_names(), *_NOT_SETTINGS) else "default"

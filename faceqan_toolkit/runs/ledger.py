@@ -1,29 +1,48 @@
-"""The ledger: records in Parquet parts, each written whole, checked, joined when there are many."""
+"""The ledger: records in Parquet parts that are joined when there are many; DuckDB reads them."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.files import BLOCK_BYTES, link_or_copy, publish, sync_folder
+from faceqan_toolkit.files import (
+    BLOCK_BYTES,
+    check_text,
+    link_or_copy,
+    publish,
+    sync_folder,
+    writing,
+)
+from faceqan_toolkit.hardware import usable_cores, usable_memory
 from faceqan_toolkit.text import reason_of
 from faceqan_toolkit.types import Record
 
 JOINED_ROWS = 1_000_000
-"""Rows that a joined part has at most."""
+"""Most rows in a joined part."""
 MANY = 64
-"""So many parts with fewer rows than that are joined."""
+"""Parts are joined when this many have fewer rows than `JOINED_ROWS`."""
 ROW_GROUP = 100_000
-"""Rows that are held in memory when a part is written or read."""
+"""Rows in memory when a part is written or read."""
+
+MOST_MEMORY = 2_000_000_000
+"""Bytes DuckDB holds at most; it spills the rest. Sorting is hardly faster with more."""
+FETCHED = 1000
+"""Rows that are fetched at once."""
 
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 SCHEMA = pa.schema(
@@ -37,7 +56,7 @@ SCHEMA = pa.schema(
         if not column.metadata.get("derived")
     ]
 )
-"""Columns of the ledger: those of `Record` that do not follow from others."""
+"""Columns of the ledger: those of `Record` that cannot be derived from others."""
 
 _NAME = re.compile(r"part-(\d+)(?:-(\d+))?(?:\.([0-9a-f]{8}))?\.parquet")
 _CHECKED = pads.ParquetFileFormat(
@@ -51,9 +70,9 @@ class Part:
 
     Attributes:
         file: `part-000007.1f3a9c0e.parquet`, or `part-000000-000063.1f3a9c0e.parquet` for one that
-            took the place of parts 0 to 63.
-        first, last: numbers of the parts whose records it has, one and the same for most.
-        checksum: CRC-32 of its bytes, hexadecimal; "" for a part by a name without one.
+            replaces parts 0 to 63.
+        first, last: numbers of the first and last part that it replaces, or its own number twice.
+        checksum: CRC-32 of its bytes, hexadecimal; "" if its name has none.
     """
 
     file: Path
@@ -61,20 +80,16 @@ class Part:
     last: int
     checksum: str = ""
 
-    def is_covered_by(self, other: Part) -> bool:
-        """Tell whether a part joined others, this one among them."""
-        return other.first < other.last and other.first <= self.first and self.last <= other.last
-
     @property
     def rows(self) -> int:
-        """The number of its rows."""
+        """Number of its rows."""
         return int(pq.read_metadata(self.file).num_rows)
 
     def damage(self) -> str:
-        """Return what is wrong with the file, "" if nothing; all of it is read.
+        """Read the whole file and return what is wrong with it, "" for nothing.
 
         Raises:
-            RunError: it cannot be looked at, which says nothing of what is in it.
+            RunError: the file cannot be read, so damage is unknown.
         """
         try:
             if self.checksum:  # first: Arrow may abort the process over a damaged footer
@@ -89,13 +104,10 @@ class Part:
 
 
 class Ledger:
-    """The parts of a run's ledger, later ones having later records.
+    """The parts of a run's ledger in the folder `records`; later parts have later records.
 
-    A part that joined others counts in place of all it covers, whether they have been deleted yet
-    or not: that is why joining can be interrupted anywhere.
-
-    Args:
-        folder: `records` in the run folder.
+    A joined part replaces the parts that it covers even before they are deleted, so joining can
+    be interrupted anywhere.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,67 +115,52 @@ class Ledger:
 
     @property
     def parts(self) -> list[Part]:
-        """The parts that count, oldest first."""
+        """The parts that no joined part covers, oldest first."""
         return self._sorted_out()[0]
 
     def dataset(self) -> pads.Dataset:
-        """Return all records, columns that older versions did not write being null.
+        """Return all records; columns that older versions did not write are null.
 
-        Whoever reads them notices damaged pages by their checksums.
+        Reading them fails if a page is damaged.
 
         Raises:
-            RunError: a part is damaged at its end; the message names it. Or parts are being joined.
+            RunError: the end of a part is damaged, or parts are being joined.
         """
         parts = self.parts
         for part in parts:
             try:
                 _check_columns(part)
             except FileNotFoundError:
-                raise joined_meanwhile(self.folder.parent) from None
+                raise _joined_meanwhile(self.folder.parent) from None
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise _damaged(part, str(error)) from error
         return pads.dataset([str(part.file) for part in parts], schema=SCHEMA, format=_CHECKED)
 
     def refuse_damage(self) -> None:
-        """Do nothing if every part is as it was written.
-
-        Raises:
-            RunError: one is not; the message names it.
-        """
+        """Read all parts; raise RunError, which names the part, if one is damaged."""
         for part in self.parts:
             if damage := part.damage():
                 raise _damaged(part, damage)
 
     def write(self, tables: Iterable[pa.Table]) -> None:
-        """Write a new part: under another name, to the disk, then renamed.
-
-        Args:
-            tables: with the columns of `SCHEMA`, see `as_table`; one is in memory at a time.
-
-        Raises:
-            OSError: it cannot be written; there is no new part then.
-        """
+        """Write tables, one in memory at a time, as a new part; OSError if that fails."""
         number = self._next_number()
         self._write(tables, number, number)
 
     def take(self, part: Part) -> None:
-        """Take a part of another ledger as the next one of this, linked or copied.
-
-        Raises:
-            OSError: it cannot be read or written.
-        """
+        """Link or copy a part of another ledger as the next one here; OSError if that fails."""
         ending = f".{part.checksum}.parquet" if part.checksum else ".parquet"
         link_or_copy(part.file, self.folder / f"part-{self._next_number():06d}{ending}")
 
     def clear(self) -> None:
-        """Remove all parts; only for whoever holds the run's lock."""
+        """Remove all parts; the caller holds the run's lock."""
         for file in self.folder.glob("part-*.parquet"):
             file.unlink()
 
     def repair(self) -> Iterator[str]:
-        """Move damaged parts aside, remove what no longer counts; tell people of the first.
+        """Move damaged parts aside and remove covered ones; yield a message for each damaged part.
 
-        Only for whoever holds the run's lock.
+        The caller holds the run's lock.
         """
         while damaged := [(part, damage) for part in self.parts if (damage := part.damage())]:
             for part, damage in damaged:
@@ -179,9 +176,9 @@ class Ledger:
         self._remove_covered()
 
     def compact(self) -> None:
-        """Join small parts that follow each other, if there are many; kill it whenever you like.
+        """Join neighbouring small parts if there are many, in bounded memory; killing it is safe.
 
-        Only for whoever holds the run's lock. Memory use does not grow with the parts.
+        The caller holds the run's lock.
 
         Raises:
             OSError, pyarrow.ArrowException: a part cannot be written or read; none is lost.
@@ -197,7 +194,7 @@ class Ledger:
             self._remove_covered()
 
     def _write(self, tables: Iterable[pa.Table], first: int, last: int) -> None:
-        """Write a part; its name tells its checksum, so the file is written before it is named."""
+        """Write a part under a temporary name, then rename it; its name has its checksum."""
         numbers = f"{first:06d}" if first == last else f"{first:06d}-{last:06d}"
         temporary = self.folder / f".part-{numbers}.{os.getpid()}.tmp"
         temporary.unlink(missing_ok=True)  # a link by that name would lead elsewhere
@@ -218,7 +215,7 @@ class Ledger:
             part.file.unlink(missing_ok=True)
 
     def _sorted_out(self) -> tuple[list[Part], list[Part]]:
-        """Return the parts that count, oldest first, and those that others cover."""
+        """Return the parts that count, oldest first, and those that joined parts cover."""
         found = [
             Part(file, int(name[1]), int(name[2] or name[1]), name[3] or "")
             for file in self.folder.glob("part-*.parquet")
@@ -227,7 +224,8 @@ class Ledger:
         kept: list[Part] = []
         covered: list[Part] = []
         for part in sorted(found, key=lambda part: (part.first, -part.last, part.file.name)):
-            (covered if kept and part.is_covered_by(kept[-1]) else kept).append(part)
+            joined = kept and kept[-1].first < kept[-1].last
+            (covered if joined and part.last <= kept[-1].last else kept).append(part)
         return kept, covered
 
 
@@ -237,12 +235,12 @@ def as_table(records: Sequence[Record]) -> pa.Table:
 
 
 def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
-    """Return rows that may be written; texts that older versions did not write are empty."""
+    """Return rows as `SCHEMA` needs them: texts that older versions did not write are empty."""
     table = pa.Table.from_batches(batches)
     columns = [
-        table[field.name].fill_null("")
-        if not field.nullable and pa.types.is_string(field.type)
-        else table[field.name]
+        table[field.name]
+        if field.nullable or field.type != pa.string()
+        else table[field.name].fill_null("")
         for field in SCHEMA
     ]
     return pa.table(columns, schema=SCHEMA)
@@ -250,7 +248,7 @@ def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
 
 def write_part(tables: Iterable[pa.Table], file: Path) -> None:
     """Write tables with the columns of `SCHEMA`; one is in memory at a time."""
-    # statistics of other columns would only be one more thing that damage can falsify
+    # statistics of other columns are not used, and could be damaged
     with pq.ParquetWriter(
         file, SCHEMA, write_page_checksum=True, write_statistics=["attempt"]
     ) as writer:
@@ -259,22 +257,16 @@ def write_part(tables: Iterable[pa.Table], file: Path) -> None:
 
 
 def _check_columns(part: Part) -> None:
-    """Do nothing if a part's columns are as readers of the ledger rely on.
-
-    Raises:
-        ValueError: a column is of another type, or lacks a value that every record has.
-    """
-    found = pq.read_schema(part.file)
+    """Raise ValueError if a column has another type, or lacks a value that every record has."""
+    wanted = {column.name: column for column in SCHEMA}
     unsure = []
-    for column in SCHEMA:
-        index = found.get_field_index(column.name)
-        if index < 0:
-            continue
-        if found.field(index).type != column.type:
-            raise ValueError(f"its column {column.name} is {found.field(index).type}")
+    for found in pq.read_schema(part.file):
+        column = wanted.get(found.name, found)
+        if found.type != column.type:
+            raise ValueError(f"its column {found.name} is {found.type}")
         # files of this version cannot leave such a value out
-        if found.field(index).nullable and not column.nullable:
-            unsure.append(column.name)
+        if found.nullable and not column.nullable:
+            unsure.append(found.name)
     if not unsure:
         return
     with pq.ParquetFile(part.file) as file:
@@ -284,22 +276,20 @@ def _check_columns(part: Part) -> None:
 
 
 def _groups(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:
-    """Yield neighbours that one part has room for, given all parts with their numbers of rows."""
-    group: list[Part] = []
+    """Yield lists of neighbouring parts that fit into one, given parts and numbers of rows."""
+    groups: list[list[Part]] = [[]]
     held = 0
     for part, rows in parts:
         if held + rows > JOINED_ROWS:
-            if len(group) > 1:
-                yield group
-            group, held = [], 0
-        group.append(part)
+            groups.append([])
+            held = 0
+        groups[-1].append(part)
         held += rows
-    if len(group) > 1:
-        yield group
+    return (group for group in groups if len(group) > 1)
 
 
 def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield batches together, so many that they make a row group."""
+    """Yield batches joined to row groups."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -311,7 +301,6 @@ def _blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 def _checksum(file: Path) -> str:
-    """Return the CRC-32 of a file's bytes, 8 hexadecimal digits."""
     found = 0
     with file.open("rb") as content:
         while block := content.read(BLOCK_BYTES):
@@ -319,8 +308,8 @@ def _checksum(file: Path) -> str:
     return f"{found:08x}"
 
 
-def joined_meanwhile(folder: Path) -> RunError:
-    """Return the error for parts that were there a moment ago."""
+def _joined_meanwhile(folder: Path) -> RunError:
+    """Return the error for parts that have just disappeared."""
     return RunError(
         f"{folder} is at work: parts of its ledger have been joined just now; try again"
     )
@@ -330,3 +319,154 @@ def _damaged(part: Part, damage: str) -> RunError:
     return RunError(
         f"{part.file} is damaged ({damage}); run again: only its photos are scored anew"
     )
+
+
+@contextmanager
+def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to ledgers, each with the tables that `attach` makes.
+
+    DuckDB spills to a folder in the first run's folder, which is removed afterwards.
+
+    Raises:
+        RunError: a ledger is damaged, its parts have just been joined, or memory and disk do not
+            suffice.
+    """
+    with open_database(next(iter(ledgers.values())).folder.parent) as connection:
+        parts = [(ledger, ledger.parts) for ledger in ledgers.values()]
+        for name, ledger in ledgers.items():
+            attach(connection, name, ledger)
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:
+            for ledger, before in parts:
+                if not all(part.file.exists() for part in before):
+                    raise _joined_meanwhile(ledger.folder.parent) from None
+                ledger.refuse_damage()
+            raise
+
+
+@contextmanager
+def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to an empty database in memory, which spills to a new folder in `folder`.
+
+    Raises:
+        RunError: memory and disk do not suffice, or the folder's name is not valid text.
+    """
+    check_text(folder)
+    with spill_folder(folder) as spill, duckdb.connect() as connection:
+        connection.execute("SET temp_directory = ?", [str(spill or "")])
+        connection.execute(f"SET memory_limit = '{_memory()} bytes'")
+        connection.execute(f"SET threads = {usable_cores()}")
+        connection.execute("SET enable_progress_bar = false")
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise RunError(
+                "there is not enough memory"
+                + ("" if spill else f", and {folder} takes no files to spill to")
+                + f": {error}"
+            ) from error
+
+
+def attach(connection: duckdb.DuckDBPyConnection, name: str, ledger: Ledger) -> None:
+    """Make the rows of each photo's last attempt a table `name`, and all rows `name`_attempts.
+
+    Raises:
+        RunError: the ledger is damaged.
+    """
+    connection.register(f"{name}_attempts", ledger.dataset())
+    # few photos have a second attempt; without any, the parts' statistics make the join free
+    connection.execute(
+        f"""CREATE TEMP VIEW {name} AS
+        SELECT * FROM {name}_attempts ANTI JOIN (
+            SELECT path, max(attempt) AS last FROM {name}_attempts WHERE attempt > 0 GROUP BY path
+        ) AS later ON {name}_attempts.path = later.path AND {name}_attempts.attempt < later.last"""
+    )
+
+
+def fetch_value(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the one value of a query."""
+    ((value,),) = connection.execute(query).fetchall()
+    return value
+
+
+def iterate_dicts(cursor: duckdb.DuckDBPyConnection) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a result as dictionaries, few of them in memory."""
+    names = [column[0] for column in cursor.description or ()]
+    while rows := cursor.fetchmany(FETCHED):
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
+
+
+def copy_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
+) -> int:
+    """Write the rows of a query to a file, replaced if it exists, and return their number.
+
+    Args:
+        connection: connection for the query.
+        query: SQL; texts for CSV are guarded already, see `text.guard_sql`.
+        target: the file.
+        file_format: "csv", "jsonl" or "parquet".
+    """
+    options = {
+        "csv": "FORMAT csv, HEADER true",
+        "jsonl": "FORMAT json, ARRAY false",
+        "parquet": "FORMAT parquet",
+    }[file_format]
+    destination = str(target).replace("'", "''")
+    return int(fetch_value(connection, f"COPY ({query}) TO '{destination}' ({options})"))
+
+
+def export_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, target: Path, file_format: str
+) -> int:
+    """Write as `copy_rows` does, but the file whole or not at all; RunError if that fails."""
+    try:
+        with writing(target) as temporary:
+            return copy_rows(connection, query, temporary, file_format)
+    except duckdb.IOException as error:
+        raise RunError(f"cannot write {target}: {error}") from error
+
+
+def _memory() -> int:
+    """Return the bytes DuckDB may hold: half of the free memory, within limits."""
+    free = usable_memory()
+    return MOST_MEMORY if free is None else max(MOST_MEMORY // 16, min(MOST_MEMORY, free // 2))
+
+
+@contextmanager
+def spill_folder(home: Path) -> Iterator[Path | None]:
+    """Yield a new folder in `home` for one connection; None if none can be created.
+
+    A lock in it shows that it is in use; folders that a killed process left are removed.
+    """
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
+    for left in home.glob(".spill-*"):
+        if not left.is_symlink() and not _in_use(left):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".spill-", dir=home))
+    except OSError:  # a read-only run
+        yield None
+        return
+    try:
+        with FileLock(folder / "lock"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # others have put something there since
+            for made in missing:
+                made.rmdir()
+
+
+def _in_use(folder: Path) -> bool:
+    """Tell whether a process holds the folder's lock, or is about to take it."""
+    if not (folder / "lock").exists():
+        return True
+    with suppress(Timeout, OSError), FileLock(folder / "lock", timeout=0):
+        return False
+    return True

@@ -1,34 +1,82 @@
-"""Which photos a run lacks, by DuckDB: neither photos nor ledger need to fit into memory."""
+"""Photos that a run is to process: those of its shard that it lacks, found in bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from faceqan_toolkit.errors import PhotoError, RunError
-from faceqan_toolkit.photos.find import two_photos
-from faceqan_toolkit.photos.locate import Unfetched, is_elsewhere, is_there, locate_recorded
-from faceqan_toolkit.runs.database import attach, fetch_value, open_database
-from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
+from faceqan_toolkit.photos.find import (
+    Unfetched,
+    is_elsewhere,
+    is_there,
+    locate_recorded,
+    two_photos,
+)
+from faceqan_toolkit.runs.folder import RunWriter
+from faceqan_toolkit.runs.ledger import attach, fetch_value, open_database
 from faceqan_toolkit.types import PhotoSource
 
 BLOCK = 10_000
-"""Photos that are in memory at once."""
+"""Photos in memory at once."""
+
+HEALABLE = frozenset(
+    {
+        "missing_extra", "no_permission", "missing", "too_large", "crashed", "unreachable",
+        "timed_out",
+    }
+)  # fmt: skip
+"""Statuses of failures that may be transient; such photos are tried again on resume."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number`, from 1, of `total` parts of the photos; a hash of the path decides.
+
+    Every photo belongs to one shard, whatever the order and the other photos are.
+
+    Raises:
+        SettingsError: the number is not in 1..total.
+    """
+
+    number: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.total:
+            raise SettingsError(f"shard {self}: the first number must be in 1..{self.total}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Return the shard for a text like 2/8; raise SettingsError for other texts."""
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+        if found is None:
+            raise SettingsError(f"shard {text}: write 2/8 for the second of eight")
+        return cls(int(found[1]), int(found[2]))
+
+    def has(self, path: str) -> bool:
+        """Tell whether a photo belongs to the shard, by its path in results."""
+        digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.total == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
 
 
 class Known(NamedTuple):
-    """What the ledger says of a photo, of its last attempt.
+    """The ledger's data on the last attempt at a photo.
 
     Attributes:
-        failed: one of its faces, or it itself, has no result.
-        healable: for a reason that another try may not meet again.
+        failed, healable: the photo or one of its faces has no result; the status is `HEALABLE`.
     """
 
     root: str
@@ -41,20 +89,19 @@ class Known(NamedTuple):
 
 
 class Todo:
-    """The photos that were asked for, and those among them that are to do; use it in `with`.
+    """The photos to process, out of the given ones; use it in a `with` statement.
 
-    Its length is the number of photos to do, and going through it yields them in their order.
+    It has a length and yields the photos in their order, both after `compare`.
 
     Args:
-        folder: of the run, for what memory cannot hold; made if it is not there, and removed again
-            if it is left empty.
-        sources: the photos, taken in as they are found; one that is given twice counts once.
+        folder: the run folder, where data is spilled; created if missing, removed if left empty.
+        sources: the given photos, read as they are found; a repeated photo counts once.
 
     Attributes:
-        asked: how many photos were asked for.
+        asked: number of given photos.
 
     Raises:
-        SettingsError: two photos would have the same path in the results; whatever finding raises.
+        SettingsError: two photos would have the same path in results. Errors of `sources` pass.
     """
 
     def __init__(self, folder: Path, sources: Iterable[PhotoSource]) -> None:
@@ -64,7 +111,7 @@ class Todo:
                 "CREATE TABLE asked (number BIGINT, root VARCHAR, path VARCHAR, content BLOB)"
             )
             self._database.execute("CREATE TABLE todo (number BIGINT, attempt BIGINT)")
-            self._take_in(iter(sources))
+            self._add_all(iter(sources))
             self._drop_repeated()
             self.asked = int(fetch_value(self._database, "SELECT count(*) FROM asked"))
             self._length = 0
@@ -77,17 +124,17 @@ class Todo:
         *,
         retry_failed: bool = False,
     ) -> None:
-        """Find out which photos the run lacks: new, changed, or worth another try.
+        """Find the photos that are new, changed or to be tried again.
 
         Args:
-            run: with what it has.
-            identify: gives the `landmarks_id` of a photo as it would be now.
-            retry_failed: try every photo without a result again, not only healable ones.
+            run: the run.
+            identify: returns the present `landmarks_id` of a photo.
+            retry_failed: try every photo without a result again, not only `HEALABLE` ones.
 
         Raises:
-            RunError: the run already has another photo by such a path, from another root.
+            RunError: the run has another photo with the same path, from another root.
         """
-        attach(self._database, "ledger", run.info)
+        attach(self._database, "ledger", run.ledger)
         healable = ", ".join(f"'{status}'" for status in sorted(HEALABLE))
         self._database.execute(
             f"""CREATE TABLE known AS
@@ -126,7 +173,7 @@ class Todo:
             yield PhotoSource(root, path, pickle.loads(content), attempt=attempt)
 
     def close(self) -> None:
-        """Give memory and disk back; nothing can be asked any more."""
+        """Release memory and disk."""
         self._stack.close()
 
     def __enter__(self) -> Todo:
@@ -135,15 +182,13 @@ class Todo:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def _take_in(self, sources: Iterator[PhotoSource]) -> None:
-        number = 0
-        while block := list(islice(sources, BLOCK)):
-            rows = [
-                (number + place, source.root, source.path, pickle.dumps(source.content))
-                for place, source in enumerate(block)
-            ]
-            self._insert("asked", ["number", "root", "path", "content"], rows)
-            number += len(block)
+    def _add_all(self, sources: Iterator[PhotoSource]) -> None:
+        rows = (
+            (number, source.root, source.path, pickle.dumps(source.content))
+            for number, source in enumerate(sources)
+        )
+        while block := list(islice(rows, BLOCK)):
+            self._insert("asked", ["number", "root", "path", "content"], block)
 
     def _drop_repeated(self) -> None:
         """Keep the first of photos that are the same file; refuse different ones by one path."""
@@ -170,7 +215,7 @@ class Todo:
             self._database.unregister("block")
 
     def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query, of which few are in memory, while others may be asked."""
+        """Yield the rows of a query, few of them in memory, while other queries run."""
         with self._database.cursor() as cursor:
             cursor.execute(query)
             while rows := cursor.fetchmany(BLOCK):
@@ -180,7 +225,7 @@ class Todo:
 def _is_to_do(
     source: PhotoSource, known: Known, landmarks_id: str, retry_failed: bool, folder: Path
 ) -> bool:
-    """Tell whether a photo that the ledger knows must be processed again."""
+    """Tell whether a photo of the ledger must be processed again."""
     if known.landmarks_id == landmarks_id and _is_same_file(source, known):
         return known.failed and (retry_failed or known.healable)
     if known.root != source.root:

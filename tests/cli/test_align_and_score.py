@@ -16,10 +16,9 @@ import pytest
 import torch
 
 from faceqan_toolkit.cli.progress import Progress
-from faceqan_toolkit.paths import path_from_text
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.text import unguard
+from faceqan_toolkit.text import path_from_text, unguard
 from tests.cli.conftest import Finished
 from tests.cli.jobs import (
     INSTANT,

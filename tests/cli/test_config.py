@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from faceqan_toolkit.cli import cli, run_job
+from faceqan_toolkit.cli import cli, make_run
+from faceqan_toolkit.cli.config import remember_options, with_options
 from faceqan_toolkit.cli.options import is_given, make_settings
+from tests.ledgers import face, write_run
 
 COMMANDS = Path(__file__).parents[2] / "docs/commands.md"
 
@@ -27,7 +30,7 @@ class Work:
     def __call__(self, task: str, inputs: object, **options: Any) -> None:
         self.options = options
         self.given = {name for name in click.get_current_context().params if is_given(name)}
-        taken = {name: options[name] for name in options if name not in run_job.JOB_OPTIONS}
+        taken = {name: options[name] for name in options if name not in make_run.JOB_OPTIONS}
         taken.pop("output")
         make_settings(task, **taken)
 
@@ -44,7 +47,7 @@ class Work:
 def work(tmp_path: Path, monkeypatch) -> Work:
     monkeypatch.chdir(tmp_path)
     work = Work(tmp_path)
-    monkeypatch.setattr(run_job, "run_job", work)
+    monkeypatch.setattr(make_run, "run_job", work)
     return work
 
 
@@ -202,3 +205,20 @@ def test_options_of_runs_in_the_environment_do_not_hinder_other_commands(
     assert "takes the manifest alone" not in result.output
     typed = ["filter", "--undo", "manifest.csv", "--min-quality", "0.5"]
     assert "takes the manifest alone" in CliRunner().invoke(cli, typed).output
+
+
+def test_messages_of_the_library_name_options_of_the_command(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run", [face(tmp_path, "a.jpg", 0.5)])
+    words = ["filter", "run", "--calibration", "c.json", "--min-quality", "0.5"]
+    told = "--calibration gives the quality: leave --min-quality out"
+    assert told in CliRunner().invoke(cli, words).stderr
+    as_json = CliRunner().invoke(cli, [*words, "--log-format", "json"]).stderr.splitlines()
+    assert json.loads(as_json[-1])["text"] == told
+    context = click.Context(click.Command("one", params=[click.Option(["--to", "folder"])]))
+    with context:
+        assert with_options("`folder` or `to`") == "`folder` or `to`"
+        remember_options(context)
+        assert with_options("`folder`, `to`, `mode`") == "--to, --to, `mode`"
+    assert with_options("`folder`") == "`folder`"

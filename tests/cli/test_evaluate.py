@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -22,7 +26,7 @@ from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.settings import Settings
-from tests.conftest import DATA, SAMPLES, CommandLine, read_rgb, run_here
+from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb, run_here
 from tests.evaluation.datasets import trees
 from tests.ledgers import write_run
 
@@ -212,12 +216,66 @@ def test_runs_scores_and_embeddings_are_reused(done, command_line: CommandLine) 
     assert "FMR 0.2 was not evaluated" in none.stderr
 
 
-def test_each_protocol_has_its_faces() -> None:
+def test_each_data_set_has_its_faces() -> None:
     for entry in DATASETS.imported:
-        parameters = commands.commands[entry.name].params
-        found = [o.default for o in parameters if o.name == "faces"]
+        command = commands.get_command(click.Context(commands), entry.name)
+        found = [option.default for option in command.params if option.name == "faces"]
         assert found == ([] if entry.faces is None else [entry.faces])
-        assert commands.commands[entry.name].help == entry.help
+        assert command.help == entry.help
+
+
+PLUGIN = '''
+from pathlib import Path
+from faceqan_toolkit.evaluation.datasets.readers import read_lfw
+from faceqan_toolkit.evaluation.datasets.registry import DatasetOption, register_dataset
+
+OPTION = DatasetOption("Age gap in years.", metavar="YEARS")
+
+@register_dataset("calfw", faces="confident", example="CALFW", descriptions={"gap": OPTION})
+def read_calfw(root: Path, *, gap: int = 10, masked: bool = False, part: str):
+    """CALFW: ROOT holds the people's folders.
+
+    Cross-age LFW.
+    """
+    assert (gap, masked, part) == (30, True, "a")
+    return read_lfw(root)
+'''
+
+
+def test_a_package_adds_a_command(lfw, tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    metadata = tmp_path / "plugin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[faceqan_toolkit.datasets]\ncalfw = plugin\nbroken = no_such_module\n"
+    )
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join((str(tmp_path), *sys.path))
+        return subprocess.run(
+            [sys.executable, "-m", "faceqan_toolkit", "evaluate", *map(str, arguments)],
+            cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=HANG,
+            env={**os.environ, "PYTHONPATH": path}, check=False,
+        )  # fmt: skip
+
+    listed = run("--help").stdout
+    assert "\n  calfw     CALFW: ROOT holds the people's folders.\n" in listed
+    assert "\n  broken" in listed
+    shown = " ".join(run("calfw", "--help").stdout.split())
+    for text in (
+        "faceqan-toolkit evaluate calfw CALFW -o out", "Cross-age LFW.", "[default: confident]",
+        "--gap YEARS Age gap in years. [default: 10]", "--masked / --no-masked",
+        "--part TEXT Option of the data set. [required]",
+    ):  # fmt: skip
+        assert text in shown
+    own = ("--gap", "30", "--masked", "--part", "a")
+    done = run("calfw", lfw[0], "-o", "out", *own, "--scores-only", "--scores", "s.csv")
+    assert "lfw: 14 photos, 6 mated and 6 non-mated comparisons" in done.stderr
+    assert "--scores-only needs --embeddings" in done.stderr
+    done = run("broken", lfw[0], "-o", "out")
+    assert done.returncode == 2
+    assert "dataset broken: no_such_module cannot be imported" in done.stderr
 
 
 def test_another_default_is_told_in_one_line(lfw, tmp_path: Path) -> None:

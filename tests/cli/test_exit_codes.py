@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from faceqan_toolkit.cli import cli
-from faceqan_toolkit.cli.exit_codes import MEANINGS, code_for, fail_on_option
+from faceqan_toolkit.cli.reporter import MEANINGS, code_for, fail_on_option
 from tests.conftest import SAMPLES
 
 ROOT = Path(__file__).parents[2]

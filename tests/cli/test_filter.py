@@ -17,10 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from faceqan_toolkit.cli import cli
-from faceqan_toolkit.paths import path_from_text, path_text
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.results import actions
-from faceqan_toolkit.text import unguard
+from faceqan_toolkit.text import path_from_text, path_text, unguard
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG, SAMPLES, CommandLine
 from tests.ledgers import face, photo, tree, write_run

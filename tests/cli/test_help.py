@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from faceqan_toolkit.cli import COMMANDS, cli
-from faceqan_toolkit.cli.command import PROGRAM, Command
-from faceqan_toolkit.cli.sections import SECTIONS, in_sections, long_name
+from faceqan_toolkit.cli.command import PROGRAM, SECTIONS, Command, in_sections
+from faceqan_toolkit.cli.config import long_name
 
 
 def commands(group: click.Group = cli, name: str = "") -> Iterator[tuple[str, Command]]:

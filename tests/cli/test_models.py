@@ -93,7 +93,7 @@ def test_a_checkpoint_by_its_path(
     assert command_line(*run, "--model", renamed).returncode == 0
     other = command_line(*run, "--model", checkpoint, "--channels", "BGR")
     assert other.returncode == 1
-    assert "channels: none in the run, BGR now" in other.stderr
+    assert "channels: not set in the run, BGR now" in other.stderr
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ EVENTS: list[Any] = [
     events.NoPhotos("no photos were found"),
     events.Planned(1200, 3),
     events.Started(2),
+    events.WorkerReady(42, "cpu"),
+    events.WorkerReady(43, "cuda", "node7"),
     events.Loaded(2),
     events.Advanced(1, RECORDS[:1]),
     events.Advanced(1, RECORDS[1:]),
@@ -88,6 +90,10 @@ def test_quiet() -> None:
 
 def test_verbose() -> None:
     lines = told("--verbose")
+    assert lines[lines.index("Loaded: 2 workers") - 2 :][:2] == [
+        "Worker 42 is ready on cpu",
+        "Worker 43 of node7 is ready on cuda",
+    ]
     assert "Loaded: 2 workers" in lines
     assert "Timed: seconds 1.5, workers 2, backend torch, stages decode 0.25, score 1" in lines
     assert "Unheard_of: number 3" in lines
@@ -97,8 +103,9 @@ def test_verbose() -> None:
 def test_json() -> None:
     lines = [json.loads(line) for line in told("--log-format", "json")]
     assert [line["event"] for line in lines] == [
-        "options", "message", "note", "warned", "no_photos", "planned", "started", "loaded",
-        "advanced", "advanced", "timed", "wrote", "ended", "interrupted", "unheard_of", "exit",
+        "options", "message", "note", "warned", "no_photos", "planned", "started",
+        "worker_ready", "worker_ready", "loaded", "advanced", "advanced", "timed", "wrote", "ended",
+        "interrupted", "unheard_of", "exit",
     ]  # fmt: skip
     assert all(line["time"].endswith("+00:00") for line in lines)
     by_name = {line.pop("event"): line for line in lines if line.pop("time")}

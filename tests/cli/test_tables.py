@@ -13,7 +13,7 @@ from rich.console import Console
 
 from faceqan_toolkit.cli import cli, show, show_evaluation
 from faceqan_toolkit.cli.tables import MOST_LINES, Cell, Column, Layout, shorten
-from faceqan_toolkit.evaluation.agreement import Agreement, agree
+from faceqan_toolkit.evaluation.statistics import Agreement, agree
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.evaluation.conftest import evaluations as evaluations  # a fixture
@@ -185,7 +185,8 @@ def test_columns_of_one_number_are_left_out_together() -> None:
     assert Layout(columns, [row], 20).dropped == ["c" * 10, "d"]
     assert Layout(columns, [row], 8).dropped == ["b" * 10, "c" * 10, "d"]
     assert Layout(columns, [row], 8).lines(row) == ["1"]
-    assert Layout([Column("wide" * 5)], [row[:1]], 8).header() == ["wide" * 5]  # nothing to drop
+    lone = Layout([Column("wide" * 5)], [row[:1]], 8)
+    assert lone.lines([Cell("wide" * 5)]) == ["wide" * 5]  # nothing to drop
 
 
 def test_a_table_continues_with_the_widths_above() -> None:

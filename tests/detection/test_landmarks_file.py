@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.detection import landmarks_table
+from faceqan_toolkit.detection import landmarks_file
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
 from faceqan_toolkit.errors import NoFace, NoLandmarks, PhotoError, SettingsError, Unalignable
 from faceqan_toolkit.pipeline import Pipeline
@@ -321,7 +321,7 @@ def test_a_bad_line_leaves_no_table(tmp_path: Path, temporary: Path) -> None:
 
 
 def test_rows_of_many_blocks_keep_their_order(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(landmarks_table, "BLOCK", 3)
+    monkeypatch.setattr(landmarks_file, "BLOCK", 3)
     lines = [f"{n % 4}.jpg,{n}{NUMBERS}\n" for n in range(10)]
     table = read(tmp_path, "".join(lines), min_face=1)
     rows = [[row.landmarks[0] for row in table._table.rows(f"{n}.jpg")] for n in range(4)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from faceqan_toolkit.errors import RunError, WeightsError
 from faceqan_toolkit.models.base import Embedder
-from faceqan_toolkit.models.openvino_model import UnsupportedOperation
 from faceqan_toolkit.pipeline import Pipeline, Prepared
+from faceqan_toolkit.quality.backends import UnsupportedOperation
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record, Score
 

@@ -9,8 +9,7 @@ import torch
 
 from faceqan_toolkit.engines import choice
 from faceqan_toolkit.engines.choice import make_engine, worker_devices
-from faceqan_toolkit.engines.memory import worker_bytes
-from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.processes import ProcessEngine, worker_bytes
 from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import find_model

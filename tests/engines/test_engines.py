@@ -9,8 +9,7 @@ import cv2
 import pytest
 import torch
 
-from faceqan_toolkit.engines.base import Engine
-from faceqan_toolkit.engines.inline import InlineEngine
+from faceqan_toolkit.engines.base import Engine, InlineEngine
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import RayEngine
 from faceqan_toolkit.hardware import set_threads

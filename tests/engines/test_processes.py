@@ -18,9 +18,10 @@ import pytest
 from filelock import FileLock
 
 from faceqan_toolkit.engines import processes
+from faceqan_toolkit.engines.base import MakePipeline
 from faceqan_toolkit.engines.processes import ProcessEngine
-from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
+from faceqan_toolkit.events import WorkerReady
 from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
@@ -62,7 +63,11 @@ def test_a_photo_that_kills_its_worker_costs_one_record(
     make: MakePipeline, workers: int, tmp_path: Path
 ) -> None:
     folder = photos(tmp_path / "photos", *numbered(6), "03_killer")
-    found = run(ProcessEngine(["cpu"] * workers, make=make), folder)
+    engine, events = ProcessEngine(["cpu"] * workers, make=make), []
+    found = list(engine.run(find_photos([str(folder)]), SETTINGS, None, events.append))
+    assert {(type(event), event.device) for event in events} == {(WorkerReady, "cpu")}
+    # two more replaced those that the photo killed; the last one may not have been needed
+    assert len({event.pid for event in events}) == len(events) >= workers + 1
     expected = dict.fromkeys((f"{name}.jpg" for name in numbered(6)), "ok")
     assert statuses(found) == {**expected, "03_killer.jpg": "crashed"}
     (crashed,) = by_path(found)["03_killer.jpg"]

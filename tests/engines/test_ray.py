@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from faceqan_toolkit.engines.base import MakePipeline
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.engines.ray import (
     Answer,
@@ -22,8 +23,8 @@ from faceqan_toolkit.engines.ray import (
     prepare_ray,
 )
 from faceqan_toolkit.engines.spool import Spool, read_blocks
-from faceqan_toolkit.engines.worker import MakePipeline
 from faceqan_toolkit.errors import RunError
+from faceqan_toolkit.events import Event, WorkerReady
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Crashed, failed_record
@@ -161,12 +162,16 @@ def run_and_count(folder: Path) -> tuple[int, int, int]:
     return len(by_path(found)), engine.workers, round(taken)
 
 
+WORKER = WorkerReady(7, "cpu", "node")
+
+
 def answers_of(spool: Spool) -> list[Answer]:
     """Return what actors would answer to each block."""
     return [
         Answer(
             {block.number: [[failed_record(photo, Crashed("it was"))] for photo in block.photos]},
             {"decode": 1.0},
+            worker=WORKER,
         )
         for block in map(pickle.loads, read_blocks(spool.file))
     ]
@@ -178,7 +183,9 @@ def test_a_block_that_ray_gives_twice_counts_once(tmp_path: Path) -> None:
         one, two, three = answers_of(spool)
         # alone, and together with one that has not been given yet
         both = Answer({**one.items, **three.items}, {"decode": 2.0})
-        found = list(RayEngine(5)._taken([one, one, two, both], spool))
+        events: list[Event] = []
+        found = list(RayEngine(5)._taken([one, one, two, both], spool, events.append))
+    assert events == [WORKER]
     assert [rows[0].path for rows in found] == [photo.path for photo in sources]
 
 

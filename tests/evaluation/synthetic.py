@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.result import Evaluation, EvaluationOptions, Method
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
-from faceqan_toolkit.evaluation.verification import Comparisons
+from faceqan_toolkit.evaluation.verification import Comparisons, NonMated, NonMatedCollector
 
 
 @dataclass(frozen=True)
@@ -62,3 +61,17 @@ def run(seen: World, methods=None, *, keep: int | None = None, **options) -> Eva
         seen.comparisons(keep), seen.methods() if methods is None else methods,
         dataset="Made up", recogniser="none", options=EvaluationOptions(**QUICK | options),
     )  # fmt: skip
+
+
+def collect(blocks, *, keep: int | None = None, identity=None) -> NonMated:
+    """Return the non-mated comparisons of (similarity, first, second) blocks."""
+    collector = NonMatedCollector(keep, identity)
+    for block in blocks:
+        collector.add(*block)
+    return collector.result()
+
+
+def non_mated(similarity) -> NonMated:
+    """Return non-mated comparisons between unknown samples."""
+    nobody = np.zeros(len(similarity), int)
+    return collect([(similarity, nobody, nobody)])

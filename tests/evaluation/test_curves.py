@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,17 +14,24 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.curves import (
     GRID,
     Curve,
+    Replicates,
     area,
     det_curve,
+    draw_identities,
     edc,
     edc_recomputed,
+    fmr_thresholds,
     ideal,
     ideal_area,
+    interval,
     pair_quality,
+    paired_test,
     random_discard,
+    replicate,
 )
-from faceqan_toolkit.evaluation.verification import NonMated, collect, rejected
-from tests.evaluation.synthetic import World, world
+from faceqan_toolkit.evaluation.result import Operating
+from faceqan_toolkit.evaluation.verification import Comparisons, rejected
+from tests.evaluation.synthetic import World, collect, non_mated, world
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-4, 4).map(float)), min_size=1, max_size=30)
 SHARES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 0.77, 0.95)
@@ -209,7 +217,7 @@ def test_recomputed_starts_as_fixed(rows) -> None:
     for target, curve in zip(
         (0.3, 0.05), edc_recomputed(similarity, mated, quality, (0.3, 0.05)), strict=True
     ):
-        threshold = NonMated.of(similarity[~mated]).at_fmr(target).value
+        threshold = non_mated(similarity[~mated]).at_fmr(target).value
         fixed = edc(rejected(similarity[mated], threshold), quality[mated])
         assert curve.fnmr[0] == fixed.fnmr[0]
         assert curve.errors[0] == fixed.errors[0]
@@ -298,9 +306,9 @@ VALUES = st.lists(st.integers(-10, 10).map(lambda n: n / 10), min_size=1, max_si
 
 @given(VALUES, VALUES)
 def test_det_against_every_threshold(mated: list[float], others: list[float]) -> None:
-    det = det_curve(mated, NonMated.of(others))
+    det = det_curve(mated, non_mated(others))
     points = set()
-    for threshold in [-2.0, *mated, *others]:
+    for threshold in [-2.0, *mated, *others, *np.nextafter(mated, -np.inf)]:
         points.add(
             (
                 sum(value > threshold for value in others) / len(others),
@@ -311,9 +319,7 @@ def test_det_against_every_threshold(mated: list[float], others: list[float]) ->
     corners = list(zip(det.fmr, det.fnmr, strict=True))
     for far, frr in points:
         assert any(x <= far and y <= frr for x, y in corners)
-    for threshold, far, frr in zip(det.threshold, det.fmr, det.fnmr, strict=True):
-        assert far == sum(value > threshold for value in others) / len(others)
-        assert frr == sum(value <= threshold for value in mated) / len(mated)
+    assert set(corners) <= points
     step = 1 / min(len(mated), len(others))
     nearest = min(points, key=lambda point: abs(point[0] - point[1]))
     if abs(nearest[0] - nearest[1]) < 1e-12:
@@ -324,25 +330,25 @@ def test_det_against_every_threshold(mated: list[float], others: list[float]) ->
 def test_eer_by_hand() -> None:
     # at 0.4 one of four mated and one of four non-mated comparisons go wrong
     mated, others = [0.3, 0.6, 0.7, 0.9], [0.1, 0.2, 0.35, 0.5]
-    det = det_curve(mated, NonMated.of(others))
+    det = det_curve(mated, non_mated(others))
     assert det.eer == 0.25
-    assert det_curve([0.5, 0.6], NonMated.of([0.1, 0.2])).eer == 0
-    assert det_curve([0.1], NonMated.of([0.2])).eer == 1
+    assert det_curve([0.5, 0.6], non_mated([0.1, 0.2])).eer == 0
+    assert det_curve([0.1], non_mated([0.2])).eer == 1
     # everything tied: accepted or rejected together
-    assert det_curve([0.1, 0.1], NonMated.of([0.1])).eer == 0.5
+    assert det_curve([0.1, 0.1], non_mated([0.1])).eer == 0.5
 
 
 def test_eer_against_a_fine_search() -> None:
     seen = world(60)
     mated, others = seen.similarity[seen.mated], seen.similarity[~seen.mated]
-    det = det_curve(mated, NonMated.of(others))
+    det = det_curve(mated, non_mated(others))
     thresholds = np.linspace(-1, 1, 20_001)
     far = np.array([np.mean(others > t) for t in thresholds[::20]])
     frr = np.array([np.mean(mated <= t) for t in thresholds[::20]])
     place = np.argmin(np.abs(far - frr))
     assert det.eer == pytest.approx((far[place] + frr[place]) / 2, abs=0.01)
     least = det.fnmr[np.argmax(det.fmr <= 0.01)]
-    assert least == np.mean(rejected(mated, NonMated.of(others).at_fmr(0.01).value))
+    assert least == np.mean(rejected(mated, non_mated(others).at_fmr(0.01).value))
 
 
 def test_det_of_a_stream_is_close() -> None:
@@ -350,7 +356,7 @@ def test_det_of_a_stream_is_close() -> None:
     mated, others = seen.similarity[seen.mated], seen.similarity[~seen.mated]
     nobody = np.zeros(len(others), int)
     streamed = det_curve(mated, collect([(others, nobody, nobody)], keep=200))
-    exact = det_curve(mated, NonMated.of(others))
+    exact = det_curve(mated, non_mated(others))
     top = exact.fmr * len(others) < 200
     assert streamed.fmr[top].tolist() == exact.fmr[top].tolist()
     assert np.abs(streamed.fmr - exact.fmr).max() < 1e-3
@@ -359,6 +365,197 @@ def test_det_of_a_stream_is_close() -> None:
 
 def test_a_det_curve_needs_both_kinds() -> None:
     with pytest.raises(EvaluationError, match="needs mated"):
-        det_curve([np.nan], NonMated.of([0.1]))
+        det_curve([np.nan], non_mated([0.1]))
     with pytest.raises(EvaluationError, match="needs non-mated"):
-        det_curve([0.1], NonMated.of([]))
+        det_curve([0.1], non_mated([]))
+
+
+# bootstrap: weights against copying every comparison of the people drawn ----------------------
+
+POINTS = (Operating("fmr", 0.05), Operating("fmr", 0.01), Operating("fnmr", 0.1))
+AREA_LIMITS = (0.2, 1.0)
+
+
+def copied(seen: World, drawn: np.ndarray, sample: np.ndarray) -> World:
+    """Return the comparisons of the people drawn, each draw a person of its own."""
+    people = np.repeat(np.arange(len(drawn)), drawn)
+    images = np.concatenate([np.flatnonzero(seen.identity == person) for person in people])
+    identity = np.concatenate(
+        [np.full((seen.identity == p).sum(), n) for n, p in enumerate(people)]
+    )
+    by_pair = {
+        frozenset(pair): value
+        for *pair, value in zip(seen.first, seen.second, seen.similarity, strict=True)
+    }
+    first, second = np.triu_indices(len(images), 1)
+    person = seen.identity[images]
+    # two copies of one person are not compared: nobody knows whether they would match
+    kept = (person[first] != person[second]) | (identity[first] == identity[second])
+    first, second = first[kept], second[kept]
+    similarity = [by_pair[frozenset((images[a], images[b]))]
+                  for a, b in zip(first, second, strict=True)]  # fmt: skip
+    return World(
+        np.array(similarity), identity[first] == identity[second], first, second, identity,
+        sample[images],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_replicates_against_copies(decimals: int | None) -> None:
+    seen = world(10, decimals=decimals)
+    sample = -seen.damage if decimals is None else -seen.damage.round(1)
+    comparisons = seen.comparisons()
+    weights = draw_identities(10, 25, seed=5)
+    found = replicate(
+        comparisons,
+        comparisons.similarity,
+        np.ones(len(comparisons.similarity), bool),
+        {"q": pair_quality(sample, comparisons.first, comparisons.second)},
+        POINTS,
+        AREA_LIMITS,
+        weights,
+    )
+    for row, drawn in enumerate(weights):
+        naive = copied(seen, drawn, sample)
+        mated, others = naive.similarity[naive.mated], naive.similarity[~naive.mated]
+        quality = pair_quality(naive.damage, naive.first, naive.second)[naive.mated]
+        for index, point in enumerate(POINTS):
+            if point.kind == "fmr":
+                cut = non_mated(others).at_fmr(point.target).value
+            else:
+                cut = min(v for v in mated if np.mean(mated <= v) >= point.target)
+            errors = rejected(mated, cut)
+            assert found.fnmr0[row, index] == pytest.approx(errors.mean())
+            best = ideal(int(errors.sum()), len(mated))
+            for place, limit in enumerate(AREA_LIMITS):
+                expected = edc(errors, quality).area(limit)
+                assert found.areas["q"][row, index, place] == pytest.approx(expected)
+                assert found.areas["oracle"][row, index, place] == pytest.approx(best.area(limit))
+
+
+def test_thresholds_from_the_top_are_those_of_all() -> None:
+    seen = world(40)
+    weights = draw_identities(40, 200, seed=0)
+    full, top = seen.comparisons(), seen.comparisons(keep=1500)
+    assert not top.non_mated.complete
+    both = [fmr_thresholds(c.non_mated, c.identity, (0.02, 0.001), weights) for c in (full, top)]
+    assert (both[0] == both[1]).all()
+    # too few kept: no figure rather than a wrong one
+    scarce = seen.comparisons(keep=100)
+    found = fmr_thresholds(scarce.non_mated, scarce.identity, (0.02, 0.001), weights)
+    known = ~np.isnan(found)
+    assert not known.all()
+    assert (found[known] == both[0][known]).all()
+
+
+def test_many_people_take_the_sparse_way(monkeypatch) -> None:
+    seen = world(30)
+    comparisons = seen.comparisons()
+    weights = draw_identities(30, 20, seed=0)
+    arguments = (comparisons.non_mated, comparisons.identity, (0.02,), weights)
+    dense = fmr_thresholds(*arguments)
+    monkeypatch.setattr("faceqan_toolkit.evaluation.curves.DENSE_PEOPLE", 0)
+    assert (fmr_thresholds(*arguments) == dense).all()
+
+
+def test_blocks_do_not_change_anything(monkeypatch) -> None:
+    seen = world(15)
+    comparisons = seen.comparisons()
+    quality = {"q": pair_quality(-seen.damage, comparisons.first, comparisons.second)}
+    usable = np.ones(len(comparisons.similarity), bool)
+    weights = draw_identities(15, 30, seed=0)
+
+    def run() -> Replicates:
+        return replicate(
+            comparisons, comparisons.similarity, usable, quality, POINTS, AREA_LIMITS, weights
+        )
+
+    whole = run()
+    monkeypatch.setattr("faceqan_toolkit.evaluation.curves.CHUNK_VALUES", 7)
+    parts = run()
+    assert np.allclose(whole.areas["q"], parts.areas["q"], rtol=1e-12)
+    assert (whole.fnmr0 == parts.fnmr0).all()
+
+
+def test_draws_are_of_people_with_replacement() -> None:
+    weights = draw_identities(50, 400, seed=1)
+    assert weights.shape == (400, 50)
+    assert (weights.sum(axis=1) == 50).all()
+    # a binomial count of mean 1: none with probability (1 - 1/50) ** 50
+    assert np.mean(weights == 0) == pytest.approx(0.98**50, abs=0.01)
+    assert (weights == draw_identities(50, 400, seed=1)).all()
+    assert (weights != draw_identities(50, 400, seed=2)).any()
+
+
+def test_a_replicate_without_anybody_is_undefined() -> None:
+    """Of two people one is drawn twice half of the time: no non-mated comparison is left."""
+    comparisons = Comparisons.of(
+        [0.9, 0.1, 0.2], np.array([True, False, False]), [0, 0, 1], [1, 2, 2], ["a", "a", "b"]
+    )
+    weights = np.array([[2, 0], [0, 2], [1, 1]], dtype=np.int32)
+    found = replicate(
+        comparisons, comparisons.similarity, np.array([True]), {"q": np.array([1.0])},
+        (Operating("fmr", 0.1), Operating("fnmr", 0.5)), (0.2,), weights,
+    )  # fmt: skip
+    assert np.isnan(found.fnmr0[:2, 0]).all()
+    assert found.fnmr0[2, 0] == 0
+    assert np.isnan(found.fnmr0[:, 1]).tolist() == [False, True, False]
+    assert np.isnan(found.areas["q"][:, 0, 0]).tolist() == [True, True, False]
+
+
+def test_intervals() -> None:
+    found = interval(np.append(np.arange(101.0), np.nan), 0.9)
+    assert (found.low, found.high, found.undefined) == (pytest.approx(5), 95, 1)
+    assert interval(np.array([1.0, np.nan])) is None
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Of intervals from small samples of people about nine in ten hold everybody's FNMR."""
+    everybody = world(400, images=5)
+    true_rate = np.mean(everybody.similarity[everybody.mated] <= 0.5)
+    mated = np.flatnonzero(everybody.mated)
+    person = everybody.identity[everybody.first[mated]]
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(100):
+        people = rng.choice(400, 60, replace=False)
+        rows = mated[np.isin(person, people)]
+        # one far-off non-mated comparison a pair of people puts the threshold at 0.5
+        one, two = np.triu_indices(60, 1)
+        images = [int(np.argmax(everybody.identity == number)) for number in people]
+        comparisons = Comparisons.of(
+            np.append(everybody.similarity[rows], np.full(len(one), 0.5)),
+            np.arange(len(rows) + len(one)) < len(rows),
+            np.append(everybody.first[rows], np.array(images)[one]),
+            np.append(everybody.second[rows], np.array(images)[two]),
+            np.where(np.isin(everybody.identity, people), everybody.identity, people[0]),
+        )
+        found = replicate(
+            comparisons, comparisons.similarity, np.ones(len(rows), bool), {},
+            (Operating("fmr", 0.01),), (0.2,), draw_identities(60, 200, seed),
+        )  # fmt: skip
+        limits = interval(found.fnmr0[:, 0], 0.9)
+        held += limits.low <= true_rate <= limits.high
+    assert 80 <= held <= 97
+
+
+def test_paired_test_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=999)
+    # shared noise cancels
+    found, p_value = paired_test(common - 0.1 - common, 0.95)
+    assert found.low == pytest.approx(-0.1)
+    assert p_value == pytest.approx(2 / 1000)
+    assert paired_test(common - common, 0.95)[1] == 1
+    assert paired_test(rng.normal(size=999) - common, 0.95)[1] > 0.5
+    gaps = np.full(999, -1.0)
+    gaps[:49] = 1.0
+    assert paired_test(gaps, 0.95)[1] == pytest.approx(2 * 50 / 1000)
+    assert paired_test(np.full(9, np.nan), 0.95) == (None, None)
+
+
+def test_identities_are_needed() -> None:
+    seen = world(5)
+    nameless = dataclasses.replace(seen.comparisons(), identity=None)
+    with pytest.raises(EvaluationError, match="identities"):
+        replicate(nameless, nameless.similarity, np.ones(1, bool), {}, (), (), np.ones((1, 5)))

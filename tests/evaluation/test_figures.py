@@ -15,26 +15,26 @@ from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation import figures
 from faceqan_toolkit.evaluation.curves import edc
 from faceqan_toolkit.evaluation.figures import Panel
-from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.result import FIGURE_FORMATS
 from faceqan_toolkit.photos.decode import decode_bytes
 from tests.evaluation.conftest import HOSTILE
 
 
 def test_lines_are_the_curves(evaluations) -> None:
     one = evaluations[0]
-    (axes,) = figures.edc_figure(one, 0.1, limit=0.5).axes
+    (axes,) = figures.edc_figure(one, 0.1).axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert len(lines) == len(one.methods)
     curve = one.method("FaceQAN").figures[0].curve
     x, y = lines["FaceQAN (S)"].get_data()
-    assert (x[0], x[-1]) == (0, 0.5)
-    shares = np.linspace(0.001, 0.499, 333)
+    assert (x[0], x[-1]) == (0, 0.95)
+    shares = np.linspace(0.001, 0.949, 333)
     for share in shares:
         if share in curve.discard:
             continue
         place = np.searchsorted(x, share, side="right") - 1
         assert y[place] == curve.at(share)  # horizontal up to the next step
-    assert axes.get_xlim() == (0, 0.5)
+    assert axes.get_xlim() == (0, 0.95)
     assert axes.get_ylabel() == "FNMR at FMR 0.1"
 
 

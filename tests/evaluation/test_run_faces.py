@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from faceqan_toolkit.errors import RunError
-from faceqan_toolkit.evaluation.datasets.folders import read_folders
+from faceqan_toolkit.evaluation.datasets.readers import read_folders
 from faceqan_toolkit.evaluation.run_faces import (
     baselines,
     crop_files,

@@ -1,20 +1,24 @@
-"""Evaluating: consistency, faces not found, few errors."""
+"""Evaluating: consistency, faces not found, few errors. Agreement of two tools, against scipy."""
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from faceqan_toolkit.errors import EvaluationError, SettingsError
+from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import GRID, edc
 from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder
-from faceqan_toolkit.evaluation.datasets.templates import Templates
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Method
+from faceqan_toolkit.evaluation.datasets.insightface import Templates
+from faceqan_toolkit.evaluation.result import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores
 from faceqan_toolkit.evaluation.statistics import (
     _contradicts,
+    agree,
     compare,
     compared_vectors,
     evaluate_dataset,
@@ -117,7 +121,7 @@ def test_recompute_starts_at_the_fixed_point() -> None:
                 two.figures[index].curve.discard)]  # fmt: skip
             assert not two.figures[index].curve.staircase
         assert two.figures[2].curve.staircase  # at a fixed FNMR the threshold is fixed
-    assert all(one is None for one in anew.method("FaceQAN").figures[0].intervals)
+    assert all(one.interval is None for one in anew.method("FaceQAN").figures[0].areas)
     with pytest.raises(EvaluationError, match="all non-mated"):
         run(seen, keep=1000, edc="recompute")
 
@@ -150,8 +154,8 @@ def test_identities_are_not_needed_without_intervals() -> None:
         nameless, seen.methods(), dataset="d", recogniser="r", options=EvaluationOptions(**QUICK)
     )
     assert result.tests == ()
-    assert result.method("FaceQAN").figures[0].intervals == (None, None, None)
-    assert result.method("random").figures[0].intervals[0] is not None
+    assert all(one.interval is None for one in result.method("FaceQAN").figures[0].areas)
+    assert result.method("random").figures[0].areas[0].interval is not None
 
 
 @pytest.mark.parametrize(
@@ -262,3 +266,65 @@ def test_templates_and_their_qualities(tmp_path) -> None:
     assert curve.fnmr.tolist() == [np.mean(worst), float(worst[1])]
     with pytest.raises(EvaluationError, match="no photo has an embedding"):
         compared_vectors(dataset, vectors * np.nan)
+
+
+def table(name: str, scores: dict[str, float]) -> ScoreTable:
+    return ScoreTable(name, "csv", tuple(scores), np.array(list(scores.values())))
+
+
+def test_against_scipy() -> None:
+    rng = np.random.default_rng(0)
+    paths = [f"P{index}/P{index}_0001.jpg" for index in range(200)]
+    a = np.round(rng.random(200), 1)  # many ties
+    b = np.round(a + rng.normal(0, 0.3, 200), 2)
+    others = {f"/x/{path}": value for path, value in zip(paths[::-1], b[::-1], strict=True)}
+    found = agree(table("a", dict(zip(paths, a, strict=True))), table("b", others))
+    assert found.spearman == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert found.pearson == pytest.approx(scipy.stats.pearsonr(a, b).statistic, abs=1e-12)
+    np.testing.assert_array_equal(found.first, a)
+    np.testing.assert_array_equal(found.second, b)
+    np.testing.assert_allclose(
+        found.first_percentile, [scipy.stats.percentileofscore(a, v, "mean") + 0.25 for v in a]
+    )
+    moved = np.abs(found.second_percentile - found.first_percentile)
+    assert [abs(mover["moved"]) for mover in found.movers(200)] == sorted(moved, reverse=True)
+    json.dumps(found.as_dict())
+
+
+def test_counts() -> None:
+    first = table("a", {"p": 1, "q": 2, "r": np.nan, "only": 4})
+    second = table("b", {"p": 3, "q": np.nan, "r": 5, "x": 6, "y": 7})
+    found = agree(first, second)
+    assert found.paths == ("p",)
+    assert found.spearman is None
+    told = found.as_dict()
+    assert (told["common"], told["only_in_first"], told["only_in_second"]) == (1, 1, 2)
+    assert told["without_score"] == [1, 1]
+
+
+def test_extremes() -> None:
+    up = {"p": 1.0, "q": 2.0, "r": 3.0}
+    assert agree(table("a", up), table("b", {k: v**3 for k, v in up.items()})).spearman == 1
+    assert agree(table("a", up), table("b", {k: -v for k, v in up.items()})).spearman == -1
+    assert agree(table("a", up), table("b", dict.fromkeys(up, 1.0))).spearman is None
+    with pytest.raises(ScoresError, match="in common"):
+        agree(table("a", up), table("b", {"z": 1}))
+
+
+def test_a_file_like_the_authors(tmp_path: Path) -> None:
+    """Packed CSV with eight decimals, as the authors' scores of XQLFW; and our rankings."""
+    rng = np.random.default_rng(1)
+    names = [f"Some_One{i}/Some_One{i}_{j:04d}.jpg" for i in range(30) for j in (1, 2)]
+    theirs = dict(zip(names, rng.random(60), strict=True))
+    text = "image,quality\n" + "".join(f"{p},{q:.8f}\n" for p, q in theirs.items())
+    (tmp_path / "theirs.csv.gz").write_bytes(gzip.compress(text.encode()))
+    rows = sorted(theirs.items(), key=lambda item: -item[1])
+    ours = "rank,path,face,quality\n" + "".join(
+        f"{rank},lfw_original_imgs_min_qual0.85variant11/{path},0,{quality**2:.6f}\n"
+        for rank, (path, quality) in enumerate(rows, start=1)
+    )
+    (tmp_path / "rankings.csv").write_text(ours)
+    found = agree(read_scores(tmp_path / "theirs.csv.gz"), read_scores(tmp_path / "rankings.csv"))
+    assert len(found.paths) == 60
+    assert found.match.rules["end"] == 60
+    assert found.spearman == pytest.approx(1, abs=1e-4)

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.verification import (
     Comparisons,
-    NonMated,
     NonMatedCollector,
     allowed,
-    collect,
     fold_accuracy,
     rejected,
 )
-from tests.evaluation.synthetic import world
+from tests.evaluation.synthetic import collect, non_mated, world
 
 SIMILARITIES = st.lists(st.sampled_from([-0.5, -0.1, 0.0, 0.1, 0.2, 0.3, 0.7]), min_size=1)
 TARGETS = st.sampled_from([1e-4, 0.05, 0.1, 0.29, 1 / 3, 0.5, 0.9])
@@ -34,19 +32,19 @@ def smallest_threshold(values: list[float], target: float) -> float:
 def test_threshold_is_the_smallest_that_keeps_the_target(
     values: list[float], target: float
 ) -> None:
-    threshold = NonMated.of(values).at_fmr(target)
+    threshold = non_mated(values).at_fmr(target)
     assert threshold.value == smallest_threshold(values, target)
     assert threshold.fmr <= target
     assert threshold.false_matches == sum(value > threshold.value for value in values)
 
 
 def test_threshold_by_hand() -> None:
-    non_mated = NonMated.of([0.1, 0.5, 0.2, 0.5, 0.3, 0.0, 0.4, 0.1, 0.2, 0.6])
+    others = non_mated([0.1, 0.5, 0.2, 0.5, 0.3, 0.0, 0.4, 0.1, 0.2, 0.6])
     # descending: .6 .5 .5 .4 .3 .2 .2 .1 .1 .0
-    assert non_mated.at_fmr(0.05).value == 0.6
-    assert non_mated.at_fmr(0.1).value == 0.5
-    assert (non_mated.at_fmr(0.2).value, non_mated.at_fmr(0.2).fmr) == (0.5, 0.1)
-    assert (non_mated.at_fmr(0.3).value, non_mated.at_fmr(0.3).fmr) == (0.4, 0.3)
+    assert others.at_fmr(0.05).value == 0.6
+    assert others.at_fmr(0.1).value == 0.5
+    assert (others.at_fmr(0.2).value, others.at_fmr(0.2).fmr) == (0.5, 0.1)
+    assert (others.at_fmr(0.3).value, others.at_fmr(0.3).fmr) == (0.4, 0.3)
 
 
 @given(TARGETS, st.integers(1, 10**9))
@@ -81,7 +79,7 @@ def test_streaming_keeps_the_largest(numbers: list[int], keep: int, block: int) 
     for target in (0.02, 0.1, 0.3, 0.6):
         place = int(allowed(target, len(values)))
         if place <= keep:
-            assert top.at_fmr(target) == NonMated.of(values).at_fmr(target)
+            assert top.at_fmr(target) == non_mated(values).at_fmr(target)
         else:
             with pytest.raises(EvaluationError, match="were kept"):
                 top.at_fmr(target)
@@ -146,9 +144,9 @@ def test_bad_input_is_refused(changes: dict, message: str) -> None:
 def test_bad_targets_are_refused() -> None:
     for target in (0, 1, -0.1, 2, float("nan")):
         with pytest.raises(SettingsError, match="between 0 and 1"):
-            NonMated.of([0.1]).at_fmr(target)
+            non_mated([0.1]).at_fmr(target)
     with pytest.raises(EvaluationError, match="no non-mated"):
-        NonMated.of([]).at_fmr(0.1)
+        non_mated([]).at_fmr(0.1)
     with pytest.raises(SettingsError, match="at least one"):
         NonMatedCollector(0)
 

@@ -26,9 +26,7 @@ from faceqan_toolkit.models.architectures import (
     official,
 )
 from faceqan_toolkit.models.checkpoints import load_network
-from faceqan_toolkit.models.ir import BLOCKS as IR_BLOCKS
-from faceqan_toolkit.models.ir import SqueezeExcitation
-from faceqan_toolkit.models.iresnet import BLOCKS as IRESNET_BLOCKS
+from faceqan_toolkit.models.networks import IR_BLOCKS, IRESNET_BLOCKS, SqueezeExcitation
 from tests.models.layouts import fill, inputs, layout, shapes
 
 State = Mapping[str, Tensor]

@@ -18,7 +18,8 @@ from faceqan_toolkit.errors import (
     UnknownModel,
     WeightsError,
 )
-from faceqan_toolkit.models import load, registry
+from faceqan_toolkit.files import is_file
+from faceqan_toolkit.models import registry
 from faceqan_toolkit.models.architectures import architecture_of, build_backbone, official
 from faceqan_toolkit.models.load import find_model, load_model
 from faceqan_toolkit.models.registry import entries
@@ -60,7 +61,8 @@ NAMED = {
     st.one_of(st.text(), st.sampled_from(sorted(NAMED)), st.sampled_from(["a" * 5000, "./a\0b"]))
 )
 def test_any_text_is_a_model_or_an_error(model: str) -> None:
-    if registry.is_factory(model):  # that would be code, and run
+    # a factory would be code, and run; a file here, such as README.md, is a model
+    if registry.is_factory(model) or is_file(Path(model)):
         return
     try:
         found = find_model(model)
@@ -273,7 +275,7 @@ def test_factories_that_cannot_be_used(module: str, name: str, message: str) -> 
 
 def test_models_that_packages_offer(module: str, monkeypatch) -> None:
     offered = {"theirs": f"{module}:make", "sface": f"{module}:make"}
-    monkeypatch.setattr(load, "offered", lambda: offered)
+    monkeypatch.setattr(registry, "offered", lambda: offered)
     assert find_model("theirs").load().name == "theirs"
     assert find_model("sface").entry is entries()["sface"]
 

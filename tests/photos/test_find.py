@@ -1,9 +1,10 @@
-"""Finding photos in all that people give."""
+"""Photos that are found, and found again by root and path."""
 
 from __future__ import annotations
 
 import io
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from faceqan_toolkit.errors import PhotoError, SettingsError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
+from faceqan_toolkit.photos.find import find_photos, is_there, locate
 from tests.conftest import SAMPLES, in_every_encoding
 
 
@@ -236,3 +237,18 @@ def test_the_same_path_below_two_roots(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.jpg", "two/a.jpg")
     with pytest.raises(SettingsError, match="common parent"):
         found(tmp_path / "one", tmp_path / "two")
+
+
+def test_what_was_found_is_located(tmp_path: Path) -> None:
+    for name in ("a.jpg", "sub/50%41.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    for source in find_photos([tmp_path]):
+        again = pickle.loads(pickle.dumps(locate(source.root, source.path)))
+        assert again == source
+        data, state = again.content.read()
+        assert state == again.content.state()
+        assert again.place == f"{tmp_path}/{data.decode()}"
+    assert is_there(again)
+    Path(again.place).unlink()
+    assert not is_there(again)

@@ -19,10 +19,8 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos import parquet
-from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import ArchiveOptions, find_photos, locate
 from faceqan_toolkit.photos.parquet import ParquetArchive
 from faceqan_toolkit.photos.stores import LocalFile
 from tests.photos.makers import picture

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.photos.recordio import RecordArchive
 from faceqan_toolkit.photos.stores import LocalFile
 from tests.photos.makers import MAGIC, insightface_rec, labelled, picture, write_rec

@@ -15,9 +15,8 @@ import pytest
 
 from faceqan_toolkit.errors import MissingDependency, PhotoError, SettingsError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
-from faceqan_toolkit.photos.remote import is_url
+from faceqan_toolkit.photos.find import find_photos, locate
+from faceqan_toolkit.photos.stores import is_url
 from tests.photos.makers import insightface_rec, picture, write_tar
 
 fsspec = pytest.importorskip("fsspec")
@@ -25,10 +24,10 @@ fsspec = pytest.importorskip("fsspec")
 
 @pytest.fixture
 def memory() -> Iterator:
-    from faceqan_toolkit.photos import remote
+    from faceqan_toolkit.photos import stores
 
     files = fsspec.filesystem("memory")
-    remote._state.cache_clear()
+    stores._state.cache_clear()
     yield files
     files.rm("/", recursive=True)
 

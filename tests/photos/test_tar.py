@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import PhotoError, SettingsError
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.photos.tar import TarArchive
 from tests.photos.makers import picture, write_tar

@@ -16,10 +16,8 @@ import pytest
 from PIL import Image
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, SettingsError
-from faceqan_toolkit.photos.archives import ArchiveOptions
 from faceqan_toolkit.photos.decode import decode
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
+from faceqan_toolkit.photos.find import ArchiveOptions, find_photos, locate
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.photos.video import Every, VideoArchive, _player, parse_every
 from faceqan_toolkit.types import PhotoSource

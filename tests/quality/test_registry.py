@@ -16,9 +16,8 @@ from faceqan_toolkit.models.architectures import build, official
 from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.quality.base import QualityEstimator
-from faceqan_toolkit.quality.faceqan import FaceQAN
+from faceqan_toolkit.quality.faceqan import FaceQAN, InstantFaceQAN
 from faceqan_toolkit.quality.grafiqs import GraFIQs
-from faceqan_toolkit.quality.instant import InstantFaceQAN
 from faceqan_toolkit.quality.norm import EmbeddingNorm, MagFace
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.quality.serfiq import SERFIQ

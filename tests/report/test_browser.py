@@ -349,7 +349,7 @@ def test_originals_are_opened_where_they_lie(
     monkeypatch.setattr(report_page, "COPY_PHOTOS", 0)
     name = "50%41 ünï #1?.png"
     write_photo(tmp_path / "p" / "50%41 ünï #1?.png", (200, 30, 60), (300, 400))
-    from faceqan_toolkit.paths import path_text
+    from faceqan_toolkit.text import path_text
 
     run = make_run(tmp_path / "run", [face(path_text(name), 0.5, str(tmp_path / "p"))])
     page = open_report(write_report(run, tmp_path / "run/report.html").file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.report import groups, page
+from faceqan_toolkit.report import page as report_page
 from faceqan_toolkit.report.page import write_report
 from faceqan_toolkit.results.groups import (
     Grouping,
@@ -29,7 +29,7 @@ from tests.report.test_browser import CONTRAST, TILE, counted, titles, until
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ASSETS = Path(page.__file__).parent / "assets"
+ASSETS = Path(report_page.__file__).parent / "assets"
 ROWS = "#groups tbody tr"
 
 
@@ -257,7 +257,7 @@ def test_everybody_can_read_it(file: Path, open_report: OpenReport) -> None:
 def test_a_sample_counts_no_shares(
     made, open_report: OpenReport, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(page, "FACE_LIMIT", 20)
+    monkeypatch.setattr(report_page, "FACE_LIMIT", 20)
     run, grouping = made
     plain = open_report(write_report(run, tmp_path / "a.html", grouping=grouping).file)
     assert cells(plain) == all_expected(summarise(run, grouping), shares=False)
@@ -277,7 +277,7 @@ def test_a_sample_counts_no_shares(
 
 def test_many_groups(open_report: OpenReport, tmp_path: Path, monkeypatch) -> None:
     """100,000 faces in 5,000 folders: the page draws some and lists some more."""
-    monkeypatch.setattr(groups, "GROUP_LIMIT", 1000)
+    monkeypatch.setattr(report_page, "GROUP_LIMIT", 1000)
     run = large_run(tmp_path / "run", 100_000)
     file = write_report(run, tmp_path / "r.html", pictures=False, grouping=Grouping()).file
     page = open_report(file)

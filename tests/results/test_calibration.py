@@ -152,7 +152,7 @@ def test_a_file_changed_by_hand(tmp_path: Path) -> None:
             {"landmarks": Path("faces.csv")},
             "landmarks: detector in the calibration, file in this run",
         ),
-        ({"task": "score"}, "detector: mtcnn in the calibration, none in this run"),
+        ({"task": "score"}, "detector: mtcnn in the calibration, not set in this run"),
     ],
 )
 def test_other_scores_are_refused(chosen: dict[str, object], why: str) -> None:

@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.comparison import COLUMNS, RunComparison
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.types import BOX_COLUMNS, Record
 from tests.ledgers import write_run
 

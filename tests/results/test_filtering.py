@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faceqan_toolkit.errors import RunError, SettingsError
-from faceqan_toolkit.results.filtering import Rules, decide, people_of
-from faceqan_toolkit.results.identities import LAST, IdentityRule
+from faceqan_toolkit.events import Event, Message
+from faceqan_toolkit.results.filtering import Rules, Selection, decide
+from faceqan_toolkit.results.groups import LAST, IdentityRule
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.ledgers import write_run
@@ -189,10 +190,11 @@ def test_who_is_one_identity(tmp_path: Path) -> None:
     assert kept(min_per_identity=2, identity=IdentityRule(table=table)) == ["4.jpg", "ann/a/1.jpg"]
     reasons = {d.path: (d.rule, d.reason) for d in decide(run, Rules(per_identity=1))}
     assert reasons["4.jpg"] == ("no-identity", "its identity is not known")
-    people = people_of(run, Rules(per_identity=1))
-    assert people.text("dropped") == (
-        "identity = first folder, 2 people; 1 photo without an identity: dropped"
-    )
+    told: list[Event] = []
+    list(Selection(run, Rules(per_identity=1), tell=told.append).outcomes())
+    assert told == [
+        Message("identity = first folder, 2 people; 1 photo without an identity: dropped")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faceqan_toolkit.choices import FORMATS
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.results.ranking import Ranking
+from faceqan_toolkit.runs import ledger
 from faceqan_toolkit.runs.folder import RunWriter, read_run
-from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.settings import FORMATS, Settings
 from faceqan_toolkit.text import unguard
 from faceqan_toolkit.types import MEASURE_COLUMNS, Record
 
@@ -201,7 +201,7 @@ def test_the_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch) -> N
     def fail(*_args) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Ranking, "_copy", fail)
+    monkeypatch.setattr(ledger, "copy_rows", fail)
     with pytest.raises(RunError, match="No space left"):
         ranking.export(tmp_path / "out.csv", "csv")
     assert (tmp_path / "out.csv").read_text() == "old"

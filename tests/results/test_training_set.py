@@ -24,11 +24,11 @@ from faceqan_toolkit.errors import PhotoError, RunError
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.recordio import RecordArchive
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.results.actions import Plan
-from faceqan_toolkit.results.filtering import Decision, Rules, decide
-from faceqan_toolkit.results.identities import IdentityRule
-from faceqan_toolkit.results.set_writers import RecordWriter, Sample
-from faceqan_toolkit.results.training_set import Export
+from faceqan_toolkit.results.actions import Decision, Plan
+from faceqan_toolkit.results.filtering import Rules, Selection, decide
+from faceqan_toolkit.results.groups import IdentityRule
+from faceqan_toolkit.results.training_set import Export, RecordWriter, Sample
+from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.types import FileState, Record
 from tests.conftest import CommandLine
 from tests.ledgers import face, tree, write_run
@@ -153,6 +153,13 @@ def test_records_follow_the_layout(
     ]  # fmt: skip
     told = {row["destination"] for row in rows(tmp_path / "set/manifest.csv")} - {""}
     assert told == {source.place for source in sources}
+
+
+@pytest.mark.parametrize("sink", ["webdataset", "recordio"])
+def test_sets_from_python(photos: dict[str, bytes], tmp_path: Path, sink: str) -> None:
+    run = read_run(tmp_path / "run")
+    found = Selection(run, Rules(min_quality=0.3)).export(tmp_path / "set", sink)
+    assert found["copy"] == len(photos) - (sink == "recordio")  # one is of no identity
 
 
 def test_a_person_in_several_shards_has_one_label(tmp_path: Path) -> None:

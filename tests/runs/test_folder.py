@@ -16,7 +16,7 @@ from faceqan_toolkit.runs import folder as runs
 from faceqan_toolkit.runs import ledger
 from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.ledger import Ledger
-from faceqan_toolkit.runs.shards import Shard
+from faceqan_toolkit.runs.todo import Shard
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 

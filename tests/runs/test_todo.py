@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.photos.find import find_photos, stream_photos
 from faceqan_toolkit.photos.stores import LocalFile
-from faceqan_toolkit.runs import database
-from faceqan_toolkit.runs.folder import HEALABLE, RunWriter
-from faceqan_toolkit.runs.todo import Todo
+from faceqan_toolkit.runs import ledger
+from faceqan_toolkit.runs.folder import RunWriter
+from faceqan_toolkit.runs.todo import HEALABLE, Shard, Todo
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 from tests.runs.test_folder import open_run, photo, record
@@ -177,8 +177,8 @@ def made_up() -> Iterator[PhotoSource]:
 
 def test_neither_photos_nor_ledger_have_to_fit_into_memory(tmp_path: Path, monkeypatch) -> None:
     """DuckDB has less memory than the photos take."""
-    monkeypatch.setattr(database, "_memory", lambda: 40_000_000)
-    monkeypatch.setattr(database, "usable_cores", lambda: 1)
+    monkeypatch.setattr(ledger, "_memory", lambda: 40_000_000)
+    monkeypatch.setattr(ledger, "usable_cores", lambda: 1)
     with RunWriter(tmp_path / "run", Settings(), "weights") as run:
         for source in made_up():
             if int(source.path[-12:-4]) % 2:
@@ -188,3 +188,40 @@ def test_neither_photos_nor_ledger_have_to_fit_into_memory(tmp_path: Path, monke
         assert found.asked == len(found) == NUMBER
         attempts = [source.attempt for source in found]
     assert attempts == [0, 1] * (NUMBER // 2)
+
+
+@given(st.text(max_size=30), st.integers(1, 50))
+def test_every_photo_is_in_one_shard(path: str, total: int) -> None:
+    assert sum(Shard(number, total).has(path) for number in range(1, total + 1)) == 1
+
+
+def test_shards_are_about_equal() -> None:
+    counts = [
+        sum(Shard(number, 8).has(f"person/{photo}.jpg") for photo in range(8000))
+        for number in range(1, 9)
+    ]
+    assert all(900 < count < 1100 for count in counts)
+
+
+def test_the_split_stays_as_it_is() -> None:
+    """Machines with other versions must agree."""
+    found = "".join(
+        str(next(number for number in range(1, 5) if Shard(number, 4).has(f"{letter}.jpg")))
+        for letter in "abcdefghé"
+    )
+    assert found == "233434121"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("0/4", "1..4"), ("5/4", "1..4"), ("1/0", "1..0"), ("1", "2/8"), ("a/b", "2/8"), ("", "2/8"),
+     ("-1/4", "2/8"), ("1/4/2", "2/8")],
+)  # fmt: skip
+def test_what_is_no_shard(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Shard.parse(text)
+
+
+def test_text() -> None:
+    assert Shard.parse("2/8") == Shard(2, 8)
+    assert str(Shard(2, 8)) == "2/8"

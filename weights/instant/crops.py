@@ -17,8 +17,8 @@ import numpy as np
 from damage import KINDS, no_face, several, tint
 
 from faceqan_toolkit.alignment import align
-from faceqan_toolkit.detection.choice import select_faces
-from faceqan_toolkit.detection.registry import make_detector
+from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import select_faces
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.models.load import load_model

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import Evaluation, Method
+from faceqan_toolkit.evaluation.result import Evaluation, EvaluationOptions, Method
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.load import find_model, load_model
-from faceqan_toolkit.quality.instant import PooledFeatures
+from faceqan_toolkit.quality.faceqan import PooledFeatures
 
 Array = NDArray[np.float64]
 
@@ -189,7 +188,8 @@ def main() -> None:
     )
     for name in qualities:
         (figures,) = found.method(name).figures
-        (area,), (between,) = figures.areas, figures.normalised_intervals
+        (area,) = figures.areas
+        between = area.normalised_interval
         assert between is not None
         print(f"  {name:20} {area.normalised:.3f} [{between.low:.3f}, {between.high:.3f}]")
     for test in found.tests:

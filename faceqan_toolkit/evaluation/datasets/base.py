@@ -5,21 +5,21 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faceqan_toolkit.errors import DatasetError
-from faceqan_toolkit.evaluation.datasets.templates import Templates
-from faceqan_toolkit.files import to_utf8
-from faceqan_toolkit.paths import path_text
-from faceqan_toolkit.photos.find import find_photos
-from faceqan_toolkit.photos.locate import locate
-from faceqan_toolkit.text import reason_of
+from faceqan_toolkit.photos.find import find_photos, locate
+from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import PhotoSource
+
+if TYPE_CHECKING:
+    from faceqan_toolkit.evaluation.datasets.insightface import Templates
 
 Index = NDArray[np.int64]
 
@@ -98,15 +98,24 @@ class IssueLog:
             self.issues.append(issue)
         self.counts[kind] += 1
 
-    def raise_errors(self, name: str = "") -> None:
-        """Raise if there is an error.
+    @contextmanager
+    def reading(self, file: str, *errors: type[Exception]) -> Iterator[None]:
+        """Log errors of reading a file, instead of raising them.
 
         Args:
-            name: data set to name in the message.
-
-        Raises:
-            DatasetError: the first error, and how many more there are.
+            file: its name in messages.
+            errors: errors to log beside OSError and ValueError.
         """
+        logged: tuple[type[Exception], ...] = (OSError, ValueError, *errors)
+        try:
+            yield
+        except FileNotFoundError:
+            self.add("missing_list", "no such file", file)
+        except logged as error:
+            self.add("unreadable_list", reason_of(error), file)
+
+    def raise_errors(self, name: str = "") -> None:
+        """Raise DatasetError with the first error, if any; `name` is the data set's."""
         errors = [issue for issue in self.issues if issue.severity == "error"]
         if errors:
             more = sum(n for kind, n in self.counts.items() if SEVERITY[kind] == "error") - 1
@@ -192,7 +201,7 @@ class Dataset:
     Attributes:
         name: name in messages and results.
         root: folder that paths are relative to.
-        paths: (N,) path of each sample, without repetitions, as in results (`paths.path_text`).
+        paths: (N,) path of each sample, without repetitions, as in results (`text.path_text`).
         identities: (M,) int64, identity of every sample, or of every template if there are
             templates. Equal numbers mean the same person, as far as the lists tell.
         pairs: the comparisons.
@@ -225,10 +234,9 @@ class Dataset:
 
     def sources(self) -> Iterator[PhotoSource]:
         """Yield the samples as sources for the pipeline; nothing if `encoded` holds them."""
-        if self.encoded:
-            return
-        for path in self.paths:
-            yield locate(path_text(self.root), path)
+        if not self.encoded:
+            for path in self.paths:
+                yield locate(path_text(self.root), path)
 
     def all_photos(self) -> list[PhotoSource]:
         """Return all photos of the data set, including those in no pair."""
@@ -272,21 +280,18 @@ class ListBuilder:
 
     def pairs(self, folds: int | None) -> PairList:
         """Return the pairs added so far."""
-        table = np.array(self._rows, np.int64).reshape(-1, 5)
+        first, second, mated, fold, lines = np.array(self._rows, np.int64).reshape(-1, 5).T
         return PairList(
-            table[:, 0], table[:, 1], table[:, 2].astype(np.bool_),
-            None if folds is None else table[:, 3],
-            tuple(self._files), np.array(self._starts, np.int64), table[:, 4],
+            first, second, mated.astype(np.bool_), None if folds is None else fold,
+            tuple(self._files), np.array(self._starts, np.int64), lines,
         )  # fmt: skip
 
     def identities(self, pairs: PairList) -> Index:
         """Return (N,) int64 identities: by name, or by mated pairs if a name is missing."""
         if None in self._identities:
             return joined_identities(len(self.samples), pairs)
-        numbers: dict[str | None, int] = {}
-        return np.array(
-            [numbers.setdefault(name, len(numbers)) for name in self._identities], np.int64
-        )
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(self._identities))}
+        return np.array([numbers[name] for name in self._identities], np.int64)
 
 
 def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int]] = ()) -> Index:
@@ -308,28 +313,6 @@ def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int
     return np.asarray(labels, np.int64)
 
 
-def numbered_lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str]] | None:
-    """Return the lines of a text file that are not blank, each with its number from 1.
-
-    Args:
-        file: text in UTF-8, or in the encoding of its byte order mark. Bytes that are not UTF-8
-            become surrogates.
-        shown: name of the file in messages.
-        log: receives the reason if None is returned.
-    """
-    try:
-        data = to_utf8(file.read_bytes())
-    except FileNotFoundError:
-        log.add("missing_list", "no such file", shown)
-        return None
-    except (OSError, ValueError) as error:
-        log.add("unreadable_list", reason_of(error), shown)
-        return None
-    text = data.decode("utf-8", "surrogateescape")
-    lines = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
-    return [(number, line) for number, line in lines if line.strip()]
-
-
 def inner_path(path: str, folder: str = "") -> str | None:
     """Return a path relative to the root; None if it is absolute or leads out of the root.
 
@@ -342,8 +325,3 @@ def inner_path(path: str, folder: str = "") -> str | None:
         return None
     inner = posixpath.normpath(posixpath.join(folder, path))
     return None if inner in (".", "..") or inner.startswith(("../", "/")) else inner
-
-
-def whole_number(text: str) -> int | None:
-    """Return the number if the text is one to nine ASCII digits, else None."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None

@@ -1,19 +1,44 @@
-"""Registry of data sets: a module with `@register_dataset` adds one."""
+"""The data sets by name, with their options. Importing this module imports no reader.
+
+A module with `@register_dataset` adds one; another package names that module in an entry point of
+the group `faceqan_toolkit.datasets`.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from faceqan_toolkit.errors import DatasetError, SettingsError
-from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.registry import Entries
 
-Reader = Callable[..., Dataset]
+if TYPE_CHECKING:
+    from faceqan_toolkit.evaluation.datasets.base import Dataset
+    from faceqan_toolkit.results.groups import IdentityRule
+
+Reader = Callable[..., "Dataset"]
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class DatasetOption:
+    """Description of a reader's option on the command line.
+
+    Attributes:
+        help: a short imperative or noun phrase.
+        kind: type, or function that makes the value from a text; None for the default's type.
+        metavar: placeholder of the value; "" for that of the type.
+        default: text for a default of None.
+    """
+
+    help: str = ""
+    kind: Callable[[str], Any] | None = None
+    metavar: str = ""
+    default: str = ""
 
 
 @dataclass(frozen=True)
@@ -23,63 +48,65 @@ class DatasetEntry:
     Attributes:
         name: name on the command line and in `read_dataset`.
         read: reader; takes the root folder and the options as keyword arguments.
-        help: one line, shown by `evaluate --help`; ROOT is the folder.
         faces: default of `--faces`, one of `settings.FACE_POLICIES`; None if the faces are given.
-        root: content of the root folder, for the documentation.
-        size: official size, for the documentation.
-        layout: paragraph on the files, for the documentation.
         aligned: whether the photos are aligned crops.
         own: whether photos and pairs are the user's; results are named after the folder.
+        templates: whether templates are compared.
+        published: whether the published FaceQAN code evaluates it, see `--legacy-pickle`.
+        example: ROOT and required options in the command's help.
+        descriptions: of the reader's options, by name.
     """
 
     name: str
     read: Reader
-    help: str
     faces: str | None
-    root: str
-    size: str
-    layout: str
     aligned: bool = False
     own: bool = False
+    templates: bool = False
+    published: bool = False
+    example: str = "ROOT"
+    descriptions: Mapping[str, DatasetOption] = field(default_factory=dict)
 
     @property
     def module(self) -> str:
         """The module that registered it."""
         return self.read.__module__
 
+    @property
+    def help(self) -> str:
+        """The docstring of its reader."""
+        return inspect.getdoc(self.read) or ""
+
     @cached_property
-    def options(self) -> Mapping[str, bool]:
-        """Options of the reader; the value tells whether the option is required."""
+    def options(self) -> Mapping[str, Any]:
+        """Defaults of the reader's options; `REQUIRED` for one without."""
         return {
-            name: parameter.default is parameter.empty
+            name: parameter.default
             for name, parameter in inspect.signature(self.read).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
 
 
-DATASETS: Entries[DatasetEntry] = Entries(
-    "dataset",
-    *(
-        f"{__package__}.{module}"
-        for module in ("lfw", "cfp_fp", "insightface_bin", "ijbc", "pairs", "folders")
-    ),
-)
-"""Data sets by name. Another package adds one by an entry point, see `faceqan_toolkit.registry`."""
+DATASETS: Entries[DatasetEntry] = Entries("dataset")
+"""Data sets by name."""
 
 
-def register_dataset(name: str, **about: Any) -> Callable[[Reader], Reader]:
+def register_dataset(name: str, *, faces: str | None, **about: Any) -> Callable[[Reader], Reader]:
     """Return a decorator that registers a reader.
 
     The reader's first argument is the root folder. Its keyword-only arguments are the options of
-    the data set; those without a default are required.
+    the data set, also on the command line; those without a default are required. `seed` and
+    `identity` are the options of that name that `evaluate` has; other names must be new there. The
+    first paragraph of the docstring is shown by `evaluate --help`, where ROOT is the folder.
 
     Args:
         name: name of the data set.
-        about: further attributes of its `DatasetEntry`, from `help` on.
+        faces: default of `--faces`; None if the faces are given.
+        about: further attributes of its `DatasetEntry`.
     """
 
     def register(read: Reader) -> Reader:
-        DATASETS.add(DatasetEntry(name, read, **about))
+        DATASETS.add(DatasetEntry(name, read, faces, **about))
         return read
 
     return register
@@ -107,8 +134,8 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
             takers = [one.name for one in DATASETS.imported if option in one.options]
             where = f"; it is for {', '.join(takers)}" if takers else ""
             raise SettingsError(f"{name} takes no --{option.replace('_', '-')}{where}")
-    for option, required in entry.options.items():
-        if required and option not in given:
+    for option, default in entry.options.items():
+        if default is REQUIRED and option not in given:
             raise SettingsError(f"{name} needs --{option.replace('_', '-')}")
     if not root.exists():
         raise DatasetError(f"{root}: no such folder")
@@ -118,3 +145,94 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
         if not len(dataset.pairs):
             raise DatasetError(f"{name}: {root} has nothing to compare")
     return dataset
+
+
+PAIRS = DatasetOption("Use this list of pairs instead of the data set's own.", Path, "FILE")
+
+
+@register_dataset(
+    "lfw", faces="central", published=True, example="LFW", descriptions={"pairs": PAIRS}
+)
+def _lfw(root: Path, *, pairs: Path | None = None) -> Dataset:
+    """LFW: ROOT holds pairs.txt and a folder for each person."""
+    from faceqan_toolkit.evaluation.datasets.readers import read_lfw
+
+    return read_lfw(root, pairs=pairs)
+
+
+@register_dataset(
+    "xqlfw", faces="central", published=True, example="XQLFW", descriptions={"pairs": PAIRS}
+)
+def _xqlfw(root: Path, *, pairs: Path | None = None) -> Dataset:
+    """XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11."""
+    from faceqan_toolkit.evaluation.datasets.readers import read_lfw
+
+    return read_lfw(root, "xqlfw", pairs=pairs)
+
+
+@register_dataset("cfp-fp", faces="largest", example="CFP")
+def _cfp_fp(root: Path) -> Dataset:
+    """CFP-FP: ROOT holds the folders Protocol and Data."""
+    from faceqan_toolkit.evaluation.datasets.readers import read_cfp_fp
+
+    return read_cfp_fp(root)
+
+
+@register_dataset("bin", faces=None, aligned=True, example="lfw.bin")
+def _bin(root: Path) -> Dataset:
+    """InsightFace's .bin: ROOT is the file, or a folder with one; its photos are aligned."""
+    from faceqan_toolkit.evaluation.datasets.insightface import read_insightface_bin
+
+    return read_insightface_bin(root)
+
+
+@register_dataset("ijbc", faces=None, templates=True, example="IJBC")
+def _ijbc(root: Path) -> Dataset:
+    """IJB-C 1:1: ROOT holds meta and loose_crop; landmarks come from its lists."""
+    from faceqan_toolkit.evaluation.datasets.insightface import read_ijbc
+
+    return read_ijbc(root)
+
+
+LISTED = DatasetOption(
+    "CSV file with the columns a, b (paths below ROOT) and label (1 mated, 0 not).", Path, "FILE"
+)
+
+
+@register_dataset(
+    "pairs", faces="largest", own=True, example="photos --pairs pairs.csv",
+    descriptions={"pairs": LISTED},
+)  # fmt: skip
+def _pairs(root: Path, *, pairs: Path) -> Dataset:
+    """Your own list of pairs of photos below ROOT."""
+    from faceqan_toolkit.evaluation.datasets.readers import read_pairs
+
+    return read_pairs(root, pairs=pairs)
+
+
+def _number_or_all(text: str) -> int | Literal["all"]:
+    try:
+        return "all" if text == "all" else int(text)
+    except ValueError:
+        raise SettingsError(f"--non-mated is a number or all, not {text}") from None
+
+
+NON_MATED = DatasetOption(
+    "Number of random non-mated comparisons.", _number_or_all, "N|all", "as many as mated"
+)
+
+
+@register_dataset(
+    "folders", faces="largest", own=True, example="people", descriptions={"non_mated": NON_MATED}
+)
+def _folders(
+    root: Path,
+    *,
+    non_mated: int | Literal["all"] | None = None,
+    seed: int = 0,
+    identity: IdentityRule | str | None = None,
+) -> Dataset:
+    """Your own photos: ROOT holds a folder for each person, or as --identity says."""
+    from faceqan_toolkit.evaluation.datasets.readers import read_folders
+
+    return read_folders(root, non_mated=non_mated, seed=seed, identity=identity)

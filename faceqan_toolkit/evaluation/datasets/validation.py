@@ -22,13 +22,16 @@ from faceqan_toolkit.evaluation.datasets.base import (
     IssueLog,
     PairList,
 )
-from faceqan_toolkit.evaluation.datasets.insightface_bin import pixels
 from faceqan_toolkit.files import is_file
-from faceqan_toolkit.paths import path_from_text, path_text, printable
+from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
+from faceqan_toolkit.text import path_from_text, path_text, printable
 
-FACES_NOT_FOUND = ("missing_file", "unreadable_photo")
+FACES_NOT_FOUND = {"missing_file", "unreadable_photo"}
 """Errors that cost comparisons but do not stop an evaluation: these photos fail to enrol."""
+
+MAX_PIXELS = 4096 * 4096
+"""Largest encoded photo that is decoded."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Validation:
         dataset: name of the data set.
         root: folder of the data set.
         counts: number of samples, identities, templates, folds, comparisons, mated, non_mated.
-        issue_counts: number of issues by kind (`base.SEVERITY`).
+        issue_counts: number of issues by kind.
         issues: the first `KEPT_OF_A_KIND` issues of each kind, errors first.
     """
 
@@ -50,16 +53,17 @@ class Validation:
     issues: tuple[Issue, ...]
 
     @property
+    def errors(self) -> set[str]:
+        """The kinds of errors."""
+        return {kind for kind in self.issue_counts if SEVERITY[kind] == "error"}
+
+    @property
     def ok(self) -> bool:
         """Whether there are no errors."""
-        return not any(SEVERITY[kind] == "error" for kind in self.issue_counts)
+        return not self.errors
 
     def lines(self, of_a_kind: int = 10) -> list[str]:
-        """Return the report as lines of text.
-
-        Args:
-            of_a_kind: largest number of issues shown of each kind.
-        """
+        """Return the report as lines of text, with `of_a_kind` issues of a kind at most."""
         shown = [f"{self.dataset} in {path_text(self.root)}"]
         shown += [
             f"  {name.replace('_', '-')}: {count:,}"
@@ -67,13 +71,15 @@ class Validation:
             if count or name not in ("templates", "folds")
         ]
         for kind, count in self.issue_counts.items():
-            shown.append(f"{SEVERITY[kind]}: {kind.replace('_', ' ')}: {count:,}")
+            shown.append(self._summary(kind))
             same = [issue for issue in self.issues if issue.kind == kind]
             shown += [f"  {printable(str(issue))}" for issue in same[:of_a_kind]]
             if count > of_a_kind:
                 shown.append(f"  and {count - min(of_a_kind, len(same)):,} more")
-        shown.append("no errors" if self.ok else "not usable as it is")
-        return shown
+        return [*shown, "no errors" if self.ok else "not usable as it is"]
+
+    def _summary(self, kind: str) -> str:
+        return f"{SEVERITY[kind]}: {kind.replace('_', ' ')}: {self.issue_counts[kind]:,}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
@@ -94,22 +100,16 @@ class Validation:
         }  # fmt: skip
 
     def remarks(self) -> list[str]:
-        """Return a line for each kind of issue, with an example."""
-        lines = []
-        for kind, count in self.issue_counts.items():
-            first = next(issue for issue in self.issues if issue.kind == kind)
-            example = f", e.g. {path_text(str(first))}" if SEVERITY[kind] != "note" else ""
-            lines.append(f"{SEVERITY[kind]}: {kind.replace('_', ' ')}: {count:,}{example}")
-        return lines
+        """Return a line for each kind of issue, with an example unless it is a note."""
+        examples = {issue.kind: f", e.g. {path_text(str(issue))}" for issue in self.issues[::-1]}
+        return [
+            self._summary(kind) + (examples[kind] if SEVERITY[kind] != "note" else "")
+            for kind in self.issue_counts
+        ]
 
     def require_usable(self) -> None:
-        """Raise if the data set cannot be evaluated; `FACES_NOT_FOUND` are no obstacle.
-
-        Raises:
-            DatasetError: the lists are missing, malformed or contradict themselves.
-        """
-        errors = {kind for kind in self.issue_counts if SEVERITY[kind] == "error"}
-        if errors.difference(FACES_NOT_FOUND):
+        """Raise DatasetError if there are errors other than `FACES_NOT_FOUND`."""
+        if self.errors - FACES_NOT_FOUND:
             raise DatasetError(
                 "\n".join(["the data set cannot be evaluated as it is", *self.lines()])
             )
@@ -144,8 +144,7 @@ def validate(dataset: Dataset) -> Validation:
         "non_mated": len(dataset.pairs) - mated,
     }
     return Validation(
-        dataset.name, dataset.root,
-        counts,
+        dataset.name, dataset.root, counts,
         {kind: log.counts[kind] for kind in kinds},
         tuple(sorted(log.issues, key=lambda issue: kinds.index(issue.kind))),
     )  # fmt: skip
@@ -174,7 +173,8 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
         np.flatnonzero(alike & ~pairs.mated & ~selves),
         lambda row: "a non-mated pair, but other pairs show the same person",
     )
-    del alike
+    # IJB-C's 15.7 million pairs: what is not needed any more is freed
+    del alike, selves
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])
@@ -233,8 +233,8 @@ def _check_files(dataset: Dataset, log: IssueLog) -> None:
 
 
 def _check_encoded(dataset: Dataset, log: IssueLog) -> None:
-    for index, path in enumerate(dataset.paths):
+    for path, encoded in zip(dataset.paths, dataset.encoded, strict=True):
         try:
-            pixels(dataset, index)
+            decode_bytes(encoded, max_pixels=MAX_PIXELS)
         except PhotoError as error:
             log.add("unreadable_photo", error.reason, path)
