@@ -121,29 +121,29 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise SettingsError(
-            f"--device {name}: not a device; use auto, cpu, cuda, cuda:N or mps"
+            f"`device` {name}: not a device; use auto, cpu, cuda, cuda:N or mps"
         ) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise SettingsError(
-                f"--device {name}: this machine shows torch {count} CUDA device(s); take "
+                f"`device` {name}: this machine shows torch {count} CUDA device(s); take "
                 "--device auto, or ask `faceqan-toolkit doctor` why"
             )
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise SettingsError(
-                f"--device {name}: torch sees no Apple GPU here; take --device auto"
+                f"`device` {name}: torch sees no Apple GPU here; take `device` auto"
             )
     elif device.type != "cpu":
-        raise SettingsError(f"--device {name}: use auto, cpu, cuda, cuda:N or mps")
+        raise SettingsError(f"`device` {name}: use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
 def check_precision(precision: str, device: torch.device) -> None:
     """Raise SettingsError for a precision other than "float32" without an NVIDIA GPU."""
     if precision != "float32" and device.type != "cuda":
-        raise SettingsError(f"--precision {precision} is for --device cuda, not {device}")
+        raise SettingsError(f"`precision` {precision} is for `device` cuda, not {device}")
 
 
 @contextmanager

@@ -232,7 +232,7 @@ def assumed_text(assumed: Sequence[str]) -> str:
     """Return a note on values that a weights file does not hold."""
     return (
         "A weights file does not hold these values, so the network's usual ones are used: "
-        f"{', '.join(assumed)}. Other values: --channels, --pixel-mean, --pixel-std, --norm-eps."
+        f"{', '.join(assumed)}. Other values: `channels`, `pixel_mean`, `pixel_std`, `norm_eps`."
     )
 
 

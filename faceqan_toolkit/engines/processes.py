@@ -404,7 +404,7 @@ class ProcessEngine(Engine):
             elif not self._team:
                 raise FaceQANError(
                     f"worker processes end before they have loaded the networks "
-                    f"({worker.cause_of_death}); fewer --workers take less memory"
+                    f"({worker.cause_of_death}); fewer `workers` take less memory"
                 )
             return
         tasks = list(worker.in_hand)

@@ -142,7 +142,7 @@ def calibrate(
     _check(targets, fmr)
     rule = IdentityRule.parse(identity)
     if pairs and identity:
-        raise SettingsError("--pairs gives the identities; leave --identity out")
+        raise SettingsError("`pairs` gives the identities; leave `identity` out")
     folder = run.folder
     check_replaceable(output, is_calibration, "calibration")
     parts = made_with(run)
@@ -213,7 +213,7 @@ def _embedded(
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
-            f"calibration needs at least two people, {run.folder} has {people}: give --identity to "
+            f"calibration needs at least two people, {run.folder} has {people}: give `identity` to "
             "tell people apart by another folder of their paths, or by a table"
         )
     return known, vectors
@@ -221,7 +221,7 @@ def _embedded(
 
 def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
     if not targets:
-        raise SettingsError("give a target: --target-fnmr or --target-discard")
+        raise SettingsError("give a target: `target_fnmr` or `target_discard`")
     if len(set(targets)) < len(targets):
         raise SettingsError("a target is given twice")
     for name, value in [("fmr", fmr), *((f"target-{kind}", target) for kind, target in targets)]:
@@ -236,7 +236,7 @@ def _nobody(folder: Path, scored: Rows, file: Path | None) -> str:
             f"{file} has no scored photo of {folder}: write paths as in the results, e.g. "
             f"{scored[0]['path']}"
         )
-    return f"no scored photo of {folder} has an identity; give --identity FILE.csv, or --pairs FILE"
+    return f"no scored photo of {folder} has an identity; give `identity` FILE.csv, or `pairs` FILE"
 
 
 def _by_identity(scored: Rows, tell: Listener) -> Labelled:
@@ -303,7 +303,7 @@ def _embeddings(
     if run.task != "score" and not any(row["crop"] for row in rows):
         if needed:
             raise RunError(
-                f"{run.folder} has no crops to embed: give --embeddings FILE, or make the run "
+                f"{run.folder} has no crops to embed: give `embeddings` FILE, or make the run "
                 "without --no-crops"
             )
         return None
@@ -319,7 +319,7 @@ def _embeddings(
     if np.isnan(found).any(axis=1).all():
         if not needed:
             return None
-        raise RunError(f"the crops of {run.folder} no longer exist: give --embeddings FILE")
+        raise RunError(f"the crops of {run.folder} no longer exist: give `embeddings` FILE")
     return found
 
 
@@ -556,7 +556,7 @@ def _refuse_without(faces: Faces, fmr: float) -> None:
         raise CalibrationError(
             f"calibration at FMR {fmr:g} needs at least {int(np.ceil(ENOUGH_ERRORS / fmr)):,} "
             f"non-mated comparisons in each half of the people, one half has {total:,}: add people "
-            "or raise --fmr"
+            "or raise `fmr`"
         )
 
 
@@ -568,7 +568,7 @@ def _refuse_few_errors(threshold: Threshold) -> None:
         raise CalibrationError(
             f"calibration for {threshold.title} needs at least {ENOUGH_ERRORS} errors among the "
             f"held-out people, there are {after.count} in {after.total:,} mated comparisons: add "
-            "photos or raise --target-fnmr"
+            "photos or raise `target_fnmr`"
         )
 
 

@@ -144,7 +144,7 @@ class Inputs:
         """Refuse contradicting inputs and missing files, before hours of work."""
         for name in ("scores", "embeddings"):
             if self.scores_only and not getattr(self, name):
-                raise SettingsError(f"--scores-only needs --{name}")
+                raise SettingsError(f"`scores_only` needs `{name}`")
         files = [named_scores(given)[1] for given in self.scores]
         files += [named(self.embeddings)[1]] if self.embeddings else []
         for file in files:
@@ -297,8 +297,8 @@ class _Job:
         before = face_policy(run)
         if settings.task != "score" and before not in (None, settings.faces):
             raise RunError(
-                f"{folder} was made with --faces {before}, the default for {self.dataset_name} is "
-                f"--faces {settings.faces}: give --faces {before} to resume it, or another -o"
+                f"{folder} was made with `faces` {before}, the default for {self.dataset_name} is "
+                f"`faces` {settings.faces}: give `faces` {before} to resume it, or another -o"
             )
 
     def _warn_of_other_faces(self, run: RunInfo) -> None:
@@ -363,7 +363,7 @@ class _Job:
             has = "{} {}".format(*faces.cut_as)
             raise SettingsError(
                 f"{self.inputs.run} has crops of {has}, {recogniser.name} needs {template} {size}: "
-                "leave --run out"
+                "leave `run` out"
             )
         self._say(f"Cutting faces again: {recogniser.name} needs {template} {size}")
         settings = self._settings().replace(task="align", template=template, crop_size=size)
@@ -381,7 +381,7 @@ class _Job:
             if np.isnan(values).all():
                 raise ScoresError(f"{file} has a score for none of the data set's photos")
             if table.name in methods:
-                raise SettingsError(f"two methods are called {table.name}; use --scores NAME=FILE")
+                raise SettingsError(f"two methods are called {table.name}; use `scores` NAME=FILE")
             run = read_run(file) if file.is_dir() else None
             if run:
                 self._warn_of_other_faces(run)

@@ -169,7 +169,7 @@ def _rows(data: bytes, quality_column: str | None) -> tuple[str, list[Row]]:
         _refuse_column("a pickle", quality_column)
         return "pickle", list(_pickle_rows(data))
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError("a zip or .npz file holds no scores; give embeddings with --embeddings")
+        raise ValueError("a zip or .npz file holds no scores; give embeddings with `embeddings`")
     text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
     if not quality_column and _is_text_row(first):

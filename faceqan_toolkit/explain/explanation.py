@@ -66,7 +66,7 @@ class Explainer:
         if settings.preset == "instant":
             raise SettingsError(
                 "preset is instant, which predicts scores and attacks nothing; explain with "
-                "--preset exact or fast"
+                "`preset` exact or fast"
             )
         self.settings = settings.replace(hints=True)
         self.pipeline = Pipeline(self.settings)
@@ -74,7 +74,7 @@ class Explainer:
         if not isinstance(scorer, FaceQAN):
             raise SettingsError(
                 f"method {settings.method} attacks nothing that could be explained; explain with "
-                "--method faceqan"
+                "`method` faceqan"
             )
         self.scorer = scorer
 

@@ -273,7 +273,7 @@ class BlockRunner:
         if self.block_faces == 1:
             raise FaceQANError(
                 f"not enough memory on {self.device} for a single face; free some, or take "
-                "--device cpu or a smaller --model"
+                "`device` cpu or a smaller `model`"
             )
         self.block_faces //= 2
 

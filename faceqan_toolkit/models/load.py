@@ -270,7 +270,7 @@ def _load_installed(found: Installed) -> Embedder:
 def _from_file(path: Path, options: ModelOptions) -> FoundModel:
     with _readable(path):
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise MissingWeights(f"--model {path}: not a file")
+            raise MissingWeights(f"`model` {path}: not a file")
         size, sha256 = weights.identify_weights(path)
     # files of the same name are different models if their content differs
     name = f"{path.name}@{sha256[:8]}"
@@ -282,7 +282,7 @@ def _from_file(path: Path, options: ModelOptions) -> FoundModel:
             content, found = weights.read_weights_file(path)
         if found != sha256:
             raise ChecksumMismatch(
-                f"--model {path} has changed since this run began: its sha256 is {found}, "
+                f"`model` {path} has changed since this run began: its sha256 is {found}, "
                 f"expected {sha256}"
             )
         embedder = load_weights(content, options=options, where=str(path)).embedder
@@ -297,7 +297,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise MissingWeights(f"--model {path}: {reason_of(error)}") from error
+        raise MissingWeights(f"`model` {path}: {reason_of(error)}") from error
 
 
 def _from_factory(name: str, factory: str) -> FoundModel:
@@ -305,7 +305,7 @@ def _from_factory(name: str, factory: str) -> FoundModel:
     # every worker process calls the factory again
     if build(factory).sha256 != embedder.sha256:
         raise WrongArchitecture(
-            f"--model {factory} makes another model at every call; load weights, or set the seed"
+            f"`model` {factory} makes another model at every call; load weights, or set the seed"
         )
     embedder.name = re.sub(r"\s", "", name)
     size = sum(tensor.nbytes for tensor in embedder.state_dict().values())
@@ -329,20 +329,20 @@ def build(factory: str) -> Embedder:
         embedder = getattr(importlib.import_module(module), name)()
     except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         raise WeightsError(
-            f"--model {factory} cannot be made: {type(error).__name__}: {error}"
+            f"`model` {factory} cannot be made: {type(error).__name__}: {error}"
         ) from error
     finally:
         sys.path.remove(here)
     if not isinstance(embedder, Embedder):
         raise WrongArchitecture(
-            f"--model {factory} returned a {type(embedder).__name__}; it must return a "
+            f"`model` {factory} returned a {type(embedder).__name__}; it must return a "
             "faceqan_toolkit.Embedder, such as BackboneEmbedder(network, Preprocessing(...))"
         )
     embedder = embedder.cpu().float().eval().requires_grad_(False)
     try:
         check_embeddings(embedder, embedding_size(embedder))
     except Exception as error:  # and so may its forward pass
-        raise WrongArchitecture(f"--model {factory}: {error}") from error
+        raise WrongArchitecture(f"`model` {factory}: {error}") from error
     embedder.sha256 = _digest(embedder)
     embedder.title = embedder.title or f"made by {factory}"
     return embedder

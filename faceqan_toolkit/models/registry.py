@@ -115,8 +115,8 @@ def head_of(name: str) -> HeadInfo:
     """Return a model's head, or raise SettingsError if it has none."""
     if name not in HEADS:
         raise SettingsError(
-            f"--preset instant needs a model with a head of its own ({', '.join(HEADS)}), "
-            f"{name} has none; use --preset fast"
+            f"`preset` instant needs a model with a head of its own ({', '.join(HEADS)}), "
+            f"{name} has none; use `preset` fast"
         )
     return HEADS[name]
 

@@ -36,7 +36,7 @@ class Every:
         value = self.frames if self.seconds is None else self.seconds
         both = self.frames is not None and self.seconds is not None
         if both or value is None or not (value > 0 and math.isfinite(value)):
-            raise SettingsError("--every takes a number of frames, as 10, or of seconds, as 0.5s")
+            raise SettingsError("`every` takes a number of frames, as 10, or of seconds, as 0.5s")
 
     def number(self, index: int, rate: float) -> int:
         """Return the frame number of the index-th sample."""

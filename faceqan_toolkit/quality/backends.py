@@ -80,7 +80,7 @@ def make_step(
     suitable = on_cpu and platform.machine().lower() in OPENVINO_MACHINES
     if backend == "openvino" or (backend == "auto" and suitable):
         if not on_cpu:
-            raise SettingsError(f"--backend openvino is for --device cpu, not {device}")
+            raise SettingsError(f"`backend` openvino is for `device` cpu, not {device}")
         try:
             return "openvino", OpenVINOStep(network, size, torch.get_num_threads())
         except (MissingDependency, UnsupportedOperation, WrongGradient):
@@ -130,7 +130,7 @@ class CompiledStep:
         except TorchDynamoException as error:
             cause = getattr(error, "inner_exception", error)
             raise CannotCompile(
-                f"--backend compile: torch.compile fails ({first_line(cause)}). It needs a C++ "
+                f"`backend` compile: torch.compile fails ({first_line(cause)}). It needs a C++ "
                 "compiler on a CPU and Triton on a GPU; the backend torch needs neither"
             ) from error
         _, expected = self._plain(attacked[:1], targets[:1])

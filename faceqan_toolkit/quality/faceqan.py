@@ -210,7 +210,7 @@ class FaceQAN(QualityEstimator):
         else:
             raise FaceQANError(
                 f"not enough memory on {self.device} for a single copy of a face; free some, or "
-                "take --device cpu or a smaller --model"
+                "take `device` cpu or a smaller `model`"
             )
 
     def _score_block(self, faces: Tensor) -> list[Score]:
@@ -305,7 +305,7 @@ class InstantFaceQAN(QualityEstimator):
         head = head_of(self.embedder.name)
         if not isinstance(self.embedder, SFace):
             raise SettingsError(
-                f"--preset instant: the head of {head.weights} does not fit {self.embedder.name}; "
+                f"`preset` instant: the head of {head.weights} does not fit {self.embedder.name}; "
                 "it needs the built-in model"
             )
         tensors = load(read_weights(head.weights, head.sha256))

@@ -99,7 +99,7 @@ def write_report(
         SettingsError: `below` is not finite, or the grouping is unusable.
     """
     if below is not None and not math.isfinite(below):
-        raise SettingsError(f"--below {below}: not a finite number")
+        raise SettingsError(f"`below` {below}: not a finite number")
     page = _Page(run, target, pictures=pictures, photos=pictures and photos, fetch=fetch)
     if below is not None and not page.ranking.scored:
         raise RunError(run.no_scores)

@@ -111,7 +111,7 @@ class Threshold:
     @property
     def option(self) -> str:
         """The options of `filter` that choose it."""
-        return f"--target-{self.kind} {exact_text(self.target)}"
+        return f"`target_{self.kind}` {exact_text(self.target)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON of the file; rates with too few errors are null."""
@@ -204,7 +204,7 @@ class Calibration:
             SettingsError: two targets are given.
         """
         if fnmr is not None and discard is not None:
-            raise SettingsError("give --target-fnmr or --target-discard, not both")
+            raise SettingsError("give `target_fnmr` or `target_discard`, not both")
         kind, target = ("fnmr", fnmr) if fnmr is not None else ("discard", discard)
         found = [
             item
@@ -215,7 +215,7 @@ class Calibration:
             options = ", ".join(item.option for item in self.thresholds)
             raise CalibrationError(
                 f"the calibration {self.id} has thresholds for {options}; "
-                + ("say which" if target is None else f"none for --target-{kind} {target}")
+                + ("say which" if target is None else f"none for `target_{kind}` {target}")
             )
         return found[0]
 

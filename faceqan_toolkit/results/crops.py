@@ -116,11 +116,11 @@ def model_of(run: RunInfo, named: str | None = None) -> FoundModel:
     settings = run.settings
     model = settings.model.name
     if named is not None and named != model:
-        raise RunError(f"{run.folder} was made with --model {model}, not {named}")
+        raise RunError(f"{run.folder} was made with `model` {model}, not {named}")
     if named is None and is_factory(model) and not is_file(Path(model)):
         raise RunError(
             f"{run.folder} was made with the code {model}; if you trust it, run it with "
-            f"--model {model}"
+            f"`model` {model}"
         )
     found = find_model(model, settings.model.options)
     made_with = (run.content.get("model") or {}).get("sha256")

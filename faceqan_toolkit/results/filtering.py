@@ -77,13 +77,13 @@ class Rules:
             raise SettingsError(f"what is one of {', '.join(WHATS)} and by one of {', '.join(BYS)}")
         if self.what == "crops" and self.by != "best":
             raise SettingsError(
-                "--by is for photos; with --what crops each face is filtered on its own"
+                "`by` is for photos; with `what` crops each face is filtered on its own"
             )
         conditions = [getattr(self, item.name) for item in fields(self)[3:]]
         if all(value is None or value == frozenset() for value in conditions):
             raise SettingsError(
-                "say what to keep: --min-quality, --calibration, --min-percentile, --keep-top, "
-                "--per-identity, --per-window, --min-per-identity or --drop-status"
+                "say what to keep: `min_quality`, `calibration`, `min_percentile`, `keep_top`, "
+                "`per_identity`, `per_window`, `min_per_identity` or `drop_status`"
             )
         for name, value, low, high, expected in (
             ("min-quality", self.min_quality, -math.inf, math.inf, "a finite number"),
@@ -98,7 +98,7 @@ class Rules:
                 raise SettingsError(f"{name} is {value}; it must be {expected}")
         if (self.min_per_identity or 0) > (self.per_identity or math.inf):
             raise SettingsError(
-                f"--min-per-identity {self.min_per_identity} is more than --per-identity "
+                f"`min_per_identity` {self.min_per_identity} is more than `per_identity` "
                 f"{self.per_identity} leaves: nothing would be kept"
             )
 
@@ -164,7 +164,7 @@ def decide(
     known = {*ranking.counts(), "ok", "crashed", *_statuses(PhotoError)}
     if unknown := rules.drop_status - known:
         raise SettingsError(
-            f"--drop-status {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
+            f"`drop_status` {min(unknown)}: no such status; there are {', '.join(sorted(known))}"
         )
     return _rows(run, rules, order, labels or order == "identity")
 
@@ -404,11 +404,11 @@ class Selection:
             RunError: the run or the manifest cannot be used.
         """
         if folder is None and mode != "list":
-            raise SettingsError(f"--mode {mode} needs --to DIR")
+            raise SettingsError(f"`mode` {mode} needs `to` DIR")
         if sink != "files" and mode != "copy":
-            raise SettingsError(f"--as {sink} writes copies: it needs --mode copy")
+            raise SettingsError(f"`sink` {sink} writes copies: it needs `mode` copy")
         if sink != "webdataset" and shard_size is not None:
-            raise SettingsError("--shard-size is for --as webdataset")
+            raise SettingsError("`shard_size` is for `sink` webdataset")
         if self.rules.need_identities or sink != "files":
             self._tell_people(optional=sink == "webdataset" and not self.rules.need_identities)
         if manifest is None and folder is not None:
@@ -449,7 +449,7 @@ class Selection:
         if people.nobody and not people.number and not optional:
             raise RunError(
                 f"no photo of {self.run.folder} has an identity (identity = "
-                f"{self.rules.identity.title}), so none would be kept; --identity FILE.csv can "
+                f"{self.rules.identity.title}), so none would be kept; `identity` FILE.csv can "
                 "name them"
             )
         self.tell(Message(people.text("without a label" if optional else "dropped")))

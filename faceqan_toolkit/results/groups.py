@@ -40,7 +40,7 @@ class Grouping:
 
     def __post_init__(self) -> None:
         if self.file is None and self.by != FOLDER:
-            raise SettingsError(f"--group-by {self.by} needs --groups FILE.csv with that column")
+            raise SettingsError(f"`group_by` {self.by} needs `groups` FILE.csv with that column")
 
 
 @dataclass(frozen=True)
@@ -339,13 +339,13 @@ class People:
             parts.append(f"{counted(self.nobody, 'photo')} without an identity: {consequence}")
         if self.below:
             parts.append(
-                f"all lie in one folder: --identity {self.below_level} would find "
+                f"all lie in one folder: identity = folder {self.below_level} would find "
                 f"{self.below:,} people"
             )
         if self.repeated:
             parts.append(
                 f"{self.repeated:,} of them have the same folder name as another one, below "
-                "another root; --identity FILE.csv can join them"
+                "another root; a file of identities can join them"
             )
         return "; ".join(parts)
 

@@ -238,7 +238,7 @@ def test_photos_do_not_wait_for_company(tmp_path: Path) -> None:
         (pipelines.bad_weights, WeightsError, r"^sface\.safetensors is damaged$"),
         (pipelines.unsupported, FaceQANError, "Softplus"),
         (pipelines.bug, RuntimeError, r"worker process failed:(.|\n)*nobody thought of this"),
-        (pipelines.dead_on_arrival, FaceQANError, r"exit code 7.*fewer --workers"),
+        (pipelines.dead_on_arrival, FaceQANError, r"exit code 7.*fewer `workers`"),
         (pipelines.accidents, RunError, r"^cannot write: No space left on device$"),
     ],
     ids=["weights", "unsupported", "bug", "dead", "disk"],

@@ -172,7 +172,7 @@ def test_options_do_what_they_say(file: Path, crops: Tensor) -> None:
 def test_files_that_are_not_there_or_change(file: Path) -> None:
     with pytest.raises(MissingWeights, match=r"nothing\.pth: No such file"):
         find_model("nothing.pth")
-    with pytest.raises(MissingWeights, match="--model"):
+    with pytest.raises(MissingWeights, match="`model`"):
         find_model(str(file.parent) + "/")
     found = find_model(str(file))
     file.write_bytes(b"PK" + file.read_bytes())

@@ -140,7 +140,7 @@ def test_a_video_that_ends_early_gives_the_frames_it_has(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["0", "-1", "0s", "nans", "infs", "x", "", "s", "1.5", "1e400s"])
 def test_every_is_checked(text: str) -> None:
-    with pytest.raises(SettingsError, match="--every"):
+    with pytest.raises(SettingsError, match="`every`"):
         parse_every(text)
 
 

@@ -65,7 +65,7 @@ def test_without_the_extra(monkeypatch) -> None:
 
 
 def test_openvino_is_for_the_cpu() -> None:
-    with pytest.raises(SettingsError, match="--backend openvino is for --device cpu, not cuda:1"):
+    with pytest.raises(SettingsError, match="`backend` openvino is for `device` cpu, not cuda:1"):
         taken("openvino", device=torch.device("cuda:1"))
 
 

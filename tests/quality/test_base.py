@@ -40,5 +40,5 @@ def test_counting_leaves_nothing_behind() -> None:
 
 
 def test_coarser_precision_is_for_gpus() -> None:
-    with pytest.raises(SettingsError, match="--precision tf32 is for --device cuda, not cpu"):
+    with pytest.raises(SettingsError, match="`precision` tf32 is for `device` cuda, not cpu"):
         FaceQAN(precision="tf32", device="cpu")

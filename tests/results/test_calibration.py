@@ -179,9 +179,9 @@ def test_which_threshold() -> None:
     made = calibration()
     assert made.threshold(fnmr=0.01).quality == 0.55
     assert made.threshold(discard=0.1).quality == 0.5
-    with pytest.raises(CalibrationError, match=r"--target-fnmr 0.01, --target-discard 0.1; say"):
+    with pytest.raises(CalibrationError, match=r"`target_fnmr` 0.01, `target_discard` 0.1; say"):
         made.threshold()
-    with pytest.raises(CalibrationError, match=r"none for --target-fnmr 0.1"):
+    with pytest.raises(CalibrationError, match=r"none for `target_fnmr` 0.1"):
         made.threshold(fnmr=0.1)
     with pytest.raises(SettingsError, match="not both"):
         made.threshold(fnmr=0.01, discard=0.1)

@@ -208,7 +208,7 @@ def test_who_is_one_identity(tmp_path: Path) -> None:
         ({"keep_percent": 101}, "at most 100 %"),
         ({"per_identity": 0}, "at least 1"),
         ({"per_identity": 1, "min_per_identity": 2}, "nothing would be kept"),
-        ({"keep_top": 1, "what": "crops", "by": "worst"}, "--by is for photos"),
+        ({"keep_top": 1, "what": "crops", "by": "worst"}, "`by` is for photos"),
     ],
     ids=str,
 )

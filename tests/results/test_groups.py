@@ -164,7 +164,7 @@ def test_paths_of_another_run(run: RunInfo, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_summarised(run: RunInfo, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="needs --groups"):
+    with pytest.raises(SettingsError, match="needs `groups`"):
         Grouping("age")
     with pytest.raises(SettingsError, match="finite"):
         summarise(run, below=float("nan"))
@@ -301,7 +301,8 @@ def test_what_is_told() -> None:
         "identity = first folder, 1 person; 1 photo without an identity: left out"
     )
     assert told(*photos("people/a/1.jpg", "people/b/1.jpg")) == (
-        "identity = first folder, 1 person; all lie in one folder: --identity 2 would find 2 people"
+        "identity = first folder, 1 person; all lie in one folder: identity = folder 2 would "
+        "find 2 people"
     )
     assert told(*photos("people/a/1.jpg", "people/b/1.jpg"), level=LAST) == (
         "identity = last folder, 2 people"
@@ -309,7 +310,7 @@ def test_what_is_told() -> None:
     twice = photos("a/1.jpg", "b/1.jpg") + photos("a/2.jpg", root="/q")
     assert told(*twice) == (
         "identity = first folder, 3 people; 1 of them have the same folder name as another one, "
-        "below another root; --identity FILE.csv can join them"
+        "below another root; a file of identities can join them"
     )
     assert told() == "identity = first folder, 0 people"
 

@@ -133,10 +133,10 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
         if option not in entry.options:
             takers = [one.name for one in DATASETS.imported if option in one.options]
             where = f"; it is for {', '.join(takers)}" if takers else ""
-            raise SettingsError(f"{name} takes no --{option.replace('_', '-')}{where}")
+            raise SettingsError(f"{name} takes no `{option}`{where}")
     for option, default in entry.options.items():
         if default is REQUIRED and option not in given:
-            raise SettingsError(f"{name} needs --{option.replace('_', '-')}")
+            raise SettingsError(f"{name} needs `{option}`")
     if not root.exists():
         raise DatasetError(f"{root}: no such folder")
     dataset = replace(entry.read(root, **given), faces=entry.faces)

@@ -516,7 +516,7 @@ def test_other_people(root: Path, tmp_path: Path) -> None:
     named = read_dataset("folders", root, non_mated="all", identity=IdentityRule(table=table))
     assert named.paths == ("A/1.jpg", "C/1.png", "D/1.jpg")
     assert named.identities.tolist() == [0, 0, 1]
-    with pytest.raises(SettingsError, match="takes no --identity; it is for folders"):
+    with pytest.raises(SettingsError, match="takes no `identity`; it is for folders"):
         read_dataset("lfw", root, identity=IdentityRule())
 
 

@@ -57,14 +57,14 @@ def test_refusals(tmp_path: Path) -> None:
         SettingsError, match=r"dataset is ytf; it must be one of (\w|-|, )*\bxqlfw\b"
     ):
         read_dataset("ytf", tmp_path)
-    with pytest.raises(SettingsError, match=r"ijbc takes no --pairs; it is for .*xqlfw"):
+    with pytest.raises(SettingsError, match=r"ijbc takes no `pairs`; it is for .*xqlfw"):
         read_dataset("ijbc", tmp_path, pairs=tmp_path / "list")
     for option in ({"seed": 1}, {"non_mated": "all"}, {"non_mated": 0}):
         with pytest.raises(SettingsError, match="it is for folders"):
             read_dataset("lfw", tmp_path, **option)
-    with pytest.raises(SettingsError, match=r"lfw takes no --colour$"):
+    with pytest.raises(SettingsError, match=r"lfw takes no `colour`$"):
         read_dataset("lfw", tmp_path, colour="red")
-    with pytest.raises(SettingsError, match="pairs needs --pairs"):
+    with pytest.raises(SettingsError, match="pairs needs `pairs`"):
         read_dataset("pairs", tmp_path)
     for name in NAMES:
         with pytest.raises(DatasetError, match="no such folder"):
