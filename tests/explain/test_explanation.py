@@ -209,23 +209,24 @@ def test_predictions_are_not_explained() -> None:
         Explainer(Settings(preset="instant", device="cpu"))
 
 
-class TestContactSheet:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory) -> Path:
-        """A run of three scored faces and a failure."""
-        tmp_path = tmp_path_factory.mktemp("scored")
-        settings = Settings(**QUICK)
-        names = ("hopper.jpg", "hopper_dark.jpg", "astronaut.jpg", "corrupt.jpg")
-        with RunWriter(tmp_path / "run", settings, "") as run:
-            pipeline = Pipeline(settings, crops_folder=run.crops_folder)
-            for records in pipeline.records(
-                pipeline.prepare_ahead(find_photos(SAMPLES / name for name in names))
-            ):
-                run.append(records)
-            run.flush()
-            run.write_info({})
-        return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of three scored faces and a failure."""
+    tmp_path = tmp_path_factory.mktemp("scored")
+    settings = Settings(**QUICK)
+    names = ("hopper.jpg", "hopper_dark.jpg", "astronaut.jpg", "corrupt.jpg")
+    with RunWriter(tmp_path / "run", settings, "") as run:
+        pipeline = Pipeline(settings, crops_folder=run.crops_folder)
+        for records in pipeline.records(
+            pipeline.prepare_ahead(find_photos(SAMPLES / name for name in names))
+        ):
+            run.append(records)
+        run.flush()
+        run.write_info({})
+    return tmp_path / "run"
 
+
+class TestContactSheet:
     def test_of_the_runs_own_crops(self, run: Path, tmp_path: Path) -> None:
         info = read_run(run)
         info.content["model"]["sha256"] = None  # the fixture did not say
