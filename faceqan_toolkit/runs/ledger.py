@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,6 +42,9 @@ ROW_GROUP = 100_000
 
 MOST_MEMORY = 2_000_000_000
 """Bytes DuckDB holds at most; it spills the rest. Sorting is hardly faster with more."""
+
+LOCKED_WITHIN = 60
+"""Seconds; a spill folder without a lock that is older belongs to a killed process."""
 FETCHED = 1000
 """Rows that are fetched at once."""
 
@@ -464,9 +468,10 @@ def spill_folder(home: Path) -> Iterator[Path | None]:
 
 
 def _in_use(folder: Path) -> bool:
-    """Tell whether a process holds the folder's lock, or is about to take it."""
-    if not (folder / "lock").exists():
-        return True
-    with suppress(Timeout, OSError), FileLock(folder / "lock", timeout=0):
-        return False
+    """Tell whether a process holds the folder's lock, or may be about to take it."""
+    with suppress(Timeout, OSError):
+        if not (folder / "lock").exists():
+            return time.time() - folder.stat().st_mtime < LOCKED_WITHIN
+        with FileLock(folder / "lock", timeout=0):
+            return False
     return True

@@ -327,6 +327,17 @@ def test_what_a_kill_leaves_is_removed_by_the_next_and_nothing_else(run: RunInfo
     assert spilled(run) == []
 
 
+def test_a_process_killed_before_it_locked_its_spill_folder(run: RunInfo) -> None:
+    folder = run.folder / ".spill-1"
+    folder.mkdir()
+    with connect(run=run.ledger):
+        assert folder in spilled(run), "it may be about to lock it"
+    hour_ago = time.time() - 3600
+    os.utime(folder, (hour_ago, hour_ago))
+    with connect(run=run.ledger):
+        assert folder not in spilled(run)
+
+
 def test_without_a_place_to_spill_to_small_runs_can_be_read(run: RunInfo, monkeypatch) -> None:
     def refuse(**_options: object) -> str:
         raise PermissionError(13, "Permission denied")
