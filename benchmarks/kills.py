@@ -67,7 +67,7 @@ def start(photos: Path, run: Path, workers: int) -> subprocess.Popen[bytes]:
 
 def rows(run: Path) -> list[tuple[str, int, int]]:
     """Return path, face and attempt of every row in the ledger."""
-    found = []
+    found: list[tuple[str, int, int]] = []
     for part in Ledger(run / "records").parts:
         table = pq.read_table(part.file, columns=["path", "face", "attempt"]).to_pydict()
         found += zip(table["path"], table["face"], table["attempt"], strict=True)

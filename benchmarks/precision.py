@@ -23,6 +23,7 @@ import torch
 from agreement import damaged
 from scipy.stats import spearmanr
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.quality.attack import autograd_step
@@ -93,7 +94,7 @@ class RoundedLayer(nn.Module):
         layer = self.layer
         if isinstance(layer, nn.Linear):
             return gradient @ layer.weight
-        return torch.nn.grad.conv2d_input(
+        return conv2d_input(
             shape, layer.weight, gradient, layer.stride, layer.padding, layer.dilation, layer.groups
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from faceqan_toolkit.detection import make_detector
+from faceqan_toolkit.detection.base import PhotoDetector
 from faceqan_toolkit.errors import PhotoError
 from faceqan_toolkit.photos.decode import decode
 from faceqan_toolkit.photos.find import find_photos
@@ -30,6 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     upright = make_detector(Settings(detector=options.detector, device="cpu"))
     rotating = make_detector(Settings(detector=options.detector, device="cpu", rotate=True))
+    assert isinstance(rotating, PhotoDetector)
     searches = 0
     search = rotating.search
 

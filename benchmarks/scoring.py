@@ -106,7 +106,7 @@ def networks() -> list[str]:
 
     of_network = {
         (entry.family, entry.depth): name
-        for name, entry in reversed(entries().items())
+        for name, entry in reversed([*entries().items()])
         if entry.family != "onnx"
     }
     return list(reversed(of_network.values()))

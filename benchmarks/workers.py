@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        run(*options.run, str(options.photos))
+        mode, preset = options.run
+        run(mode, preset, str(options.photos))
         return
     print(f"{'':32}{'photos, s':>10}{'ratio':>7}{'all, s':>9}{'ratio':>7}{'cpu, s/photo':>14}")
     files = sorted(p for p in options.photos.rglob("*") if p.is_file())

@@ -61,13 +61,13 @@ def digest(text: str) -> str:
 
 def read_folds(root: Path) -> list[list[tuple[Path, ...]]]:
     """Return for every fold of `pairs.txt` its pairs as image paths; mated pairs come first."""
-    protocol = read_dataset("lfw", root)
-    found = protocol.comparisons()
-    assert found.fold is not None
-    files = [protocol.root / path for path in protocol.paths]
-    folds: list[list[tuple[Path, ...]]] = [[] for _ in range(protocol.folds or 0)]
-    for fold, first, second in zip(found.fold, found.first, found.second, strict=True):
-        folds[fold].append((files[first], files[second]))
+    dataset = read_dataset("lfw", root)
+    files = [dataset.root / path for path in dataset.paths]
+    folds: list[list[tuple[Path, ...]]] = [[] for _ in range(dataset.folds or 0)]
+    for block in dataset.pairs.blocks():
+        assert block.fold is not None
+        for fold, first, second in zip(block.fold, block.first, block.second, strict=True):
+            folds[fold].append((files[first], files[second]))
     return folds
 
 

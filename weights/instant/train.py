@@ -176,17 +176,17 @@ def main() -> None:
 
     part = np.flatnonzero(report & (data["kind"] != "no_face"))
     norms = np.linalg.norm(data["embedding"], axis=1)
-    qualities = {"exact": exact, "instant": quality, "embedding norm": norms}
+    measured = {"exact": exact, "instant": quality, "embedding norm": norms}
     if np.isfinite(other[part]).all():
-        qualities["exact, other seed"] = other
-    chosen = {name: values[part] for name, values in qualities.items()}
+        measured["exact, other seed"] = other
+    chosen = {name: values[part] for name, values in measured.items()}
     found = curves(chosen, *(data[name][part] for name in ("embedding", "person", "image")))
     (point,) = found.points
     print(
         f"EDC, FMR {FMR:g}, discard to {DISCARD:g}: FNMR {point.fnmr0:.4f} ({point.errors} errors);"
         " normalised pAUC, 95 % interval over persons:"
     )
-    for name in qualities:
+    for name in measured:
         (figures,) = found.method(name).figures
         (area,) = figures.areas
         between = area.normalised_interval
