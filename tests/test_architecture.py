@@ -40,11 +40,11 @@ ROOMS = [
 
 @cache
 def modules() -> dict[str, Path]:
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    paths = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.name not in ("__init__.py", "__main__.py")
     }
+    return {name: path for name, path in paths.items() if name not in ("__init__", "__main__")}
 
 
 @cache
@@ -69,7 +69,7 @@ def imported(name: str) -> set[str]:
             inner = (node.module or "").removeprefix("faceqan_toolkit").lstrip(".")
             # a module, or a package whose modules or names are imported
             submodules = {".".join(filter(None, (inner, name.name))) for name in node.names}
-            found |= {inner} & known or submodules & known
+            found |= submodules & known or {inner} & known
     return found
 
 
