@@ -31,7 +31,7 @@ test test-all coverage: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
 
-# With Ray, the browser, every ONNX opset, and bad photos through every command.
+# With Ray, the browser, every ONNX opset, limits of memory, and bad photos through every command.
 test-all: $(VENV)/.installed-dev
 	$(PYTEST)
 

@@ -58,7 +58,9 @@ def test_nobody_can_be_told(arguments: tuple[str, ...]) -> None:
 
 
 @needs_mounts
-@pytest.mark.parametrize("size", [16, 40, 300], ids=lambda size: f"{size}k")
+@pytest.mark.parametrize(
+    "size", [16, *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 300))]
+)
 def test_a_full_disk(command_line: CommandLine, whole: Finished, tmp_path: Path, size: int) -> None:
     """What was recorded survives; with room again the same command ends as if nothing had been."""
     (tmp_path / "disk").mkdir()

@@ -88,6 +88,7 @@ def test_of_one_key_the_first_record_counts(tmp_path: Path) -> None:
     assert "left out 1 whose names came before, e.g. '00005/00000001.jpg'" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [True, False])
 def test_listing_remembers_a_few_bits_of_each_photo(tmp_path: Path, index: bool) -> None:
     keys = list(range(20_000))

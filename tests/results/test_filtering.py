@@ -226,6 +226,7 @@ def test_runs_it_cannot_judge(tmp_path: Path) -> None:
         decide(run, Rules(drop_status=frozenset({"nonsense"})))
 
 
+@pytest.mark.slow
 def test_nothing_needs_more_memory_than_it_has(tmp_path: Path, monkeypatch) -> None:
     """With too little memory for all rows at once, it goes on on the disk."""
     import pyarrow as pa

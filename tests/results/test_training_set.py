@@ -301,6 +301,7 @@ def decisions(root: Path, kept: int, dropped: int) -> Iterator[Decision]:
             yield Decision(str(root), name, "", 0.1, "min-quality", f"{other}", state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", ["webdataset", "recordio"])
 def test_what_is_dropped_is_not_held(tmp_path: Path, sink: str) -> None:
     plan = Plan(tmp_path, "copy", "photos", tmp_path / "set")

@@ -168,6 +168,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @posix
 def test_joining_killed_at_random_moments(ledger: Ledger) -> None:
     """A process that writes and joins without end, killed again and again."""

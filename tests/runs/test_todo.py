@@ -175,6 +175,7 @@ def made_up() -> Iterator[PhotoSource]:
         yield PhotoSource("/photos", path, LocalFile(Path("/photos") / path))
 
 
+@pytest.mark.slow
 def test_neither_photos_nor_ledger_have_to_fit_into_memory(tmp_path: Path, monkeypatch) -> None:
     """DuckDB has less memory than the photos take."""
     monkeypatch.setattr(ledger, "_memory", lambda: 40_000_000)
