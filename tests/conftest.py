@@ -130,6 +130,15 @@ def run_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+def add_entry_points(folder: Path, group: str, points: Mapping[str, str]) -> None:
+    """Make a folder on the path look like an installed package that offers these modules."""
+    info = folder / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    lines = [f"[faceqan_toolkit.{group}]", *(f"{name} = {at}" for name, at in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
 @contextmanager
 def modules_forgotten(folder: Path) -> Iterator[None]:
     """Have what is imported from a folder, a model's factory for instance, imported anew later."""

@@ -20,7 +20,7 @@ from faceqan_toolkit.quality.base import QualityEstimator
 from faceqan_toolkit.registry import DETECTORS, METHODS, register_detector, register_method
 from faceqan_toolkit.settings import DetectionSettings, QualitySettings, Settings
 from faceqan_toolkit.types import Face, Photo, Score
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, add_entry_points
 
 LANDMARKS = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
 
@@ -192,11 +192,7 @@ def test_help_and_documentation_know_them() -> None:
 
 def offer(folder: Path, monkeypatch: pytest.MonkeyPatch, **modules: str) -> None:
     """Install a package with entry points of methods: name to source of its module."""
-    points = "".join(f"{name} = offered_{name}\n" for name in modules)
-    info = folder / "offering-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: offering\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[faceqan_toolkit.methods]\n{points}")
+    add_entry_points(folder, "methods", {name: f"offered_{name}" for name in modules})
     for name, source in modules.items():
         (folder / f"offered_{name}.py").write_text(source)
     monkeypatch.syspath_prepend(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -47,7 +48,7 @@ def check_weights(model: str, expected: str, found: str) -> None:
         )
 
 
-class Engine:
+class Engine(ABC):
     """Runs the pipeline over photos, in this process or in many.
 
     An engine is given settings, never a loaded model: every worker makes its own pipeline.
@@ -69,6 +70,7 @@ class Engine:
         self.seconds: Counter[str] = Counter()
         self.backend = ""
 
+    @abstractmethod
     def run(
         self, sources: Iterable[PhotoSource], settings: Settings, crops_folder: Path | None,
         tell: Listener = silent,
@@ -86,7 +88,6 @@ class Engine:
                 back.
             ChecksumMismatch: a worker has loaded other weights than the run began with.
         """
-        raise NotImplementedError
 
 
 class InlineEngine(Engine):

@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -93,7 +94,7 @@ def make_preparing(settings: Settings, crops_folder: Path | None) -> Pipeline:
     return Preparing(settings, crops_folder=crops_folder, scoring=False)
 
 
-class Actor:
+class Actor(ABC):
     """Base of the actors: blocks of pickled photos in, a pickled answer out.
 
     Errors travel as answers: Ray would try again, and wrap them in its own words.
@@ -116,13 +117,13 @@ class Actor:
         except Exception as error:  # noqa: BLE001 - raised again by the driver
             self.failure = Failed.of(error)
 
+    @abstractmethod
     def load(self) -> None:
         """Load networks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def items(self, blocks: list[Any]) -> Items:
         """Return the records or prepared photos of some blocks."""
-        raise NotImplementedError
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the answer to the blocks of a table."""

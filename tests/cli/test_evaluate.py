@@ -26,7 +26,7 @@ from faceqan_toolkit.evaluation.datasets.registry import DATASETS
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.photos.decode import decode_bytes
 from faceqan_toolkit.settings import Settings
-from tests.conftest import DATA, HANG, SAMPLES, CommandLine, read_rgb, run_here
+from tests.conftest import DATA, HANG, SAMPLES, CommandLine, add_entry_points, read_rgb, run_here
 from tests.evaluation.datasets import trees
 from tests.ledgers import write_run
 
@@ -244,12 +244,7 @@ def read_calfw(root: Path, *, gap: int = 10, masked: bool = False, part: str):
 
 def test_a_package_adds_a_command(lfw, tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
-    metadata = tmp_path / "plugin-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[faceqan_toolkit.datasets]\ncalfw = plugin\nbroken = no_such_module\n"
-    )
+    add_entry_points(tmp_path, "datasets", {"calfw": "plugin", "broken": "no_such_module"})
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join((str(tmp_path), *sys.path))

@@ -214,7 +214,7 @@ def _number_or_all(text: str) -> int | Literal["all"]:
     try:
         return "all" if text == "all" else int(text)
     except ValueError:
-        raise SettingsError(f"--non-mated is a number or all, not {text}") from None
+        raise SettingsError(f"`non_mated` is a number or all, not {text}") from None
 
 
 NON_MATED = DatasetOption(

@@ -24,7 +24,7 @@ from faceqan_toolkit.evaluation.datasets.registry import (
 )
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.settings import FACE_POLICIES
-from tests.conftest import HANG
+from tests.conftest import HANG, add_entry_points
 from tests.evaluation.datasets.trees import lfw_tree
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "protocols.md"
@@ -86,12 +86,7 @@ def test_a_package_adds_a_data_set(tmp_path: Path) -> None:
     """In a process of its own: what is registered stays."""
     lfw_tree(tmp_path / "data")
     (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
-    metadata = tmp_path / "plugin-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(
-        "[faceqan_toolkit.datasets]\ncalfw = plugin\nbroken = no_such_module\n"
-    )
+    add_entry_points(tmp_path, "datasets", {"calfw": "plugin", "broken": "no_such_module"})
     code = """
 import sys
 from faceqan_toolkit.errors import SettingsError
