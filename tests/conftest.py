@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -102,6 +101,18 @@ def _kept() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _forget_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have what a test imports from its folder, a model's factory for instance, imported anew."""
+    importlib.invalidate_caches()
+    before = set(sys.modules)
+    yield
+    for name in sys.modules.keys() - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path_factory.getbasetemp()):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> Pixels:
     """A 512x512 photo with one face."""
@@ -139,20 +150,6 @@ def add_entry_points(folder: Path, group: str, points: Mapping[str, str]) -> Non
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
-@contextmanager
-def modules_forgotten(folder: Path) -> Iterator[None]:
-    """Have what is imported from a folder, a model's factory for instance, imported anew later."""
-    importlib.invalidate_caches()
-    before = set(sys.modules)
-    try:
-        yield
-    finally:
-        for name in sys.modules.keys() - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).is_relative_to(folder):
-                del sys.modules[name]
-
-
 def run_here(
     *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -171,7 +168,7 @@ def run_here(
 
     real = choice.make_engine
     given = list(map(str, arguments))
-    with pytest.MonkeyPatch.context() as patch, modules_forgotten(cwd):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "make_engine", make_engine)
         patch.setattr(sys, "argv", ["faceqan-toolkit", *given])
         patch.chdir(cwd)
