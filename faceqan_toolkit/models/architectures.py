@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,16 @@ from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
 State = Mapping[str, Tensor]
+
+NAMED = 5
+"""Names of tensors or operators in a message at most."""
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first names, and how many more there are, for a message."""
+    listed = list(names)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,24 @@ class Architecture:
         return family, self.depth, self.embedding_size, se, affine
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model from a weights file.
+
+    Attributes:
+        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
+        embedding_size: D.
+        architecture: the recognised architecture; None for an ONNX file.
+        assumed: for an ONNX file, the fields of its preprocessing that neither the file nor the
+            caller told, and that are guesses.
+    """
+
+    embedder: BackboneEmbedder
+    embedding_size: int
+    architecture: Architecture | None = None
+    assumed: tuple[str, ...] = ()
+
+
 def official(
     family: str, depth: int = 0, *, embedding_size: int = 512, squeeze_excitation: bool = False,
     output_affine: bool = False,
@@ -202,10 +230,12 @@ def build_backbone(architecture: Architecture, device: str = "cpu") -> nn.Module
         ).eval()
 
 
-def build(architecture: Architecture) -> BackboneEmbedder:
-    """Return the model with random weights, in evaluation mode."""
-    embedder = BackboneEmbedder(build_backbone(architecture), architecture.preprocessing)
+def build(architecture: Architecture, device: str = "cpu") -> BackboneEmbedder:
+    """Return the model; for weights and device see `build_backbone`."""
+    backbone = build_backbone(architecture, device)
+    embedder = BackboneEmbedder(backbone, architecture.preprocessing)
     embedder.name, embedder.family = architecture.name, architecture.family
+    embedder.title, embedder.assumed = architecture.title, architecture.assumptions
     return embedder.eval()
 
 

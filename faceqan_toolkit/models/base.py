@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,9 +21,6 @@ from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.settings import ModelOptions, check_crops
 from faceqan_toolkit.types import Pixels
 
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.architectures import Architecture
-
 Result = TypeVar("Result")
 ChannelValues = float | tuple[float, float, float]
 
@@ -32,6 +29,10 @@ CPU_BLOCK_FACES, GPU_BLOCK_FACES = 4, 256
 EQUAL = 1e-4
 """Largest difference between the lengths of embeddings, relative to the longest, that is taken for
 rounding. The embeddings of unlike crops differ a hundred times as much where length is kept."""
+
+
+def _by_channel(values: ChannelValues) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,) * 3
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,6 @@ class Normalise(nn.Module):
         return (crops.flip(1) if self.reverse else crops) * self.scale + self.shift
 
 
-def _by_channel(values: ChannelValues) -> tuple[float, ...]:
-    return values if isinstance(values, tuple) else (values,) * 3
-
-
 class Embedder(nn.Module):
     """A face recognition network together with its preprocessing.
 
@@ -130,11 +127,6 @@ class Embedder(nn.Module):
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     equal_lengths: bool | None = None
-
-    def __call__(self, crops: Tensor) -> Tensor:
-        """Return the embeddings of a batch of crops."""
-        embeddings: Tensor = super().__call__(crops)
-        return embeddings
 
     def stages(self) -> Sequence[nn.Module]:
         """Return the modules whose outputs, (N, C, H, W), end the stages; empty if unknown."""
@@ -191,27 +183,8 @@ class BackboneEmbedder(Embedder):
 
     def stages(self) -> Sequence[nn.Module]:
         """Return the backbone's stages."""
-        known = getattr(self.backbone, "stages", None)
-        stages: Sequence[nn.Module] = known() if known else ()
+        stages: Sequence[nn.Module] = getattr(self.backbone, "stages", tuple)()
         return stages
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model from a weights file.
-
-    Attributes:
-        embedder: the model, on the CPU, in evaluation mode, float32, without weight gradients.
-        embedding_size: D.
-        architecture: the recognised architecture; None for an ONNX file.
-        assumed: for an ONNX file, the fields of its preprocessing that are guesses, because
-            neither the file nor the caller told them.
-    """
-
-    embedder: BackboneEmbedder
-    embedding_size: int
-    architecture: Architecture | None = None
-    assumed: tuple[str, ...] = ()
 
 
 def forward_block(device: torch.device) -> int:
@@ -271,11 +244,14 @@ class BlockRunner:
     def _shrink(self) -> None:
         """Halve the block; raise FaceQANError if it is a single crop already."""
         if self.block_faces == 1:
-            raise FaceQANError(
-                f"not enough memory on {self.device} for a single face; free some, or take "
-                "`device` cpu or a smaller `model`"
-            )
+            raise self._no_memory("face")
         self.block_faces //= 2
+
+    def _no_memory(self, least: str) -> FaceQANError:
+        return FaceQANError(
+            f"not enough memory on {self.device} for a single {least}; free some, or take "
+            "`device` cpu or a smaller `model`"
+        )
 
     def _tensor(self, crops: Sequence[Pixels]) -> Tensor:
         """Return crops as (N, 3, S, S) float32 in [0, 1] on the device."""
@@ -283,10 +259,8 @@ class BlockRunner:
         if self.device.type == "cuda":
             # copies from pinned memory do not wait for the GPU's current work
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        pixels = pixels.to(self.device)
-        return (pixels.permute(0, 3, 1, 2).float() / 255).contiguous(
-            memory_format=torch.channels_last
-        )
+        faces = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+        return faces.contiguous(memory_format=torch.channels_last)
 
 
 class _EmbeddingRunner(BlockRunner):
@@ -377,7 +351,7 @@ def embedding_size(embedder: Embedder) -> int:
     """
     size = embedder.input_size
     with torch.inference_mode():
-        embedding = embedder(torch.zeros(1, 3, size, size))
+        embedding: Tensor = embedder(torch.zeros(1, 3, size, size))
     if embedding.ndim != 2 or len(embedding) != 1 or not embedding.numel():
         raise WrongArchitecture(f"a crop gives an embedding of shape {tuple(embedding.shape)}")
     return embedding.shape[1]

@@ -25,8 +25,15 @@ from faceqan_toolkit.errors import (
     WrongArchitecture,
 )
 from faceqan_toolkit.models import architectures
-from faceqan_toolkit.models.architectures import FAMILIES, Architecture, architecture_of
-from faceqan_toolkit.models.base import BackboneEmbedder, Loaded, Preprocessing, check_embeddings
+from faceqan_toolkit.models.architectures import (
+    FAMILIES,
+    Architecture,
+    Loaded,
+    State,
+    architecture_of,
+    some,
+)
+from faceqan_toolkit.models.base import Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
@@ -34,9 +41,6 @@ from faceqan_toolkit.threads import keep_onnxruntime_private
 
 NESTING = 4
 """Depth to which nested dictionaries are searched."""
-
-NAMED = 5
-"""Tensors named in a message at most."""
 
 STAND_INS = (
     "argparse.Namespace",
@@ -92,7 +96,7 @@ def load_weights(
     try:
         if is_onnx(content):
             return _load_onnx(content, entry, options)
-        if entry is not None and entry.family == "onnx":
+        if entry and entry.family == "onnx":
             raise WrongArchitecture(f"{entry.name} is an ONNX file, this is none")
         return load_network(content, architecture_of(entry) if entry else None, options)
     except WeightsError as error:
@@ -100,7 +104,7 @@ def load_weights(
 
 
 def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Loaded:
-    if entry is not None and entry.family != "onnx":
+    if entry and entry.family != "onnx":
         raise WrongArchitecture(f"an ONNX file; {entry.name} is {architecture_of(entry).title}")
     if options.eps is not None:
         raise SettingsError("norm-eps cannot be given for an ONNX file: it holds its own")
@@ -109,7 +113,7 @@ def _load_onnx(content: bytes, entry: Entry | None, options: ModelOptions) -> Lo
     if options.given:
         loaded = load_onnx(content, loaded.embedder.preprocessing.adjusted(options))
     embedder, size = loaded.embedder, loaded.embedding_size
-    if entry is not None and entry.embedding_size != size:
+    if entry and entry.embedding_size != size:
         raise WrongArchitecture(
             f"gives {size}-d embeddings; {entry.name} has {entry.embedding_size}"
         )
@@ -182,15 +186,11 @@ def load_network(
         looks.family == "magface" and architecture.family != "magface"
     ):
         raise WrongArchitecture(f"looks like {looks.title}; expected {architecture.title}")
-    backbone = architectures.build_backbone(architecture, "meta")
-    fitted = _fit(found.state, backbone.state_dict(), architecture.title)
-    backbone.load_state_dict(fitted, assign=True)
-    embedder = BackboneEmbedder(backbone, architecture.preprocessing)
-    embedder.name, embedder.sha256 = architecture.name, hashlib.sha256(content).hexdigest()
-    embedder.family, embedder.title = architecture.family, architecture.title
-    embedder.assumed = architecture.assumptions
-    embedder.equal_lengths = False
-    embedder.eval().requires_grad_(False)
+    embedder = architectures.build(architecture, "meta")
+    fitted = _fit(found.state, embedder.backbone.state_dict(), architecture.title)
+    embedder.backbone.load_state_dict(fitted, assign=True)
+    embedder.requires_grad_(False)
+    embedder.sha256, embedder.equal_lengths = hashlib.sha256(content).hexdigest(), False
     check_embeddings(embedder, architecture.embedding_size)
     return Loaded(embedder, architecture.embedding_size, architecture)
 
@@ -226,7 +226,7 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
     dictionaries = list(_dictionaries(checkpoint))
     parts = {family.anchor: family.parts for family in FAMILIES.values()}
     found = [
-        _cut_out(state, place, name.removesuffix(anchor), own)
+        Found(_network(state, name.removesuffix(anchor), own), place, name.removesuffix(anchor))
         for place, state in dictionaries
         for anchor, own in parts.items()
         for name in state
@@ -242,7 +242,7 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
         raise WrongArchitecture("holds no tensors")
     known = "; ".join(family.title for family in FAMILIES.values())
     raise WrongArchitecture(
-        f"no known network among its {len(names)} tensors ({_listed(names)}); known are {known}"
+        f"no known network among its {len(names)} tensors ({some(names)}); known are {known}"
     )
 
 
@@ -272,16 +272,15 @@ def _read_pickle(content: bytes) -> Any:
                 return _load_weights_only(content)
     except Exception as error:
         # damaged bytes fail in every way: KeyError, ValueError, EOFError, RuntimeError, ...
+        unsafe = ""
         if "TorchScript" in str(error):
-            raise UnsafeCheckpoint(
-                f"a TorchScript program, which is code, is not run; {CONVERT}"
-            ) from error
-        if refused := _refused(error):
-            raise UnsafeCheckpoint(f"reading it would run {refused}; {CONVERT}") from error
-        if content.startswith(b"\x80") and TORCH_MAGIC not in content[:64]:
-            raise UnsafeCheckpoint(
-                f"a plain pickle, which could run code, is refused; {CONVERT}"
-            ) from error
+            unsafe = "a TorchScript program, which is code, is not run"
+        elif refused := _refused(error):
+            unsafe = f"reading it would run {refused}"
+        elif content.startswith(b"\x80") and TORCH_MAGIC not in content[:64]:
+            unsafe = "a plain pickle, which could run code, is refused"
+        if unsafe:
+            raise UnsafeCheckpoint(f"{unsafe}; {CONVERT}") from error
         raise DamagedWeights(
             "no checkpoint, or one that is damaged or cut off: "
             f"torch cannot read it ({type(error).__name__})"
@@ -312,20 +311,12 @@ def _dictionaries(
                 yield from _dictionaries(item, (*place, name))
 
 
-def _cut_out(
-    state: Mapping[str, Tensor], place: tuple[str, ...], prefix: str, parts: frozenset[str]
-) -> Found:
-    own = {
-        inner: tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix) and (inner := name[len(prefix) :]).split(".")[0] in parts
-    }
-    return Found(own, place, prefix)
+def _network(state: State, prefix: str, parts: frozenset[str]) -> dict[str, Tensor]:
+    own = {name[len(prefix) :]: one for name, one in state.items() if name.startswith(prefix)}
+    return {name: one for name, one in own.items() if name.split(".")[0] in parts}
 
 
-def _fit(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], title: str
-) -> dict[str, Tensor]:
+def _fit(state: State, expected: State, title: str) -> dict[str, Tensor]:
     """Return the tensors in the network's types.
 
     Raises:
@@ -344,8 +335,8 @@ def _fit(
             if name in state and not _same_kind(state[name], tensor)
         ],
     }
-    if any(faults.values()):
-        told = "; ".join(f"{len(n)} {kind}: {_listed(n)}" for kind, n in faults.items() if n)
+    told = "; ".join(f"{len(n)} {kind}: {some(n)}" for kind, n in faults.items() if n)
+    if told:
         raise WrongArchitecture(f"looks like {title}, but does not fit it: {told}")
     fitted = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
     for name, tensor in fitted.items():
@@ -356,16 +347,10 @@ def _fit(
 
 def _same_kind(found: Tensor, expected: Tensor) -> bool:
     """Return whether a tensor can be cast to another: same shape, dense, real, float if needed."""
-    like = found.shape == expected.shape and found.layout == torch.strided
-    fits = found.is_floating_point() or not expected.is_floating_point()
-    return like and fits and not found.is_complex()
+    fits = found.is_floating_point() or not (found.is_complex() or expected.is_floating_point())
+    return fits and found.shape == expected.shape and found.layout == torch.strided
 
 
 def _shape_text(tensor: Tensor) -> str:
     kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -41,7 +43,9 @@ def frozen_copy(network: Network) -> Network:
 
 
 def _without_weight_gradients(network: Network) -> Network:
-    _replace_prelu(network)
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.PReLU) and name:
+            network.set_submodule(name, FrozenPReLU(module.weight))
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -57,23 +61,14 @@ def _give_weights(network: nn.Module) -> None:
 
 def _fold_before_linear(traced: fx.GraphModule) -> None:
     """Fold a batch norm over feature maps into the linear layer behind the flattening."""
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        linear = modules.get(str(node.target))
-        if node.op != "call_module" or not isinstance(linear, nn.Linear):
-            continue
-        source = node.args[0]
-        while _passes_on(source, modules):
-            source = source.args[0]
-        norm = modules.get(str(source.target)) if source.op == "call_module" else None
-        if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
-            scale, shift = _affine(norm)
-            by_channel = linear.weight.view(linear.out_features, norm.num_features, -1)
-            bias = (by_channel * shift[:, None]).sum(dim=(1, 2))
-            linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
-            linear.weight = nn.Parameter((by_channel * scale[:, None]).flatten(1))
-            source.replace_all_uses_with(source.args[0])
-            traced.graph.erase_node(source)
+    for source, norm, linear in _norms_before(traced, nn.Linear):
+        scale, shift = _affine(norm)
+        by_channel = linear.weight.view(linear.out_features, norm.num_features, -1)
+        bias = (by_channel * shift[:, None]).sum(dim=(1, 2))
+        linear.bias = nn.Parameter(bias if linear.bias is None else linear.bias + bias)
+        linear.weight = nn.Parameter((by_channel * scale[:, None]).flatten(1))
+        source.replace_all_uses_with(source.all_input_nodes[0])
+        traced.graph.erase_node(source)
     traced.delete_all_unused_submodules()
     traced.recompile()
 
@@ -84,14 +79,8 @@ def _fold_before_padding(traced: fx.GraphModule) -> None:
     scale * x + shift = scale * (x + shift / scale). The convolution can scale, because its zero
     padding stays zero. It cannot shift, because the padding would have to be shifted too.
     """
-    modules = dict(traced.named_modules())
-    for node in traced.graph.nodes:
-        conv = modules.get(str(node.target))
-        if node.op != "call_module" or not isinstance(conv, nn.Conv2d) or conv.groups > 1:
-            continue
-        source = node.args[0]
-        norm = modules.get(str(source.target)) if source.op == "call_module" else None
-        if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
+    for source, norm, conv in _norms_before(traced, nn.Conv2d):
+        if conv.groups == 1:
             scale, shift = _affine(norm)
             # avoid dividing by a zero scale; the channel's shift must survive
             least = (1e-7 * scale.abs().max()).clamp_min(1e-20)
@@ -99,6 +88,23 @@ def _fold_before_padding(traced: fx.GraphModule) -> None:
             conv.weight = nn.Parameter(conv.weight * scale[:, None, None])
             traced.set_submodule(str(source.target), Shift(shift / scale))
     traced.recompile()
+
+
+def _norms_before(
+    traced: fx.GraphModule, kind: type[Layer]
+) -> Iterator[tuple[fx.Node, nn.BatchNorm2d, Layer]]:
+    """Yield the batch norms whose output only layers of a kind use, with their nodes and layers."""
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        layer = modules.get(str(node.target))
+        if node.op != "call_module" or not isinstance(layer, kind):
+            continue
+        source = node.args[0]
+        while kind is nn.Linear and _passes_on(source, modules):
+            source = source.args[0]
+        norm = modules.get(str(source.target)) if source.op == "call_module" else None
+        if isinstance(norm, nn.BatchNorm2d) and len(source.users) == 1:
+            yield source, norm, layer
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -116,14 +122,6 @@ def _passes_on(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules.get(str(node.target)), nn.Flatten | nn.Dropout | nn.Identity)
     return node.target in ("flatten", torch.flatten)
-
-
-def _replace_prelu(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.PReLU):
-            setattr(module, name, FrozenPReLU(child.weight))
-        else:
-            _replace_prelu(child)
 
 
 class Shift(nn.Module):

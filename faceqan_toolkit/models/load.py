@@ -32,7 +32,8 @@ from faceqan_toolkit.settings import AS_TRAINED, ModelOptions, is_model_name
 from faceqan_toolkit.text import reason_of, short_checksum
 
 if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder, Loaded
+    from faceqan_toolkit.models.architectures import Loaded
+    from faceqan_toolkit.models.base import Embedder
 
 BUILT_IN = "sface"
 
@@ -85,11 +86,8 @@ class FoundModel:
 
         Raise SettingsError for preset "instant" if the model has no head.
         """
-        return (
-            f"{self.sha256}+{registry.head_of(self.name).sha256}"
-            if preset == "instant"
-            else self.sha256
-        )
+        head = f"+{registry.head_of(self.name).sha256}" if preset == "instant" else ""
+        return self.sha256 + head
 
 
 def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
@@ -141,8 +139,8 @@ def add_model(
         name: a registered model's, which the file must then be; or a new one.
         file: a checkpoint or ONNX file; external data beside it is merged into the file kept.
         folder: where to keep it; made if missing.
-        options: for a new model, the preprocessing that the file does not tell.
-        licence: for a new model, the licence of its weights, in words.
+        options, licence: for a new model, the preprocessing that the file does not tell, and the
+            licence of its weights, in words.
 
     Raises:
         SettingsError: a name that cannot be used, or options for a registered model.
@@ -158,8 +156,7 @@ def add_model(
         content, original = weights.read_weights_file(file)
     except OSError as error:
         raise MissingWeights(f"{file}: {reason_of(error)}") from error
-    existing = registry.find_added(name)
-    if existing is not None:
+    if existing := registry.find_added(name):
         if existing.original[1] == original and not (options.given or licence):
             where = str(existing.path)
             return existing, load_weights(existing.read(), existing.entry, where=where).embedder
@@ -201,7 +198,7 @@ def _check_name(name: str, registered: Entry | None, options: ModelOptions, lice
 def _described(name: str, loaded: Loaded, licence: str) -> Entry:
     """Return the description of a model that is not registered."""
     network: dict[str, Any] = {"depth": 0, "eps": 0.0}  # an ONNX file's
-    if loaded.architecture is not None:
+    if loaded.architecture:
         names = ("depth", "eps", "squeeze_excitation", "output_affine")
         network = {name: getattr(loaded.architecture, name) for name in names}
     return Entry(

@@ -6,8 +6,9 @@ modules that end the four resolutions.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor, nn
@@ -129,12 +130,8 @@ class SqueezeExcitation(nn.Module):
 class IRBlock(nn.Module):
     """Norm, convolution, PReLU, convolution, norm; added to the shortcut.
 
-    Shortcuts between equal numbers of channels subsample pixels instead of convolving them.
-
-    Args:
-        inputs, outputs: channels.
-        stride: stride of the second convolution and the shortcut.
-        eps, inner_norm, squeeze_excitation: see `IR`.
+    Shortcuts between equal numbers of channels subsample pixels instead of convolving them. For
+    the arguments see `IR`.
     """
 
     def __init__(
@@ -199,11 +196,9 @@ class IR(nn.Module):
             nn.BatchNorm1d(embedding_size, eps, affine=output_affine),
         )
         stages = _stages(IR_BLOCKS[depth])
-        sizes = [block for stage in stages for block in stage]
-        self.body = nn.Sequential(
-            *(IRBlock(*block, eps, inner_norm, squeeze_excitation) for block in sizes)
-        )
-        self._ends = tuple(accumulate(map(len, stages)))
+        options = eps, inner_norm, squeeze_excitation
+        self.body = nn.Sequential(*(IRBlock(*block, *options) for block in chain(*stages)))
+        self._ends = tuple(accumulate(IR_BLOCKS[depth]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 3, 112, 112) normalised crops to (N, D) embeddings."""
@@ -235,37 +230,22 @@ def inception_resnet(device: str) -> nn.Module:
     return network
 
 
-class ConvUnit(nn.Module):
-    """Convolution without bias, batch norm, PReLU."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
-        self.prelu = nn.PReLU(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        activated: Tensor = self.prelu(self.bn(self.conv(x)))
-        return activated
+def _named(**layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
 
 
-class SeparableBlock(nn.Module):
-    """A 3x3 depthwise unit followed by a 1x1 unit."""
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    """Return a convolution without bias, batch norm and PReLU."""
+    conv = nn.Conv2d(
+        inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+    )
+    return _named(conv=conv, bn=nn.BatchNorm2d(outputs, eps=1e-3), prelu=nn.PReLU(outputs))
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = ConvUnit(inputs, inputs, 3, stride, groups=inputs)
-        self.pointwise = ConvUnit(inputs, outputs, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        activated: Tensor = self.pointwise(self.depthwise(x))
-        return activated
+def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Return a 3x3 depthwise unit followed by a 1x1 unit."""
+    depthwise = _unit(inputs, inputs, 3, stride, groups=inputs)
+    return _named(depthwise=depthwise, pointwise=_unit(inputs, outputs, 1))
 
 
 class SFace(Embedder):
@@ -276,14 +256,10 @@ class SFace(Embedder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = ConvUnit(3, 32, 3)
+        self.stem = _unit(3, 32, 3)
         channels = (32, *(outputs for outputs, _ in SFACE_BLOCKS))
-        self.blocks = nn.Sequential(
-            *(
-                SeparableBlock(inputs, outputs, stride)
-                for inputs, (outputs, stride) in zip(channels, SFACE_BLOCKS, strict=False)
-            )
-        )
+        blocks = zip(channels, SFACE_BLOCKS, strict=False)
+        self.blocks = nn.Sequential(*(_separable(inputs, *block) for inputs, block in blocks))
         self.bn = nn.BatchNorm2d(1024, eps=2e-5)
         self.fc = nn.Linear(1024 * 7 * 7, SFACE_EMBEDDING_SIZE)
         self.embedding_bn = nn.BatchNorm1d(SFACE_EMBEDDING_SIZE, eps=2e-5)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,33 +23,23 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
+from faceqan_toolkit.models.architectures import some
 from faceqan_toolkit.models.onnx_rewrites import quantises
 from faceqan_toolkit.text import path_text
 
 USUAL_SIZE = 112
 """Side of the input of a graph that accepts any size, pixels."""
 
-NAMED = 5
-"""Names of a kind in a message at most."""
-
 
 @dataclass(frozen=True)
 class GraphInput:
-    """The input of a graph.
-
-    Attributes:
-        name: name of the value.
-        batch: fixed batch size; 1 if the graph takes any.
-        size: side of an image, pixels.
-        channels_last: (N, S, S, 3) instead of (N, 3, S, S).
-        sized: whether the graph tells the size.
-    """
+    """The input of a graph."""
 
     name: str
-    batch: int
-    size: int
-    channels_last: bool
-    sized: bool
+    batch: int  # 1 if the graph takes any number of images
+    size: int  # side of an image, pixels
+    channels_last: bool  # (N, S, S, 3) instead of (N, 3, S, S)
+    sized: bool  # whether the graph tells the size
 
 
 def read_model(content: bytes) -> ModelProto:
@@ -69,9 +60,9 @@ def read_model(content: bytes) -> ModelProto:
         raise DamagedWeights("no ONNX file, or one that is damaged or cut off") from error
     if not model.graph.node or not model.opset_import:
         raise DamagedWeights("no ONNX file, or one without a graph")
-    for tensor in external_tensors(model):
+    if elsewhere := _locations(model):
         raise MissingWeights(
-            f"its weights are in another file ({path_text(location_of(tensor))}); save it as one: "
+            f"its weights are in another file ({path_text(elsewhere[0])}); save it as one: "
             "onnx.save(onnx.load(path), new_path)"
         )
     if model.functions:
@@ -102,7 +93,7 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
     """
     inputs = model.graph.input
     if len(inputs) != 1:
-        named = ", ".join(entry.name for entry in inputs[:NAMED]) or "none"
+        named = some(entry.name for entry in inputs) or "none"
         raise WrongArchitecture(f"takes {len(inputs)} inputs ({named}); expected one, the crops")
     kind = inputs[0].type.tensor_type
     if kind.elem_type != TensorProto.FLOAT:
@@ -128,24 +119,21 @@ def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
     fitting = [name for name, value in outputs.items() if value.ndim == 2 and value.shape[1] > 1]
     if len(fitting) == 1:
         return fitting[0]
-    told = ", ".join(
+    told = some(
         f"{name} ({', '.join(['N', *map(str, value.shape[1:])])})"
-        for name, value in list(outputs.items())[:NAMED]
+        for name, value in outputs.items()
     )
     raise WrongArchitecture(f"gives {told}; expected one output that is embeddings, (N, D)")
 
 
 def _check_operators(model: ModelProto) -> None:
-    nodes = model.graph.node
-    kinds = [node.op_type for node in nodes]
-    integer = [kind for kind in kinds if re.search("^QLinear|^DynamicQuant|Integer$", kind)]
-    if integer:
+    nodes, kinds = model.graph.node, [node.op_type for node in model.graph.node]
+    if integer := [kind for kind in kinds if re.search("^QLinear|^DynamicQuant|Integer$", kind)]:
         raise UnsupportedGraph(
             f"is quantised, and computes with integers ({tallied(integer)}), which have no "
             "gradient; take the float file, or one quantised in the QDQ format"
         )
-    foreign = [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]
-    if foreign:
+    if foreign := [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]:
         raise UnsupportedGraph(
             f"has operators that are not ONNX's own: {tallied(foreign)}; export it without them"
         )
@@ -157,9 +145,7 @@ def _check_operators(model: ModelProto) -> None:
 
 def tallied(names: Sequence[str]) -> str:
     """Return a list of names with counts, the most frequent first, such as "Conv x 2, Relu x 1"."""
-    counts = Counter(names).most_common()
-    more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-    return ", ".join(f"{name} x {number}" for name, number in counts[:NAMED]) + more
+    return some(f"{name} x {number}" for name, number in Counter(names).most_common())
 
 
 # external data: weights in files beside the graph
@@ -171,7 +157,7 @@ def external_names(content: bytes) -> list[str]:
         model = ModelProto.FromString(content)
     except Exception:  # noqa: BLE001 - protobuf's DecodeError, which moved between its releases
         return []
-    return sorted({location_of(tensor) for tensor in external_tensors(model)})
+    return sorted(set(_locations(model)))
 
 
 def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes:
@@ -183,9 +169,9 @@ def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes
     """
     model = ModelProto.FromString(content)
     size = len(content)
-    for tensor in external_tensors(model):
+    for tensor in _external_tensors(model):
         fields = _fields(tensor)
-        name = location_of(tensor)
+        name = fields.get("location", "")
         try:
             start = int(fields.get("offset", "0"))
             length = int(fields.get("length", str(len(data[name]) - start)))
@@ -205,20 +191,17 @@ def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes
     return bytes(model.SerializeToString())
 
 
-def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Yield the tensors of a model whose values are in other files."""
-    graph = model.graph
-    nodes = [*graph.node, *(node for function in model.functions for node in function.node)]
+def _external_tensors(model: ModelProto) -> list[TensorProto]:
+    """Return the tensors of a model whose values are in other files."""
+    nodes = chain(model.graph.node, *(function.node for function in model.functions))
     attributes = [attribute for node in nodes for attribute in node.attribute]
     held = (tensor for entry in attributes for tensor in (entry.t, *entry.tensors))
-    for tensor in (*graph.initializer, *held):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            yield tensor
+    tensors = chain(model.graph.initializer, held)
+    return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
 
 
-def location_of(tensor: TensorProto) -> str:
-    """Return the name of the file with a tensor's values."""
-    return _fields(tensor).get("location", "")
+def _locations(model: ModelProto) -> list[str]:
+    return [_fields(tensor).get("location", "") for tensor in _external_tensors(model)]
 
 
 def _fields(tensor: TensorProto) -> dict[str, str]:

@@ -22,10 +22,10 @@ from torch import Tensor, fx, nn
 
 from faceqan_toolkit.errors import UnsupportedGraph, WrongArchitecture
 from faceqan_toolkit.models import onnx_rewrites as rewrites
+from faceqan_toolkit.models.architectures import Loaded
 from faceqan_toolkit.models.base import (
     EQUAL,
     BackboneEmbedder,
-    Loaded,
     Preprocessing,
     check_embeddings,
     has_equal_lengths,
@@ -158,17 +158,14 @@ def find_unnormalised(
     if not lengths or not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=EQUAL):
         return None
     names = _values_before(model, output)
-    values = (
-        Session(rewrites.with_outputs(model, names)).run_crops(crops, entry, names) if names else {}
-    )
-    for name, value in values.items():
+    part = Session(rewrites.with_outputs(model, names)) if names else None
+    for name, value in (part.run_crops(crops, entry, names) if part else {}).items():
         if value.shape != embeddings.shape:
             continue
         found = np.linalg.norm(value, axis=1, keepdims=True)
         for length, given in lengths.items():
-            if np.allclose(found, given, rtol=EQUAL, atol=0) and np.allclose(
-                value / given, embeddings, atol=EQUAL
-            ):
+            same = np.allclose(found, given, rtol=EQUAL, atol=0)
+            if same and np.allclose(value / given, embeddings, atol=EQUAL):
                 return name, length
     return None
 
@@ -290,8 +287,7 @@ def to_torch(model: ModelProto) -> fx.GraphModule:
 
     Raise UnsupportedGraph if an operator has no gradient, or no counterpart in torch.
     """
-    flat = [node.op_type for node in model.graph.node if node.op_type in FLAT]
-    if flat:
+    if flat := [node.op_type for node in model.graph.node if node.op_type in FLAT]:
         raise UnsupportedGraph(f"has operators without a gradient: {tallied(flat)}")
     try:
         converted: fx.GraphModule = onnx2torch.convert(model)
@@ -337,13 +333,11 @@ def _use_torch_modules(converted: fx.GraphModule) -> None:
         elif kind in OPERATORS:
             with graph.inserting_before(node):
                 node.replace_all_uses_with(graph.call_function(OPERATORS[kind], node.args))
-            graph.erase_node(node)
         elif kind == "Cast" and layer.torch_dtype == torch.float32:
             # the type of the input, which is double in the gradient check
             with graph.inserting_before(node):
                 cast = graph.call_method("type_as", (node.args[0], source))
             node.replace_all_uses_with(cast)
-            graph.erase_node(node)
         elif kind in ("PRelu", "MatMul") and node.args[1].op == "get_attr":
             own = _layer(kind, operator.attrgetter(node.args[1].target)(converted))
             if own is not None:
@@ -360,15 +354,16 @@ def _layer(kind: str, constant: Tensor) -> nn.Module | None:
         channels = constant.shape[-3] if constant.ndim >= 3 else constant.numel()
         if constant.numel() != channels:
             return None  # slopes per pixel
-        prelu = nn.PReLU(channels)
-        prelu.weight = nn.Parameter(constant.flatten(), requires_grad=False)
-        return prelu
-    if constant.ndim != 2:
+        own: nn.Module = nn.PReLU(channels)
+        weight = constant.flatten()
+    elif constant.ndim == 2:
+        inputs, outputs = constant.shape
+        own = nn.Linear(inputs, outputs, bias=False)
+        weight = constant.T.contiguous()
+    else:
         return None
-    inputs, outputs = constant.shape
-    linear = nn.Linear(inputs, outputs, bias=False)
-    linear.weight = nn.Parameter(constant.T.contiguous(), requires_grad=False)
-    return linear
+    own.weight = nn.Parameter(weight, requires_grad=False)
+    return own
 
 
 class Session:

@@ -219,37 +219,31 @@ def checkout_folder() -> Path | None:
     return weights / "added" if weights else None
 
 
-def _folders() -> list[Path]:
-    return [folder for folder in (user_folder(), checkout_folder()) if folder]
+def _cards(name: str) -> list[Path]:
+    """Return the paths of cards by model name or pattern, the user's first."""
+    folders = filter(None, (user_folder(), checkout_folder()))
+    return [card for folder in folders for card in folder.glob(f"{name}.json")]
 
 
 def find_added(name: str) -> Installed | None:
     """Return an added model, or None; raise DamagedWeights if its card cannot be read."""
-    if not is_model_name(name):
-        return None
-    cards = [folder / f"{name}.json" for folder in _folders()]
-    return next((_read_card(card) for card in cards if is_file(card)), None)
+    cards = filter(is_file, _cards(name) if is_model_name(name) else [])
+    return next(map(_read_card, cards), None)
 
 
 def added_names() -> list[str]:
     """Return the names of all added models."""
-    found = {card.stem for folder in _folders() for card in folder.glob("*.json")}
-    return sorted(filter(is_model_name, found))
+    return sorted({card.stem for card in _cards("*") if is_model_name(card.stem)})
 
 
 def _read_card(path: Path) -> Installed:
     try:
         card = parse_json(read_text(path))
-        entry = Entry(**card["model"])
+        entry, made_from = Entry(**card["model"]), card["made_from"]
         # a registered model's current description replaces the one it was added with
         entry = entries().get(entry.name, entry)
-        made_from = card["made_from"]
-        return Installed(
-            entry=entry,
-            path=path.with_name(Path(card["weights"]).name),
-            sha256=card["sha256"],
-            original=(made_from["name"], made_from["sha256"]),
-        )
+        weights = path.with_name(Path(card["weights"]).name)
+        return Installed(entry, weights, card["sha256"], (made_from["name"], made_from["sha256"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DamagedWeights(
             f"{path} cannot be read: {error}; delete it, and add the model again"

@@ -10,12 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from faceqan_toolkit.errors import (
-    ChecksumMismatch,
-    MissingWeights,
-    UnsupportedGraph,
-    WeightsError,
-)
+from faceqan_toolkit.errors import ChecksumMismatch, MissingWeights, UnsupportedGraph, WeightsError
 from faceqan_toolkit.files import check_plain, is_inside, sha256_of
 from faceqan_toolkit.text import path_text, reason_of, short_checksum
 
@@ -61,9 +56,8 @@ def read_weights(file_name: str, sha256: str) -> bytes:
         raise MissingWeights(f"the weights {path} cannot be read: {reason_of(error)}") from error
     if (digest := _sha256(content)) != sha256:
         raise ChecksumMismatch(
-            f"{path} is damaged or another file: its sha256 is "
-            f"{short_checksum(digest)}, expected {short_checksum(sha256)}; "
-            f"{INSTALL_AGAIN}"
+            f"{path} is damaged or another file: its sha256 is {short_checksum(digest)}, "
+            f"expected {short_checksum(sha256)}; {INSTALL_AGAIN}"
         )
     return content
 

@@ -6,18 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faceqan_toolkit.hardware import resolve_device
-from faceqan_toolkit.models.base import BlockRunner
+from faceqan_toolkit.models.base import BlockRunner, Embedder
 from faceqan_toolkit.models.load import load_model
 from faceqan_toolkit.types import Pixels, Score
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 GPU_MEMORY_SHARE = 0.5
 """Share of a GPU's free memory that the feature maps of a block may take."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from faceqan_toolkit.errors import FaceQANError, SettingsError
+from faceqan_toolkit.errors import SettingsError
 from faceqan_toolkit.hardware import check_precision
-from faceqan_toolkit.models.base import arithmetic, forward_block
+from faceqan_toolkit.models.base import Embedder, arithmetic, forward_block
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.models.networks import SFace
 from faceqan_toolkit.models.registry import head_of
@@ -30,9 +29,6 @@ from faceqan_toolkit.quality.backends import make_step
 from faceqan_toolkit.quality.base import QualityEstimator, copies_that_fit, scored, usable
 from faceqan_toolkit.settings import check_attack
 from faceqan_toolkit.types import Pixels, Score
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 REFERENCE_CONTRAST = 0.2
 """Contrast at and above which an attack has full strength: the median of LFW's crops."""
@@ -208,10 +204,7 @@ class FaceQAN(QualityEstimator):
         elif self.block_copies > 1:
             self.block_copies = (self.block_copies + 1) // 2
         else:
-            raise FaceQANError(
-                f"not enough memory on {self.device} for a single copy of a face; free some, or "
-                "take `device` cpu or a smaller `model`"
-            )
+            raise self._no_memory("copy of a face")
 
     def _score_block(self, faces: Tensor) -> list[Score]:
         with torch.no_grad():

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.models.base import forward_block, has_equal_lengths
+from faceqan_toolkit.models.base import Embedder, forward_block, has_equal_lengths
 from faceqan_toolkit.models.freeze import freeze
 from faceqan_toolkit.quality.base import QualityEstimator, scored
 from faceqan_toolkit.types import Score
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 
 class EmbeddingNorm(QualityEstimator):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.models.freeze import frozen_copy
 from faceqan_toolkit.quality.base import QualityEstimator, scored
 from faceqan_toolkit.types import Score
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 GPU_BLOCK_FACES = 32
 
