@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 RESIZED = "resized from"
@@ -22,6 +23,18 @@ def counted(number: int, noun: str) -> str:
         ('1 photo', '1,200 photos')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_names(names: Iterable[str], most: int = 5) -> str:
+    """Return the first of some names, and how many more there are.
+
+    Examples:
+        >>> first_names("abcdefg")
+        'a, b, c, d, e and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def reason_of(error: Exception) -> str:

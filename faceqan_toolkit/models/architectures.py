@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,16 +15,6 @@ from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.settings import ModelOptions
 
 State = Mapping[str, Tensor]
-
-NAMED = 5
-"""Names of tensors or operators in a message at most."""
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are, for a message."""
-    listed = list(names)
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more
 
 
 @dataclass(frozen=True)
@@ -185,10 +175,8 @@ def identify(state: State, prefix: str = "") -> Architecture:
     """Return the architecture that a network's tensors belong to.
 
     `prefix` is the text before their names in the checkpoint. It distinguishes MagFace from other
-    IResNets: MagFace's official code calls the whole network `features`.
-
-    Raises:
-        WrongArchitecture: no family has such tensors, or the family has no such depth.
+    IResNets: MagFace's official code calls the whole network `features`. Raise WrongArchitecture
+    if no family has such tensors, or the family has no such depth.
     """
     if FAMILIES["iresnet"].anchor in state:
         blocks = tuple(_children(state, f"layer{stage}") for stage in (1, 2, 3, 4))

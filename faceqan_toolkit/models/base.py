@@ -279,8 +279,7 @@ class _EmbeddingRunner(BlockRunner):
                     embeddings = embeddings + self._network(faces.flip(3))
                 return list(embeddings.cpu().numpy())
 
-        rows = list(self._run(crops, compute))
-        if rows:
+        if rows := list(self._run(crops, compute)):
             return np.stack(rows)
         blank = np.zeros((1, self.input_size, self.input_size, 3), np.uint8)
         return self.embed(blank, flip)[:0]  # the network tells D
@@ -291,10 +290,9 @@ _runners: WeakKeyDictionary[Embedder, dict[torch.device, _EmbeddingRunner]] = We
 
 
 def check_batch(crops: object, size: int) -> None:
-    """Check that crops are a list of (S, S, 3) uint8 RGB crops, or an array (N, S, S, 3).
+    """Raise SettingsError unless crops are a list of (S, S, 3) uint8 RGB crops, or such an array.
 
-    Raises:
-        SettingsError: anything else; the message says what was given and what is expected.
+    The message says what was given and what is expected.
     """
     expected = f"expected a list of {size}x{size}x3 uint8 RGB crops, or an array of shape "
     expected += f"(N, {size}, {size}, 3)"
@@ -332,13 +330,11 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    rounded = precision == "tf32"
-    matmul = torch.backends.cuda.matmul
+    rounded, matmul = precision == "tf32", torch.backends.cuda.matmul
     before, matmul.allow_tf32 = matmul.allow_tf32, rounded
+    flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": rounded}
     try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=rounded
-        ):
+        with torch.backends.cudnn.flags(**flags):
             yield
     finally:
         matmul.allow_tf32 = before
@@ -360,9 +356,8 @@ def embedding_size(embedder: Embedder) -> int:
 def check_embeddings(embedder: Embedder, embedding_size: int) -> None:
     """Check the embeddings of two noise crops, computed together and one by one.
 
-    Raises:
-        DamagedWeights: embeddings are not finite, or the same for both crops.
-        WrongArchitecture: embeddings have another shape, or depend on the batch.
+    Raise DamagedWeights if they are not finite or equal, WrongArchitecture if they have another
+    shape or depend on the batch.
     """
     crops = noise_crops(embedder.input_size)
     with torch.inference_mode():

@@ -31,12 +31,12 @@ from faceqan_toolkit.models.architectures import (
     Loaded,
     State,
     architecture_of,
-    some,
 )
 from faceqan_toolkit.models.base import Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
+from faceqan_toolkit.text import first_names
 from faceqan_toolkit.threads import keep_onnxruntime_private
 
 NESTING = 4
@@ -198,13 +198,10 @@ def load_network(
 def read_state_dict(content: bytes) -> Mapping[str, Any]:
     """Return the tensors of a checkpoint by name, or nested dictionaries of them.
 
-    Args:
-        content: a safetensors file, or one written by `torch.save`, which is read by torch's
-            weights-only unpickler: no code in it runs.
-
-    Raises:
-        DamagedWeights: empty, cut off or neither of these.
-        UnsafeCheckpoint: a pickle of other things than tensors, or a TorchScript program.
+    `content` is a safetensors file, or one written by `torch.save`, which is read by torch's
+    weights-only unpickler: no code in it runs. Raise DamagedWeights if it is empty, cut off or
+    another file, UnsafeCheckpoint for a pickle of other things than tensors or a TorchScript
+    program.
     """
     if not content:
         raise DamagedWeights("the file is empty")
@@ -218,10 +215,8 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
     """Return the one network in a checkpoint, without dictionaries and prefixes around it.
 
     A network is found by its family's anchor; the text before the anchor's name is the prefix of
-    all its tensors. Heads, optimisers and training state are ignored.
-
-    Raises:
-        WrongArchitecture: no known network, or more than one.
+    all its tensors. Heads, optimisers and training state are ignored. Raise WrongArchitecture if
+    there is no known network, or more than one.
     """
     dictionaries = list(_dictionaries(checkpoint))
     parts = {family.anchor: family.parts for family in FAMILIES.values()}
@@ -242,7 +237,7 @@ def strip(checkpoint: Mapping[str, Any]) -> Found:
         raise WrongArchitecture("holds no tensors")
     known = "; ".join(family.title for family in FAMILIES.values())
     raise WrongArchitecture(
-        f"no known network among its {len(names)} tensors ({some(names)}); known are {known}"
+        f"no known network among its {len(names)} tensors ({first_names(names)}); known are {known}"
     )
 
 
@@ -319,9 +314,8 @@ def _network(state: State, prefix: str, parts: frozenset[str]) -> dict[str, Tens
 def _fit(state: State, expected: State, title: str) -> dict[str, Tensor]:
     """Return the tensors in the network's types.
 
-    Raises:
-        WrongArchitecture: tensors missing, unexpected or of another shape.
-        DamagedWeights: NaN or infinite values.
+    Raise WrongArchitecture if tensors are missing, unexpected or of another shape, DamagedWeights
+    for NaN or infinite values.
     """
     # not used in evaluation mode, and missing in older or converted checkpoints
     counters = {name: torch.tensor(0) for name in expected if name.endswith("num_batches_tracked")}
@@ -335,7 +329,7 @@ def _fit(state: State, expected: State, title: str) -> dict[str, Tensor]:
             if name in state and not _same_kind(state[name], tensor)
         ],
     }
-    told = "; ".join(f"{len(n)} {kind}: {some(n)}" for kind, n in faults.items() if n)
+    told = "; ".join(f"{len(n)} {kind}: {first_names(n)}" for kind, n in faults.items() if n)
     if told:
         raise WrongArchitecture(f"looks like {title}, but does not fit it: {told}")
     fitted = {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}

@@ -91,14 +91,7 @@ class FoundModel:
 
 
 def find_model(model: str, options: ModelOptions = AS_TRAINED) -> FoundModel:
-    """Return a model, see `load_model`, without loading it.
-
-    Raises:
-        UnknownModel: no model has that name.
-        MissingWeights: the weights do not exist.
-        WeightsError: the factory cannot be used.
-        SettingsError: options for a model whose preprocessing is known.
-    """
+    """Return a model without loading it; for its name, the options and errors see `load_model`."""
     if not is_model_name(model):
         if is_file(Path(model)) or not registry.is_factory(model):
             return _from_file(Path(model), options)
@@ -170,13 +163,11 @@ def add_model(
             f"{short_checksum(original)}, expected {short_checksum(registered.sha256)}"
         )
     loaded = load_weights(content, registered, options=options, where=str(file))
-    entry = registered or _described(name, loaded, licence)
-    suffix = ".onnx"
+    entry, suffix = registered or _described(name, loaded, licence), ".onnx"
     if not weights.is_onnx(content):
-        tensors = loaded.embedder.backbone.state_dict()
         # sorted: the same tensors give the same bytes
-        content = save({name: tensors[name].contiguous() for name in sorted(tensors)})
-        suffix = ".safetensors"
+        tensors = sorted(loaded.embedder.backbone.state_dict().items())
+        content, suffix = save({key: one.contiguous() for key, one in tensors}), ".safetensors"
     sha256 = hashlib.sha256(content).hexdigest()
     model = Installed(entry, folder / f"{name}{suffix}", sha256, (file.name, original))
     _write(model, content)
@@ -312,10 +303,8 @@ def _from_factory(name: str, factory: str) -> FoundModel:
 def build(factory: str) -> Embedder:
     """Return the model that "package.module:factory" makes, checked.
 
-    Modules of the current folder can be imported too.
-
-    Raises:
-        WeightsError: it cannot be imported, fails, or does not return a usable `Embedder`.
+    Modules of the current folder can be imported too. Raise WeightsError if it cannot be imported,
+    fails, or does not return a usable `Embedder`.
     """
     from faceqan_toolkit.models.base import Embedder, check_embeddings, embedding_size
 
@@ -347,9 +336,8 @@ def build(factory: str) -> Embedder:
 
 def _digest(embedder: Embedder) -> str:
     """Return the sha256 of a model's tensors and preprocessing."""
-    digest = hashlib.sha256()
     crop = f"{embedder.input_size} {embedder.template} {getattr(embedder, 'preprocessing', '')}"
-    digest.update(crop.encode())
+    digest = hashlib.sha256(crop.encode())
     for name, tensor in embedder.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.contiguous().numpy().tobytes())

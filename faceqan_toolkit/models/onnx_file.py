@@ -23,12 +23,14 @@ from faceqan_toolkit.errors import (
     UnsupportedGraph,
     WrongArchitecture,
 )
-from faceqan_toolkit.models.architectures import some
-from faceqan_toolkit.models.onnx_rewrites import quantises
-from faceqan_toolkit.text import path_text
+from faceqan_toolkit.text import first_names, path_text
 
 USUAL_SIZE = 112
 """Side of the input of a graph that accepts any size, pixels."""
+
+
+QUANTISING = [("com.microsoft", f"{kind}Linear") for kind in ("Quantize", "Dequantize")]
+"""Domain and name of onnxruntime's own operators that can be converted."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,8 @@ class GraphInput:
 def read_model(content: bytes) -> ModelProto:
     """Return the model in an ONNX file's content, with its functions inlined.
 
-    Raises:
-        DamagedWeights: empty, not an ONNX file, or cut off.
-        MissingWeights: its weights are in other files.
-        UnsupportedGraph: it has operators of other domains than ONNX's, on integers, or with
-            subgraphs.
+    Raise DamagedWeights, MissingWeights for weights in other files, or UnsupportedGraph for
+    operators of other domains than ONNX's, on integers, or with subgraphs.
     """
     if not content:
         raise DamagedWeights("the file is empty")
@@ -84,16 +83,13 @@ def check_weights(model: ModelProto) -> None:
 
 
 def find_input(model: ModelProto, size: int | None) -> GraphInput:
-    """Return the graph's input.
+    """Return the graph's input; raise WrongArchitecture unless it is a batch of square images.
 
     `size` is the side of an image for a graph that accepts any; None means `USUAL_SIZE`.
-
-    Raises:
-        WrongArchitecture: not a batch of square colour images, or several inputs.
     """
     inputs = model.graph.input
     if len(inputs) != 1:
-        named = some(entry.name for entry in inputs) or "none"
+        named = first_names(entry.name for entry in inputs) or "none"
         raise WrongArchitecture(f"takes {len(inputs)} inputs ({named}); expected one, the crops")
     kind = inputs[0].type.tensor_type
     if kind.elem_type != TensorProto.FLOAT:
@@ -113,13 +109,12 @@ def find_input(model: ModelProto, size: int | None) -> GraphInput:
 def find_output(outputs: Mapping[str, NDArray[Any]]) -> str:
     """Return the name of the output with the embeddings, given all outputs for two crops.
 
-    Raises:
-        WrongArchitecture: none or several of them have the shape (2, D).
+    Raise WrongArchitecture if none or several of them have the shape (2, D).
     """
     fitting = [name for name, value in outputs.items() if value.ndim == 2 and value.shape[1] > 1]
     if len(fitting) == 1:
         return fitting[0]
-    told = some(
+    told = first_names(
         f"{name} ({', '.join(['N', *map(str, value.shape[1:])])})"
         for name, value in outputs.items()
     )
@@ -133,7 +128,9 @@ def _check_operators(model: ModelProto) -> None:
             f"is quantised, and computes with integers ({tallied(integer)}), which have no "
             "gradient; take the float file, or one quantised in the QDQ format"
         )
-    if foreign := [f"{n.domain}::{n.op_type}" for n in nodes if n.domain and not quantises(n)]:
+    foreign = [f"{n.domain}::{n.op_type}" for n in nodes
+               if n.domain and (n.domain, n.op_type) not in QUANTISING]  # fmt: skip
+    if foreign:
         raise UnsupportedGraph(
             f"has operators that are not ONNX's own: {tallied(foreign)}; export it without them"
         )
@@ -145,7 +142,7 @@ def _check_operators(model: ModelProto) -> None:
 
 def tallied(names: Sequence[str]) -> str:
     """Return a list of names with counts, the most frequent first, such as "Conv x 2, Relu x 1"."""
-    return some(f"{name} x {number}" for name, number in Counter(names).most_common())
+    return first_names(f"{name} x {number}" for name, number in Counter(names).most_common())
 
 
 # external data: weights in files beside the graph
@@ -163,9 +160,8 @@ def external_names(content: bytes) -> list[str]:
 def embed_data(content: bytes, data: Mapping[str, bytes], largest: int) -> bytes:
     """Return an ONNX file's content with its external data, by file name, in the tensors.
 
-    Raises:
-        DamagedWeights: a tensor does not lie within its file.
-        UnsupportedGraph: more than `largest` bytes.
+    Raise DamagedWeights if a tensor does not lie within its file, UnsupportedGraph for more than
+    `largest` bytes.
     """
     model = ModelProto.FromString(content)
     size = len(content)

@@ -41,6 +41,8 @@ from faceqan_toolkit.models.onnx_file import (
     tallied,
 )
 
+Floats = NDArray[np.float32]
+
 onnxruntime.disable_telemetry_events()
 
 FATAL = 4
@@ -79,7 +81,8 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> Loaded:
     rewrites.use_float32(model)
     rewrites.prune_inputs(model)
     rewrites.mend_mxnet(model)
-    model = rewrites.renew_ancient(model)
+    if rewrites.version_of(model) < 7:  # onnxruntime does not know these opsets
+        model = rewrites.to_opset(model)
     check_weights(model)
     entry = find_input(model, preprocessing.input_size if preprocessing else None)
     original = Session(model)
@@ -131,23 +134,13 @@ def read_network(content: bytes, preprocessing: Preprocessing | None) -> Loaded:
 
 
 def find_unnormalised(
-    model: ModelProto,
-    entry: GraphInput,
-    crops: NDArray[np.float32],
-    outputs: Mapping[str, NDArray[np.float32]],
-    output: str,
+    model: ModelProto, entry: GraphInput, crops: Floats, outputs: Mapping[str, Floats], output: str
 ) -> tuple[str, str] | None:
     """Return the names of the embedding before its normalisation and of an output with its length.
 
     AdaFace's official network is such a graph. A value is accepted only if its lengths are the
-    other output, and dividing by them gives the embeddings; None if there is none.
-
-    Args:
-        model: the graph as it was read.
-        entry: its input.
-        crops: two unlike crops, in the range the graph expects.
-        outputs: all outputs for these crops.
-        output: name of the embeddings, (2, D).
+    other output, and dividing by them gives the embeddings; None if there is none. `outputs` are
+    all outputs for two unlike crops in the range the graph expects.
     """
     embeddings = outputs[output]
     lengths = {
@@ -369,8 +362,7 @@ def _layer(kind: str, constant: Tensor) -> nn.Module | None:
 class Session:
     """A graph on the CPU, run by onnxruntime without any graph optimisation, as the reference.
 
-    Raises:
-        UnsupportedGraph: onnxruntime cannot read it.
+    Raise UnsupportedGraph if onnxruntime cannot read it.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -400,7 +392,7 @@ class Session:
         return dict(zip(names, values, strict=True))
 
     def run_crops(
-        self, crops: NDArray[np.float32], entry: GraphInput, names: Sequence[str] = ()
+        self, crops: Floats, entry: GraphInput, names: Sequence[str] = ()
     ) -> dict[str, NDArray[Any]]:
         """Return the outputs for each crop alone, repeated to the graph's batch size.
 

@@ -97,13 +97,8 @@ def mend_mxnet(model: ModelProto) -> None:
         if len(shape) != 4 or list(slopes.dims) != [shape[1]]:
             continue
         # before opset 7 a list of slopes was one per channel
-        if shape[1] != shape[3] or _version(model) < 7:
+        if shape[1] != shape[3] or version_of(model) < 7:
             slopes.dims.extend([1, 1])
-
-
-def renew_ancient(model: ModelProto) -> ModelProto:
-    """Upgrade opsets below 7, which onnxruntime does not know."""
-    return to_opset(model) if _version(model) < 7 else model
 
 
 # fewer kinds of graphs
@@ -136,7 +131,7 @@ def fold_constants(model: ModelProto, run: Run) -> None:
 
 def to_opset(model: ModelProto) -> ModelProto:
     """Return the model in `OPSET`."""
-    version = _version(model)
+    version = version_of(model)
     if version < OPSET:
         model = _convert_version(model)  # needs the imports of other domains, too
     _keep(model.opset_import, lambda entry: entry.domain == "")
@@ -152,17 +147,12 @@ def _convert_version(model: ModelProto) -> ModelProto:
     """Return the model in `OPSET`; weights are kept from the converter, which copies often."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer if np.prod(tensor.dims) > SMALL}
-    shell = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    shell.graph.name = graph.name or "graph"
-    shell.graph.node.extend(graph.node)
-    shell.graph.input.extend(graph.input)
-    shell.graph.output.extend(graph.output)
-    for tensor in graph.initializer:
-        if tensor.name in weights:
-            entry = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            shell.graph.input.append(entry)
-        else:
-            shell.graph.initializer.append(tensor)
+    small = [tensor for tensor in graph.initializer if tensor.name not in weights]
+    entries = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+               for tensor in weights.values()]  # fmt: skip
+    inputs = [*graph.input, *entries]
+    parts = helper.make_graph(graph.node, graph.name or "graph", inputs, graph.output, small)
+    shell = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=parts)
     converted = onnx.version_converter.convert_version(shell, OPSET)
     _keep(converted.graph.input, lambda entry: entry.name not in weights)
     converted.graph.initializer.extend(weights.values())
@@ -173,8 +163,7 @@ def _use_old_forms(model: ModelProto) -> None:
     constants = _constants(model.graph)
     for node in model.graph.node:
         if node.op_type in REDUCTIONS and len(node.input) == 2:
-            axes = constants.get(node.input[1])
-            if axes is not None:
+            if (axes := constants.get(node.input[1])) is not None:
                 node.attribute.append(helper.make_attribute("axes", axes.tolist()))
                 del node.input[1:]
         elif node.op_type == "Split":
@@ -226,17 +215,10 @@ def pass_activations(model: ModelProto) -> bool:
     return found
 
 
-def quantises(node: NodeProto) -> bool:
-    """Return whether a node is (De)QuantizeLinear, of ONNX's or onnxruntime's domain."""
-    return node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain in (
-        "", "com.microsoft",
-    )  # fmt: skip
-
-
 def _same(names: Sequence[str], others: Sequence[str], constants: Mapping[str, Array]) -> bool:
-    pairs = [(constants.get(a), constants.get(b)) for a, b in zip(names, others, strict=False)]
     return len(names) == len(others) and all(
-        a is not None and b is not None and np.array_equal(a, b) for a, b in pairs
+        a in constants and b in constants and np.array_equal(constants[a], constants[b])
+        for a, b in zip(names, others, strict=True)
     )
 
 
@@ -256,22 +238,18 @@ def skip_idle(model: ModelProto) -> None:
     """Remove nodes without effect: dropouts, identities, casts from float to float, expansions that
     broadcasting makes superfluous, and pairs of inverse transpositions."""
     graph = model.graph
-    idle = []
     types = _inferred(model) if any(node.op_type == "Cast" for node in graph.node) else {}
     users, makers = _users(graph), {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
-        if node.op_type in ("Dropout", "Identity"):
-            idle.append(node)
-        elif node.op_type == "Cast":
-            (to,) = [attribute.i for attribute in node.attribute if attribute.name == "to"]
-            source = types.get(node.input[0])
-            if source and to == TensorProto.FLOAT == source.elem_type:
-                idle.append(node)
-        elif node.op_type == "Expand" and all(
-            user.op_type in AFFINE for user in users.get(node.output[0], [node])
-        ):
-            idle.append(node)
-    skip(model, idle)
+
+    def idle(node: NodeProto) -> bool:
+        if node.op_type == "Cast":
+            source, to = types.get(node.input[0]), _attributes(node)["to"]
+            return source is not None and to == TensorProto.FLOAT == source.elem_type
+        if node.op_type == "Expand":
+            return all(user.op_type in AFFINE for user in users.get(node.output[0], [node]))
+        return node.op_type in ("Dropout", "Identity")
+
+    skip(model, list(filter(idle, graph.node)))
     undone = []
     for node in graph.node:
         before = makers.get(node.input[0]) if node.op_type == "Transpose" else None
@@ -285,8 +263,7 @@ def skip_idle(model: ModelProto) -> None:
 
 
 def _order(transpose: NodeProto) -> list[int]:
-    orders = [list(attr.ints) for attr in transpose.attribute if attr.name == "perm"]
-    return orders[0] if orders else [-1]
+    return list(_attributes(transpose).get("perm", [-1]))
 
 
 # rewrites that need shapes
@@ -294,14 +271,8 @@ def _order(transpose: NodeProto) -> list[int]:
 
 def shapes_needed(model: ModelProto) -> list[str]:
     """Return the values whose shapes `pad_explicitly` and `free_batch` need."""
-    return sorted(
-        {
-            name
-            for node in model.graph.node
-            if _reshapes(node) or (node.op_type in PADDING and _pads_itself(node))
-            for name in (node.input[0], node.output[0])
-        }
-    )
+    nodes = [node for node in model.graph.node if _reshapes(node) or _pads_itself(node)]
+    return sorted({name for node in nodes for name in (node.input[0], node.output[0])})
 
 
 def free_batch(model: ModelProto, shapes: Mapping[str, Sequence[int]], batch: int) -> None:
@@ -332,7 +303,7 @@ def pad_explicitly(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> No
     """Replace the padding "same" by explicit pads."""
     constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type not in PADDING or not _pads_itself(node):
+        if not _pads_itself(node):
             continue
         attributes = _attributes(node)
         before, after = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
@@ -446,7 +417,8 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
-def _version(model: ModelProto) -> int:
+def version_of(model: ModelProto) -> int:
+    """Return a model's opset."""
     return max(int(entry.version) for entry in model.opset_import if entry.domain == "")
 
 
@@ -457,7 +429,8 @@ def _reshapes(node: NodeProto) -> bool:
 
 
 def _pads_itself(node: NodeProto) -> bool:
-    return _attributes(node).get("auto_pad") in (b"SAME_UPPER", b"SAME_LOWER")
+    same = (b"SAME_UPPER", b"SAME_LOWER")
+    return node.op_type in PADDING and _attributes(node).get("auto_pad") in same
 
 
 def _constants(graph: GraphProto) -> dict[str, Array]:

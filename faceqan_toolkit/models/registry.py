@@ -171,9 +171,7 @@ class Installed:
     def read(self) -> bytes:
         """Return the content of the weights file.
 
-        Raises:
-            MissingWeights: the file is missing or cannot be read.
-            ChecksumMismatch: it has changed since it was added.
+        Raise MissingWeights if it cannot be read, ChecksumMismatch if it has changed.
         """
         try:
             content = self.path.read_bytes()

@@ -30,11 +30,7 @@ def checkout_weights() -> Path | None:
 
 
 def weights_path(file_name: str) -> Path:
-    """Return the path of a shipped file in the installed package, or in a checkout.
-
-    Raises:
-        MissingWeights: it is in neither.
-    """
+    """Return the path of a shipped file in the package or a checkout, or raise MissingWeights."""
     package = Path(str(files("faceqan_toolkit")))
     for folder in (package / "weights", package.parent / "weights"):
         if (folder / file_name).is_file():
@@ -43,12 +39,7 @@ def weights_path(file_name: str) -> Path:
 
 
 def read_weights(file_name: str, sha256: str) -> bytes:
-    """Return the content of a shipped weights file.
-
-    Raises:
-        MissingWeights: it is not there, or cannot be read.
-        ChecksumMismatch: its sha256 is another.
-    """
+    """Return the content of a shipped weights file; raise MissingWeights or ChecksumMismatch."""
     path = weights_path(file_name)
     try:
         content = path.read_bytes()
@@ -76,9 +67,7 @@ def is_onnx(content: bytes) -> bool:
 def identify_weights(path: Path) -> tuple[int, str]:
     """Return the size in bytes and the sha256 of a weights file, external data included.
 
-    Raises:
-        OSError: it cannot be read.
-        MissingWeights, UnsupportedGraph: see `read_weights_file`.
+    For errors see `read_weights_file`.
     """
     with path.open("rb") as file:
         head = file.read(16)  # enough to tell an ONNX file from a checkpoint
@@ -91,13 +80,9 @@ def identify_weights(path: Path) -> tuple[int, str]:
 def read_weights_file(path: Path) -> tuple[bytes, str]:
     """Return the content of a weights file, and the sha256 of it and its external data.
 
-    External data of an ONNX graph is merged into the content.
-
-    Raises:
-        OSError: it cannot be read.
-        MissingWeights: external data is missing, or not beside the file.
-        DamagedWeights: external data is cut off.
-        UnsupportedGraph: external data of more than `LARGEST` bytes.
+    External data of an ONNX graph is merged into the content. Raise OSError if the file cannot be
+    read, and for the external data MissingWeights if it is missing or not beside the file,
+    DamagedWeights if it is cut off, UnsupportedGraph if it has more than `LARGEST` bytes.
     """
     content = path.read_bytes()
     data = {name: file.read_bytes() for name, file in _external_files(path, content).items()}

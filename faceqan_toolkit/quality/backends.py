@@ -70,9 +70,7 @@ def make_step(
 
     Raises:
         SettingsError: "openvino" on another device than the CPU.
-        MissingDependency: "openvino", and it is not installed.
-        UnsupportedOperation: "openvino", and the network cannot be converted.
-        WrongGradient: "openvino", and its gradient differs from torch's.
+        MissingDependency, UnsupportedOperation, WrongGradient: "openvino"; see `OpenVINOStep`.
     """
     if backend == "compile":
         return "compile", CompiledStep(network, device)
@@ -227,10 +225,8 @@ def step_model(openvino: Any, network: nn.Module, size: int) -> Any:
     """Return an `openvino.Model` of a step for one copy, float32.
 
     Its inputs are a copy, (1, 3, S, S), and a unit vector, (1, D); its outputs are their cosine
-    similarity, (1, 1), and the gradient of that with respect to the copy, (1, 3, S, S).
-
-    Raises:
-        UnsupportedOperation: an operation of the network has no rule.
+    similarity, (1, 1), and the gradient of that with respect to the copy, (1, 3, S, S). Raise
+    UnsupportedOperation if an operation of the network has no rule.
     """
     if not isinstance(network, fx.GraphModule):
         raise UnsupportedOperation(f"{type(network).__name__}, which torch.fx cannot trace")
@@ -297,9 +293,8 @@ class _Tape:
                     part, sum_so_far = pull(gradients[node]), gradients.get(argument)
                     if _shape(part) != _shape(self.values[argument]):
                         raise UnsupportedOperation(f"{node.name}, which repeats a tensor")
-                    gradients[argument] = (
-                        part if sum_so_far is None else self.ops.add(sum_so_far, part)
-                    )
+                    summed = part if sum_so_far is None else self.ops.add(sum_so_far, part)
+                    gradients[argument] = summed
         return gradients[self.source]
 
 
@@ -341,28 +336,24 @@ class _Rules:
 
     def multiply(self, a: Value, b: Value) -> Ruled:
         a, b = self.operand(a), self.operand(b)
-        return self.ops.multiply(a, b), (
-            lambda gradient: self.ops.multiply(gradient, b),
-            lambda gradient: self.ops.multiply(gradient, a),
-        )
+        multiply = self.ops.multiply
+        return multiply(a, b), (lambda gradient: multiply(gradient, b),
+                                lambda gradient: multiply(gradient, a))  # fmt: skip
 
     def divide(self, a: Value, b: Value) -> Ruled:
-        a, b = self.operand(a), self.operand(b)
-        quotient = self.ops.divide(a, b)
+        ops, a, b = self.ops, self.operand(a), self.operand(b)
+        quotient = ops.divide(a, b)
         return quotient, (
-            lambda gradient: self.ops.divide(gradient, b),
-            lambda gradient: self.ops.negative(
-                self.ops.divide(self.ops.multiply(gradient, quotient), b)
-            ),
+            lambda gradient: ops.divide(gradient, b),
+            lambda gradient: ops.negative(ops.divide(ops.multiply(gradient, quotient), b)),
         )
 
     def flatten(self, x: Value, start: int = 0, end: int = -1) -> Ruled:
         if (start, end) != (1, -1):
             raise UnsupportedOperation("flatten with other axes than one crop's")
-        before = self.integers(_shape(x))
-        return self.ops.reshape(x, self.integers([1, -1]), False), (
-            lambda gradient: self.ops.reshape(gradient, before, False),
-        )
+        reshape, before = self.ops.reshape, self.integers(_shape(x))
+        flat = reshape(x, self.integers([1, -1]), False)
+        return flat, (lambda gradient: reshape(gradient, before, False),)
 
     def flip(self, x: Value, axis: int) -> Ruled:
         backwards = self.integers(range(_shape(x)[axis])[::-1])
@@ -396,11 +387,9 @@ class _Rules:
         shift = -module.running_mean * scale
         if module.bias is not None:
             shift = shift + module.bias
-        scales = self.along_channels(scale, x)
-        scaled = self.ops.multiply(x, scales)
-        return self.ops.add(scaled, self.along_channels(shift, x)), (
-            lambda gradient: self.ops.multiply(gradient, scales),
-        )
+        multiply, scales = self.ops.multiply, self.along_channels(scale, x)
+        normalised = self.ops.add(multiply(x, scales), self.along_channels(shift, x))
+        return normalised, (lambda gradient: multiply(gradient, scales),)
 
     def linear(self, module: nn.Linear, x: Value) -> Ruled:
         weight = self.constant(module.weight)

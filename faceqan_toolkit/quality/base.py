@@ -54,12 +54,11 @@ class QualityEstimator(BlockRunner, ABC):
     def score(self, crops: Sequence[Pixels] | Pixels) -> list[Score]:
         """Return the scores of aligned crops, in order.
 
+        The quality is NaN if the crop's embedding is zero or not finite.
+
         Args:
             crops: a list of (S, S, 3) uint8 RGB crops, S the model's input size, or an array
                 (N, S, S, 3).
-
-        Returns:
-            N scores. The quality is NaN if the crop's embedding is zero or not finite.
 
         Raises:
             SettingsError: crops of another shape or type.
@@ -84,10 +83,7 @@ def scored(quality: float, norm: float, *parts: Any) -> Score:
 
 
 def copies_that_fit(free: int, network: nn.Module, size: int) -> int:
-    """Return how many crops of `size` pixels a GPU with `free` bytes can attack at once.
-
-    It is a power of two.
-    """
+    """Return how many crops of `size` pixels a GPU with `free` bytes can attack, a power of two."""
     most = min(GPU_MOST_COPIES, int(GPU_MEMORY_SHARE * free / feature_map_bytes(network, size)))
     return 1 << max(0, most.bit_length() - 1)
 

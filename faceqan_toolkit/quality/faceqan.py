@@ -155,8 +155,7 @@ class FaceQAN(QualityEstimator):
         self._network = freeze(self.embedder).to(self.device)
         self.backend, self._step = make_step(backend, self._network, size, self.device)
         self.eps, self.steps, self.exponent = eps, steps, exponent
-        self.bounds = BOUNDS[clamp]
-        self.eps_mode = eps_mode
+        self.bounds, self.eps_mode = BOUNDS[clamp], eps_mode
         self.noise = draw_noise(copies, size, eps=eps, seed=seed).to(self.device)
         self.block_copies = copies
         if self.device.type == "cuda":
@@ -171,8 +170,7 @@ class FaceQAN(QualityEstimator):
         """
         (score,) = self.score([crop])
         faces = self._tensor([crop])
-        noise = torch.zeros_like(faces[0])
-        sensitivity = torch.zeros_like(faces[0, 0])
+        noise, sensitivity = torch.zeros_like(faces[0]), torch.zeros_like(faces[0, 0])
         parts = []
         strength = self._strength(faces)
         eps = self.eps if strength is None else self.eps * strength.item()
@@ -210,13 +208,9 @@ class FaceQAN(QualityEstimator):
         with torch.no_grad():
             embeddings = self._network(torch.cat([faces, faces.flip(3)]))
         references, mirrored = embeddings[: len(faces)], embeddings[len(faces) :]
-        similarities = torch.cat(
-            [
-                self._attack(faces, references, noise, self.steps)
-                for noise in torch.split(self.noise, self.block_copies)
-            ],
-            dim=2,
-        )
+        blocks = torch.split(self.noise, self.block_copies)
+        parts = [self._attack(faces, references, noise, self.steps) for noise in blocks]
+        similarities = torch.cat(parts, dim=2)
         # all work is queued; only from here on the CPU waits for the GPU
         symmetry = F.cosine_similarity(references, mirrored, dim=1).cpu().tolist()
         norms = references.norm(dim=1).cpu().tolist()

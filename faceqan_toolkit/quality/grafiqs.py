@@ -55,9 +55,7 @@ class GraFIQs(QualityEstimator):
                 f"the method grafiqs needs a network with batch norms, and {self.embedder.name} "
                 "has none (exporting a network to ONNX often folds them away)"
             )
-        stages = {
-            f"block{number}": stage for number, stage in enumerate(self._network.stages(), start=1)
-        }
+        stages = {f"block{n}": stage for n, stage in enumerate(self._network.stages(), start=1)}
         if at == "auto":
             at = "block2" if "block2" in stages else "image"
         if at != "image" and at not in stages:
@@ -65,8 +63,7 @@ class GraFIQs(QualityEstimator):
                 f"at is {at}; with {self.embedder.name} it must be one of "
                 f"{', '.join(['image', *stages])}"
             )
-        self.at = at
-        self._stage = stages.get(at)
+        self.at, self._stage = at, stages.get(at)
         if self.device.type != "cpu":
             self.block_faces = GPU_BLOCK_FACES
 

@@ -67,7 +67,6 @@ FEATURE_BLUR = 2.0
 GREY_FLOOR = 2.0
 """Standard deviation below which a part of a face counts as plain, grey levels."""
 
-
 NO_FACE = "may not be a face"
 
 NORMS = {"sface": (7.2, 0.3, 9.6)}
@@ -147,12 +146,11 @@ def light(crop: Pixels) -> tuple[float, float, float, float]:
     """
     # OFIQ rounds luminance to 8 bits
     values = np.rint(luminance(crop)[FACE_REGION])
+    under, over = values <= UNDEREXPOSED, values >= OVEREXPOSED
     return (
-        float(values.mean() / 255),
-        float(values.std() / 255),
-        float((values <= UNDEREXPOSED).mean()),
-        float((values >= OVEREXPOSED).mean()),
-    )
+        float(values.mean() / 255), float(values.std() / 255),
+        float(under.mean()), float(over.mean()),
+    )  # fmt: skip
 
 
 def sharpness(grey: FloatImage) -> float:
@@ -172,8 +170,7 @@ def sharpness(grey: FloatImage) -> float:
         before, after = (np.abs(np.diff(image, axis=axis)) for image in (grey, again))
         region = FACE_REGION[1:] if axis == 0 else FACE_REGION[:, 1:]
         before, after = before[region], after[region]
-        total = float(before.sum())
-        lost = float(np.maximum(before - after, 0).sum())
+        total, lost = float(before.sum()), float(np.maximum(before - after, 0).sum())
         shares.append(lost / total if total > 0 else 0.0)
     return min(shares)
 

@@ -18,8 +18,7 @@ def make_estimator(settings: Settings, embedder: Embedder) -> QualityEstimator:
     """Return the estimator of a run's method, options and device.
 
     Raises:
-        SettingsError: the method cannot work with the model, or a device this machine does not
-            have.
+        SettingsError: the method cannot work with the model, or there is no such device.
         WeightsError: the head for preset "instant" cannot be loaded.
     """
     made: QualityEstimator = METHODS.find(settings.quality.method).make(settings, embedder)

@@ -49,8 +49,7 @@ class Scale:
     def from_quantiles(cls, name: str, median: float, upper: float) -> Scale:
         """Return the scale fitted to the median (50) and 84th percentile (84) of reference faces.
 
-        Raises:
-            SettingsError: `upper` is not above `median`.
+        Raise SettingsError unless `upper` is above `median`.
         """
         return cls(name, median, (upper - median) / math.log(UPPER / (100 - UPPER)))
 
@@ -92,11 +91,8 @@ def scale_from(content: Mapping[str, Any] | None) -> Scale | None:
 def builtin_scale(settings: Settings, weights_sha256: str) -> Scale | None:
     """Return the scale that the package has for a run's scores; None if it has none.
 
-    A scale applies to the presets it was fitted for, with the default attack.
-
-    Args:
-        settings: settings of the run.
-        weights_sha256: see `FoundModel.weights`.
+    A scale applies to the presets it was fitted for, with the default attack. For
+    `weights_sha256` see `FoundModel.weights`.
     """
     defaults = Settings(preset=settings.preset)
     if "quality" not in settings.stages or any(

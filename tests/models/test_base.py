@@ -246,7 +246,9 @@ def crops(number: int = 4) -> Pixels:
 
 
 @pytest.mark.parametrize("batch", [0, 1, 4])
-@pytest.mark.parametrize("opset", [11, 13, 18])
+@pytest.mark.parametrize(
+    "opset", [13, *(pytest.param(opset, marks=pytest.mark.slow) for opset in (11, 18))]
+)
 @pytest.mark.parametrize("end", ENDS)
 def test_the_length_beside_a_unit_vector_is_taken(end: str, opset: int, batch: int) -> None:
     model = load_onnx(export(ENDS[end], batch=batch, opset=opset), RAW)
