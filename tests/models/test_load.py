@@ -35,10 +35,15 @@ def _no_models(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("FACEQAN_TOOLKIT_MODELS", str(tmp_path / "models"))
 
 
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return saved(fill(shapes(build_backbone(SMALL, "meta").state_dict())))
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, content: bytes) -> Path:
     path = tmp_path / "anything.bin"
-    path.write_bytes(saved(fill(shapes(build_backbone(SMALL, "meta").state_dict()))))
+    path.write_bytes(content)
     return path
 
 

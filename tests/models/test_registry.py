@@ -192,10 +192,9 @@ def test_a_safetensors_file_that_begins_like_onnx(
     file: Path, folder: Path, state: dict[str, torch.Tensor]
 ) -> None:
     """Its first byte is the lowest of its header's length."""
-    for padding in range(256):
-        content = save(state, metadata={"note": "x" * padding})
-        if content[0] == 8:
-            break
+    padding = (8 - save(state, metadata={"note": ""})[0]) % 256
+    content = save(state, metadata={"note": "x" * padding})
+    assert content[0] == 8
     file.write_bytes(content)
     _, embedder = add_model("mine", file, folder, PLAIN)
     assert embedder.family == "iresnet"
