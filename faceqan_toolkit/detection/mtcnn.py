@@ -134,12 +134,12 @@ class MTCNN:
     ) -> tuple[Detections, Array]:
         """Return the faces among candidates, and the (N, 4) windows that O-Net found them in."""
         boxes, offsets, _ = self._classify_all(
-            self._refinement, halves, candidates, THRESHOLDS[1], filled=filled
+            self._refinement, halves, candidates, THRESHOLDS[1], filled
         )
         kept = best(boxes[:, :4], boxes[:, 4], 0.7)
         boxes = _squared(_moved(boxes[kept], offsets[kept], extent=1))
         windows, offsets, points = self._classify_all(
-            self._output, halves, boxes, THRESHOLDS[2], filled=filled
+            self._output, halves, boxes, THRESHOLDS[2], filled
         )
         sides = windows[:, 2:4] - windows[:, :2] + 1
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
@@ -164,9 +164,7 @@ class MTCNN:
             places, scores, offsets = self._proposal.propose(stripe, THRESHOLDS[0])
             corners = np.tile(places + np.array([0, first]), 2) * STRIDE + [1, 1, CELL, CELL]
             boxes = np.floor((corners - margin) / scales[level])
-            return level, np.concatenate(
-                [boxes, scores[:, None], offsets], axis=1, dtype=np.float32
-            )
+            return level, np.column_stack([boxes, scores, offsets]).astype(np.float32)
 
         found = [(0, np.empty((0, 9), np.float32)), *self._map(search, pieces())]
         kept = []
@@ -178,16 +176,9 @@ class MTCNN:
         return _squared(_moved(candidates[:, :5], candidates[:, 5:], extent=0))
 
     def _classify_all(
-        self,
-        network: WindowNet,
-        halves: list[Pixels],
-        boxes: Array,
-        threshold: float,
-        *,
-        filled: bool,
+        self, network: WindowNet, halves: list[Pixels], boxes: Array, threshold: float, filled: bool
     ) -> Accepted:
         """Return the (N, 5) candidates that a network scores above a threshold; see `_cut`."""
-
         batch = self._pixels // (2 * network.size**2)  # their feature maps are larger than P-Net's
 
         def classify(start: int) -> Accepted:
@@ -265,11 +256,10 @@ def _cut(
         halvings = min(int(math.log2(max(1, side / (ENOUGH * size)))), len(halves) - 1)
         x1, y1, x2, y2 = (round(edge / 2**halvings) for edge in (left, top, right, bottom))
         region = _region(halves[halvings], x1, y1, x2, y2)
-        if region.size == 0:  # too thin for the reduced copy
-            continue
-        resized = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
-        kept.append(index)
-        cuts.append(np.asarray(resized, np.uint8))
+        if region.size:  # not too thin for the reduced copy
+            resized = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
+            kept.append(index)
+            cuts.append(np.asarray(resized, np.uint8))
     return kept, cuts
 
 

@@ -48,16 +48,14 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
     file = Path(next(iter(folders or []), ""), "data", f"{network}.pt")
     if not folders or not file.is_file():
         raise MissingWeights(f"MTCNN's weights are missing: {INSTALL_AGAIN}")
+    named = f"MTCNN's weights {file}"
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise MissingWeights(
-            f"MTCNN's weights {file} cannot be read: {reason_of(error)}; {INSTALL_AGAIN}"
-        ) from error
+        reason = f"cannot be read: {reason_of(error)}; {INSTALL_AGAIN}"
+        raise MissingWeights(f"{named} {reason}") from error
     if hashlib.sha256(content).hexdigest() != SHA256[network]:
-        raise ChecksumMismatch(
-            f"MTCNN's weights {file} are damaged or of another release: {INSTALL_AGAIN}"
-        )
+        raise ChecksumMismatch(f"{named} are damaged or of another release: {INSTALL_AGAIN}")
     weights: dict[str, Tensor] = torch.load(
         io.BytesIO(content), map_location=device, weights_only=True
     )

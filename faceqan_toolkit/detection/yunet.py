@@ -21,9 +21,7 @@ from faceqan_toolkit.types import Detections, Pixels
 WEIGHTS = "yunet.onnx"
 SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
-LOWEST_CONFIDENCE = 0.3
-OVERLAP = 0.3
-
+LOWEST_CONFIDENCE, OVERLAP = 0.3, 0.3
 SMALLEST_SIDE = 64
 """Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
 tiny images."""
