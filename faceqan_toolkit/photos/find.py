@@ -53,11 +53,9 @@ class ArchiveOptions:
 
 
 def find_photos(
-    inputs: Iterable[str | os.PathLike[str]],
-    *,
-    stdin: IO[bytes] | None = None,
+    inputs: Iterable[str | os.PathLike[str]], *, stdin: IO[bytes] | None = None,
     options: ArchiveOptions | None = None,
-) -> Iterator[PhotoSource]:
+) -> Iterator[PhotoSource]:  # fmt: skip
     """Yield the photos of all inputs, each once, folders sorted by name.
 
     Args:
@@ -92,11 +90,9 @@ def two_photos(path: str, one: str, other: str) -> SettingsError:
 
 
 def stream_photos(
-    inputs: Iterable[str | os.PathLike[str]],
-    *,
-    stdin: IO[bytes] | None = None,
+    inputs: Iterable[str | os.PathLike[str]], *, stdin: IO[bytes] | None = None,
     options: ArchiveOptions | None = None,
-) -> Iterator[PhotoSource]:
+) -> Iterator[PhotoSource]:  # fmt: skip
     """Yield the photos of all inputs as `find_photos` does, without de-duplication.
 
     A photo that is given twice is yielded twice, and several may have the same path;
@@ -124,8 +120,7 @@ def stream_photos(
             if not matches:
                 raise SettingsError(f"{text}: nothing matches")
             # `**` also matches folders; their files match by themselves
-            plain = [match for match in matches if not Path(match).is_dir()] or matches
-            for match in plain:
+            for match in [match for match in matches if not Path(match).is_dir()] or matches:
                 yield from _existing(match, options)
         elif isinstance(locate("", text.replace(os.sep, "/")).content, Inside):
             yield from _existing(text, options)
@@ -161,12 +156,11 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
     only if the list ends with NUL and every entry has two bytes or more or is a dot, which UTF-16
     text, images and archives do not meet.
     """
-    unit, lines = "line", []
-    if data.endswith(b"\0") and not has_mark(data):
-        *entries, _ = data.split(b"\0")
-        if all(len(entry) > 1 or entry == b"." for entry in entries):
-            unit, lines = "entry", entries
-    if not lines:
+    unit, lines = "entry", data.split(b"\0")[:-1]
+    if has_mark(data) or not (
+        data.endswith(b"\0") and all(len(line) > 1 or line == b"." for line in lines)
+    ):
+        unit = "line"
         try:
             lines = to_utf8(data).splitlines()
         except ValueError as error:

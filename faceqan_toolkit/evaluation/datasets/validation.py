@@ -110,9 +110,8 @@ class Validation:
     def require_usable(self) -> None:
         """Raise DatasetError if there are errors other than `FACES_NOT_FOUND`."""
         if self.errors - FACES_NOT_FOUND:
-            raise DatasetError(
-                "\n".join(["the data set cannot be evaluated as it is", *self.lines()])
-            )
+            lines = "\n".join(self.lines())
+            raise DatasetError(f"the data set cannot be evaluated as it is\n{lines}")
 
 
 def validate(dataset: Dataset) -> Validation:
@@ -121,9 +120,7 @@ def validate(dataset: Dataset) -> Validation:
     Pairs are duplicates in either order. A photo is missing if it is not a file below the root.
     Encoded photos are decoded.
     """
-    log = IssueLog()
-    log.counts.update(dataset.log.counts)
-    log.issues += dataset.log.issues
+    log = IssueLog(dataset.log.counts.copy(), dataset.log.issues.copy())
     if isinstance(dataset.pairs, PairList):
         _check_pairs(dataset, dataset.pairs, log)
         if not dataset.encoded and dataset.templates is None:
@@ -162,17 +159,13 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
             log.add(kind, message(row), *pairs.where(row))
         log.counts[kind] += max(0, len(rows) - KEPT_OF_A_KIND)
 
-    note("self_pair", np.flatnonzero(selves & pairs.mated), lambda row: "compared with itself")
-    note(
-        "contradicting_label",
-        np.flatnonzero(selves & ~pairs.mated),
-        lambda row: "compared with itself as a non-mated pair",
-    )
-    note(
-        "contradicting_identity",
-        np.flatnonzero(alike & ~pairs.mated & ~selves),
-        lambda row: "a non-mated pair, but other pairs show the same person",
-    )
+    for kind, found, message in (
+        ("self_pair", selves & pairs.mated, "compared with itself"),
+        ("contradicting_label", selves & ~pairs.mated, "compared with itself as a non-mated pair"),
+        ("contradicting_identity", alike & ~pairs.mated & ~selves,
+         "a non-mated pair, but other pairs show the same person"),
+    ):  # fmt: skip
+        note(kind, np.flatnonzero(found), lambda _, message=message: message)
     # IJB-C's 15.7 million pairs: what is not needed any more is freed
     del alike, selves
     order = np.argsort(keys, kind="stable")
