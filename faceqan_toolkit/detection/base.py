@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -244,6 +244,17 @@ def halved(pixels: Pixels) -> Pixels:
     # of an even size halving is exact, and quick
     even = pixels[: 2 * height, : 2 * width]
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def selected(faces: Detections, which: NDArray[Any]) -> Detections:
+    """Return some of the faces, by their indices or a mask."""
+    return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
+
+
+def joined(faces: Detections, more: Detections) -> Detections:
+    """Return the faces of both."""
+    names = ("boxes", "confidences", "landmarks")
+    return Detections(*(np.concatenate([getattr(faces, n), getattr(more, n)]) for n in names))
 
 
 def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:

@@ -4,14 +4,14 @@ Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multit
 Convolutional Networks", IEEE Signal Processing Letters, 2016; networks and weights of
 facenet-pytorch 2.5.3.
 
-Resizing took more than half of the time of its `MTCNN.detect`. Here pyramid levels and large
-windows are resized, as uint8, from copies at half the size, a quarter and so on. On a CPU, threads
-share the work in pieces of a fixed size, so results do not depend on the number of threads.
+Pyramid levels and large windows are resized, as uint8, from copies at half the size, a quarter and
+so on. On a CPU, threads share the work in pieces of a fixed size, so results do not depend on the
+number of threads.
 
-`MTCNN.detect` clips a window that crosses the image's edge and stretches the rest to a square,
+facenet-pytorch clips a window that crosses the image's edge and stretches the rest to a square,
 which moves the landmarks of cut-off faces outwards, and it finds no face larger than the image.
 Here such windows keep their shape and are filled with grey, and large faces are also searched
-beyond the edges. Other faces are the same in both ways.
+beyond the edges. Other faces are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ from faceqan_toolkit.detection.base import (
     contained,
     distinct,
     halved,
+    joined,
+    selected,
 )
 from faceqan_toolkit.detection.mtcnn_networks import (
     CELL,
@@ -127,7 +129,9 @@ class MTCNN:
         candidates = np.concatenate([candidates, beyond, _whole(size)])
         at_edge = candidates[_crosses_edge(_grown(candidates), size)]
         again, _ = self._refine(halves, at_edge, filled=True)
-        return _joined(_selected(found, ~_crosses_edge(windows, size)), again)
+        inner = selected(found, ~_crosses_edge(windows, size))
+        new = [not contained(inner.boxes, box).any() for box in again.boxes]
+        return joined(inner, selected(again, np.array(new, np.bool_)))
 
     def _refine(
         self, halves: list[Pixels], candidates: Array, *, filled: bool
@@ -295,21 +299,6 @@ def _grown(boxes: Array) -> Array:
     """Return boxes at twice the size, which bounds how far the networks move corners."""
     half = (boxes[:, 2:4] - boxes[:, :2]) / 2
     return np.column_stack([boxes[:, :2] - half, boxes[:, 2:4] + half])
-
-
-def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
-    return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
-
-
-def _joined(faces: Detections, more: Detections) -> Detections:
-    """Return faces and the additional ones of `more`."""
-    new = [index for index, box in enumerate(more.boxes) if not contained(faces.boxes, box).any()]
-    more = _selected(more, np.array(new, np.int64))
-    return Detections(
-        np.concatenate([faces.boxes, more.boxes]),
-        np.concatenate([faces.confidences, more.confidences]),
-        np.concatenate([faces.landmarks, more.landmarks]),
-    )
 
 
 def _moved(boxes: Array, offsets: Array, *, extent: int) -> Array:

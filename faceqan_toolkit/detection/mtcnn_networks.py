@@ -65,13 +65,6 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
     return weights
 
 
-class Stripe(NamedTuple):
-    """A part of an image for P-Net: row offset of its output in the full output map, and pixels."""
-
-    first: int
-    pixels: Pixels
-
-
 class Proposals(NamedTuple):
     """P-Net's output at the positions whose score reaches the threshold.
 
@@ -193,8 +186,10 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() - 127.5) * 0.0078125
 
 
-def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
-    """Yield an image in stripes whose output maps together are that of the image.
+def stripes(pixels: Pixels, limit: int) -> Iterator[tuple[int, Pixels]]:
+    """Yield an image in stripes whose output maps of P-Net together are that of the image.
+
+    Before each stripe's pixels stands the row offset of its output in the full output map.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
@@ -207,4 +202,4 @@ def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
         top, last = STRIDE * first, first + rows
         # the last stripe includes the rest, which ceil-mode pooling uses
         bottom = height if last >= places else STRIDE * (last - 1) + CELL
-        yield Stripe(first, pixels[top:bottom])
+        yield first, pixels[top:bottom]

@@ -11,7 +11,14 @@ import threading
 import cv2
 import numpy as np
 
-from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
+from faceqan_toolkit.detection.base import (
+    PhotoDetector,
+    best,
+    in_picture,
+    joined,
+    reduced,
+    selected,
+)
 from faceqan_toolkit.errors import MissingDependency
 from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.settings import Settings
@@ -69,11 +76,8 @@ class YuNetDetector(PhotoDetector):
         boxes = in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
         points = in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > LARGE_FACE
-        boxes = np.concatenate([found.boxes, boxes[large]])
-        confidences = np.concatenate([found.confidences, second.confidences[large]])
-        kept = best(boxes, confidences, OVERLAP)
-        landmarks = np.concatenate([found.landmarks, points[large]])
-        return Detections(boxes[kept], confidences[kept], landmarks[kept])
+        both = joined(found, selected(Detections(boxes, second.confidences, points), large))
+        return selected(both, best(both.boxes, both.confidences, OVERLAP))
 
     def _detect(self, pixels: Pixels) -> Detections:
         """Return the faces of an image; faces much larger than 300 pixels are missed."""

@@ -156,7 +156,7 @@ def write_contact_sheet(
         run: a run with scores.
         folder: made if it is missing.
         worst, best: numbers of faces to show.
-        device: where the attack runs.
+        device: device of the attack.
         model: the run's model, see `model_of`.
         fetch: read photos on other machines.
 

@@ -85,7 +85,7 @@ class Inside:
 
 @dataclass(frozen=True)
 class Failed:
-    """A photo that cannot be read, or an archive, or its end; `store` is the archive."""
+    """A photo that cannot be read; or an archive, `store`, that cannot be read to its end."""
 
     error: PhotoError
     store: Store | None = None

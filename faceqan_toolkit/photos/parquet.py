@@ -94,18 +94,15 @@ class ParquetArchive:
     def columns(self, schema: pa.Schema) -> _Columns:
         """Return the columns of photos and names; raise UnreadablePhoto if none or several fit."""
         found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
-        by_name = [name for name in IMAGE_COLUMNS if name in found]
-        if self.column:
-            if self.column not in found:
-                has = ", ".join(found) or "none"
-                raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
-            image = self.column
-        elif not found:
+        by_name = [name for name in (self.column, *IMAGE_COLUMNS) if name in found]
+        if self.column and self.column not in found:
+            has = ", ".join(found) or "none"
+            raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
+        if not found:
             raise UnreadablePhoto("no column with encoded photos")
-        elif len(found) == 1 or by_name:
-            image = by_name[0] if by_name else next(iter(found))
-        else:
+        if len(found) > 1 and not by_name:
             raise UnreadablePhoto(f"say which has the photos: --image-column {'|'.join(found)}")
+        image = [*by_name, *found][0]
         tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
         plain = {item.name for item in schema if any(test(item.type) for test in tests)}
         label = next((name for name in LABEL_NAMES if name in plain), "")

@@ -96,11 +96,9 @@ def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
         return ""
     file.seek(info.offset_data)
     text = file.read(info.size)
-    return label_folder(_number(text) if kind == ".cls" else _named_label(text))
-
-
-def _number(text: bytes) -> int | None:
-    return int(text) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else None
+    if kind == ".json":
+        return label_folder(_named_label(text))
+    return label_folder(int(text)) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else ""
 
 
 def _named_label(text: bytes) -> int | str | None:

@@ -109,8 +109,7 @@ class PairBlock:
     """Pairs of samples, or of templates if the data set has templates.
 
     Attributes:
-        first: (P,) int64 indices.
-        second: (P,) int64 indices.
+        first, second: (P,) int64 indices.
         mated: (P,) bool, whether both show the same identity.
         fold: (P,) int64 from 0; None if the data set has no folds.
     """
@@ -136,8 +135,7 @@ class PairList:
     """Comparisons read from files.
 
     Attributes:
-        first: (P,) indices, any integer dtype.
-        second: (P,) indices, any integer dtype.
+        first, second: (P,) indices, any integer dtype.
         mated: (P,) bool.
         fold: (P,) fold from 0, or None.
         files: names of the files that list the comparisons, in order.
