@@ -220,11 +220,9 @@ def in_picture(points: NDArray[np.float32], copy: Pixels, picture: Pixels) -> ND
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:
-    """Return a face of a photo turned by `face.rotation`, in the upright photo's pixels.
+    """Return a face of `numpy.rot90(photo, face.rotation // 90)` in pixels of the photo.
 
-    Args:
-        face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
-        width, height: size of the upright photo, pixels.
+    The photo has `width` x `height` pixels.
     """
 
     def turn_back(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -260,10 +258,8 @@ def joined(faces: Detections, more: Detections) -> Detections:
 def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
     """Return the indices of the boxes that non-maximum suppression keeps, best first.
 
-    Args:
-        boxes: (N, 4) corners.
-        scores: (N,), above 0.
-        overlap: intersection over union above which only the better box is kept.
+    Of (N, 4) boxes whose intersection over union is above `overlap` the one with the higher score
+    is kept. Scores are above 0.
     """
     corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
     kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
@@ -271,11 +267,7 @@ def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
 
 
 def distinct(boxes: Array) -> list[int]:
-    """Return the indices of boxes, best first, that overlap no better one by more than `OVERLAP`.
-
-    Args:
-        boxes: (N, 5) corners and scores.
-    """
+    """Return the indices of (N, 5) boxes with scores, best first; none is `contained` in another."""
     waiting = np.argsort(-boxes[:, 4], kind="stable")
     kept = []
     while waiting.size:
@@ -333,8 +325,7 @@ def select_faces(
     """Return the faces that a policy chooses, each with its index.
 
     Faces with impossible landmarks (`geometry.find_mistake`) come last. Policies other than "all"
-    choose them only if the photo has no other face, and doubtful faces only if it has no better
-    one.
+    choose them only if the photo has no other face, and doubtful faces only if it has no better.
 
     Args:
         faces: faces of one photo, largest first, at least one.

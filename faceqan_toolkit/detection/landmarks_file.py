@@ -127,10 +127,8 @@ class LandmarksFile:
 
 def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
     """Return the mistake in more than half of the rows; None if there is none."""
-    for mistake, number in mistakes.items():
-        if mistake is not None and number > rows / 2:
-            return CommonMistake(mistake, number, rows)
-    return None
+    found = (CommonMistake(mistake, n, rows) for mistake, n in mistakes.items() if mistake)
+    return next((common for common in found if common.number > rows / 2), None)
 
 
 def _arrays(row: Row) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:

@@ -189,11 +189,8 @@ def normalised(pictures: Tensor) -> Tensor:
 def stripes(pixels: Pixels, limit: int) -> Iterator[tuple[int, Pixels]]:
     """Yield an image in stripes whose output maps of P-Net together are that of the image.
 
-    Before each stripe's pixels stands the row offset of its output in the full output map.
-
-    Args:
-        pixels: (H, W, 3) uint8, RGB.
-        limit: most pixels of a stripe; a stripe is at least `2 * CELL` pixels high.
+    Each comes with the row offset of its output in the full map. It has at most `limit` pixels, but
+    is at least `2 * CELL` pixels high.
     """
     height, width = pixels.shape[:2]
     places = (height - CELL + 1) // STRIDE + 1

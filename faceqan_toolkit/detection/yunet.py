@@ -40,9 +40,7 @@ only faces above `LARGE_FACE` are taken from it, as their coordinates are coarse
 class YuNetDetector(PhotoDetector):
     """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
 
-    Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old.
+    Raises WeightsError if its weights are missing or changed, MissingDependency if OpenCV is old.
     """
 
     certain = 0.92

@@ -150,18 +150,16 @@ def write_contact_sheet(
     run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto",
     model: str | None = None, fetch: bool = False,
 ) -> tuple[Path, int]:  # fmt: skip
-    """Write `contact_sheet.png` with a run's worst and best faces to a folder.
+    """Write `contact_sheet.png` with the `worst` and `best` so many faces of a run to a folder.
+
+    Return its path, and the number of faces whose crops are gone.
 
     Args:
         run: a run with scores.
         folder: made if it is missing.
-        worst, best: numbers of faces to show.
         device: device of the attack.
         model: the run's model, see `model_of`.
         fetch: read photos on other machines.
-
-    Returns:
-        The picture's path, and the number of faces whose crops are gone.
 
     Raises:
         RunError: the run has no scores, another model made it, or the file cannot be written.

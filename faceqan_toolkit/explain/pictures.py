@@ -36,13 +36,7 @@ FINER = 3
 
 @dataclass(frozen=True)
 class Tile:
-    """A face on a contact sheet.
-
-    Attributes:
-        row: row of the ranking.
-        crop: (112, 112, 3) uint8, RGB; None if crop and photo are gone.
-        trace: trace of the attack on the crop.
-    """
+    """A row of the ranking with its crop and the attack's trace; None if the crop is gone."""
 
     row: Mapping[str, Any]
     crop: Pixels | None = None
@@ -73,14 +67,9 @@ def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
 def draw_face(
     record: Record, photo: Photo | None, crop: Pixels, trace: Trace, *, eps: float
 ) -> Image.Image:
-    """Return the picture that explains one face's score.
+    """Return the picture that explains one face's score; without a photo it shows the crop.
 
-    Args:
-        record: record of the face.
-        photo: its photo; None shows the crop instead.
-        crop: (S, S, 3) uint8, RGB.
-        trace: trace of the attack on the crop.
-        eps: eps of the attack.
+    `trace` and `eps` are those of the attack on the crop, (S, S, 3) uint8 RGB.
     """
     page = Image.new("RGB", (WIDTH, 900), PAPER)
     draw = ImageDraw.Draw(page)
@@ -120,10 +109,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Return a sheet of faces: crop, noise and heat map of each, with score and hints.
 
-    Args:
-        title, subtitle: first and second line.
-        sections: headings with their faces, in order; those without faces are left out.
-        eps: eps of the attack.
+    `sections` are headings with their faces; those without faces are left out.
     """
     height, right = TILE + 88, SHEET_WIDTH - MARGIN
     filled = [(heading, tiles, -(-len(tiles) // COLUMNS)) for heading, tiles in sections if tiles]

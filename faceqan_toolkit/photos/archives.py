@@ -107,10 +107,7 @@ def told_extension(start: bytes) -> str:
 
 
 def label_folder(label: object) -> str:
-    """Return the folder name of a label, with its slash; "" without a label.
-
-    Integers have at least five digits. Characters that a folder name cannot have are
-    percent-encoded.
+    """Return the folder of a label, with its slash, unsafe characters percent-encoded.
 
     Examples:
         >>> label_folder(7), label_folder("ann/lee"), label_folder(".."), label_folder("")

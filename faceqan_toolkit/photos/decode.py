@@ -30,7 +30,7 @@ NEARLY_BLACK = 16
 
 
 def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
-    """Return a photo, upright, in sRGB.
+    """Return a photo, upright, in sRGB; raise PhotoError if it cannot be read.
 
     Args:
         source: the photo.
@@ -38,9 +38,6 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
         at_least: least longer side, pixels. A JPEG with two, four or eight times as many is
             decoded at a half, a quarter or an eighth, which saves time and memory; 0 decodes in
             full.
-
-    Raises:
-        PhotoError: the photo cannot be read; the class says why.
     """
     if isinstance(source.content, DecodedImage):
         return _already_decoded(source, source.content, max_pixels)

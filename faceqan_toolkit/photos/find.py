@@ -41,12 +41,7 @@ NO_PHOTOS = (
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How archives are read.
-
-    Attributes:
-        every: sampling of video frames.
-        image_column: column of the photos in parquet files; "" detects it.
-    """
+    """Sampling of video frames, and the column of photos in parquet files ("" detects it)."""
 
     every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
     image_column: str = ""
@@ -63,7 +58,6 @@ def find_photos(
             archives and videos, glob patterns, URLs, `@list` (a text file of such inputs, one a
             line) or `-` (such a list from standard input).
         stdin: replacement for the process's standard input.
-        options: how archives are read.
 
     Raises:
         SettingsError: an input does not exist, a pattern matches nothing, a folder is a run folder
@@ -95,8 +89,7 @@ def stream_photos(
 ) -> Iterator[PhotoSource]:  # fmt: skip
     """Yield the photos of all inputs as `find_photos` does, without de-duplication.
 
-    A photo that is given twice is yielded twice, and several may have the same path;
-    `runs.todo.Todo` removes both.
+    Several photos may have the same path, too; `runs.todo.Todo` checks that.
     """
     options = options or ArchiveOptions()
     for given in inputs:
@@ -191,10 +184,7 @@ def _refuse_disk(place: str) -> None:
 
 
 def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos of a folder or an archive, or the one file or member named.
-
-    A file that disappears later becomes a failed record.
-    """
+    """Yield the photos of a folder or an archive, or the one file or member named."""
     path = absolute(text)
     if _is_run(path):
         raise SettingsError(
@@ -375,8 +365,7 @@ def is_elsewhere(root: str) -> bool:
 
 def is_there(source: PhotoSource) -> bool:
     """Tell whether a photo exists and can be accessed."""
-    try:
+    with suppress(PhotoError):
         source.content.state()
-    except PhotoError:
-        return False
-    return True
+        return True
+    return False

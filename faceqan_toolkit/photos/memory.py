@@ -30,7 +30,7 @@ class EncodedBytes:
     data: bytes
 
     def state(self) -> FileState:
-        """Return its size; bytes have no time."""
+        """Return the size; there is no time."""
         return FileState(len(self.data), 0)
 
     def read(self) -> tuple[bytes, FileState]:

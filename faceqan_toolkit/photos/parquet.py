@@ -55,9 +55,7 @@ class _Batch(NamedTuple):
 class ParquetArchive:
     """The photos in a parquet file, see `archives.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
 
-    Args:
-        store: the file.
-        column: column of the photos, binary or a struct with binary `bytes`; "" detects it.
+    `column` has the photos, binary or a struct with binary `bytes`; "" detects it.
     """
 
     store: Store

@@ -68,12 +68,7 @@ class Issue:
 
 @dataclass
 class IssueLog:
-    """Collects issues while a data set is read.
-
-    Attributes:
-        counts: number of issues by kind.
-        issues: the first `KEPT_OF_A_KIND` of every kind, in the order of their discovery.
-    """
+    """Issues of a data set: their number by kind, and the first `KEPT_OF_A_KIND` of each kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
     issues: list[Issue] = field(default_factory=list)
@@ -234,12 +229,8 @@ class Templates:
     def quality(self, values: NDArray[np.float64], how: str = "min") -> NDArray[np.float64]:
         """Return the templates' qualities, (T,) float64, NaN for a template without.
 
-        Args:
-            values: (N,) qualities of the samples; samples with NaN are left out.
-            how: "min", "mean" or "max" over the template's samples.
-
-        Raises:
-            SettingsError: another `how`.
+        A quality is the "min", "mean" or "max" of the samples' `values`, (N,), without NaN.
+        Raise SettingsError for another `how`.
         """
         reduce = {"min": np.minimum, "mean": np.add, "max": np.maximum}
         if how not in reduce:
@@ -333,11 +324,9 @@ class ListBuilder:
         self._starts.append(len(self._rows))
 
     def sample(self, path: str, identity: str | None = None) -> int:
-        """Return the index of a sample, adding it if it is new.
+        """Return the index of a sample, by its path below the root; add it if it is new.
 
-        Args:
-            path: path relative to the data set's root, with forward slashes.
-            identity: name of the person; None to derive identities from the mated pairs.
+        Without an `identity`, the person's name, identities are derived from the mated pairs.
         """
         index = self.samples.setdefault(path_text(path), len(self.samples))
         if index == len(self._identities):
@@ -367,10 +356,7 @@ class ListBuilder:
 def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int]] = ()) -> Index:
     """Return (number,) int64 identities: the connected components of the mated pairs.
 
-    Args:
-        number: number of samples or templates.
-        pairs: their pairs.
-        extra: two sequences of indices: more pairs of the same identity.
+    `extra` are two sequences of indices: more pairs of the same identity.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

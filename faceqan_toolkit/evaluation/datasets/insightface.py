@@ -147,12 +147,9 @@ def _label(item: Any) -> bool | None:
 
 
 def read_ijbc(root: Path) -> Dataset:
-    """Return the 1:1 protocol of IJB-C, with comparisons between templates.
+    """Return the 1:1 protocol of IJB-C, which compares templates and lists landmarks.
 
-    Landmarks and the detector's confidence come from the lists.
-
-    Args:
-        root: folder with `meta` and `loose_crop`, or with a folder `IJBC` that has them.
+    `root` has the folders `meta` and `loose_crop`, or a folder `IJBC` that has them.
     """
     root, log = Path(root), IssueLog()
     if not (root / "meta").is_dir() and (root / "IJBC" / "meta").is_dir():
@@ -178,16 +175,12 @@ def write_landmarks(dataset: Dataset, target: Path) -> None:
     """
     if dataset.landmarks is None or dataset.confidences is None:
         raise DatasetError(f"{dataset.name} has no landmarks")
+    rows = zip(dataset.paths, dataset.landmarks, dataset.confidences, strict=True)
     try:
-        with (
-            replacing(target) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
+        with replacing(target) as new, new.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["path", *LANDMARK_COLUMNS, "confidence"])
-            for path, points, score in zip(
-                dataset.paths, dataset.landmarks, dataset.confidences, strict=True
-            ):
+            for path, points, score in rows:
                 writer.writerow([path, *points.ravel().tolist(), float(score)])
     except OSError as error:
         raise DatasetError(f"cannot write {target}: {reason_of(error)}") from error

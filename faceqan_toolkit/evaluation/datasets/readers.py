@@ -52,10 +52,7 @@ LFWPhoto = tuple[str, int]
 
 
 def _text(file: Path) -> str:
-    """Return a file's text in UTF-8 or the byte order mark's encoding; other bytes as surrogates.
-
-    Raises OSError or ValueError.
-    """
+    """Return a text in UTF-8 or the byte order mark's encoding, other bytes as surrogates."""
     return to_utf8(file.read_bytes()).decode("utf-8", "surrogateescape")
 
 
@@ -253,12 +250,7 @@ def _cfp_photos(root: Path, which: str, log: IssueLog) -> dict[int | None, str]:
 
 
 def read_pairs(root: Path, *, pairs: Path) -> Dataset:
-    """Return the comparisons of a CSV file.
-
-    Args:
-        root: folder that the paths in the file are relative to.
-        pairs: CSV file with the columns `COLUMNS`.
-    """
+    """Return the comparisons of a CSV file with the columns `COLUMNS`, of paths below `root`."""
     root, file, log, builder = Path(root), Path(pairs), IssueLog(), ListBuilder()
     builder.open(file.name)
     with log.reading(file.name, csv.Error):

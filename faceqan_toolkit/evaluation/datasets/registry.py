@@ -120,8 +120,8 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
         root: folder of the data set; for "bin" also the file.
         strict: raise if the lists have errors; otherwise they are in `Dataset.log`, for
             `validation.validate`.
-        options: options of the reader; None means not given. Of this package's data sets, lfw,
-            xqlfw and pairs take `pairs`, and folders takes `non_mated`, `seed` and `identity`.
+        options: options of the reader; None means not given. lfw, xqlfw and pairs take `pairs`;
+            folders takes `non_mated`, `seed` and `identity`.
 
     Raises:
         SettingsError: no such data set, an option it does not take, or a required one is missing.

@@ -39,8 +39,7 @@ class Validation:
     """Report on a data set.
 
     Attributes:
-        dataset: name of the data set.
-        root: folder of the data set.
+        dataset, root: name and folder of the data set.
         counts: number of samples, identities, templates, folds, comparisons, mated, non_mated.
         issue_counts: number of issues by kind.
         issues: the first `KEPT_OF_A_KIND` issues of each kind, errors first.
@@ -65,11 +64,9 @@ class Validation:
     def lines(self, of_a_kind: int = 10) -> list[str]:
         """Return the report as lines of text, with `of_a_kind` issues of a kind at most."""
         shown = [f"{self.dataset} in {path_text(self.root)}"]
-        shown += [
-            f"  {name.replace('_', '-')}: {count:,}"
-            for name, count in self.counts.items()
-            if count or name not in ("templates", "folds")
-        ]
+        for name, count in self.counts.items():
+            if count or name not in ("templates", "folds"):
+                shown.append(f"  {name.replace('_', '-')}: {count:,}")
         for kind, count in self.issue_counts.items():
             shown.append(self._summary(kind))
             same = [issue for issue in self.issues if issue.kind == kind]
