@@ -244,12 +244,12 @@ def halved(pixels: Pixels) -> Pixels:
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def selected(faces: Detections, which: NDArray[Any]) -> Detections:
+def select(faces: Detections, which: NDArray[Any]) -> Detections:
     """Return some of the faces, by their indices or a mask."""
     return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
 
 
-def joined(faces: Detections, more: Detections) -> Detections:
+def join(faces: Detections, more: Detections) -> Detections:
     """Return the faces of both."""
     names = ("boxes", "confidences", "landmarks")
     return Detections(*(np.concatenate([getattr(faces, n), getattr(more, n)]) for n in names))
@@ -267,7 +267,7 @@ def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
 
 
 def distinct(boxes: Array) -> list[int]:
-    """Return the indices of (N, 5) boxes with scores, best first; none is `contained` in another."""
+    """Return the indices of (N, 5) boxes with scores, best first, none `contained` in another."""
     waiting = np.argsort(-boxes[:, 4], kind="stable")
     kept = []
     while waiting.size:

@@ -36,8 +36,8 @@ from faceqan_toolkit.detection.base import (
     contained,
     distinct,
     halved,
-    joined,
-    selected,
+    join,
+    select,
 )
 from faceqan_toolkit.detection.mtcnn_networks import (
     CELL,
@@ -129,9 +129,9 @@ class MTCNN:
         candidates = np.concatenate([candidates, beyond, _whole(size)])
         at_edge = candidates[_crosses_edge(_grown(candidates), size)]
         again, _ = self._refine(halves, at_edge, filled=True)
-        inner = selected(found, ~_crosses_edge(windows, size))
+        inner = select(found, ~_crosses_edge(windows, size))
         new = [not contained(inner.boxes, box).any() for box in again.boxes]
-        return joined(inner, selected(again, np.array(new, np.bool_)))
+        return join(inner, select(again, np.array(new, np.bool_)))
 
     def _refine(
         self, halves: list[Pixels], candidates: Array, *, filled: bool

@@ -11,14 +11,7 @@ import threading
 import cv2
 import numpy as np
 
-from faceqan_toolkit.detection.base import (
-    PhotoDetector,
-    best,
-    in_picture,
-    joined,
-    reduced,
-    selected,
-)
+from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, join, reduced, select
 from faceqan_toolkit.errors import MissingDependency
 from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.settings import Settings
@@ -74,8 +67,8 @@ class YuNetDetector(PhotoDetector):
         boxes = in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
         points = in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > LARGE_FACE
-        both = joined(found, selected(Detections(boxes, second.confidences, points), large))
-        return selected(both, best(both.boxes, both.confidences, OVERLAP))
+        both = join(found, select(Detections(boxes, second.confidences, points), large))
+        return select(both, best(both.boxes, both.confidences, OVERLAP))
 
     def _detect(self, pixels: Pixels) -> Detections:
         """Return the faces of an image; faces much larger than 300 pixels are missed."""

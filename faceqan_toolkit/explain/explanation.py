@@ -150,16 +150,10 @@ def write_contact_sheet(
     run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto",
     model: str | None = None, fetch: bool = False,
 ) -> tuple[Path, int]:  # fmt: skip
-    """Write `contact_sheet.png` with the `worst` and `best` so many faces of a run to a folder.
+    """Write `contact_sheet.png` with the `worst` and `best` faces of a run with scores to a folder.
 
-    Return its path, and the number of faces whose crops are gone.
-
-    Args:
-        run: a run with scores.
-        folder: made if it is missing.
-        device: device of the attack.
-        model: the run's model, see `model_of`.
-        fetch: read photos on other machines.
+    Return its path, and the number of faces whose crops are gone. The attack runs on `device`;
+    `model` is that of `model_of`; `fetch` allows to read photos on other machines.
 
     Raises:
         RunError: the run has no scores, another model made it, or the file cannot be written.
@@ -167,11 +161,8 @@ def write_contact_sheet(
     ranking = Ranking(run)
     if not ranking.scored:
         raise RunError(run.no_scores)
-    rows = [
-        row
-        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
-        if row["quality"] is not None
-    ]
+    ends = ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
+    rows = [row for row in ends if row["quality"] is not None]
     if not rows:
         raise RunError(f"{run.folder} has no scored faces to explain")
     # no face of a short run is shown twice

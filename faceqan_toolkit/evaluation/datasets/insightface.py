@@ -138,7 +138,7 @@ def _load_bin(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
 def _encoded(item: Any) -> bytes | None:
     if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
         item = item.tobytes()
-    return (item or None) if isinstance(item, bytes) else None
+    return item if isinstance(item, bytes) and item else None
 
 
 def _label(item: Any) -> bool | None:

@@ -363,7 +363,7 @@ def read_folders(
     rule = identity if isinstance(identity, IdentityRule) else IdentityRule.parse(identity)
     photos, found = identities_of(find_photos([root]), rule)
     duplicates = _shared_photos(root, [(path, who) for path, who in photos if who is not None])
-    people: dict[str, list[str]] = {}
+    people: defaultdict[str, list[str]] = defaultdict(list)
     for path, person in photos:
         if person is None:
             log.add("no_identity", "left out: a photo without an identity", path)
@@ -371,7 +371,7 @@ def read_folders(
             message = f"left out: the same photo as {duplicates[path]}, of another person"
             log.add("several_identities", message, path)
         else:
-            people.setdefault(person, []).append(path)
+            people[person].append(path)
     sizes = np.array([len(paths) for paths in people.values()], np.int64)
     identities = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
     ends = np.cumsum(sizes)[identities]
