@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from faceqan_toolkit.errors import MissingExtra, PhotoError, TooLarge, UnreadablePhoto
 from faceqan_toolkit.photos.memory import DecodedImage
@@ -268,7 +268,10 @@ def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
 
 def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     """Return a TIFF that Pillow does not support, e.g. 32-bit channels, in 8 bits, and a note."""
-    tags = _read_tiff_tags(data)
+    file = io.BytesIO(data.ljust(8, b"\0"))  # even of a cut-off header
+    tags = ImageFileDirectory_v2(file.read(8))
+    file.seek(tags.next)
+    tags.load(file)
     if not (tags.get(WIDTH) and tags.get(HEIGHT)):
         raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
     # OpenCV's own limit is much larger
@@ -343,23 +346,6 @@ def _tiff_format(tags: Mapping[int, Any]) -> SampleFormat:
         # some programs write the largest value in the image, which is not the white
         white = next((2**n - 1 for n in range(8, bits) if first.get(tag) == 2**n - 1), white)
     return SampleFormat(bits, first.get(FORMAT) == 2, first.get(PHOTOMETRIC) == 0, white)
-
-
-def _read_tiff_tags(data: bytes) -> dict[int, int]:
-    """Return the first value of each integer tag of a TIFF's first image."""
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(data[at : at + length], order)
-
-    start, found = number(4, 4), {}
-    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
-        # an entry: 2 bytes tag, 2 type, 4 count, 4 values or their offset
-        size = {3: 2, 4: 4}.get(number(at + 2, 2), 0)
-        place = at + 8 if size * number(at + 4, 4) <= 4 else number(at + 8, 4)
-        if size:
-            found[number(at, 2)] = number(place, size)
-    return found
 
 
 def _to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:

@@ -159,10 +159,9 @@ class _Reader:
 
     def first_extension(self) -> str:
         """Return the extension for the first photo's format."""
-        try:
-            start = (self.cell(0) if self._starts[-1] else b"") or b""
-        except PhotoError:
-            start = b""
+        start = b""
+        with suppress(PhotoError):
+            start = self.cell(0) or b""
         return ".webp" if start.startswith(b"RIFF") else told_extension(start)
 
     def cell(self, row: int) -> bytes | None:
