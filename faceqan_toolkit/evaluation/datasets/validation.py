@@ -151,9 +151,10 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
     selves = first == second
     alike = dataset.identities[first] == dataset.identities[second]
 
-    def note(kind: str, rows: NDArray[np.int64], message: Callable[[int], str]) -> None:
+    def note(kind: str, rows: NDArray[np.int64], message: str | Callable[[int], str]) -> None:
         for row in rows[:KEPT_OF_A_KIND].tolist():
-            log.add(kind, message(row), *pairs.where(row))
+            text = message if isinstance(message, str) else message(row)
+            log.add(kind, text, *pairs.where(row))
         log.counts[kind] += max(0, len(rows) - KEPT_OF_A_KIND)
 
     for kind, found, message in (
@@ -162,7 +163,7 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
         ("contradicting_identity", alike & ~pairs.mated & ~selves,
          "a non-mated pair, but other pairs show the same person"),
     ):  # fmt: skip
-        note(kind, np.flatnonzero(found), lambda _, message=message: message)
+        note(kind, np.flatnonzero(found), message)
     # IJB-C's 15.7 million pairs: what is not needed any more is freed
     del alike, selves
     order = np.argsort(keys, kind="stable")
