@@ -165,7 +165,7 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
     ):  # fmt: skip
         note(kind, np.flatnonzero(found), message)
     # IJB-C's 15.7 million pairs: what is not needed any more is freed
-    del alike, selves
+    del alike, selves, found
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])
