@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -133,16 +134,16 @@ class Spool:
                     if not photos:
                         self._complete = True
                         break
-                    block = Block(len(self._back), photos)
+                    block = pickle.dumps(Block(len(self._back), photos))
                     self._back.append(0)  # before a reader can see it
-                    self._append(file, zlib.compress(pickle.dumps(block), COMPRESSION))
+                    content = zlib.compress(block, COMPRESSION)
+                    self._append(file, LENGTH.pack(len(content)) + content)
         except BaseException as error:  # noqa: BLE001 - raised again by `check`
             self._error = error
         finally:
             self.file.with_name(LISTING).unlink(missing_ok=True)
 
-    def _append(self, file: Any, content: bytes) -> None:
-        left = LENGTH.pack(len(content)) + content
+    def _append(self, file: FileIO, left: bytes) -> None:
         try:
             while left:  # a disk that is nearly full takes a part
                 left = left[file.write(left) :]

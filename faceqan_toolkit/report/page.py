@@ -104,9 +104,7 @@ def write_report(
     if below is not None and not page.ranking.scored:
         raise RunError(run.no_scores)
     page.below = below
-    if grouping:
-        whole = page.every == page.every_failure == 1
-        page.groups = _Groups(run, grouping, below, follow=whole)
+    page.groups = _groups(page, grouping, below) if grouping else None
     try:
         try:
             with replacing(target) as temporary:
@@ -188,9 +186,7 @@ class _Page:
             "script": Markup(script),
             "name": self.run.folder.absolute().name,
             "scored": self.ranking.scored,
-            "faces": self.faces,
-            "failures": self.failures,
-            "counts": self.counts,
+            "page": self,
             "preset": content["settings"].get("preset", "") if self.ranking.scored else "",
             "model": content.get("model") or {},
             "started": _started(content),
@@ -202,11 +198,6 @@ class _Page:
             },
             "versions": content.get("versions", {}),
             "folder": self.files.name if self.folder else "",
-            "redacted": self.source is None,
-            "every": self.every,
-            "every_failure": self.every_failure,
-            "groups": self.groups if self.groups and self.groups.number else None,
-            "below": self.below,
             "meta": script_json(self.meta()),
             "blocks": self.blocks(pool),
             "photos": self.photos(pool),
@@ -228,7 +219,7 @@ class _Page:
             "folder": folder and quote(os.fsencode(folder)),
             "photos": "copied" if self.copied else "linked" if self.linked else "none",
             "below": self.below,
-            "groups": self.groups.meta() if self.groups and self.groups.number else None,
+            "groups": self.groups and self.groups.meta(),
         }
 
     def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
@@ -251,7 +242,7 @@ class _Page:
                     self.rows_of_photos.setdefault(row["path"], row)
                 places = {path: place for place, path in enumerate(self.rows_of_photos)}
                 more["photo"] = [places[row["path"]] for row in mappings]
-            if self.groups and self.groups.places is not None:
+            if self.groups and self.groups.places:
                 # -1 for a photo whose group is not listed
                 more["group"] = [self.groups.places.get(row["path"], -1) for row in mappings]
             yield {
@@ -289,6 +280,7 @@ class _Page:
         return ""
 
 
+@dataclass(frozen=True)
 class _Groups:
     """Groups on the page.
 
@@ -298,38 +290,33 @@ class _Groups:
         summaries: the listed groups.
         number: number of all groups.
         places: index in `summaries` of each photo's group, by path, so that the page can update
-            the shares; None if the page shows a sample of the rows, which cannot count shares.
+            the shares; empty if the page shows a sample of the rows, which cannot count shares.
     """
 
-    def __init__(
-        self, run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool
-    ) -> None:
-        summaries = summarise(run, grouping, below=below)
-        self.by, self.below, self.number = grouping.by, below, len(summaries)
-        self.summaries: list[GroupSummary] = summaries[:GROUP_LIMIT]
-        self.places: dict[str, int] | None = None
-        if follow:
-            numbers = {item.group: number for number, item in enumerate(self.summaries)}
-            found = members(run, grouping).items()
-            self.places = {path: numbers[group] for path, group in found if group in numbers}
-
-    @property
-    def follow(self) -> bool:
-        """Whether the page updates the shares when the threshold moves."""
-        return self.places is not None
+    by: str
+    below: float | None
+    summaries: list[GroupSummary]
+    number: int
+    places: dict[str, int]
 
     def meta(self) -> dict[str, Any]:
         """Return the data for the page's script: one row of `GROUP_FIGURES` for each group."""
-        return {
-            "by": self.by,
-            "below": self.below,
-            "figures": GROUP_FIGURES,
-            "rows": [
-                [_short(name, getattr(item, name)) for name in GROUP_FIGURES]
-                for item in self.summaries
-            ],
-            "follow": self.follow,
-        }
+        rows = [
+            [_short(name, getattr(item, name)) for name in GROUP_FIGURES] for item in self.summaries
+        ]
+        return {"by": self.by, "below": self.below, "figures": GROUP_FIGURES, "rows": rows,
+                "follow": bool(self.places)}  # fmt: skip
+
+
+def _groups(page: _Page, grouping: Grouping, below: float | None) -> _Groups | None:
+    """Return the groups of a page; None if the run has no rows."""
+    found = summarise(page.run, grouping, below=below)
+    listed = found[:GROUP_LIMIT]
+    numbers = {item.group: number for number, item in enumerate(listed)}
+    whole = page.every == page.every_failure == 1
+    groups = members(page.run, grouping) if whole else {}
+    places = {path: numbers[group] for path, group in groups.items() if group in numbers}
+    return _Groups(grouping.by, below, listed, len(found), places) if found else None
 
 
 def _short(name: str, value: Any) -> Any:
@@ -361,8 +348,7 @@ def _hash(text: str) -> str:
 def _details(run: RunInfo) -> dict[str, str]:
     """Return the run's model, fingerprint, time and thresholds, for people."""
     content = run.content
-    model = content.get("model") or {}
-    calls = content.get("invocations", [])
+    model, calls = content.get("model") or {}, content.get("invocations", [])
     photos = sum(int(call.get("photos", 0)) for call in calls)
     backends = dict.fromkeys(str(call["backend"]) for call in calls if call.get("backend"))
     found = {
@@ -376,16 +362,13 @@ def _details(run: RunInfo) -> dict[str, str]:
         "Time": _duration(_seconds(content)),
         "Commands": f"{len(calls):,}" if len(calls) > 1 else "",
     }
-    found |= below_thresholds(run)
-    return {label: text for label, text in found.items() if text}
+    return {label: text for label, text in {**found, **below_thresholds(run)}.items() if text}
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def _seconds(content: Mapping[str, Any]) -> float:

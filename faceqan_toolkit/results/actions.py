@@ -84,7 +84,7 @@ class Entry:
     """A row of the manifest.
 
     Attributes:
-        source: path of the photo or crop, absolute, as `paths.path_text` writes it.
+        source: path of the photo or crop, absolute, as `text.path_text` writes it.
         destination: its new path; empty if it is not copied, moved or linked.
         quality: quality of the deciding face, rounded down to six decimals; empty without a score.
         decision: "list", one of `PLACED`, "drop" or "error".
@@ -235,15 +235,11 @@ class Manifest:
             if entry.decision in PLACED and entry.decision != "move" and entry.reason != THERE
         }
 
-    def close(self) -> None:
-        """Close the file and release the lock."""
-        self._close()
-
     def __enter__(self) -> Manifest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._close()
 
 
 def _lines(rows: Iterable[Iterable[str]]) -> bytes:
@@ -300,7 +296,10 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
             return _Item(outcome, content)
         if isinstance(content, LocalFile) and extension(content.name) in ARCHIVE_EXTENSIONS:
             raise NotPlaced("an archive, which stays where it is")
-        target = place_below(plan.folder, _relative(decision, plan))
+        relative = path_from_text(decision.path)
+        if plan.what == "crops":  # without the leading `crops/`
+            relative = str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
+        target = place_below(plan.folder, relative)
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
         state = known_state(decision, plan)
@@ -310,8 +309,7 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
         )  # fmt: skip
         if isinstance(content, LocalFile) and plan.mode == "move" and not plan.dry:
             there = content.file if os.path.lexists(content.file) else target
-            sha256 = (state and state.sha256) or sha256_of(there)
-            entry = replace(entry, sha256=sha256)
+            entry = replace(entry, sha256=(state and state.sha256) or sha256_of(there))
         if found == THERE:
             entry = replace(entry, reason=THERE)
         return _Item(replace(outcome, entry=entry), content, target, state, found)
@@ -358,22 +356,12 @@ def known_state(decision: Decision, plan: Plan) -> FileState | None:
 
 
 def _inspect(
-    content: Content,
-    target: Path,
-    mode: str,
-    state: FileState | None,
+    content: Content, target: Path, mode: str, state: FileState | None,
     began: Callable[[], bool] = lambda: False,
-) -> str:
+) -> str:  # fmt: skip
     if isinstance(content, LocalFile):
         return inspect(content.file, target, mode, state, began)
     return inspect_content(lambda: content.read()[0], target, mode, state)
-
-
-def _relative(decision: Decision, plan: Plan) -> str:
-    """Return the path below the destination; for a crop without the leading `crops/`."""
-    if plan.what == "photos":
-        return path_from_text(decision.path)
-    return str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
 
 
 def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:

@@ -52,12 +52,9 @@ def check_inside(folder: Path, target: Path) -> None:
 
 
 def inspect(
-    source: Path,
-    target: Path,
-    mode: str,
-    state: FileState | None,
+    source: Path, target: Path, mode: str, state: FileState | None,
     began: Callable[[], bool] = lambda: False,
-) -> str:
+) -> str:  # fmt: skip
     """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
 
     Args:
@@ -96,13 +93,9 @@ def inspect(
 
 
 def _left(
-    source: Path,
-    found: os.stat_result,
-    target: Path,
-    mode: str,
-    state: FileState | None,
+    source: Path, found: os.stat_result, target: Path, mode: str, state: FileState | None,
     began: Callable[[], bool],
-) -> str:
+) -> str:  # fmt: skip
     """Return what is left to do for an unchanged source."""
     try:
         there = target.lstat()
@@ -209,19 +202,15 @@ def _is(target: Path, state: FileState | None) -> bool:
     """Tell whether a file has a state; without a state, whether it exists."""
     try:
         found = target.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            return False
-        return state is None or _same(target, found, state)
+        return stat.S_ISREG(found.st_mode) and (state is None or _same(target, found, state))
     except OSError:
         return False
 
 
 def _same(file: Path, found: os.stat_result, state: FileState) -> bool:
     """Tell whether a file has a state: equal size and time, or equal size and content."""
-    if found.st_size != state.size:
-        return False
-    if found.st_mtime_ns == state.mtime_ns:
-        return True
+    if found.st_size != state.size or found.st_mtime_ns == state.mtime_ns:
+        return found.st_size == state.size
     return bool(state.sha256) and sha256_of(file) == state.sha256
 
 
@@ -267,13 +256,9 @@ def _blocks(file: Path) -> Iterator[bytes]:
 
 
 def _write(
-    target: Path,
-    blocks: Iterable[bytes],
-    state: FileState | None,
-    source: Path | None = None,
-    *,
+    target: Path, blocks: Iterable[bytes], state: FileState | None, source: Path | None = None, *,
     verify: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write a file atomically, with the times and mode of `source`: flushed, then renamed.
 
     With `verify` the file is read again before it is renamed.
@@ -293,19 +278,14 @@ def _write(
                 shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
-        _name(part, target)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            _rename(part, target)
         if verify:
             with suppress(OSError):  # not all file systems can flush a folder
                 sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _name(part: Path, target: Path) -> None:
-    """Rename a finished copy; raise FileExistsError if the target exists."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        _rename(part, target)

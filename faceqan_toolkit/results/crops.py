@@ -41,14 +41,12 @@ class RunCrops:
     """
 
     def __init__(self, run: RunInfo, *, cut: bool = True, fetch: bool = False) -> None:
-        self.folder = run.folder
-        self.fetch = fetch
+        self.folder, self.cut, self.fetch = run.folder, cut, fetch
         self.settings: Mapping[str, Any] = run.content["settings"]
         self.model: Mapping[str, Any] = run.content.get("model") or {}
         # the run folder is untrusted, so it cannot raise the limit
         self.max_pixels = min(int(self.settings.get("max_pixels") or MAX_PIXELS), MAX_PIXELS)
         self.photos_are_crops = run.task == "score"
-        self.cut = cut
 
     def crop(self, row: Row) -> Pixels:
         """Return a face's crop, (S, S, 3) uint8 RGB, given its row with `sha256`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -28,12 +29,10 @@ from faceqan_toolkit.settings import BYS, WHATS
 from faceqan_toolkit.text import counted, exact_text, path_from_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
-# order that puts the face that represents a photo first
-_SPEAKER = {
-    "best": "quality DESC NULLS LAST, face",
-    "worst": "quality NULLS LAST, face",
-    "main": "face",
-}
+_REPRESENTATIVE = {
+    "best": "quality DESC NULLS LAST, face", "worst": "quality NULLS LAST, face", "main": "face",
+}  # fmt: skip
+"""SQL orders that put the face first that represents a photo."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +104,8 @@ class Rules:
     @property
     def need_scores(self) -> bool:
         """Whether any condition is on quality."""
-        return any(
-            value is not None
-            for value in (
-                self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
-                self.per_identity, self.per_window,
-            )
-        )  # fmt: skip
+        return {self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
+                self.per_identity, self.per_window} != {None}  # fmt: skip
 
     @property
     def need_identities(self) -> bool:
@@ -201,7 +195,8 @@ def _prepare(
     connection.execute(f"CREATE TEMP TABLE faces AS SELECT {columns}, identity FROM ({rows})")
     chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
     if rules.what == "photos" and fetch_value(connection, "SELECT max(face) > 0 FROM faces"):
-        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
+        first = _REPRESENTATIVE[rules.by]
+        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {first}) = 1"
     connection.execute(f"CREATE TEMP TABLE items AS FROM faces {chosen}")
     parameters: dict[str, float | str] = {}
     conditions = [
@@ -265,12 +260,14 @@ def _on_quality(
         yield _Condition("min-quality", "quality < $quality", why)
     if rules.min_percentile is not None:
         faces = fetch_value(connection, "SELECT count(quality) FROM faces")
-        number = _least_number(rules.min_percentile, faces)
-        if number > 1:
+        below = bisect_left(
+            range(1, faces + 1), rules.min_percentile, key=lambda number: 100 * (number / faces)
+        )
+        if below:
             at = parameters["percentile"] = fetch_value(
                 connection,
                 "SELECT quality FROM faces WHERE quality IS NOT NULL "
-                f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
+                f"ORDER BY quality LIMIT 1 OFFSET {below}",
             )
             percentile = exact_text(rules.min_percentile)
             why = _below(f"percentile {percentile}, which is {exact_text(at, 6)}")
@@ -315,16 +312,6 @@ def _on_place(
         window = f"{video}, floor({time} / {rules.per_window!r})"
         why = f"'not the best of its {rules.per_window:g} seconds'"
         yield _Condition("per-window", f"{time} IS NOT NULL AND {place.format(window)} > 1", why)
-
-
-def _least_number(percentile: float, faces: int) -> int:
-    """Return the least number n of faces with 100 * n / faces >= percentile."""
-    number = math.floor(percentile / 100 * faces)
-    while number > 0 and 100 * ((number - 1) / faces) >= percentile:
-        number -= 1
-    while number < faces and 100 * (number / faces) < percentile:
-        number += 1
-    return number
 
 
 def _statuses(kind: type[PhotoError]) -> set[str]:

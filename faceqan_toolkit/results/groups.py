@@ -76,10 +76,6 @@ class GroupSummary:
     difference_low: float | None = None
     difference_high: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return its columns in order."""
-        return asdict(self)
-
 
 COLUMNS = tuple(item.name for item in fields(GroupSummary))
 
@@ -135,12 +131,8 @@ def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
-    """Write summaries to a file, replaced if it exists; return their number.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
-    rows = [summary.as_dict() for summary in summaries]
+    """Write summaries to a file, replaced if it exists; return their number, or raise RunError."""
+    rows = [asdict(summary) for summary in summaries]
     if file_format == "csv":
         rows = [{**row, "group": row["group"] and guard(row["group"])} for row in rows]
     with duckdb.connect() as connection:

@@ -241,12 +241,8 @@ def as_table(records: Sequence[Record]) -> pa.Table:
 def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """Return rows as `SCHEMA` needs them: texts that older versions did not write are empty."""
     table = pa.Table.from_batches(batches)
-    columns = [
-        table[field.name]
-        if field.nullable or field.type != pa.string()
-        else table[field.name].fill_null("")
-        for field in SCHEMA
-    ]
+    texts = {column.name for column in SCHEMA if column.type == pa.string() and not column.nullable}
+    columns = [table[name].fill_null("") if name in texts else table[name] for name in SCHEMA.names]
     return pa.table(columns, schema=SCHEMA)
 
 
@@ -271,12 +267,11 @@ def _check_columns(part: Part) -> None:
         # files of this version cannot leave such a value out
         if found.nullable and not column.nullable:
             unsure.append(found.name)
-    if not unsure:
-        return
-    with pq.ParquetFile(part.file) as file:
-        for batch in file.iter_batches(columns=unsure):
-            if any(column.null_count for column in batch.columns):
-                raise ValueError(f"a value is missing in {', '.join(unsure)}")
+    if unsure:
+        with pq.ParquetFile(part.file) as file:
+            for batch in file.iter_batches(columns=unsure):
+                if any(column.null_count for column in batch.columns):
+                    raise ValueError(f"a value is missing in {', '.join(unsure)}")
 
 
 def _groups(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:
@@ -313,7 +308,6 @@ def _checksum(file: Path) -> str:
 
 
 def _joined_meanwhile(folder: Path) -> RunError:
-    """Return the error for parts that have just disappeared."""
     return RunError(
         f"{folder} is at work: parts of its ledger have been joined just now; try again"
     )
@@ -377,8 +371,7 @@ def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def attach(connection: duckdb.DuckDBPyConnection, name: str, ledger: Ledger) -> None:
     """Make the rows of each photo's last attempt a table `name`, and all rows `name`_attempts.
 
-    Raises:
-        RunError: the ledger is damaged.
+    RunError if the ledger is damaged.
     """
     connection.register(f"{name}_attempts", ledger.dataset())
     # few photos have a second attempt; without any, the parts' statistics make the join free
@@ -409,19 +402,13 @@ def copy_rows(
 ) -> int:
     """Write the rows of a query to a file, replaced if it exists, and return their number.
 
-    Args:
-        connection: connection for the query.
-        query: SQL; texts for CSV are guarded already, see `text.guard_sql`.
-        target: the file.
-        file_format: "csv", "jsonl" or "parquet".
+    `file_format` is "csv" (with texts that are guarded already, see `text.guard_sql`), "jsonl" or
+    "parquet".
     """
-    options = {
-        "csv": "FORMAT csv, HEADER true",
-        "jsonl": "FORMAT json, ARRAY false",
-        "parquet": "FORMAT parquet",
-    }[file_format]
+    options = {"csv": "csv, HEADER true", "jsonl": "json, ARRAY false", "parquet": "parquet"}
     destination = str(target).replace("'", "''")
-    return int(fetch_value(connection, f"COPY ({query}) TO '{destination}' ({options})"))
+    copying = f"COPY ({query}) TO '{destination}' (FORMAT {options[file_format]})"
+    return int(fetch_value(connection, copying))
 
 
 def export_rows(

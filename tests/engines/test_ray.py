@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.engines.base import MakePipeline
-from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.base import InlineEngine, MakePipeline
 from faceqan_toolkit.engines.ray import (
     Answer,
     RayEngine,
@@ -42,9 +41,12 @@ pytestmark = [
 SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
-def run(folder: Path, make: MakePipeline, **options) -> list[list[Record]]:
+ONE_ACTOR = SETTINGS.replace(workers=1)
+
+
+def run(folder: Path, make: MakePipeline) -> list[list[Record]]:
     found = find_photos([str(folder)])
-    return list(RayEngine(12, make=make, **options).run(found, SETTINGS, None))
+    return list(RayEngine(12, make=make).run(found, ONE_ACTOR, None))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -60,7 +62,7 @@ def test_a_photo_that_kills_whoever_touches_it_costs_one_record(tmp_path: Path) 
         assert come.wait(120)
         yield from sources[4:]
 
-    running = RayEngine(12, make=pipelines.accidents).run(listed(), SETTINGS, None)
+    running = RayEngine(12, make=pipelines.accidents).run(listed(), ONE_ACTOR, None)
     rows = [next(running)]
     come.set()
     found = statuses([*rows, *running])
@@ -100,7 +102,7 @@ def test_photos_that_nodes_do_not_see() -> None:
 
     photo = PhotoSource("/nowhere", "photo.jpg", OnlyHere())
     with pytest.raises(RunError, match=r"does not see /nowhere/photo\.jpg.*URL"):
-        list(RayEngine(1).run([photo], SETTINGS, None))
+        list(RayEngine(1).run([photo], ONE_ACTOR, None))
 
 
 GB = 10**9
@@ -216,28 +218,26 @@ def test_a_list_that_fails(tmp_path: Path) -> None:
 def test_an_actor_that_is_killed_is_replaced(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *numbered(12))
     (notes := tmp_path / "notes").mkdir()
+    (hold := tmp_path / "hold").touch()
     engine = RayEngine(12, make=pipelines.noting)
-    found, killed = [], 0
+    found, killed = [], False
     for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
         found.append(rows)
         if not killed:
-            done = {path for path, *_ in map(str.split, by_path(found))}
-            at_work = [note.name for note in notes.iterdir() if note.name[:6] not in done]
-            if at_work:
-                killed = int(at_work[0].rsplit(".")[-1])
-                os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: held(notes))
+            os.kill(int(held(notes)[0].rsplit(".")[-1]), signal.SIGKILL)
+            killed = True
+            hold.unlink()
     assert killed
     assert set(statuses(found).values()) == {"ok"}
     assert len(found) == 12
 
 
 def test_a_machine_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """A head and three nodes; one that has given records and is at work on others is killed."""
+    """A head and two nodes; one that has given records and is at work on others is killed."""
     folder = photos(tmp_path / "photos", *numbered(18))
     (notes := tmp_path / "notes").mkdir()
-    expected = by_path(list(ProcessEngine(["cpu"]).run(find_photos([str(folder)]), SETTINGS, None)))
-    for note in notes.iterdir():
-        note.unlink()
+    expected = by_path(list(InlineEngine().run(find_photos([str(folder)]), SETTINGS, None)))
     script = f"""
 from pathlib import Path
 from tests.engines.test_ray import run_and_lose_a_node
@@ -257,30 +257,28 @@ run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_p
     assert any(nodes[path] != lost for path in outstanding), "others did them again"
 
 
-def held(notes: Path, pid: str) -> set[str]:
-    """Return the photos that a node is held at."""
-    return {
-        note.name.rsplit(".", 2)[0]
-        for note in notes.iterdir()
-        if f".{pid}." in note.name and note.read_text() == pipelines.HELD
-    }
+def held(notes: Path, node: str = "") -> list[str]:
+    """Return the notes of the photos that a node, or any, is held at."""
+    names = [note.name for note in notes.iterdir() if note.read_text() == pipelines.HELD]
+    return [name for name in names if node in ("", name.rsplit(".", 2)[1])]
 
 
 def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
-    """Run over a cluster of a head and three nodes, and kill one of these."""
+    """Run over a cluster of a head and two nodes, and kill one of these."""
     prepare_ray()
     import ray
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     raylets = {
         str(info.process.pid): node for node in nodes for info in node.all_processes["raylet"]
     }
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
     found: list[list[Record]] = []
     lost, outstanding = "", set()
+    (hold := notes.with_name("hold")).touch()
     for rows in RayEngine(18, make=pipelines.noting).run(
         find_photos([str(folder)]), SETTINGS, None
     ):
@@ -289,10 +287,9 @@ def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
             continue
         given = {photo[0].node for photo in found}
         (giver,) = [pid for pid, node in raylets.items() if node.node_id in given][:1]
-        # what is begun from now on is not done before the node is gone
-        (hold := notes.with_name("hold")).touch()
         wait_until(lambda pid=giver: held(notes, pid))
-        lost, outstanding = raylets[giver].node_id, held(notes, giver)
+        lost = raylets[giver].node_id
+        outstanding = {name.rsplit(".", 2)[0] for name in held(notes, giver)}
         cluster.remove_node(raylets[giver], allow_graceful=False)
         hold.unlink()
     (output / "found.pickle").write_bytes(pickle.dumps((found, lost, outstanding)))
@@ -308,8 +305,8 @@ def test_an_address_that_does_not_do(
     real_command_line: CommandLine, address: str, code: int, message: str
 ) -> None:
     done = real_command_line(
-        *("align-and-score", SAMPLES / "hopper.jpg", "-o", "run", "--engine", "ray"),
-        *("--ray-address", address),
+        *("detect", SAMPLES / "hopper.jpg", "-o", "run", "--detector", "yunet"),
+        *("--engine", "ray", "--ray-address", address),
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
