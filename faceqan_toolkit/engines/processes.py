@@ -50,11 +50,7 @@ MODEL_COPIES = 7
 
 
 def worker_bytes(settings: Settings) -> int:
-    """Return how much memory a process may need on a CPU.
-
-    Raises:
-        WeightsError: the recognition model is missing.
-    """
+    """Return how many bytes a process may need on a CPU; WeightsError if the model is missing."""
     if "quality" not in settings.stages:
         return WORKER_BYTES
     model = find_model(settings.model.name, settings.model.options)
@@ -253,10 +249,8 @@ class Worker:
         code = self.process.exitcode or 0
         if code >= 0:
             return f"exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-code, f"signal {-code}")
         return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
@@ -308,8 +302,7 @@ class ProcessEngine(Engine):
     def start(self, settings: Settings, crops_folder: Path | None, tell: Listener = silent) -> None:
         """Start all processes and wait until they are ready; `stop` must follow.
 
-        Raises:
-            FaceQANError, ChecksumMismatch: see `Engine.run`.
+        Errors are those of `Engine.run`.
         """
         self._settings, self._crops_folder, self._tell = settings, crops_folder, tell
         try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import pickle
 import struct
-import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -65,8 +65,17 @@ class Spool:
 
     def __init__(self, sources: Iterable[PhotoSource], size: int, home: Path | None = None) -> None:
         with ExitStack() as stack:
-            self.file = stack.enter_context(_folder(home)) / "photos"
-            self._stack = stack.pop_all()
+            try:
+                # the next command removes folders that killed ones left in a run folder
+                folder = stack.enter_context(spill_folder(home)) if home else None
+                if folder is None:
+                    made = TemporaryDirectory(prefix="faceqan-", ignore_cleanup_errors=True)
+                    folder = Path(stack.enter_context(made))
+                for name in ("photos", LISTING):
+                    (folder / name).touch()
+            except OSError as error:
+                raise RunError(f"there is no place for the list of photos: {error}") from error
+            self.file, self._stack = folder / "photos", stack.pop_all()
         self._error: BaseException | None = None
         self._back = bytearray()
         self._complete = False
@@ -151,25 +160,6 @@ class Spool:
             raise RunError(
                 f"cannot write the list of photos to {self.file.parent}: {reason_of(error)}"
             ) from error
-
-
-@contextmanager
-def _folder(home: Path | None) -> Iterator[Path]:
-    """Yield a new folder with an empty list that is being written.
-
-    In a run folder the next command removes folders that killed commands left behind.
-    """
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(spill_folder(home)) if home else None
-            if folder is None:
-                made = tempfile.TemporaryDirectory(prefix="faceqan-", ignore_cleanup_errors=True)
-                folder = Path(stack.enter_context(made))
-            for name in ("photos", LISTING):
-                (folder / name).touch()
-        except OSError as error:
-            raise RunError(f"there is no place for the list of photos: {error}") from error
-        yield folder
 
 
 def read_blocks(file: Path) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -106,13 +107,12 @@ def write_report(
     page.below = below
     page.groups = _groups(page, grouping, below) if grouping else None
     try:
-        try:
+        with ExitStack() as failing:
+            if page.folder:
+                failing.callback(shutil.rmtree, page.folder, ignore_errors=True)
             with replacing(target) as temporary:
                 page.write(temporary)
-        except BaseException:
-            if page.folder:
-                shutil.rmtree(page.folder, ignore_errors=True)
-            raise
+            failing.pop_all()
         _remove_earlier(page.files, page.folder)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error

@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from itertools import islice, takewhile
@@ -26,11 +26,9 @@ from faceqan_toolkit.results.copying import (
     THERE,
     check_inside,
     inspect,
-    inspect_content,
     part_of,
     place,
     place_below,
-    place_content,
 )
 from faceqan_toolkit.runs.folder import crop_file
 from faceqan_toolkit.settings import MODES
@@ -303,7 +301,7 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
         state = known_state(decision, plan)
-        found = _inspect(
+        found = inspect(
             content, target, plan.mode, state,
             lambda: manifest is not None and manifest.has(entry.source, entry.destination),
         )  # fmt: skip
@@ -355,15 +353,6 @@ def known_state(decision: Decision, plan: Plan) -> FileState | None:
     return decision.state if plan.what == "photos" else None
 
 
-def _inspect(
-    content: Content, target: Path, mode: str, state: FileState | None,
-    began: Callable[[], bool] = lambda: False,
-) -> str:  # fmt: skip
-    if isinstance(content, LocalFile):
-        return inspect(content.file, target, mode, state, began)
-    return inspect_content(lambda: content.read()[0], target, mode, state)
-
-
 def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     """Act; return `item.outcome` itself on success, else the changed result."""
     if item.target is None:
@@ -373,13 +362,10 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     try:
         check_inside(plan.folder, item.target)
         try:
-            if isinstance(content, LocalFile):
-                place(content.file, item.target, plan.mode, item.state, item.found)
-            elif item.found != THERE:
-                place_content(content.read()[0], item.target, item.state)
+            place(content, item.target, plan.mode, item.state, item.found)
         except FileExistsError:
             # an earlier file of this call, on a case-insensitive file system
-            if _inspect(content, item.target, plan.mode, item.state) == THERE:
+            if inspect(content, item.target, plan.mode, item.state) == THERE:
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
             raise NotPlaced(OCCUPIED) from None
     except (NotPlaced, PhotoError) as error:
@@ -431,7 +417,7 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
     if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
     if not dry:
-        place(moved, source, "move", None, PENDING)
+        place(LocalFile(moved), source, "move", None, PENDING)
     return True
 
 

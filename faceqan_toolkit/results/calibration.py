@@ -216,8 +216,7 @@ def made_with(run: RunInfo) -> dict[str, Any]:
 def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> Scale:
     """Return the scale that maps the median of (N,) qualities to 50, their 84th percentile to 84.
 
-    Raises:
-        CalibrationError: the qualities are all equal.
+    CalibrationError if the qualities are all equal.
     """
     # adding 0.0 turns -0.0 into 0.0, so that both give one id
     median, upper = (float(value) + 0.0 for value in np.percentile(quality, [50, 84]))
@@ -298,19 +297,14 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
 
 def _threshold(content: Mapping[str, Any]) -> Threshold:
     errors = content["errors"] and Errors(
-        float(content["errors"]["fmr"]),
-        float(content["errors"]["similarity"]),
+        *(float(content["errors"][name]) for name in ("fmr", "similarity")),
         *(_rate(content["errors"][name]) for name in ("false_matches", "before", "after")),
     )
+    target, quality = float(content["target"]), float(content["quality"])
     return Threshold(
-        str(content["kind"]),
-        float(content["target"]),
-        float(content["quality"]),
-        content["low"],
-        content["high"],
-        _rate(content["discard"]),
-        errors,
-    )
+        str(content["kind"]), target, quality, content["low"], content["high"],
+        _rate(content["discard"]), errors,
+    )  # fmt: skip
 
 
 def _rate(content: Mapping[str, Any]) -> Rate:

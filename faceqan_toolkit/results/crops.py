@@ -51,8 +51,7 @@ class RunCrops:
     def crop(self, row: Row) -> Pixels:
         """Return a face's crop, (S, S, 3) uint8 RGB, given its row with `sha256`.
 
-        Raises:
-            PhotoError: there is no crop and it cannot be cut again.
+        PhotoError if there is none and it cannot be cut again.
         """
         if row["face"] is None:
             raise PhotoError("no face")

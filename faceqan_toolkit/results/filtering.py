@@ -6,7 +6,7 @@ import math
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -114,11 +114,7 @@ class Rules:
 
 
 def number_or_percentage(text: str) -> tuple[int | None, float | None]:
-    """Return the number, or the percentage, of the best to keep that a text such as "80%" means.
-
-    Raises:
-        SettingsError: it means neither.
-    """
+    """Return the number, or the percentage, of the best to keep that a text such as "80%" means."""
     try:
         return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
     except ValueError:
@@ -424,10 +420,8 @@ class Selection:
             for outcome in outcomes:
                 earlier.discard(outcome.entry.destination)
                 yield outcome
-        left = sum(os.path.lexists(path_from_text(place)) for place in earlier)
-        if left:
-            files = counted(left, "file")
-            self.tell(Note(f"{files} of earlier selections still there, see the manifest"))
+        if left := _still_there(earlier):
+            self.tell(Note(f"{left} of earlier selections still there, see the manifest"))
 
     def _tell_people(self, *, optional: bool) -> None:
         """Report the number of identities; RunError if there is none and it is not optional."""
@@ -461,11 +455,7 @@ def calibrated_quality(
 
 
 def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
-    """Put back the files that a manifest moved; return an iterator over the results.
-
-    Raises:
-        RunError: the manifest is unusable.
-    """
+    """Put back the files that a manifest moved; yield the results, or raise RunError."""
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")
     return _undo(path, dry, tell)
@@ -473,16 +463,19 @@ def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[
 
 def _undo(path: Path, dry: bool, tell: Listener) -> Iterator[Outcome]:
     with Manifest(absolute(path), dry=dry) as manifest:
-        left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
-        if left:
-            tell(
-                Note(
-                    f"{counted(left, 'file')} copied or linked by this manifest, not moved: --undo "
-                    "leaves them where they are and deletes nothing. The column destination of "
-                    f"{path} names them"
-                )
+        if left := _still_there(manifest.copied_before()):
+            text = (
+                f"{left} copied or linked by this manifest, not moved: --undo leaves them where "
+                f"they are and deletes nothing. The column destination of {path} names them"
             )
+            tell(Note(text))
         yield from put_back(manifest, dry=dry)
+
+
+def _still_there(places: Iterable[str]) -> str:
+    """Return how many of some files there are, as text; "" for none."""
+    number = sum(os.path.lexists(path_from_text(place)) for place in places)
+    return counted(number, "file") if number else ""
 
 
 def _counts(outcomes: Iterator[Outcome]) -> Counter[str]:

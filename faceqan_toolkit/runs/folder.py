@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -192,8 +193,7 @@ class RunWriter:
     def use_calibration(self, content: Mapping[str, Any], scale: Scale | None) -> bool:
         """Take a calibration and, if the run has none, its scale; return whether that is new.
 
-        Raises:
-            RunError: the run has another scale.
+        RunError if the run has another scale.
         """
         if self.scale is not None and scale is not None and self.scale != scale:
             raise RunError(
@@ -332,12 +332,10 @@ class RunWriter:
 
 def versions() -> dict[str, str]:
     """Return the versions of this package and of `PACKAGES`; "missing" for some."""
-    found = {}
-    for package in ("faceqan-toolkit", *PACKAGES):
-        try:
+    found = dict.fromkeys(("faceqan-toolkit", *PACKAGES), "missing")
+    for package in found:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
     return found
 
 

@@ -172,15 +172,15 @@ class Todo:
         ):
             yield PhotoSource(root, path, pickle.loads(content), attempt=attempt)
 
-    def close(self) -> None:
-        """Release memory and disk."""
-        self._stack.close()
-
     def __enter__(self) -> Todo:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release memory and disk."""
+        self._stack.close()
 
     def _drop_repeated(self) -> None:
         """Keep the first of photos that are the same file; refuse different ones by one path."""
@@ -240,9 +240,10 @@ def _is_same_file(source: PhotoSource, known: Known) -> bool:
         return False
     if state.mtime_ns == known.mtime_ns:
         return True
-    if not known.sha256:
-        return False
     try:
-        return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+        return (
+            bool(known.sha256)
+            and hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+        )
     except PhotoError:
         return False
