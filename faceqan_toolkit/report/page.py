@@ -11,7 +11,6 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,12 +23,13 @@ from markupsafe import Markup
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import refuse_links, replacing
-from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
+from faceqan_toolkit.report.pictures import SHEET, Pictures, sheet
 from faceqan_toolkit.results.calibration import below_thresholds
 from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
 from faceqan_toolkit.results.ranking import PARTS, ROUNDED_DOWN, Column, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.text import reason_of, rounded_down
+from faceqan_toolkit.threads import prefetch_map
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 
 EMBED_FACES = 200
@@ -40,6 +40,9 @@ FACE_LIMIT = 200_000
 """Most faces on the page; of more it shows every second, third, ..."""
 FAILURE_LIMIT = 50_000
 """Most rows without a face; of more it shows every second, third, ..."""
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Threads that read pictures."""
 
 BLOCK = 64 * SHEET
 """Rows in one block of the page's data."""
@@ -165,13 +168,10 @@ class _Page:
         environment.filters["thousands"] = "{:,}".format
         template = environment.get_template("report.html")
         # "replace": a path with surrogates must not stop the report
-        with (
-            file.open("w", encoding="utf-8", errors="replace", newline="\n") as out,
-            ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
-        ):
-            out.writelines(template.generate(**self.context(pool)))
+        with file.open("w", encoding="utf-8", errors="replace", newline="\n") as out:
+            out.writelines(template.generate(**self.context()))
 
-    def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
+    def context(self) -> dict[str, Any]:
         """Return the variables of the template."""
         content = self.run.content
         scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
@@ -199,8 +199,8 @@ class _Page:
             "versions": content.get("versions", {}),
             "folder": self.files.name if self.folder else "",
             "meta": script_json(self.meta()),
-            "blocks": self.blocks(pool),
-            "photos": self.photos(pool),
+            "blocks": self.blocks(),
+            "photos": self.photos(),
         }
 
     def meta(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class _Page:
             "groups": self.groups and self.groups.meta(),
         }
 
-    def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+    def blocks(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in blocks: their JSON and the embedded sheets of thumbnails."""
         names = [*self.ranking.columns, "sha256"]
         start = 0
@@ -233,7 +233,7 @@ class _Page:
             has_thumbnail: list[int] = []
             sheets = {}
             for first in range(0, len(rows), SHEET):
-                if jpeg := self._sheet(pool, mappings[first : first + SHEET], has_thumbnail):
+                if jpeg := self._sheet(mappings[first : first + SHEET], has_thumbnail):
                     number = (start + first) // SHEET
                     sheets[number] = self._store(f"sheet-{number}.jpg", jpeg)
             more = {"has_thumbnail": has_thumbnail or [0] * len(rows)}
@@ -251,24 +251,22 @@ class _Page:
             }
             start += len(rows)
 
-    def photos(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+    def photos(self) -> Iterator[dict[str, Any]]:
         """Yield size and content of each copied photo; call it after `blocks`."""
         if not self.copied or self.source is None:
             return
-        found = in_threads(pool, self.source.photo, self.rows_of_photos.values(), 8)
+        found = prefetch_map(self.source.photo, self.rows_of_photos.values(), 8, THREADS)
         for number, photo in enumerate(found):
             if photo:
                 text = self._store(f"photos/{number}.jpg", photo.jpeg)
                 size = script_json([photo.width, photo.height])
                 yield {"number": number, "size": size, "text": text}
 
-    def _sheet(
-        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], has_thumbnail: list[int]
-    ) -> bytes | None:
+    def _sheet(self, rows: list[dict[str, Any]], has_thumbnail: list[int]) -> bytes | None:
         """Return the rows' thumbnails as one JPEG, None without any; note which rows have one."""
         if self.source is None:
             return None
-        thumbnails = list(in_threads(pool, self.source.thumbnail, rows, SHEET))
+        thumbnails = list(prefetch_map(self.source.thumbnail, rows, SHEET, THREADS))
         has_thumbnail += [int(thumbnail is not None) for thumbnail in thumbnails]
         return sheet(thumbnails) if any(has_thumbnail[-len(rows) :]) else None
 
