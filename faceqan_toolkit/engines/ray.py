@@ -20,12 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.engines.base import Engine, MakePipeline, checked_pipeline
-from faceqan_toolkit.engines.processes import (
-    WORKER_BYTES,
-    Failed,
-    ProcessEngine,
-    worker_bytes,
-)
+from faceqan_toolkit.engines.processes import WORKER_BYTES, Failed, ProcessEngine, worker_bytes
 from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.errors import (
     FaceQANError,

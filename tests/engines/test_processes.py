@@ -28,6 +28,7 @@ from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
 from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
+from tests.engines.clusters import alive
 from tests.engines.pipelines import by_path
 from tests.pausing import pausing, wait_for_pause
 
@@ -263,12 +264,6 @@ def test_stopping_early_ends_the_processes(tmp_path: Path) -> None:
 
 def test_nothing_to_do(tmp_path: Path) -> None:
     assert run(ProcessEngine(["cpu"]), photos(tmp_path / "photos")) == []
-
-
-def alive(pid: int) -> bool:
-    # a dead child of a dead parent may stay as a zombie where nobody collects it
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
 
 
 @posix

@@ -19,7 +19,6 @@ from faceqan_toolkit.engines.ray import (
     RayEngine,
     _check_shared,
     find_room,
-    prepare_ray,
 )
 from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.errors import RunError
@@ -27,10 +26,10 @@ from faceqan_toolkit.events import Event, WorkerReady
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Crashed, failed_record
-from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, PhotoSource, Record
 from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
+from tests.engines.clusters import SETTINGS, held
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
 
@@ -38,7 +37,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals"),
 ]
-SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
 ONE_ACTOR = SETTINGS.replace(workers=1)
@@ -134,7 +132,7 @@ def test_where_memory_is_scarce_one_actor_takes_all_of_it(tmp_path: Path) -> Non
     script = f"""
 from pathlib import Path
 from faceqan_toolkit.engines.ray import prepare_ray
-from tests.engines.test_ray import run_and_count
+from tests.engines.clusters import run_and_count
 prepare_ray()
 import ray
 ray.init("local", num_cpus=2, _memory={GB // 2}, object_store_memory=10**8, include_dashboard=False,
@@ -149,19 +147,6 @@ ray.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr
     actors = {note.name.rsplit(".")[-1] for note in notes.iterdir()}
     assert len(actors) == 1
-
-
-def run_and_count(folder: Path) -> tuple[int, int, int]:
-    """Return how many photos were done, by how many actors, and the memory Ray counted."""
-    import ray
-
-    engine = RayEngine(8, make=pipelines.noting)
-    found, free = [], []
-    for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
-        found.append(rows)
-        free.append(ray.available_resources().get("memory", 0))
-    taken = ray.cluster_resources()["memory"] - min(free)
-    return len(by_path(found)), engine.workers, round(taken)
 
 
 WORKER = WorkerReady(7, "cpu", "node")
@@ -240,7 +225,7 @@ def test_a_machine_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:
     expected = by_path(list(InlineEngine().run(find_photos([str(folder)]), SETTINGS, None)))
     script = f"""
 from pathlib import Path
-from tests.engines.test_ray import run_and_lose_a_node
+from tests.engines.clusters import run_and_lose_a_node
 run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_path)!r}))
 """
     done = subprocess.run(
@@ -255,46 +240,6 @@ run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_p
     assert lost in nodes.values(), "it had given records"
     assert outstanding, "it was at work on others"
     assert any(nodes[path] != lost for path in outstanding), "others did them again"
-
-
-def held(notes: Path, node: str = "") -> list[str]:
-    """Return the notes of the photos that a node, or any, is held at."""
-    names = [note.name for note in notes.iterdir() if note.read_text() == pipelines.HELD]
-    return [name for name in names if node in ("", name.rsplit(".", 2)[1])]
-
-
-def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
-    """Run over a cluster of a head and two nodes, and kill one of these."""
-    prepare_ray()
-    import ray
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    raylets = {
-        str(info.process.pid): node for node in nodes for info in node.all_processes["raylet"]
-    }
-    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-    found: list[list[Record]] = []
-    lost, outstanding = "", set()
-    (hold := notes.with_name("hold")).touch()
-    for rows in RayEngine(18, make=pipelines.noting).run(
-        find_photos([str(folder)]), SETTINGS, None
-    ):
-        found.append(rows)
-        if lost:
-            continue
-        given = {photo[0].node for photo in found}
-        (giver,) = [pid for pid, node in raylets.items() if node.node_id in given][:1]
-        wait_until(lambda pid=giver: held(notes, pid))
-        lost = raylets[giver].node_id
-        outstanding = {name.rsplit(".", 2)[0] for name in held(notes, giver)}
-        cluster.remove_node(raylets[giver], allow_graceful=False)
-        hold.unlink()
-    (output / "found.pickle").write_bytes(pickle.dumps((found, lost, outstanding)))
-    ray.shutdown()
-    cluster.shutdown()
 
 
 @pytest.mark.parametrize(
