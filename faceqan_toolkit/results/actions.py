@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -161,7 +162,6 @@ class Manifest:
 
     def __init__(self, path: Path, *, dry: bool = False) -> None:
         self.path = path
-        self._pairs: set[tuple[str, str]] | None = None
         with ExitStack() as stack:
             if not dry:
                 stack.callback(lock(path.with_name(f".{path.name}.lock"), path).release)
@@ -212,14 +212,16 @@ class Manifest:
 
     def has(self, source: str, destination: str) -> bool:
         """Tell whether an earlier command began to move or copy a source to a destination."""
-        if self._pairs is None:  # needed only after an interruption
-            self._pairs = {
-                (entry.source, entry.destination)
-                for entry in self.entries()
-                # a file that was there already is not ours
-                if entry.decision in ("move", "copy") and entry.reason != THERE
-            }
-        return (source, destination) in self._pairs
+        return (source, destination) in self._begun
+
+    @cached_property  # needed only after an interruption
+    def _begun(self) -> set[tuple[str, str]]:
+        return {
+            (entry.source, entry.destination)
+            for entry in self.entries()
+            # a file that was there already is not ours
+            if entry.decision in ("move", "copy") and entry.reason != THERE
+        }
 
     def placed_before(self) -> set[str]:
         """Return the destinations of earlier copies, moves and links."""
