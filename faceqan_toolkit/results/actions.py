@@ -154,10 +154,8 @@ class Manifest:
     """A CSV file that rows are appended to, created if missing; use it in a `with` statement.
 
     An incomplete last row, left by a killed process, is removed: its file was not touched. With
-    `dry` the file is only read, without a lock.
-
-    Raises:
-        RunError: the file is not a manifest, is locked by another process, or cannot be opened.
+    `dry` the file is only read, without a lock. RunError if the file is not a manifest, is locked
+    by another process, or cannot be opened.
     """
 
     def __init__(self, path: Path, *, dry: bool = False) -> None:
@@ -266,11 +264,8 @@ def carry_out(
 ) -> Iterator[Outcome]:
     """Act on the decisions, after writing them to a manifest, if any; yield each result, in order.
 
-    No file is replaced, and nothing is written outside the plan's folder. After an interruption
-    the same call continues.
-
-    Raises:
-        RunError: the manifest cannot be written.
+    No file is replaced, and nothing is written outside the plan's folder. After an interruption the
+    same call continues. RunError if the manifest cannot be written.
     """
     waiting = iter(decisions)
     while batch := list(islice(waiting, BATCH)):

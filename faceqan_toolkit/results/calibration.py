@@ -245,8 +245,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError
 def read_calibration(file: Path) -> Calibration:
     """Return the calibration in a file.
 
-    Raises:
-        CalibrationError: it cannot be read, is of another version, edited, or no calibration.
+    CalibrationError if it cannot be read, is of another version, edited, or no calibration.
     """
     try:
         content = parse_json(read_text(file))

@@ -91,8 +91,7 @@ class RunComparison:
     def summary(self, movers: int = 0) -> tuple[Comparison, list[dict[str, Any]]]:
         """Return the statistics, and the faces whose percentile changed most, as dictionaries.
 
-        Raises:
-            RunError: a ledger is damaged.
+        RunError if a ledger is damaged.
         """
         # twice the mean rank is an integer, whose sums are exact in any order
         rank = (
@@ -123,11 +122,8 @@ class RunComparison:
     def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
         """Write a row for each matched face, biggest mover first; return the number of rows.
 
-        The file is replaced if it exists; `file_format` is one of `settings.FORMATS`; with
-        `number` only so many of the biggest movers are written.
-
-        Raises:
-            RunError: the file cannot be written.
+        The file is replaced if it exists; `file_format` is one of `settings.FORMATS`; with `number`
+        only so many of the biggest movers are written. RunError if the file cannot be written.
         """
         query = _ROWS if number is None else f"{_ROWS} LIMIT {int(number)}"
         if file_format == "csv":

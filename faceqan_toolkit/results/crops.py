@@ -69,8 +69,7 @@ class RunCrops:
     def photo(self, row: Row, at_least: int = 0) -> Photo:
         """Return a row's photo; `at_least` is that of `photos.decode.decode`.
 
-        Raises:
-            PhotoError: the photo is missing, cannot be read, or has changed.
+        PhotoError if the photo is missing, cannot be read, or has changed.
         """
         source = locate_recorded(row["root"], row["path"], fetch=self.fetch)
         photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)

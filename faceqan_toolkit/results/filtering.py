@@ -317,10 +317,8 @@ def _statuses(kind: type[PhotoError]) -> set[str]:
 class Selection:
     """The photos or crops of a run that meet every condition.
 
-    With `fetch` photos are also read from URLs; `tell` receives events.
-
-    Raises:
-        SettingsError: no score of the run can reach the least quality.
+    With `fetch` photos are also read from URLs; `tell` receives events. SettingsError if no score
+    of the run can reach the least quality.
     """
 
     def __init__(
@@ -445,9 +443,8 @@ def calibrated_quality(
 ) -> float:
     """Return a quality threshold of a calibration file; no target is needed for the only one.
 
-    Raises:
-        CalibrationError: the file is unusable, lacks the threshold, or is for other settings than
-            the run's.
+    CalibrationError if the file is unusable, lacks the threshold, or is for other settings than the
+    run's.
     """
     calibration = read_calibration(file)
     calibration.check(run.content.get("identity") or {}, str(run.folder))

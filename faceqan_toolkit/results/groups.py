@@ -147,9 +147,7 @@ def _by_file(
 
     It is NULL for photos that the file does not list. The file's content is registered in the
     connection; `rows` is SQL, a table or a query in brackets, for rows with `path` and `root`.
-
-    Raises:
-        SettingsError: the file cannot be read, lacks the column, or names a photo twice.
+    SettingsError if the file cannot be read, lacks the column, or names a photo twice.
     """
     connection.register("memberships", _read_groups(file, column))
     return f"""

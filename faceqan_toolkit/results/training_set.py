@@ -92,9 +92,8 @@ class Export:
     def outcomes(self) -> Iterator[Outcome]:
         """Write the set; yield the result for each photo or crop.
 
-        Raises:
-            RunError: the folder holds another set or cannot be written, or the run changed while
-                the set was written.
+        RunError if the folder holds another set or cannot be written, or the run changed while the
+        set was written.
         """
         self._shards = _read_index(self.folder)
         numbered = self._numbered()
@@ -334,8 +333,7 @@ class RecordWriter:
     def add(self, sample: Sample) -> str:
         """Append a sample; return the photo's name as `photos.recordio` reads it back.
 
-        Raises:
-            NotPlaced: the photo is too large for a record, or has no label.
+        NotPlaced if the photo is too large for a record, or has no label.
         """
         if sample.label is None:
             raise NotPlaced("its identity is not known, and a record needs a label")

@@ -94,9 +94,8 @@ class RunInfo:
 def read_run(folder: Path) -> RunInfo:
     """Return the run in a folder.
 
-    Raises:
-        RunError: the folder is not a run folder, its name is not valid text, or its `run.json`
-            cannot be read.
+    RunError if the folder is not a run folder, its name is not valid text, or its `run.json` cannot
+    be read.
     """
     check_text(folder)
     try:
@@ -354,8 +353,7 @@ _LARGEST = 1e15
 def parse_run_json(text: str) -> dict[str, Any]:
     """Return the content of a `run.json` from anybody: checked, and its texts printable.
 
-    Raises:
-        ValueError: it is not JSON, or an entry that readers of runs need is malformed.
+    ValueError if it is not JSON, or an entry that readers of runs need is malformed.
     """
     try:
         content = _printable(parse_json(text))

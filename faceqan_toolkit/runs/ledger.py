@@ -92,8 +92,7 @@ class Part:
     def damage(self) -> str:
         """Read the whole file and return what is wrong with it, "" for nothing.
 
-        Raises:
-            RunError: the file cannot be read, so damage is unknown.
+        RunError if the file cannot be read, so damage is unknown.
         """
         try:
             if self.checksum:  # first: Arrow may abort the process over a damaged footer
@@ -125,10 +124,8 @@ class Ledger:
     def dataset(self) -> pads.Dataset:
         """Return all records; columns that older versions did not write are null.
 
-        Reading them fails if a page is damaged.
-
-        Raises:
-            RunError: the end of a part is damaged, or parts are being joined.
+        Reading them fails if a page is damaged. RunError if the end of a part is damaged, or parts
+        are being joined.
         """
         parts = self.parts
         for part in parts:
@@ -323,11 +320,8 @@ def _damaged(part: Part, damage: str) -> RunError:
 def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to ledgers, each with the tables that `attach` makes.
 
-    DuckDB spills to a folder in the first run's folder, which is removed afterwards.
-
-    Raises:
-        RunError: a ledger is damaged, its parts have just been joined, or memory and disk do not
-            suffice.
+    DuckDB spills to a folder in the first run's folder, which is removed afterwards. RunError if a
+    ledger is damaged, its parts have just been joined, or memory and disk do not suffice.
     """
     with open_database(next(iter(ledgers.values())).folder.parent) as connection:
         parts = [(ledger, ledger.parts) for ledger in ledgers.values()]
@@ -349,8 +343,7 @@ def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
 def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to an empty database in memory, which spills to a new folder in `folder`.
 
-    Raises:
-        RunError: memory and disk do not suffice, or the folder's name is not valid text.
+    RunError if memory and disk do not suffice, or the folder's name is not valid text.
     """
     check_text(folder)
     with spill_folder(folder) as spill, duckdb.connect() as connection:

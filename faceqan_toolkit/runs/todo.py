@@ -38,10 +38,8 @@ HEALABLE = frozenset(("crashed", "missing", "missing_extra", "no_permission", "t
 class Shard:
     """Part `number`, from 1, of `total` parts of the photos; a hash of the path decides.
 
-    Every photo belongs to one shard, whatever the order and the other photos are.
-
-    Raises:
-        SettingsError: the number is not in 1..total.
+    Every photo belongs to one shard, whatever the order and the other photos are. SettingsError if
+    the number is not in 1..total.
     """
 
     number: int
