@@ -436,13 +436,11 @@ def _literal(column: Column, value: Any) -> str:
     if value is None:
         return "null"
     if column.kind == "text":
-        return _text(value if isinstance(value, str) else str(value).lower())
+        return _text(value)
     if column.kind == "integer":
         return str(int(value))
     if not math.isfinite(value):
         return "null"
-    if column.decimals is None:
-        return repr(float(value))
     if column.name in ROUNDED_DOWN:
         value = rounded_down(value, column.decimals)
     digits = f"{value:.{column.decimals}f}"

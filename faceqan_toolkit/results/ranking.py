@@ -87,18 +87,11 @@ def differ_by_rounding(low: float, high: float) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """Format of a column in CSV.
-
-    Attributes:
-        kind: "text", "integer" or "number".
-        decimals: decimals of a number; None prints all digits.
-        guarded: text is guarded against formulas, and "" is an empty cell.
-    """
+    """Format of a column in CSV; `kind` is "text", "integer", or "number" with `decimals`."""
 
     name: str
     kind: str
-    decimals: int | None = None
-    guarded: bool = False
+    decimals: int = 0
 
 
 class Ranking:
@@ -186,11 +179,9 @@ class Ranking:
 
     def described(self) -> list[Column]:
         """Return the format of each of `columns` in CSV."""
+        kinds = dict.fromkeys(TEXTS, "text") | dict.fromkeys(DECIMALS, "number")
         return [
-            Column(name, "text", guarded=True)
-            if name in TEXTS
-            else Column(name, "number" if name in DECIMALS else "integer", DECIMALS.get(name))
-            for name in self.columns
+            Column(name, kinds.get(name, "integer"), DECIMALS.get(name, 0)) for name in self.columns
         ]
 
     def blocks(
