@@ -353,7 +353,7 @@ class ProcessEngine(Engine):
         """Wait for answers of workers; yield the records among them."""
         speakers = {worker.outbox: worker for worker in self._team}
         found = wait(list(speakers), TICK)
-        # without the time in which this process was stopped or asleep
+        # time in which this process was stopped or asleep does not count
         now = time.monotonic()
         self._now += min(now - self._looked, 2 * TICK)
         self._looked = now
