@@ -296,7 +296,8 @@ def below_thresholds(run: RunInfo) -> dict[str, str]:
 
 def _threshold(content: Mapping[str, Any]) -> Threshold:
     errors = content["errors"] and Errors(
-        *(float(content["errors"][name]) for name in ("fmr", "similarity")),
+        float(content["errors"]["fmr"]),
+        float(content["errors"]["similarity"]),
         *(_rate(content["errors"][name]) for name in ("false_matches", "before", "after")),
     )
     target, quality = float(content["target"]), float(content["quality"])

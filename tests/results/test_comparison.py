@@ -45,7 +45,7 @@ def test_figures(tmp_path_factory, pairs) -> None:
         [scored(f"{n:02d}", a) for n, (a, _) in enumerate(pairs)],
         [scored(f"{n:02d}", b) for n, (_, b) in enumerate(pairs)],
     )
-    figures = comparison.summary()[0]
+    figures, rows = comparison.summary(100)
     one, other = zip(*common, strict=True)
     assert figures.common == len(common)
     assert figures.only_a == sum(a is not None and b is None for a, b in pairs)
@@ -57,7 +57,6 @@ def test_figures(tmp_path_factory, pairs) -> None:
     apart = [b - a for a, b in common]
     assert figures.mean_difference == pytest.approx(sum(apart) / len(apart))
     assert figures.mean_distance == pytest.approx(sum(map(abs, apart)) / len(apart))
-    rows = comparison.summary(100)[1]
     assert len(rows) == len(common)
     for row in rows:
         a, b = pairs[int(row["path"])]
@@ -88,14 +87,13 @@ def test_partners(tmp_path: Path) -> None:
         scored("x/twin_1.jpg", 0.6, sha256="t"),
         scored("lost.jpg", 0.8, 0, right),
     ]  # fmt: skip
-    comparison = compare(tmp_path, first, second)
-    found = {(r["path"], r["face"]): (r["path_b"], r["face_b"]) for r in comparison.summary(99)[1]}
+    figures, rows = compare(tmp_path, first, second).summary(99)
+    found = {(row["path"], row["face"]): (row["path_b"], row["face_b"]) for row in rows}
     assert found == {
         ("two.jpg", 0): ("two.jpg", 1),
         ("two.jpg", 1): ("two.jpg", 0),
         ("moved.jpg", 0): ("elsewhere/moved.jpg", 0),
     }
-    figures = comparison.summary()[0]
     assert (figures.common, figures.only_a, figures.only_b, figures.changed) == (3, 5, 4, 1)
 
 
