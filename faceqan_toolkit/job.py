@@ -71,7 +71,7 @@ def process_photos(
     found = _Found(photos, shard)
     with (
         Todo(output, found) as todo,
-        RunWriter(output, settings, weights, model, shard=shard) as run,
+        RunWriter(output, settings, weights, model, shard=str(shard) if shard else None) as run,
     ):
         for line in run.repaired:
             tell(Warned(line))

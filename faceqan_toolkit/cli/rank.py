@@ -105,7 +105,7 @@ def _compare(first: Path, second: Path, top: int | None, exports: _Exports) -> N
     if not exports.formats:
         print_comparison(*comparison.summary(top or MOVERS))
         return
-    total = comparison.figures().common
+    total = comparison.summary()[0].common
     exports.write(partial(comparison.export, number=top), second, "comparison", total)
 
 

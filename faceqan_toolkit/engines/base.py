@@ -27,11 +27,7 @@ def make_pipeline(settings: Settings, crops_folder: Path | None) -> Pipeline:
 def checked_pipeline(
     make: MakePipeline, settings: Settings, crops_folder: Path | None, weights_sha256: str
 ) -> Pipeline:
-    """Return a pipeline that has the recognition model the run began with.
-
-    Raises:
-        FaceQANError: a model cannot be loaded, see `check_weights`.
-    """
+    """Return a new pipeline after `check_weights`; FaceQANError if a model cannot be loaded."""
     pipeline = make(settings, crops_folder)
     if pipeline.scorer:
         check_weights(settings.model.name, weights_sha256, pipeline.scorer.embedder.sha256)
@@ -105,13 +101,12 @@ class InlineEngine(Engine):
         """Yield each photo's records, in order; see `Engine.run`."""
         pipeline = checked_pipeline(self.make, settings, crops_folder, self.weights_sha256)
         self.backend = pipeline.scorer.backend if pipeline.scorer else ""
-        return self._records(pipeline, sources)
 
-    def _records(
-        self, pipeline: Pipeline, sources: Iterable[PhotoSource]
-    ) -> Generator[list[Record]]:
-        try:
-            with one_thread, closing(pipeline.source_records(sources)) as found:
-                yield from found
-        finally:
-            self.seconds = Counter(pipeline.seconds)
+        def records() -> Generator[list[Record]]:
+            try:
+                with one_thread, closing(pipeline.source_records(sources)) as found:
+                    yield from found
+            finally:
+                self.seconds = Counter(pipeline.seconds)
+
+        return records()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
+
 from faceqan_toolkit.engines.base import Engine, InlineEngine
 from faceqan_toolkit.engines.processes import ProcessEngine, worker_bytes
 from faceqan_toolkit.hardware import may_have_gpu, resolve_device, usable_cores, usable_memory
@@ -47,18 +49,12 @@ def worker_devices(settings: Settings, photos: int) -> list[str]:
     """Return the device of each process, at least one.
 
     `settings.workers` is their number. None: one a GPU; on a CPU one a core, as far as there are
-    enough photos and memory.
-
-    Raises:
-        SettingsError: a device this machine does not have.
-        WeightsError: the recognition model is missing.
+    enough photos and memory. Errors are those of `make_engine`.
     """
     places = _places(settings.device)
-    wanted = settings.workers
-    if not wanted:
-        wanted = len(places) if places[0] != "cpu" else _worth_while(settings, photos)
-    number = max(1, min(wanted, photos))
-    return [places[index % len(places)] for index in range(number)]
+    on_cpu = places[0] == "cpu"
+    wanted = settings.workers or (_worth_while(settings, photos) if on_cpu else len(places))
+    return list(islice(cycle(places), max(1, min(wanted, photos))))
 
 
 def _places(device: str) -> list[str]:
@@ -76,10 +72,8 @@ def _places(device: str) -> list[str]:
 def _worth_while(settings: Settings, photos: int) -> int:
     """Return how many processes pay off on a CPU."""
     attacked = "quality" in settings.stages and settings.method == "faceqan"
-    wanted = min(
-        usable_cores(), photos // PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
-    )
-    memory = usable_memory()
+    each = PHOTOS_A_WORKER[settings.preset if attacked else "instant"]
+    wanted, memory = min(usable_cores(), photos // each), usable_memory()
     if wanted < 2 or memory is None:
         return wanted
     return min(wanted, memory // worker_bytes(settings))

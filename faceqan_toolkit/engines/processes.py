@@ -50,11 +50,7 @@ MODEL_COPIES = 7
 
 
 def worker_bytes(settings: Settings) -> int:
-    """Return how much memory a process may need on a CPU.
-
-    Raises:
-        WeightsError: the recognition model is missing.
-    """
+    """Return how many bytes a process may need on a CPU; WeightsError if the model is missing."""
     if "quality" not in settings.stages:
         return WORKER_BYTES
     model = find_model(settings.model.name, settings.model.options)
@@ -128,8 +124,7 @@ def work(
     Args:
         inbox: gives photos.
         outbox: takes `Ready`; then for every photo `Preparation` twice and `Done`; or `Failed`.
-        settings: settings of the pipeline, with the device.
-        crops_folder: where to write aligned crops.
+        settings, crops_folder: arguments of `make`; the settings have the device.
         preparers: threads that decode photos and find faces, each computing alone.
         gpu_share: share of the GPU's memory that this process may take, in (0, 1].
         make: makes the pipeline.
@@ -163,8 +158,8 @@ def work(
 
             torch.cuda.set_per_process_memory_fraction(gpu_share, torch.device(settings.device))
         pipeline = make(settings, crops_folder)
-        scorer, ready = pipeline.scorer, Ready()
-        if scorer:
+        ready = Ready()
+        if scorer := pipeline.scorer:
             ready = Ready(scorer.block_faces, scorer.backend, scorer.embedder.sha256)
         answer(ready)
         # the next block is whole before the scorer asks for it
@@ -238,7 +233,7 @@ class Worker:
             self.inbox.send(task.source)
 
     def overdue(self, begun_before: float) -> list[Task]:
-        """Return the photos it has been preparing since before a time of the engine."""
+        """Return the photos whose preparation began before a time of the engine."""
         return [task for task, begun in self.preparing.values() if begun < begun_before]
 
     def end(self) -> None:
@@ -254,10 +249,8 @@ class Worker:
         code = self.process.exitcode or 0
         if code >= 0:
             return f"exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-code, f"signal {-code}")
         return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
 
 
@@ -297,13 +290,19 @@ class ProcessEngine(Engine):
     ) -> Generator[list[Record]]:  # fmt: skip
         """Yield each photo's records in any order; see `Engine.run`."""
         self.start(settings, crops_folder, tell)
-        return self._to_the_end(sources)
+
+        def records() -> Generator[list[Record]]:
+            try:
+                yield from self.records(sources)
+            finally:
+                self.stop()
+
+        return records()
 
     def start(self, settings: Settings, crops_folder: Path | None, tell: Listener = silent) -> None:
         """Start all processes and wait until they are ready; `stop` must follow.
 
-        Raises:
-            FaceQANError, ChecksumMismatch: see `Engine.run`.
+        Errors are those of `Engine.run`.
         """
         self._settings, self._crops_folder, self._tell = settings, crops_folder, tell
         try:
@@ -332,12 +331,6 @@ class ProcessEngine(Engine):
         while self._team:
             self._team.pop().end()
 
-    def _to_the_end(self, sources: Iterable[PhotoSource]) -> Generator[list[Record]]:
-        try:
-            yield from self.records(sources)
-        finally:
-            self.stop()
-
     def _hand_out(self, fresh: Iterator[PhotoSource]) -> None:
         """Give photos to workers with room, the least busy first."""
         for worker in self._team:
@@ -360,7 +353,10 @@ class ProcessEngine(Engine):
         """Wait for answers of workers; yield the records among them."""
         speakers = {worker.outbox: worker for worker in self._team}
         found = wait(list(speakers), TICK)
-        self._pass_time()
+        # time in which this process was stopped or asleep does not count
+        now = time.monotonic()
+        self._now += min(now - self._looked, 2 * TICK)
+        self._looked = now
         for outbox in found:
             worker = speakers[outbox]  # type: ignore[index]
             try:
@@ -423,9 +419,7 @@ class ProcessEngine(Engine):
     def _give_up_overdue(self) -> Iterator[list[Record]]:
         """Kill workers that prepare a photo for too long; yield those photos' records."""
         limit = self._settings.photo_timeout
-        if not limit:
-            return
-        for worker in list(self._team):
+        for worker in list(self._team) if limit else ():
             overdue = worker.overdue(begun_before=self._now - limit)
             # an answer that waits may be the one that the photo is done
             if not overdue or wait([worker.outbox], 0):
@@ -441,12 +435,6 @@ class ProcessEngine(Engine):
     def _try_again(self, *groups: list[Task]) -> None:
         """Have each group of photos done by a worker that has no others."""
         self._again.extend(filter(None, groups))
-
-    def _pass_time(self) -> None:
-        """Advance the engine's time, without the time this process was stopped or asleep."""
-        now = time.monotonic()
-        self._now += min(now - self._looked, 2 * TICK)
-        self._looked = now
 
     def _start(self, device: str) -> Worker:
         context = multiprocessing.get_context("spawn")

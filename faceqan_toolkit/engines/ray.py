@@ -20,12 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from faceqan_toolkit.engines.base import Engine, MakePipeline, checked_pipeline
-from faceqan_toolkit.engines.processes import (
-    WORKER_BYTES,
-    Failed,
-    ProcessEngine,
-    worker_bytes,
-)
+from faceqan_toolkit.engines.processes import WORKER_BYTES, Failed, ProcessEngine, worker_bytes
 from faceqan_toolkit.engines.spool import Block, Spool
 from faceqan_toolkit.errors import (
     FaceQANError,
@@ -90,7 +85,7 @@ class Preparing(Pipeline):
 
 
 def make_preparing(settings: Settings, crops_folder: Path | None) -> Pipeline:
-    """Return a `Preparing` pipeline."""
+    """Return a `Preparing` pipeline, without the recognition model."""
     return Preparing(settings, crops_folder=crops_folder, scoring=False)
 
 
@@ -131,14 +126,13 @@ class Actor(ABC):
         return pa.table({"block": pa.array([pickle.dumps(answer)], pa.binary())})
 
     def signed(self, rows: list[Record]) -> list[Record]:
-        """Return records that tell where they were made."""
+        """Return records with the node that made them."""
         return [replace(row, node=self.node) for row in rows]
 
     def _answer(self, blocks: list[Any]) -> Answer:
         before = [block for block in blocks if isinstance(block, Answer)]
-        for block in before:
-            if block.failure:
-                return block
+        if failed := [block for block in before if block.failure]:
+            return failed[0]
         if self.failure is None:
             spent = Counter({stage: -seconds for stage, seconds in self.seconds.items()})
             try:
@@ -197,10 +191,10 @@ class Scorer(Actor):
     def items(self, blocks: list[Answer]) -> Items:
         """Return records in place of prepared photos."""
         items = {number: found for block in blocks for number, found in block.items.items()}
-        # in order, and in blocks of the scorer's own
-        scored = self.pipeline.records(
+        prepared = (
             item for found in items.values() for item in found if isinstance(item, Prepared)
         )
+        scored = self.pipeline.records(prepared)  # in order, and in blocks of the scorer's own
         return {
             number: [
                 self.signed(next(scored)) if isinstance(item, Prepared) else item for item in found

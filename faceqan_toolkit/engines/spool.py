@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import pickle
 import struct
-import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -64,8 +65,17 @@ class Spool:
 
     def __init__(self, sources: Iterable[PhotoSource], size: int, home: Path | None = None) -> None:
         with ExitStack() as stack:
-            self.file = stack.enter_context(_folder(home)) / "photos"
-            self._stack = stack.pop_all()
+            try:
+                # the next command removes folders that killed ones left in a run folder
+                folder = stack.enter_context(spill_folder(home)) if home else None
+                if folder is None:
+                    made = TemporaryDirectory(prefix="faceqan-", ignore_cleanup_errors=True)
+                    folder = Path(stack.enter_context(made))
+                for name in ("photos", LISTING):
+                    (folder / name).touch()
+            except OSError as error:
+                raise RunError(f"there is no place for the list of photos: {error}") from error
+            self.file, self._stack = folder / "photos", stack.pop_all()
         self._error: BaseException | None = None
         self._back = bytearray()
         self._complete = False
@@ -133,16 +143,16 @@ class Spool:
                     if not photos:
                         self._complete = True
                         break
-                    block = Block(len(self._back), photos)
+                    block = pickle.dumps(Block(len(self._back), photos))
                     self._back.append(0)  # before a reader can see it
-                    self._append(file, zlib.compress(pickle.dumps(block), COMPRESSION))
+                    content = zlib.compress(block, COMPRESSION)
+                    self._append(file, LENGTH.pack(len(content)) + content)
         except BaseException as error:  # noqa: BLE001 - raised again by `check`
             self._error = error
         finally:
             self.file.with_name(LISTING).unlink(missing_ok=True)
 
-    def _append(self, file: Any, content: bytes) -> None:
-        left = LENGTH.pack(len(content)) + content
+    def _append(self, file: FileIO, left: bytes) -> None:
         try:
             while left:  # a disk that is nearly full takes a part
                 left = left[file.write(left) :]
@@ -150,25 +160,6 @@ class Spool:
             raise RunError(
                 f"cannot write the list of photos to {self.file.parent}: {reason_of(error)}"
             ) from error
-
-
-@contextmanager
-def _folder(home: Path | None) -> Iterator[Path]:
-    """Yield a new folder with an empty list that is being written.
-
-    In a run folder the next command removes folders that killed commands left behind.
-    """
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(spill_folder(home)) if home else None
-            if folder is None:
-                made = tempfile.TemporaryDirectory(prefix="faceqan-", ignore_cleanup_errors=True)
-                folder = Path(stack.enter_context(made))
-            for name in ("photos", LISTING):
-                (folder / name).touch()
-        except OSError as error:
-            raise RunError(f"there is no place for the list of photos: {error}") from error
-        yield folder
 
 
 def read_blocks(file: Path) -> Iterator[bytes]:

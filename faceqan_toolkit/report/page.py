@@ -11,7 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,12 +23,13 @@ from markupsafe import Markup
 
 from faceqan_toolkit.errors import RunError, SettingsError
 from faceqan_toolkit.files import refuse_links, replacing
-from faceqan_toolkit.report.pictures import SHEET, Pictures, in_threads, sheet
+from faceqan_toolkit.report.pictures import SHEET, Pictures, sheet
 from faceqan_toolkit.results.calibration import below_thresholds
 from faceqan_toolkit.results.groups import Grouping, GroupSummary, members, summarise
 from faceqan_toolkit.results.ranking import PARTS, ROUNDED_DOWN, Column, Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.text import reason_of, rounded_down
+from faceqan_toolkit.threads import prefetch_map
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS
 
 EMBED_FACES = 200
@@ -39,6 +40,9 @@ FACE_LIMIT = 200_000
 """Most faces on the page; of more it shows every second, third, ..."""
 FAILURE_LIMIT = 50_000
 """Most rows without a face; of more it shows every second, third, ..."""
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Threads that read pictures."""
 
 BLOCK = 64 * SHEET
 """Rows in one block of the page's data."""
@@ -104,17 +108,14 @@ def write_report(
     if below is not None and not page.ranking.scored:
         raise RunError(run.no_scores)
     page.below = below
-    if grouping:
-        whole = page.every == page.every_failure == 1
-        page.groups = _Groups(run, grouping, below, follow=whole)
+    page.groups = _groups(page, grouping, below) if grouping else None
     try:
-        try:
+        with ExitStack() as failing:
+            if page.folder:
+                failing.callback(shutil.rmtree, page.folder, ignore_errors=True)
             with replacing(target) as temporary:
                 page.write(temporary)
-        except BaseException:
-            if page.folder:
-                shutil.rmtree(page.folder, ignore_errors=True)
-            raise
+            failing.pop_all()
         _remove_earlier(page.files, page.folder)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
@@ -167,13 +168,10 @@ class _Page:
         environment.filters["thousands"] = "{:,}".format
         template = environment.get_template("report.html")
         # "replace": a path with surrogates must not stop the report
-        with (
-            file.open("w", encoding="utf-8", errors="replace", newline="\n") as out,
-            ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
-        ):
-            out.writelines(template.generate(**self.context(pool)))
+        with file.open("w", encoding="utf-8", errors="replace", newline="\n") as out:
+            out.writelines(template.generate(**self.context()))
 
-    def context(self, pool: ThreadPoolExecutor) -> dict[str, Any]:
+    def context(self) -> dict[str, Any]:
         """Return the variables of the template."""
         content = self.run.content
         scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
@@ -188,9 +186,7 @@ class _Page:
             "script": Markup(script),
             "name": self.run.folder.absolute().name,
             "scored": self.ranking.scored,
-            "faces": self.faces,
-            "failures": self.failures,
-            "counts": self.counts,
+            "page": self,
             "preset": content["settings"].get("preset", "") if self.ranking.scored else "",
             "model": content.get("model") or {},
             "started": _started(content),
@@ -202,14 +198,9 @@ class _Page:
             },
             "versions": content.get("versions", {}),
             "folder": self.files.name if self.folder else "",
-            "redacted": self.source is None,
-            "every": self.every,
-            "every_failure": self.every_failure,
-            "groups": self.groups if self.groups and self.groups.number else None,
-            "below": self.below,
             "meta": script_json(self.meta()),
-            "blocks": self.blocks(pool),
-            "photos": self.photos(pool),
+            "blocks": self.blocks(),
+            "photos": self.photos(),
         }
 
     def meta(self) -> dict[str, Any]:
@@ -228,10 +219,10 @@ class _Page:
             "folder": folder and quote(os.fsencode(folder)),
             "photos": "copied" if self.copied else "linked" if self.linked else "none",
             "below": self.below,
-            "groups": self.groups.meta() if self.groups and self.groups.number else None,
+            "groups": self.groups and self.groups.meta(),
         }
 
-    def blocks(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+    def blocks(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in blocks: their JSON and the embedded sheets of thumbnails."""
         names = [*self.ranking.columns, "sha256"]
         start = 0
@@ -242,7 +233,7 @@ class _Page:
             has_thumbnail: list[int] = []
             sheets = {}
             for first in range(0, len(rows), SHEET):
-                if jpeg := self._sheet(pool, mappings[first : first + SHEET], has_thumbnail):
+                if jpeg := self._sheet(mappings[first : first + SHEET], has_thumbnail):
                     number = (start + first) // SHEET
                     sheets[number] = self._store(f"sheet-{number}.jpg", jpeg)
             more = {"has_thumbnail": has_thumbnail or [0] * len(rows)}
@@ -251,7 +242,7 @@ class _Page:
                     self.rows_of_photos.setdefault(row["path"], row)
                 places = {path: place for place, path in enumerate(self.rows_of_photos)}
                 more["photo"] = [places[row["path"]] for row in mappings]
-            if self.groups and self.groups.places is not None:
+            if self.groups and self.groups.places:
                 # -1 for a photo whose group is not listed
                 more["group"] = [self.groups.places.get(row["path"], -1) for row in mappings]
             yield {
@@ -260,24 +251,22 @@ class _Page:
             }
             start += len(rows)
 
-    def photos(self, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+    def photos(self) -> Iterator[dict[str, Any]]:
         """Yield size and content of each copied photo; call it after `blocks`."""
         if not self.copied or self.source is None:
             return
-        found = in_threads(pool, self.source.photo, self.rows_of_photos.values(), 8)
+        found = prefetch_map(self.source.photo, self.rows_of_photos.values(), 8, THREADS)
         for number, photo in enumerate(found):
             if photo:
                 text = self._store(f"photos/{number}.jpg", photo.jpeg)
                 size = script_json([photo.width, photo.height])
                 yield {"number": number, "size": size, "text": text}
 
-    def _sheet(
-        self, pool: ThreadPoolExecutor, rows: list[dict[str, Any]], has_thumbnail: list[int]
-    ) -> bytes | None:
+    def _sheet(self, rows: list[dict[str, Any]], has_thumbnail: list[int]) -> bytes | None:
         """Return the rows' thumbnails as one JPEG, None without any; note which rows have one."""
         if self.source is None:
             return None
-        thumbnails = list(in_threads(pool, self.source.thumbnail, rows, SHEET))
+        thumbnails = list(prefetch_map(self.source.thumbnail, rows, SHEET, THREADS))
         has_thumbnail += [int(thumbnail is not None) for thumbnail in thumbnails]
         return sheet(thumbnails) if any(has_thumbnail[-len(rows) :]) else None
 
@@ -289,6 +278,7 @@ class _Page:
         return ""
 
 
+@dataclass(frozen=True)
 class _Groups:
     """Groups on the page.
 
@@ -298,38 +288,33 @@ class _Groups:
         summaries: the listed groups.
         number: number of all groups.
         places: index in `summaries` of each photo's group, by path, so that the page can update
-            the shares; None if the page shows a sample of the rows, which cannot count shares.
+            the shares; empty if the page shows a sample of the rows, which cannot count shares.
     """
 
-    def __init__(
-        self, run: RunInfo, grouping: Grouping, below: float | None, *, follow: bool
-    ) -> None:
-        summaries = summarise(run, grouping, below=below)
-        self.by, self.below, self.number = grouping.by, below, len(summaries)
-        self.summaries: list[GroupSummary] = summaries[:GROUP_LIMIT]
-        self.places: dict[str, int] | None = None
-        if follow:
-            numbers = {item.group: number for number, item in enumerate(self.summaries)}
-            found = members(run, grouping).items()
-            self.places = {path: numbers[group] for path, group in found if group in numbers}
-
-    @property
-    def follow(self) -> bool:
-        """Whether the page updates the shares when the threshold moves."""
-        return self.places is not None
+    by: str
+    below: float | None
+    summaries: list[GroupSummary]
+    number: int
+    places: dict[str, int]
 
     def meta(self) -> dict[str, Any]:
         """Return the data for the page's script: one row of `GROUP_FIGURES` for each group."""
-        return {
-            "by": self.by,
-            "below": self.below,
-            "figures": GROUP_FIGURES,
-            "rows": [
-                [_short(name, getattr(item, name)) for name in GROUP_FIGURES]
-                for item in self.summaries
-            ],
-            "follow": self.follow,
-        }
+        rows = [
+            [_short(name, getattr(item, name)) for name in GROUP_FIGURES] for item in self.summaries
+        ]
+        return {"by": self.by, "below": self.below, "figures": GROUP_FIGURES, "rows": rows,
+                "follow": bool(self.places)}  # fmt: skip
+
+
+def _groups(page: _Page, grouping: Grouping, below: float | None) -> _Groups | None:
+    """Return the groups of a page; None if the run has no rows."""
+    found = summarise(page.run, grouping, below=below)
+    listed = found[:GROUP_LIMIT]
+    numbers = {item.group: number for number, item in enumerate(listed)}
+    whole = page.every == page.every_failure == 1
+    groups = members(page.run, grouping) if whole else {}
+    places = {path: numbers[group] for path, group in groups.items() if group in numbers}
+    return _Groups(grouping.by, below, listed, len(found), places) if found else None
 
 
 def _short(name: str, value: Any) -> Any:
@@ -361,8 +346,7 @@ def _hash(text: str) -> str:
 def _details(run: RunInfo) -> dict[str, str]:
     """Return the run's model, fingerprint, time and thresholds, for people."""
     content = run.content
-    model = content.get("model") or {}
-    calls = content.get("invocations", [])
+    model, calls = content.get("model") or {}, content.get("invocations", [])
     photos = sum(int(call.get("photos", 0)) for call in calls)
     backends = dict.fromkeys(str(call["backend"]) for call in calls if call.get("backend"))
     found = {
@@ -376,16 +360,13 @@ def _details(run: RunInfo) -> dict[str, str]:
         "Time": _duration(_seconds(content)),
         "Commands": f"{len(calls):,}" if len(calls) > 1 else "",
     }
-    found |= below_thresholds(run)
-    return {label: text for label, text in found.items() if text}
+    return {label: text for label, text in {**found, **below_thresholds(run)}.items() if text}
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def _seconds(content: Mapping[str, Any]) -> float:
@@ -455,13 +436,11 @@ def _literal(column: Column, value: Any) -> str:
     if value is None:
         return "null"
     if column.kind == "text":
-        return _text(value if isinstance(value, str) else str(value).lower())
+        return _text(value)
     if column.kind == "integer":
         return str(int(value))
     if not math.isfinite(value):
         return "null"
-    if column.decimals is None:
-        return repr(float(value))
     if column.name in ROUNDED_DOWN:
         value = rounded_down(value, column.decimals)
     digits = f"{value:.{column.decimals}f}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,8 +21,7 @@ SHEET = SHEET_SIDE**2
 
 PHOTO_SIDE = 640
 """Longer side of a reduced photo, pixels."""
-T = TypeVar("T")
-R = TypeVar("R")
+
 Row = Mapping[str, Any]
 
 
@@ -86,16 +83,3 @@ def jpeg(
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     _, encoded = cv2.imencode(".jpg", bgr, options)
     return bytes(encoded.tobytes())
-
-
-def in_threads(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
-    """Yield the function's results in order, computed at most `ahead` items ahead."""
-    waiting: deque[Any] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

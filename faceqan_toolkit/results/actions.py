@@ -9,9 +9,10 @@ import csv
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -26,11 +27,9 @@ from faceqan_toolkit.results.copying import (
     THERE,
     check_inside,
     inspect,
-    inspect_content,
     part_of,
     place,
     place_below,
-    place_content,
 )
 from faceqan_toolkit.runs.folder import crop_file
 from faceqan_toolkit.settings import MODES
@@ -84,7 +83,7 @@ class Entry:
     """A row of the manifest.
 
     Attributes:
-        source: path of the photo or crop, absolute, as `paths.path_text` writes it.
+        source: path of the photo or crop, absolute, as `text.path_text` writes it.
         destination: its new path; empty if it is not copied, moved or linked.
         quality: quality of the deciding face, rounded down to six decimals; empty without a score.
         decision: "list", one of `PLACED`, "drop" or "error".
@@ -155,15 +154,12 @@ class Manifest:
     """A CSV file that rows are appended to, created if missing; use it in a `with` statement.
 
     An incomplete last row, left by a killed process, is removed: its file was not touched. With
-    `dry` the file is only read, without a lock.
-
-    Raises:
-        RunError: the file is not a manifest, is locked by another process, or cannot be opened.
+    `dry` the file is only read, without a lock. RunError if the file is not a manifest, is locked
+    by another process, or cannot be opened.
     """
 
     def __init__(self, path: Path, *, dry: bool = False) -> None:
         self.path = path
-        self._pairs: set[tuple[str, str]] | None = None
         with ExitStack() as stack:
             if not dry:
                 stack.callback(lock(path.with_name(f".{path.name}.lock"), path).release)
@@ -214,14 +210,16 @@ class Manifest:
 
     def has(self, source: str, destination: str) -> bool:
         """Tell whether an earlier command began to move or copy a source to a destination."""
-        if self._pairs is None:  # needed only after an interruption
-            self._pairs = {
-                (entry.source, entry.destination)
-                for entry in self.entries()
-                # a file that was there already is not ours
-                if entry.decision in ("move", "copy") and entry.reason != THERE
-            }
-        return (source, destination) in self._pairs
+        return (source, destination) in self._begun
+
+    @cached_property  # needed only after an interruption
+    def _begun(self) -> set[tuple[str, str]]:
+        return {
+            (entry.source, entry.destination)
+            for entry in self.entries()
+            # a file that was there already is not ours
+            if entry.decision in ("move", "copy") and entry.reason != THERE
+        }
 
     def placed_before(self) -> set[str]:
         """Return the destinations of earlier copies, moves and links."""
@@ -235,15 +233,11 @@ class Manifest:
             if entry.decision in PLACED and entry.decision != "move" and entry.reason != THERE
         }
 
-    def close(self) -> None:
-        """Close the file and release the lock."""
-        self._close()
-
     def __enter__(self) -> Manifest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._close()
 
 
 def _lines(rows: Iterable[Iterable[str]]) -> bytes:
@@ -270,11 +264,8 @@ def carry_out(
 ) -> Iterator[Outcome]:
     """Act on the decisions, after writing them to a manifest, if any; yield each result, in order.
 
-    No file is replaced, and nothing is written outside the plan's folder. After an interruption
-    the same call continues.
-
-    Raises:
-        RunError: the manifest cannot be written.
+    No file is replaced, and nothing is written outside the plan's folder. After an interruption the
+    same call continues. RunError if the manifest cannot be written.
     """
     waiting = iter(decisions)
     while batch := list(islice(waiting, BATCH)):
@@ -300,18 +291,20 @@ def _prepare(decision: Decision, plan: Plan, manifest: Manifest | None) -> _Item
             return _Item(outcome, content)
         if isinstance(content, LocalFile) and extension(content.name) in ARCHIVE_EXTENSIONS:
             raise NotPlaced("an archive, which stays where it is")
-        target = place_below(plan.folder, _relative(decision, plan))
+        relative = path_from_text(decision.path)
+        if plan.what == "crops":  # without the leading `crops/`
+            relative = str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
+        target = place_below(plan.folder, relative)
         entry = replace(entry, destination=path_text(target))
         check_inside(plan.folder, target)
         state = known_state(decision, plan)
-        found = _inspect(
+        found = inspect(
             content, target, plan.mode, state,
             lambda: manifest is not None and manifest.has(entry.source, entry.destination),
         )  # fmt: skip
         if isinstance(content, LocalFile) and plan.mode == "move" and not plan.dry:
             there = content.file if os.path.lexists(content.file) else target
-            sha256 = (state and state.sha256) or sha256_of(there)
-            entry = replace(entry, sha256=sha256)
+            entry = replace(entry, sha256=(state and state.sha256) or sha256_of(there))
         if found == THERE:
             entry = replace(entry, reason=THERE)
         return _Item(replace(outcome, entry=entry), content, target, state, found)
@@ -357,25 +350,6 @@ def known_state(decision: Decision, plan: Plan) -> FileState | None:
     return decision.state if plan.what == "photos" else None
 
 
-def _inspect(
-    content: Content,
-    target: Path,
-    mode: str,
-    state: FileState | None,
-    began: Callable[[], bool] = lambda: False,
-) -> str:
-    if isinstance(content, LocalFile):
-        return inspect(content.file, target, mode, state, began)
-    return inspect_content(lambda: content.read()[0], target, mode, state)
-
-
-def _relative(decision: Decision, plan: Plan) -> str:
-    """Return the path below the destination; for a crop without the leading `crops/`."""
-    if plan.what == "photos":
-        return path_from_text(decision.path)
-    return str(PurePosixPath(*PurePosixPath(decision.crop).parts[1:]))
-
-
 def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     """Act; return `item.outcome` itself on success, else the changed result."""
     if item.target is None:
@@ -385,13 +359,10 @@ def _execute(item: _Item, plan: Plan, manifest: Manifest | None) -> Outcome:
     try:
         check_inside(plan.folder, item.target)
         try:
-            if isinstance(content, LocalFile):
-                place(content.file, item.target, plan.mode, item.state, item.found)
-            elif item.found != THERE:
-                place_content(content.read()[0], item.target, item.state)
+            place(content, item.target, plan.mode, item.state, item.found)
         except FileExistsError:
             # an earlier file of this call, on a case-insensitive file system
-            if _inspect(content, item.target, plan.mode, item.state) == THERE:
+            if inspect(content, item.target, plan.mode, item.state) == THERE:
                 return replace(item.outcome, entry=replace(entry, reason=THERE))
             raise NotPlaced(OCCUPIED) from None
     except (NotPlaced, PhotoError) as error:
@@ -443,7 +414,7 @@ def _put_back(source: Path, moved: Path, sha256: str, *, dry: bool) -> bool:
     if not _is_file(moved, sha256):
         raise NotPlaced("what is in its place now is not the file that was moved")
     if not dry:
-        place(moved, source, "move", None, PENDING)
+        place(LocalFile(moved), source, "move", None, PENDING)
     return True
 
 

@@ -118,12 +118,11 @@ class Threshold:
         found = asdict(self)
         found["discard"]["value"] = self.discard.value
         if self.errors is not None:
-            found["errors"]["enough"] = self.errors.enough
+            enough = found["errors"]["enough"] = self.errors.enough
             for name in ("false_matches", "before", "after"):
-                rate: Rate = getattr(self.errors, name)
-                found["errors"][name]["value"] = rate.value if self.errors.enough else None
-                if not self.errors.enough:
-                    found["errors"][name] |= {"low": None, "high": None}
+                found["errors"][name]["value"] = getattr(self.errors, name).value
+                if not enough:
+                    found["errors"][name] |= dict.fromkeys(("low", "high", "value"))
         return found
 
 
@@ -132,15 +131,16 @@ class Calibration:
     """The result of `calibrate`.
 
     Attributes:
+        version: version of this package.
         id: hash of the content; "" before `named`.
         model: name of the recognition model.
         made_with: the run's settings in `MUST_MATCH`.
         counts: numbers of faces and identities in either half, and of those left out.
         seed: random seed of the split and of the bootstrap.
         source: run folder and files of pairs and embeddings, for people.
-        version: version of this package.
     """
 
+    version: str
     id: str
     model: str
     made_with: Mapping[str, Any]
@@ -149,7 +149,6 @@ class Calibration:
     counts: Mapping[str, int]
     seed: int
     source: Mapping[str, str]
-    version: str
 
     def named(self) -> Calibration:
         """Return the calibration with the id of its content."""
@@ -159,28 +158,14 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON of the file."""
-        return {
-            "tool": "faceqan-toolkit",
-            "format": FORMAT,
-            "version": self.version,
-            "id": self.id,
-            "model": self.model,
-            "made_with": dict(self.made_with),
-            "scale": self.scale.as_dict(),
-            "thresholds": [threshold.as_dict() for threshold in self.thresholds],
-            "counts": dict(self.counts),
-            "seed": self.seed,
-            "source": dict(self.source),
-        }
+        thresholds = [threshold.as_dict() for threshold in self.thresholds]
+        content = {**vars(self), "scale": self.scale.as_dict(), "thresholds": thresholds}
+        return {"tool": "faceqan-toolkit", "format": FORMAT, **content}
 
     def for_run(self) -> dict[str, Any]:
         """Return the entry for `run.json`."""
-        return {
-            "id": self.id,
-            "thresholds": [
-                {"title": item.title, "quality": item.quality} for item in self.thresholds
-            ],
-        }
+        thresholds = [{"title": item.title, "quality": item.quality} for item in self.thresholds]
+        return {"id": self.id, "thresholds": thresholds}
 
     def check(self, identity: Mapping[str, Any], what: str) -> None:
         """Raise CalibrationError if it does not hold for the scores of a run called `what`.
@@ -231,8 +216,7 @@ def made_with(run: RunInfo) -> dict[str, Any]:
 def fit_scale(model: str, weights_sha256: str, quality: NDArray[np.float64]) -> Scale:
     """Return the scale that maps the median of (N,) qualities to 50, their 84th percentile to 84.
 
-    Raises:
-        CalibrationError: the qualities are all equal.
+    CalibrationError if the qualities are all equal.
     """
     # adding 0.0 turns -0.0 into 0.0, so that both give one id
     median, upper = (float(value) + 0.0 for value in np.percentile(quality, [50, 84]))
@@ -261,8 +245,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError
 def read_calibration(file: Path) -> Calibration:
     """Return the calibration in a file.
 
-    Raises:
-        CalibrationError: it cannot be read, is of another version, edited, or no calibration.
+    CalibrationError if it cannot be read, is of another version, edited, or no calibration.
     """
     try:
         content = parse_json(read_text(file))
@@ -274,6 +257,7 @@ def read_calibration(file: Path) -> Calibration:
         if scale is None:
             raise CalibrationError(f"{file} is no calibration: it has no scale")
         found = Calibration(
+            version=str(content["version"]),
             id=str(content["id"]),
             model=str(content["model"]),
             made_with=dict(content["made_with"]),
@@ -282,7 +266,6 @@ def read_calibration(file: Path) -> Calibration:
             counts=dict(content["counts"]),
             seed=int(content["seed"]),
             source=dict(content["source"]),
-            version=str(content["version"]),
         )
         id_of_content = found.named().id
     except OSError as error:
@@ -317,15 +300,11 @@ def _threshold(content: Mapping[str, Any]) -> Threshold:
         float(content["errors"]["similarity"]),
         *(_rate(content["errors"][name]) for name in ("false_matches", "before", "after")),
     )
+    target, quality = float(content["target"]), float(content["quality"])
     return Threshold(
-        str(content["kind"]),
-        float(content["target"]),
-        float(content["quality"]),
-        content["low"],
-        content["high"],
-        _rate(content["discard"]),
-        errors,
-    )
+        str(content["kind"]), target, quality, content["low"], content["high"],
+        _rate(content["discard"]), errors,
+    )  # fmt: skip
 
 
 def _rate(content: Mapping[str, Any]) -> Rate:

@@ -88,16 +88,11 @@ class RunComparison:
         }
         self.scores_compare = not any(name in self.differing for name in _HEIGHT)
 
-    def figures(self) -> Comparison:
-        """Return the statistics; raise RunError if a ledger is damaged."""
-        return self.summary(0)[0]
+    def summary(self, movers: int = 0) -> tuple[Comparison, list[dict[str, Any]]]:
+        """Return the statistics, and the faces whose percentile changed most, as dictionaries.
 
-    def movers(self, number: int) -> list[dict[str, Any]]:
-        """Return the faces whose percentile changed most, as dictionaries."""
-        return self.summary(number)[1]
-
-    def summary(self, movers: int) -> tuple[Comparison, list[dict[str, Any]]]:
-        """Return `figures` and `movers`, matching the faces only once."""
+        RunError if a ledger is damaged.
+        """
         # twice the mean rank is an integer, whose sums are exact in any order
         rank = (
             "CAST(2 * rank() OVER (ORDER BY {0}) + count(*) OVER (PARTITION BY {0}) - 1 AS HUGEINT)"
@@ -110,14 +105,12 @@ class RunComparison:
                     sum(one), sum(other), sum(one * one), sum(other * other), sum(one * other)
                 FROM (SELECT *, {one} AS one, {other} AS other FROM pairs)"""
             ).fetchall()
-            changed, in_a, in_b = (
-                fetch_value(connection, f"SELECT {what}")
-                for what in (
-                    "count(DISTINCT path) FROM a JOIN b USING (path) WHERE a.sha256 <> b.sha256",
-                    "count(*) FROM a",
-                    "count(*) FROM b",
-                )
+            counts = (
+                "count(DISTINCT path) FROM a JOIN b USING (path) WHERE a.sha256 <> b.sha256",
+                "count(*) FROM a",
+                "count(*) FROM b",
             )
+            changed, in_a, in_b = (fetch_value(connection, f"SELECT {what}") for what in counts)
             moved = list(iterate_dicts(connection.execute(f"{_ROWS} LIMIT {int(movers)}")))
         ((mean, distance, common, *sums),) = found
         figures = Comparison(
@@ -129,13 +122,8 @@ class RunComparison:
     def export(self, target: Path, file_format: str, *, number: int | None = None) -> int:
         """Write a row for each matched face, biggest mover first; return the number of rows.
 
-        Args:
-            target: the file, replaced if it exists.
-            file_format: one of `settings.FORMATS`.
-            number: write only this many of the biggest movers.
-
-        Raises:
-            RunError: the file cannot be written.
+        The file is replaced if it exists; `file_format` is one of `settings.FORMATS`; with `number`
+        only so many of the biggest movers are written. RunError if the file cannot be written.
         """
         query = _ROWS if number is None else f"{_ROWS} LIMIT {int(number)}"
         if file_format == "csv":

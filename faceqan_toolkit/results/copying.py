@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 
 from faceqan_toolkit.errors import NotPlaced, TooLarge
 from faceqan_toolkit.files import BLOCK_BYTES, sha256_of, sync_folder
-from faceqan_toolkit.photos.stores import check_size
+from faceqan_toolkit.photos.stores import LocalFile, check_size
 from faceqan_toolkit.text import path_text, reason_of
-from faceqan_toolkit.types import FileState
+from faceqan_toolkit.types import Content, FileState
 
 PENDING, FINISH, THERE = "to do", "to finish", "already there"
 """Results of `inspect`: the destination is free; a move was interrupted after its copy; done."""
@@ -27,8 +27,7 @@ CHANGED = "the photo has changed since it was scored"
 def place_below(folder: Path, relative: str) -> Path:
     """Return the path of a file below a folder, given an untrusted path with forward slashes.
 
-    Raises:
-        NotPlaced: the path is absolute, has a drive, `..` or a NUL, or is empty.
+    NotPlaced if the path is absolute, has a drive, `..` or a NUL, or is empty.
     """
     path = PurePath(relative)
     if path.is_absolute() or path.drive or path.root or ".." in path.parts or not path.parts:
@@ -52,24 +51,25 @@ def check_inside(folder: Path, target: Path) -> None:
 
 
 def inspect(
-    source: Path,
-    target: Path,
-    mode: str,
-    state: FileState | None,
+    content: Content, target: Path, mode: str, state: FileState | None,
     began: Callable[[], bool] = lambda: False,
-) -> str:
-    """Return what is left to do for a file: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
+) -> str:  # fmt: skip
+    """Return what is left to do for a photo: `PENDING`, `FINISH` or `THERE`. Nothing is changed.
 
     Args:
-        source, target: the file and its destination.
+        content, target: the photo and its destination.
         mode: "copy", "move", "link" (a hard link) or "symlink".
-        state: expected file state of the source; None if unknown.
+        state: expected file state of the photo; None if unknown.
         began: returns whether an earlier command began to copy or move the file to the target.
 
     Raises:
-        NotPlaced: the source is missing, not a file, larger than a photo may be, or changed; or
-            another file is at the target.
+        NotPlaced: the photo is missing, not a file, larger than a photo may be, or changed; another
+            file is at the target; or the mode is not "copy" for a photo in an archive or at a URL.
+        PhotoError: a photo in an archive or at a URL cannot be read.
     """
+    if not isinstance(content, LocalFile):
+        return _inspect_content(content, target, mode, state)
+    source = content.file
     try:
         found = source.lstat()
         if stat.S_ISLNK(found.st_mode):
@@ -95,14 +95,26 @@ def inspect(
         raise NotPlaced(reason_of(error)) from error
 
 
+def _inspect_content(content: Content, target: Path, mode: str, state: FileState | None) -> str:
+    if mode != "copy":
+        raise NotPlaced(f"it lies in an archive or behind a URL; only copy takes it, not {mode}")
+    try:
+        there = target.lstat()
+    except FileNotFoundError:
+        return PENDING
+    except (OSError, ValueError) as error:
+        raise NotPlaced(reason_of(error)) from error
+    if stat.S_ISREG(there.st_mode):
+        wanted = (state and state.sha256) or hashlib.sha256(content.read()[0]).hexdigest()
+        if sha256_of(target) == wanted:
+            return THERE
+    raise NotPlaced(OCCUPIED)
+
+
 def _left(
-    source: Path,
-    found: os.stat_result,
-    target: Path,
-    mode: str,
-    state: FileState | None,
+    source: Path, found: os.stat_result, target: Path, mode: str, state: FileState | None,
     began: Callable[[], bool],
-) -> str:
+) -> str:  # fmt: skip
     """Return what is left to do for an unchanged source."""
     try:
         there = target.lstat()
@@ -123,13 +135,21 @@ def _left(
     raise NotPlaced(OCCUPIED)
 
 
-def place(source: Path, target: Path, mode: str, state: FileState | None, found: str) -> None:
-    """Copy, move or link a file, given the result of `inspect`; after a kill it can be repeated.
+def place(content: Content, target: Path, mode: str, state: FileState | None, found: str) -> None:
+    """Copy, move or link a photo, given the result of `inspect`; after a kill it can be repeated.
 
     Raises:
         FileExistsError: the target has appeared since.
-        NotPlaced: it failed; the source is unchanged.
+        NotPlaced: it failed; the photo is unchanged.
+        PhotoError: a photo in an archive or at a URL cannot be read.
     """
+    if not isinstance(content, LocalFile):
+        if found != THERE:
+            data = content.read()[0]
+            with _placing(target, mode):
+                _write(target, [data], state)
+        return
+    source = content.file
     with _placing(target, mode):
         if found == FINISH:
             source.unlink()
@@ -163,42 +183,6 @@ def _placing(target: Path, mode: str) -> Iterator[None]:
         raise NotPlaced(reason_of(error)) from error
 
 
-def inspect_content(
-    read: Callable[[], bytes], target: Path, mode: str, state: FileState | None
-) -> str:
-    """Return what is left to do for a photo in an archive or behind a URL: `PENDING` or `THERE`.
-
-    `read` returns the photo's bytes; the other arguments are those of `inspect`.
-
-    Raises:
-        NotPlaced: the mode is not "copy", or another file is at the target.
-    """
-    if mode != "copy":
-        raise NotPlaced(f"it lies in an archive or behind a URL; only copy takes it, not {mode}")
-    try:
-        there = target.lstat()
-    except FileNotFoundError:
-        return PENDING
-    except (OSError, ValueError) as error:
-        raise NotPlaced(reason_of(error)) from error
-    if stat.S_ISREG(there.st_mode):
-        wanted = (state and state.sha256) or hashlib.sha256(read()).hexdigest()
-        if sha256_of(target) == wanted:
-            return THERE
-    raise NotPlaced(OCCUPIED)
-
-
-def place_content(data: bytes, target: Path, state: FileState | None) -> None:
-    """Write a photo whole or not at all.
-
-    Raises:
-        FileExistsError: the target has appeared since.
-        NotPlaced: the photo has changed, or cannot be written.
-    """
-    with _placing(target, "copy"):
-        _write(target, [data], state)
-
-
 def part_of(target: Path) -> Path:
     """Return the temporary name of an incomplete copy: hidden, and the same every time."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
@@ -209,9 +193,7 @@ def _is(target: Path, state: FileState | None) -> bool:
     """Tell whether a file has a state; without a state, whether it exists."""
     try:
         found = target.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            return False
-        return state is None or _same(target, found, state)
+        return stat.S_ISREG(found.st_mode) and (state is None or _same(target, found, state))
     except OSError:
         return False
 
@@ -267,13 +249,9 @@ def _blocks(file: Path) -> Iterator[bytes]:
 
 
 def _write(
-    target: Path,
-    blocks: Iterable[bytes],
-    state: FileState | None,
-    source: Path | None = None,
-    *,
+    target: Path, blocks: Iterable[bytes], state: FileState | None, source: Path | None = None, *,
     verify: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write a file atomically, with the times and mode of `source`: flushed, then renamed.
 
     With `verify` the file is read again before it is renamed.
@@ -293,19 +271,14 @@ def _write(
                 shutil.copystat(source, part)
         if verify and sha256_of(part) != digest.hexdigest():
             raise NotPlaced("the copy differs from the photo; is the disk in order?")
-        _name(part, target)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            _rename(part, target)
         if verify:
             with suppress(OSError):  # not all file systems can flush a folder
                 sync_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _name(part: Path, target: Path) -> None:
-    """Rename a finished copy; raise FileExistsError if the target exists."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        _rename(part, target)

@@ -41,20 +41,17 @@ class RunCrops:
     """
 
     def __init__(self, run: RunInfo, *, cut: bool = True, fetch: bool = False) -> None:
-        self.folder = run.folder
-        self.fetch = fetch
+        self.folder, self.cut, self.fetch = run.folder, cut, fetch
         self.settings: Mapping[str, Any] = run.content["settings"]
         self.model: Mapping[str, Any] = run.content.get("model") or {}
         # the run folder is untrusted, so it cannot raise the limit
         self.max_pixels = min(int(self.settings.get("max_pixels") or MAX_PIXELS), MAX_PIXELS)
         self.photos_are_crops = run.task == "score"
-        self.cut = cut
 
     def crop(self, row: Row) -> Pixels:
         """Return a face's crop, (S, S, 3) uint8 RGB, given its row with `sha256`.
 
-        Raises:
-            PhotoError: there is no crop and it cannot be cut again.
+        PhotoError if there is none and it cannot be cut again.
         """
         if row["face"] is None:
             raise PhotoError("no face")
@@ -72,8 +69,7 @@ class RunCrops:
     def photo(self, row: Row, at_least: int = 0) -> Photo:
         """Return a row's photo; `at_least` is that of `photos.decode.decode`.
 
-        Raises:
-            PhotoError: the photo is missing, cannot be read, or has changed.
+        PhotoError if the photo is missing, cannot be read, or has changed.
         """
         source = locate_recorded(row["root"], row["path"], fetch=self.fetch)
         photo = decode(source, max_pixels=self.max_pixels, at_least=at_least)

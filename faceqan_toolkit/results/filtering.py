@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -28,12 +29,10 @@ from faceqan_toolkit.settings import BYS, WHATS
 from faceqan_toolkit.text import counted, exact_text, path_from_text, rounded_down_sql
 from faceqan_toolkit.types import FileState
 
-# order that puts the face that represents a photo first
-_SPEAKER = {
-    "best": "quality DESC NULLS LAST, face",
-    "worst": "quality NULLS LAST, face",
-    "main": "face",
-}
+_REPRESENTATIVE = {
+    "best": "quality DESC NULLS LAST, face", "worst": "quality NULLS LAST, face", "main": "face",
+}  # fmt: skip
+"""SQL orders that put the face first that represents a photo."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +104,8 @@ class Rules:
     @property
     def need_scores(self) -> bool:
         """Whether any condition is on quality."""
-        return any(
-            value is not None
-            for value in (
-                self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
-                self.per_identity, self.per_window,
-            )
-        )  # fmt: skip
+        return {self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
+                self.per_identity, self.per_window} != {None}  # fmt: skip
 
     @property
     def need_identities(self) -> bool:
@@ -120,11 +114,7 @@ class Rules:
 
 
 def number_or_percentage(text: str) -> tuple[int | None, float | None]:
-    """Return the number, or the percentage, of the best to keep that a text such as "80%" means.
-
-    Raises:
-        SettingsError: it means neither.
-    """
+    """Return the number, or the percentage, of the best to keep that a text such as "80%" means."""
     try:
         return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
     except ValueError:
@@ -201,7 +191,8 @@ def _prepare(
     connection.execute(f"CREATE TEMP TABLE faces AS SELECT {columns}, identity FROM ({rows})")
     chosen = "WHERE face IS NOT NULL" if rules.what == "crops" else ""
     if rules.what == "photos" and fetch_value(connection, "SELECT max(face) > 0 FROM faces"):
-        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {_SPEAKER[rules.by]}) = 1"
+        first = _REPRESENTATIVE[rules.by]
+        chosen = f"QUALIFY row_number() OVER (PARTITION BY path ORDER BY {first}) = 1"
     connection.execute(f"CREATE TEMP TABLE items AS FROM faces {chosen}")
     parameters: dict[str, float | str] = {}
     conditions = [
@@ -265,12 +256,14 @@ def _on_quality(
         yield _Condition("min-quality", "quality < $quality", why)
     if rules.min_percentile is not None:
         faces = fetch_value(connection, "SELECT count(quality) FROM faces")
-        number = _least_number(rules.min_percentile, faces)
-        if number > 1:
+        below = bisect_left(
+            range(1, faces + 1), rules.min_percentile, key=lambda number: 100 * (number / faces)
+        )
+        if below:
             at = parameters["percentile"] = fetch_value(
                 connection,
                 "SELECT quality FROM faces WHERE quality IS NOT NULL "
-                f"ORDER BY quality LIMIT 1 OFFSET {number - 1}",
+                f"ORDER BY quality LIMIT 1 OFFSET {below}",
             )
             percentile = exact_text(rules.min_percentile)
             why = _below(f"percentile {percentile}, which is {exact_text(at, 6)}")
@@ -317,16 +310,6 @@ def _on_place(
         yield _Condition("per-window", f"{time} IS NOT NULL AND {place.format(window)} > 1", why)
 
 
-def _least_number(percentile: float, faces: int) -> int:
-    """Return the least number n of faces with 100 * n / faces >= percentile."""
-    number = math.floor(percentile / 100 * faces)
-    while number > 0 and 100 * ((number - 1) / faces) >= percentile:
-        number -= 1
-    while number < faces and 100 * (number / faces) < percentile:
-        number += 1
-    return number
-
-
 def _statuses(kind: type[PhotoError]) -> set[str]:
     return {kind.status}.union(*map(_statuses, kind.__subclasses__()))
 
@@ -334,10 +317,8 @@ def _statuses(kind: type[PhotoError]) -> set[str]:
 class Selection:
     """The photos or crops of a run that meet every condition.
 
-    With `fetch` photos are also read from URLs; `tell` receives events.
-
-    Raises:
-        SettingsError: no score of the run can reach the least quality.
+    With `fetch` photos are also read from URLs; `tell` receives events. SettingsError if no score
+    of the run can reach the least quality.
     """
 
     def __init__(
@@ -437,10 +418,8 @@ class Selection:
             for outcome in outcomes:
                 earlier.discard(outcome.entry.destination)
                 yield outcome
-        left = sum(os.path.lexists(path_from_text(place)) for place in earlier)
-        if left:
-            files = counted(left, "file")
-            self.tell(Note(f"{files} of earlier selections still there, see the manifest"))
+        if left := _still_there(earlier):
+            self.tell(Note(f"{left} of earlier selections still there, see the manifest"))
 
     def _tell_people(self, *, optional: bool) -> None:
         """Report the number of identities; RunError if there is none and it is not optional."""
@@ -464,9 +443,8 @@ def calibrated_quality(
 ) -> float:
     """Return a quality threshold of a calibration file; no target is needed for the only one.
 
-    Raises:
-        CalibrationError: the file is unusable, lacks the threshold, or is for other settings than
-            the run's.
+    CalibrationError if the file is unusable, lacks the threshold, or is for other settings than the
+    run's.
     """
     calibration = read_calibration(file)
     calibration.check(run.content.get("identity") or {}, str(run.folder))
@@ -474,11 +452,7 @@ def calibrated_quality(
 
 
 def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[Outcome]:
-    """Put back the files that a manifest moved; return an iterator over the results.
-
-    Raises:
-        RunError: the manifest is unusable.
-    """
+    """Put back the files that a manifest moved; yield the results, or raise RunError."""
     if is_file(path) and not path.stat().st_size:
         raise RunError(f"{path} is empty: it is no manifest")
     return _undo(path, dry, tell)
@@ -486,16 +460,19 @@ def undo(path: Path, *, dry: bool = False, tell: Listener = silent) -> Iterator[
 
 def _undo(path: Path, dry: bool, tell: Listener) -> Iterator[Outcome]:
     with Manifest(absolute(path), dry=dry) as manifest:
-        left = sum(os.path.lexists(path_from_text(place)) for place in manifest.copied_before())
-        if left:
-            tell(
-                Note(
-                    f"{counted(left, 'file')} copied or linked by this manifest, not moved: --undo "
-                    "leaves them where they are and deletes nothing. The column destination of "
-                    f"{path} names them"
-                )
+        if left := _still_there(manifest.copied_before()):
+            text = (
+                f"{left} copied or linked by this manifest, not moved: --undo leaves them where "
+                f"they are and deletes nothing. The column destination of {path} names them"
             )
+            tell(Note(text))
         yield from put_back(manifest, dry=dry)
+
+
+def _still_there(places: Iterable[str]) -> str:
+    """Return how many of some files there are, as text; "" for none."""
+    number = sum(os.path.lexists(path_from_text(place)) for place in places)
+    return counted(number, "file") if number else ""
 
 
 def _counts(outcomes: Iterator[Outcome]) -> Counter[str]:

@@ -76,10 +76,6 @@ class GroupSummary:
     difference_low: float | None = None
     difference_high: float | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return its columns in order."""
-        return asdict(self)
-
 
 COLUMNS = tuple(item.name for item in fields(GroupSummary))
 
@@ -135,12 +131,8 @@ def members(run: RunInfo, grouping: Grouping) -> dict[str, str | None]:
 
 
 def export(summaries: Sequence[GroupSummary], target: Path, file_format: str) -> int:
-    """Write summaries to a file, replaced if it exists; return their number.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
-    rows = [summary.as_dict() for summary in summaries]
+    """Write summaries to a file, replaced if it exists; return their number, or raise RunError."""
+    rows = [asdict(summary) for summary in summaries]
     if file_format == "csv":
         rows = [{**row, "group": row["group"] and guard(row["group"])} for row in rows]
     with duckdb.connect() as connection:
@@ -155,9 +147,7 @@ def _by_file(
 
     It is NULL for photos that the file does not list. The file's content is registered in the
     connection; `rows` is SQL, a table or a query in brackets, for rows with `path` and `root`.
-
-    Raises:
-        SettingsError: the file cannot be read, lacks the column, or names a photo twice.
+    SettingsError if the file cannot be read, lacks the column, or names a photo twice.
     """
     connection.register("memberships", _read_groups(file, column))
     return f"""
@@ -208,10 +198,9 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
     Source: Wilson, JASA 1927. Importing scipy.stats takes as long as a summary.
     """
-    share = count / total
+    share, scale = count / total, 1 + Z95**2 / total
     centre = share + Z95**2 / (2 * total)
     reach = Z95 * math.sqrt(share * (1 - share) / total + Z95**2 / (4 * total**2))
-    scale = 1 + Z95**2 / total
     low, high = (centre - reach) / scale, (centre + reach) / scale
     # exact at the ends, where rounding would put the share itself outside the interval
     return (0.0 if count == 0 else low), (1.0 if count == total else high)
@@ -227,11 +216,9 @@ def share_difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[f
     one, other = first[0] / first[1], second[0] / second[1]
     (low_1, high_1), (low_2, high_2) = wilson(*first), wilson(*second)
     apart = one - other
-    return (
-        apart,
-        apart - math.hypot(one - low_1, high_2 - other),
-        apart + math.hypot(high_1 - one, other - low_2),
-    )
+    below = math.hypot(one - low_1, high_2 - other)
+    above = math.hypot(high_1 - one, other - low_2)
+    return apart, apart - below, apart + above
 
 
 def _read_groups(file: Path, column: str) -> pa.Table:
@@ -263,10 +250,7 @@ DEEPEST = 100
 
 # group 1: path of the tar, RecordIO or parquet file that holds the photo, if any
 # group 2: folders of the photo in that archive, else in the path; a video counts as a folder
-_PLACE = (
-    r"^(?:(.*?[^/]\.(?:tar|rec|parquet))/(?:column=[^/]+/)?)?"
-    r"(?:(.*)/)?[^/]*$"
-)
+_PLACE = r"^(?:(.*?[^/]\.(?:tar|rec|parquet))/(?:column=[^/]+/)?)?(?:(.*)/)?[^/]*$"
 
 
 @dataclass(frozen=True)
@@ -288,11 +272,7 @@ class IdentityRule:
 
     @classmethod
     def parse(cls, text: str | None) -> IdentityRule:
-        """Return the rule for "first", "last", a folder number or a file; "first" for None.
-
-        Raises:
-            SettingsError: the text is none of these.
-        """
+        """Return the rule for "first", "last", a folder number or a file; "first" for None."""
         if text in (None, "first", "last"):
             return cls(LAST if text == "last" else 1)
         if text.isascii() and text.isdigit():
@@ -435,15 +415,15 @@ def identities_of(
 ) -> tuple[list[tuple[str, str | None]], People]:
     """Return each photo's path and identity (None if unknown), and the counts of identities.
 
-    Raises:
-        SettingsError: the identity table is unusable.
+    SettingsError if the identity table is unusable.
     """
-    rows = [(place, source.root, source.path) for place, source in enumerate(photos)]
-    columns = zip(*rows, strict=True) if rows else ((), (), ())
-    types = (pa.int64(), pa.string(), pa.string())
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+    rows = [
+        {"place": place, "root": source.root, "path": source.path}
+        for place, source in enumerate(photos)
+    ]
+    schema = pa.schema([("place", pa.int64()), ("root", pa.string()), ("path", pa.string())])
     with duckdb.connect() as connection:
-        connection.register("photos", pa.table(arrays, ["place", "root", "path"]))
+        connection.register("photos", pa.Table.from_pylist(rows, schema=schema))
         known = identified(connection, rule, "photos")
         found = connection.execute(f"SELECT path, identity FROM ({known}) ORDER BY place")
         return found.fetchall(), count_people(connection, rule, "photos")

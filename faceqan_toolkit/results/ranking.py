@@ -87,18 +87,11 @@ def differ_by_rounding(low: float, high: float) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """Format of a column in CSV.
-
-    Attributes:
-        kind: "text", "integer" or "number".
-        decimals: decimals of a number; None prints all digits.
-        guarded: text is guarded against formulas, and "" is an empty cell.
-    """
+    """Format of a column in CSV; `kind` is "text", "integer", or "number" with `decimals`."""
 
     name: str
     kind: str
-    decimals: int | None = None
-    guarded: bool = False
+    decimals: int = 0
 
 
 class Ranking:
@@ -115,12 +108,9 @@ class Ranking:
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by status; "ok" counts faces, most others count photos."""
-        return dict(
-            self._fetch(
-                "SELECT status, count(*) FROM ledger GROUP BY status "
-                "ORDER BY status <> 'ok', count(*) DESC, status"
-            )
-        )
+        query = """SELECT status, count(*) FROM ledger GROUP BY status
+            ORDER BY status <> 'ok', count(*) DESC, status"""
+        return dict(self._fetch(query))
 
     def below(self, quality: float) -> tuple[int, int]:
         """Return the number of faces with a lower quality, and of all scored faces."""
@@ -185,16 +175,13 @@ class Ranking:
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows that `rows` returns, in bounded memory."""
         with self._connection() as connection:
-            query = f"SELECT * FROM ({self._query(top, bottom, extra)})"
-            yield from iterate_dicts(connection.execute(query))
+            yield from iterate_dicts(connection.execute(self._query(top, bottom, extra)))
 
     def described(self) -> list[Column]:
         """Return the format of each of `columns` in CSV."""
+        kinds = dict.fromkeys(TEXTS, "text") | dict.fromkeys(DECIMALS, "number")
         return [
-            Column(name, "text", guarded=True)
-            if name in TEXTS
-            else Column(name, "number" if name in DECIMALS else "integer", DECIMALS.get(name))
-            for name in self.columns
+            Column(name, kinds.get(name, "integer"), DECIMALS.get(name, 0)) for name in self.columns
         ]
 
     def blocks(
@@ -218,34 +205,25 @@ class Ranking:
                 yield rows
 
     def export(
-        self,
-        target: Path | str,
-        file_format: str,
-        *,
-        top: int | None = None,
+        self, target: Path | str, file_format: str, *, top: int | None = None,
         bottom: int | None = None,
-    ) -> int:
-        """Write the rows that `rows` returns to a file; return their number.
+    ) -> int:  # fmt: skip
+        """Write the rows that `rows` returns to a file, replaced if it exists; return their number.
 
         Memory is bounded, except for pickle, which is one dictionary.
 
         Args:
-            target: the file, replaced if it exists.
             file_format: one of `settings.FORMATS`, or "pickle" for the published code's
                 {path: quality}.
-            top, bottom: number of rows of either end; None for both writes all rows.
 
         Raises:
             RunError: the file cannot be written.
         """
         target, query = Path(target), self._query(top, bottom)
         if file_format == "pickle":
-            qualities = dict(
-                self._fetch(
-                    f"SELECT path, arg_min(quality, face) FROM ({query}) "
-                    "WHERE quality IS NOT NULL GROUP BY path ORDER BY min(rank)"
-                )
-            )
+            query = f"""SELECT path, arg_min(quality, face) FROM ({query})
+                WHERE quality IS NOT NULL GROUP BY path ORDER BY min(rank)"""
+            qualities = dict(self._fetch(query))
             with writing(target) as temporary:
                 temporary.write_bytes(pickle.dumps(qualities))
             return len(qualities)

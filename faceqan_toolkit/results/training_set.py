@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import posixpath
+import re
 import struct
 import sys
 import tarfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -80,20 +81,19 @@ class Export:
     sink: str
     shard_size: int = SHARD_SIZE
     manifest: Manifest | None = None
-    _shards: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
             raise SettingsError(f"shard-size is {self.shard_size}; it must be at least 1")
         assert self.plan.folder is not None
         self.folder = self.plan.folder
+        self._shards: dict[str, dict[str, Any]] = {}
 
     def outcomes(self) -> Iterator[Outcome]:
         """Write the set; yield the result for each photo or crop.
 
-        Raises:
-            RunError: the folder holds another set or cannot be written, or the run changed while
-                the set was written.
+        RunError if the folder holds another set or cannot be written, or the run changed while the
+        set was written.
         """
         self._shards = _read_index(self.folder)
         numbered = self._numbered()
@@ -136,7 +136,11 @@ class Export:
         sizes = _sizes(target)
         whole = bool(sizes and entry and entry["bytes"] == sizes and not entry["errors"])
         if whole or self.plan.dry:
-            yield from self._told(items, name, THERE if whole else "")
+            reason = THERE if whole else ""
+            yield from self._noted(
+                items,
+                lambda item: self._placed(outcome_of(item.decision, self.plan)[0], name, reason),
+            )
             return
         # noted first, so that a shard of a killed process is recognised
         self._note(name, {"selection": digest, "photos": 0, "errors": 0, "bytes": None})
@@ -148,10 +152,8 @@ class Export:
             with ExitStack() as stack:
                 # renamed in reverse order: the index first, then the records
                 parts = [stack.enter_context(replacing(path)) for path in _files(target)]
-                writer: TarWriter | RecordWriter = (
-                    TarWriter(*parts) if len(parts) == 1 else RecordWriter(*parts)
-                )
-                stack.enter_context(closing(writer))
+                kind = TarWriter if len(parts) == 1 else RecordWriter
+                writer = stack.enter_context(closing(kind(*parts)))
                 found = hashlib.sha256()
 
                 def add(item: Kept) -> Outcome:
@@ -185,14 +187,6 @@ class Export:
             return failed(outcome, error)
         return self._placed(outcome, f"{shard}/{name}")
 
-    def _told(
-        self, items: Iterable[Kept | Decision], shard: str, reason: str = ""
-    ) -> Iterator[Outcome]:
-        """Yield the results of a shard that is complete, or of a dry run."""
-        return self._noted(
-            items, lambda item: self._placed(outcome_of(item.decision, self.plan)[0], shard, reason)
-        )
-
     def _noted(
         self, items: Iterable[Kept | Decision], act: Callable[[Kept], Outcome]
     ) -> Iterator[Outcome]:
@@ -220,11 +214,10 @@ class Export:
 
 def _sample(item: Kept, data: bytes, *, crop: bool) -> Sample:
     decision = item.decision
-    folder = posixpath.dirname(decision.path)
+    folder, name = posixpath.dirname(decision.path), decision.crop if crop else decision.path
     metadata: dict[str, str | float | None] = {"path": decision.path, "quality": decision.quality}
     if crop:
         metadata["crop"] = decision.crop
-    name = decision.crop if crop else decision.path
     kind = extension(name) if extension(name) in PHOTO_EXTENSIONS else ".jpg"
     safe = folder if is_safe(folder) else ""
     return Sample(item.number, decision.label, safe, data, kind, metadata)
@@ -274,8 +267,7 @@ class Sample:
     """A photo or crop of the set.
 
     Attributes:
-        number: index among all photos of the set, from 0.
-        label: number of its identity, from 0; None if unknown.
+        number, label: its index in the set, and that of its identity (None if unknown), from 0.
         folder: folder of the photo, as in results; "" for the top folder.
         data, extension: the encoded photo, and its file extension with the dot.
         metadata: content of WebDataset's `.json`.
@@ -341,8 +333,7 @@ class RecordWriter:
     def add(self, sample: Sample) -> str:
         """Append a sample; return the photo's name as `photos.recordio` reads it back.
 
-        Raises:
-            NotPlaced: the photo is too large for a record, or has no label.
+        NotPlaced if the photo is too large for a record, or has no label.
         """
         if sample.label is None:
             raise NotPlaced("its identity is not known, and a record needs a label")
@@ -382,12 +373,7 @@ def _pair(key: int, first: int, last: int) -> bytes:
 
 def _encoded(data: bytes) -> bytes:
     """Return a record; data that contain the magic number at a multiple of 4 are split there."""
-    cuts, at = [], data.find(MAGIC)
-    while at >= 0:
-        aligned = at % 4 == 0
-        if aligned:
-            cuts.append(at)
-        at = data.find(MAGIC, at + (len(MAGIC) if aligned else 1))
+    cuts = [at.start() for at in re.finditer(re.escape(MAGIC), data) if at.start() % 4 == 0]
     starts = [0, *(cut + len(MAGIC) for cut in cuts)]
     pieces = [data[start:end] for start, end in zip(starts, [*cuts, len(data)], strict=True)]
     kinds = [FIRST, *[MIDDLE] * (len(pieces) - 2), LAST] if cuts else [WHOLE]

@@ -7,10 +7,11 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,9 +29,6 @@ from faceqan_toolkit.settings import (
 )
 from faceqan_toolkit.text import exact_text, printable, reason_of, short_checksum
 from faceqan_toolkit.types import Record
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.runs.todo import Shard
 
 FLUSH_SECONDS = 30.0
 FLUSH_RECORDS = 20_000
@@ -86,11 +84,7 @@ class RunInfo:
 
     @property
     def scale(self) -> Scale | None:
-        """The scale from 0 to 100 of its scores, None if its model has none.
-
-        Raises:
-            RunError: the scale is malformed.
-        """
+        """The scale from 0 to 100 of its scores, None without one; RunError if it is malformed."""
         try:
             return scale_from(self.content.get("scale"))
         except SettingsError as error:
@@ -100,9 +94,8 @@ class RunInfo:
 def read_run(folder: Path) -> RunInfo:
     """Return the run in a folder.
 
-    Raises:
-        RunError: the folder is not a run folder, its name is not valid text, or its `run.json`
-            cannot be read.
+    RunError if the folder is not a run folder, its name is not valid text, or its `run.json` cannot
+    be read.
     """
     check_text(folder)
     try:
@@ -134,7 +127,7 @@ class RunWriter:
         settings: if the run exists, they must have its identity.
         weights_sha256: `FoundModel.weights` of the recognition model, "" without one.
         model: further properties of the model for `run.json`.
-        shard: the part of the photos that the run is for; None means all.
+        shard: the part of the photos that the run is for, for instance "2/8"; None means all.
         merged: entry of `run.json` on the runs that this one is merged from.
         identity: identity of those runs, maybe of another version; None means the settings'.
 
@@ -155,15 +148,13 @@ class RunWriter:
         weights_sha256: str,
         model: Mapping[str, Any] | None = None,
         *,
-        shard: Shard | None = None,
+        shard: str | None = None,
         merged: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = folder
-        self.settings = settings
+        self.folder, self.settings = folder, settings
         self.model = dict(model or {})
-        self.shard = str(shard) if shard else None
-        self.merged = dict(merged) if merged else None
+        self.shard, self.merged = shard, merged
         self.identity = dict(identity or settings.identity(weights_sha256))
         self.fingerprint = fingerprint_of(self.identity)
         self.scale = builtin_scale(settings, weights_sha256)
@@ -201,8 +192,7 @@ class RunWriter:
     def use_calibration(self, content: Mapping[str, Any], scale: Scale | None) -> bool:
         """Take a calibration and, if the run has none, its scale; return whether that is new.
 
-        Raises:
-            RunError: the run has another scale.
+        RunError if the run has another scale.
         """
         if self.scale is not None and scale is not None and self.scale != scale:
             raise RunError(
@@ -273,18 +263,18 @@ class RunWriter:
         }
         write_text(self.folder / "run.json", json.dumps(content, indent=2) + "\n")
 
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Flush the records and release the lock."""
         try:
             self.flush()
         finally:
             self._lock.release()
-
-    def __enter__(self) -> RunWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _take_folder(self, *, fresh: bool) -> None:
         """Create and lock the folder; if it is fresh, refuse other files in it."""
@@ -304,8 +294,7 @@ class RunWriter:
         """Check that the run has the same identity; take over its history."""
         info = read_run(self.folder)
         content = info.content
-        calls = content.get("invocations", [])
-        before = content.get("identity", {})
+        calls, before = content.get("invocations", []), content.get("identity", {})
         same_task = before.get("task") == self.identity["task"]
         made = ""
         if content["settings"].get("refine") or any("refined" in call for call in calls):
@@ -342,12 +331,10 @@ class RunWriter:
 
 def versions() -> dict[str, str]:
     """Return the versions of this package and of `PACKAGES`; "missing" for some."""
-    found = {}
-    for package in ("faceqan-toolkit", *PACKAGES):
-        try:
+    found = dict.fromkeys(("faceqan-toolkit", *PACKAGES), "missing")
+    for package in found:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
     return found
 
 
@@ -366,8 +353,7 @@ _LARGEST = 1e15
 def parse_run_json(text: str) -> dict[str, Any]:
     """Return the content of a `run.json` from anybody: checked, and its texts printable.
 
-    Raises:
-        ValueError: it is not JSON, or an entry that readers of runs need is malformed.
+    ValueError if it is not JSON, or an entry that readers of runs need is malformed.
     """
     try:
         content = _printable(parse_json(text))
@@ -448,23 +434,17 @@ def differences(
         for name in {**one, **other}
         if name != "weights_sha256" and one.get(name) != other.get(name)
     ]
-    (model, head), (other_model, other_head) = map(_checksums, (one, other))
-    if model != other_model:
-        lines.append(("weights of the recognition model", model, other_model))
-    # of two presets one has no predictor: the preset's own line says so
-    if head != other_head and one.get("preset") == other.get("preset"):
-        lines.append(("predictor of preset instant", head, other_head))
+    weights = [str(identity.get("weights_sha256") or "") for identity in (one, other)]
+    for part, name in ((0, "weights of the recognition model"), (2, "predictor of preset instant")):
+        first, second = (short_checksum(text.partition("+")[part]) or "none" for text in weights)
+        # of two presets one has no predictor: the preset's own line says so
+        if first != second and (part == 0 or one.get("preset") == other.get("preset")):
+            lines.append((name, first, second))
     return [f"{name}: {first} {where}, {second} {elsewhere}" for name, first, second in lines]
 
 
 _NOT_SETTINGS = ("scale", "algorithm", "detection")
 """Parts of an identity that are neither settings nor options of a detector or method."""
-
-
-def _checksums(identity: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the first digits of the checksums of the model and of preset instant's predictor."""
-    model, _, head = str(identity.get("weights_sha256") or "").partition("+")
-    return short_checksum(model) or "none", short_checksum(head) or "none"
 
 
 def _shown(name: str, identity: Mapping[str, Any]) -> str:

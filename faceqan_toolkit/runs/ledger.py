@@ -92,8 +92,7 @@ class Part:
     def damage(self) -> str:
         """Read the whole file and return what is wrong with it, "" for nothing.
 
-        Raises:
-            RunError: the file cannot be read, so damage is unknown.
+        RunError if the file cannot be read, so damage is unknown.
         """
         try:
             if self.checksum:  # first: Arrow may abort the process over a damaged footer
@@ -125,10 +124,8 @@ class Ledger:
     def dataset(self) -> pads.Dataset:
         """Return all records; columns that older versions did not write are null.
 
-        Reading them fails if a page is damaged.
-
-        Raises:
-            RunError: the end of a part is damaged, or parts are being joined.
+        Reading them fails if a page is damaged. RunError if the end of a part is damaged, or parts
+        are being joined.
         """
         parts = self.parts
         for part in parts:
@@ -241,12 +238,8 @@ def as_table(records: Sequence[Record]) -> pa.Table:
 def completed(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """Return rows as `SCHEMA` needs them: texts that older versions did not write are empty."""
     table = pa.Table.from_batches(batches)
-    columns = [
-        table[field.name]
-        if field.nullable or field.type != pa.string()
-        else table[field.name].fill_null("")
-        for field in SCHEMA
-    ]
+    texts = {column.name for column in SCHEMA if column.type == pa.string() and not column.nullable}
+    columns = [table[name].fill_null("") if name in texts else table[name] for name in SCHEMA.names]
     return pa.table(columns, schema=SCHEMA)
 
 
@@ -271,12 +264,11 @@ def _check_columns(part: Part) -> None:
         # files of this version cannot leave such a value out
         if found.nullable and not column.nullable:
             unsure.append(found.name)
-    if not unsure:
-        return
-    with pq.ParquetFile(part.file) as file:
-        for batch in file.iter_batches(columns=unsure):
-            if any(column.null_count for column in batch.columns):
-                raise ValueError(f"a value is missing in {', '.join(unsure)}")
+    if unsure:
+        with pq.ParquetFile(part.file) as file:
+            for batch in file.iter_batches(columns=unsure):
+                if any(column.null_count for column in batch.columns):
+                    raise ValueError(f"a value is missing in {', '.join(unsure)}")
 
 
 def _groups(parts: Iterable[tuple[Part, int]]) -> Iterator[list[Part]]:
@@ -313,7 +305,6 @@ def _checksum(file: Path) -> str:
 
 
 def _joined_meanwhile(folder: Path) -> RunError:
-    """Return the error for parts that have just disappeared."""
     return RunError(
         f"{folder} is at work: parts of its ledger have been joined just now; try again"
     )
@@ -329,11 +320,8 @@ def _damaged(part: Part, damage: str) -> RunError:
 def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to ledgers, each with the tables that `attach` makes.
 
-    DuckDB spills to a folder in the first run's folder, which is removed afterwards.
-
-    Raises:
-        RunError: a ledger is damaged, its parts have just been joined, or memory and disk do not
-            suffice.
+    DuckDB spills to a folder in the first run's folder, which is removed afterwards. RunError if a
+    ledger is damaged, its parts have just been joined, or memory and disk do not suffice.
     """
     with open_database(next(iter(ledgers.values())).folder.parent) as connection:
         parts = [(ledger, ledger.parts) for ledger in ledgers.values()]
@@ -355,8 +343,7 @@ def connect(**ledgers: Ledger) -> Iterator[duckdb.DuckDBPyConnection]:
 def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to an empty database in memory, which spills to a new folder in `folder`.
 
-    Raises:
-        RunError: memory and disk do not suffice, or the folder's name is not valid text.
+    RunError if memory and disk do not suffice, or the folder's name is not valid text.
     """
     check_text(folder)
     with spill_folder(folder) as spill, duckdb.connect() as connection:
@@ -377,8 +364,7 @@ def open_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 def attach(connection: duckdb.DuckDBPyConnection, name: str, ledger: Ledger) -> None:
     """Make the rows of each photo's last attempt a table `name`, and all rows `name`_attempts.
 
-    Raises:
-        RunError: the ledger is damaged.
+    RunError if the ledger is damaged.
     """
     connection.register(f"{name}_attempts", ledger.dataset())
     # few photos have a second attempt; without any, the parts' statistics make the join free
@@ -409,19 +395,13 @@ def copy_rows(
 ) -> int:
     """Write the rows of a query to a file, replaced if it exists, and return their number.
 
-    Args:
-        connection: connection for the query.
-        query: SQL; texts for CSV are guarded already, see `text.guard_sql`.
-        target: the file.
-        file_format: "csv", "jsonl" or "parquet".
+    `file_format` is "csv" (with texts that are guarded already, see `text.guard_sql`), "jsonl" or
+    "parquet".
     """
-    options = {
-        "csv": "FORMAT csv, HEADER true",
-        "jsonl": "FORMAT json, ARRAY false",
-        "parquet": "FORMAT parquet",
-    }[file_format]
+    options = {"csv": "csv, HEADER true", "jsonl": "json, ARRAY false", "parquet": "parquet"}
     destination = str(target).replace("'", "''")
-    return int(fetch_value(connection, f"COPY ({query}) TO '{destination}' ({options})"))
+    copying = f"COPY ({query}) TO '{destination}' (FORMAT {options[file_format]})"
+    return int(fetch_value(connection, copying))
 
 
 def export_rows(

@@ -63,19 +63,17 @@ def merge(runs: Sequence[RunInfo], output: Path) -> Iterator[RunWriter]:
         run.ledger.refuse_damage()
     content = runs[0].content
     own = {"name", "sha256", "head_sha256"}  # RunWriter writes these
+    model = {name: value for name, value in (content.get("model") or {}).items() if name not in own}
     calls = [
         {**call, "run": run.folder.name}
         for run in runs
         for call in run.content.get("invocations", [])
     ]
+    merged = {"runs": [str(run.folder) for run in runs], "invocations": len(calls)}
     identity = content["identity"]
+    weights = str(identity.get("weights_sha256", ""))
     with RunWriter(
-        output,
-        runs[0].settings,
-        str(identity.get("weights_sha256", "")),
-        {name: value for name, value in (content.get("model") or {}).items() if name not in own},
-        merged={"runs": [str(run.folder) for run in runs], "invocations": len(calls)},
-        identity=identity,
+        output, runs[0].settings, weights, model, merged=merged, identity=identity
     ) as target:
         target.invocations = calls
         target.scale = runs[0].scale

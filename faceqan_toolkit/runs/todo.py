@@ -24,12 +24,8 @@ from faceqan_toolkit.types import PhotoSource
 BLOCK = 10_000
 """Photos in memory at once."""
 
-HEALABLE = frozenset(
-    {
-        "missing_extra", "no_permission", "missing", "too_large", "crashed", "unreachable",
-        "timed_out",
-    }
-)  # fmt: skip
+HEALABLE = frozenset(("crashed", "missing", "missing_extra", "no_permission", "timed_out",
+                      "too_large", "unreachable"))  # fmt: skip
 """Statuses of failures that may be transient; such photos are tried again on resume."""
 
 
@@ -37,10 +33,8 @@ HEALABLE = frozenset(
 class Shard:
     """Part `number`, from 1, of `total` parts of the photos; a hash of the path decides.
 
-    Every photo belongs to one shard, whatever the order and the other photos are.
-
-    Raises:
-        SettingsError: the number is not in 1..total.
+    Every photo belongs to one shard, whatever the order and the other photos are. SettingsError if
+    the number is not in 1..total.
     """
 
     number: int
@@ -106,7 +100,12 @@ class Todo:
                 "CREATE TABLE asked (number BIGINT, root VARCHAR, path VARCHAR, content BLOB)"
             )
             self._database.execute("CREATE TABLE todo (number BIGINT, attempt BIGINT)")
-            self._add_all(iter(sources))
+            rows = (
+                (number, source.root, source.path, pickle.dumps(source.content))
+                for number, source in enumerate(sources)
+            )
+            while block := list(islice(rows, BLOCK)):
+                self._insert("asked", ["number", "root", "path", "content"], block)
             self._drop_repeated()
             self.asked = int(fetch_value(self._database, "SELECT count(*) FROM asked"))
             self._length = 0
@@ -130,11 +129,10 @@ class Todo:
             RunError: the run has another photo with the same path, from another root.
         """
         attach(self._database, "ledger", run.ledger)
-        healable = ", ".join(f"'{status}'" for status in sorted(HEALABLE))
         self._database.execute(
             f"""CREATE TABLE known AS
                 SELECT path, any_value(root) AS root, bool_or(status <> 'ok') AS failed,
-                    bool_or(status IN ({healable})) AS healable,
+                    bool_or(status IN {tuple(HEALABLE)}) AS healable,
                     any_value(file_size) AS file_size, any_value(mtime_ns) AS mtime_ns,
                     any_value(sha256) AS sha256, any_value(landmarks_id) AS landmarks_id,
                     max(attempt) AS attempt
@@ -167,23 +165,15 @@ class Todo:
         ):
             yield PhotoSource(root, path, pickle.loads(content), attempt=attempt)
 
-    def close(self) -> None:
-        """Release memory and disk."""
-        self._stack.close()
-
     def __enter__(self) -> Todo:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def _add_all(self, sources: Iterator[PhotoSource]) -> None:
-        rows = (
-            (number, source.root, source.path, pickle.dumps(source.content))
-            for number, source in enumerate(sources)
-        )
-        while block := list(islice(rows, BLOCK)):
-            self._insert("asked", ["number", "root", "path", "content"], block)
+    def close(self) -> None:
+        """Release memory and disk."""
+        self._stack.close()
 
     def _drop_repeated(self) -> None:
         """Keep the first of photos that are the same file; refuse different ones by one path."""
@@ -243,9 +233,10 @@ def _is_same_file(source: PhotoSource, known: Known) -> bool:
         return False
     if state.mtime_ns == known.mtime_ns:
         return True
-    if not known.sha256:
-        return False
     try:
-        return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+        return (
+            bool(known.sha256)
+            and hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
+        )
     except PhotoError:
         return False

@@ -1,4 +1,7 @@
-"""Pipelines for worker processes: ones that meet with accidents. Found there by their names."""
+"""Pipelines for worker processes: ones that meet with accidents. Found there by their names.
+
+Every worker imports this module, so torch, which takes seconds, is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from faceqan_toolkit.errors import RunError, WeightsError
-from faceqan_toolkit.models.base import Embedder
 from faceqan_toolkit.pipeline import Pipeline, Prepared
-from faceqan_toolkit.quality.backends import UnsupportedOperation
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record, Score
 
@@ -41,8 +42,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 class Blocks:
     """A scorer of several faces at once, as a GPU is."""
 
-    embedder = Embedder()
     block_faces, backend = 4, "stub"
+
+    def __init__(self) -> None:
+        from faceqan_toolkit.models.base import Embedder
+
+        self.embedder = Embedder()
 
     def score(self, crops) -> list[Score]:
         return [Score(1.0, 1.0) for _ in crops]
@@ -97,6 +102,8 @@ def bad_weights(settings: Settings, crops_folder: Path | None) -> Pipeline:
 
 
 def unsupported(settings: Settings, crops_folder: Path | None) -> Pipeline:
+    from faceqan_toolkit.quality.backends import UnsupportedOperation
+
     raise UnsupportedOperation("Softplus")
 
 
@@ -132,13 +139,14 @@ def sleeping(settings: Settings, crops_folder: Path | None) -> Pipeline:
 
 
 HELD = "held"
-"""What the note of a photo says that is begun while the file `hold` is there."""
+"""Content of the note of a photo that waits for the file `hold` to be removed."""
+FIRST_HELD = "04.jpg"
 
 
 class Noting(Pipeline):
-    """Takes its time, and notes beside the photos which Ray node, or parent, is at which photo.
+    """Notes beside the photos which Ray node, or parent, is at which photo.
 
-    While the file `hold` is there, no photo that is begun ends.
+    While the file `hold` is there, photos from `FIRST_HELD` on are begun and not ended.
     """
 
     def prepare(self, source: PhotoSource) -> Prepared:
@@ -147,10 +155,9 @@ class Noting(Pipeline):
         place = f"{os.environ.get('RAY_RAYLET_PID')}.{os.getppid()}"
         note = notes / f"{source.path}.{place}"
         note.touch()
-        if hold.exists():
+        if source.path >= FIRST_HELD and hold.exists():
             note.write_text(HELD)
             wait_for(lambda: not hold.exists())
-        time.sleep(0.3)
         return super().prepare(source)
 
 

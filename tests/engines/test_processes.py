@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from faceqan_toolkit.engines import processes
-from faceqan_toolkit.engines.base import MakePipeline
+from faceqan_toolkit.engines.base import Engine, InlineEngine, MakePipeline
 from faceqan_toolkit.engines.processes import ProcessEngine
 from faceqan_toolkit.errors import ChecksumMismatch, FaceQANError, RunError, WeightsError
 from faceqan_toolkit.events import WorkerReady
@@ -26,9 +26,9 @@ from faceqan_toolkit.models.load import find_model
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import Record
-from tests.cli.jobs import QUICKEST
 from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
+from tests.engines.clusters import alive
 from tests.engines.pipelines import by_path
 from tests.pausing import pausing, wait_for_pause
 
@@ -44,7 +44,7 @@ def photos(folder: Path, *names: str) -> Path:
     return folder
 
 
-def run(engine: ProcessEngine, folder: Path, settings: Settings = SETTINGS) -> list[list[Record]]:
+def run(engine: Engine, folder: Path, settings: Settings = SETTINGS) -> list[list[Record]]:
     return list(engine.run(find_photos([str(folder)]), settings, None))
 
 
@@ -189,7 +189,7 @@ def test_weights_that_changed_stop_the_run(tmp_path: Path) -> None:
 
 def test_a_fast_scorer_does_not_wait_if_there_are_preparers(tmp_path: Path) -> None:
     """As many photos as make a block are prepared at the same time."""
-    folder = photos(tmp_path / "photos", *numbered(40))
+    folder = photos(tmp_path / "photos", *numbered(16))  # more than are given at once
     alone = run(ProcessEngine(["cpu"], make=pipelines.accidents_in_blocks), folder)
     shared = run(ProcessEngine(["cpu"], preparers=6, make=pipelines.together), folder)
     assert by_path(shared) == by_path(alone)
@@ -198,7 +198,7 @@ def test_a_fast_scorer_does_not_wait_if_there_are_preparers(tmp_path: Path) -> N
 @posix
 def test_kill_9_of_a_worker(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *numbered(12))
-    expected = by_path(run(ProcessEngine(["cpu"]), folder))
+    expected = by_path(run(InlineEngine(), folder))
     engine = ProcessEngine(["cpu"] * 2)
     running = engine.run(find_photos([str(folder)]), SETTINGS, None)
     found = [next(running)]
@@ -266,12 +266,6 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     assert run(ProcessEngine(["cpu"]), photos(tmp_path / "photos")) == []
 
 
-def alive(pid: int) -> bool:
-    # a dead child of a dead parent may stay as a zombie where nobody collects it
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return bool(done.stdout.strip()) and not done.stdout.startswith("Z")
-
-
 @posix
 def test_workers_die_with_their_parent_and_have_no_part_in_its_lock(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.engines.parent", str(tmp_path / "run")]
@@ -293,7 +287,7 @@ def test_ctrl_c_goes_to_all_processes_and_one_answers(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
     folder = photos(tmp_path / "photos", *numbered(12))
-    arguments = ["align-and-score", str(folder), "-o", str(tmp_path / "run"), *QUICKEST]
+    arguments = ["detect", str(folder), "-o", str(tmp_path / "run"), "--detector", "yunet"]
     program = pausing(tmp_path, "cli.progress:Progress.advance", 4)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{program}\nfrom faceqan_toolkit.cli import main; main()",
@@ -312,5 +306,5 @@ def test_ctrl_c_goes_to_all_processes_and_one_answers(
     assert again.returncode == 0, again.stderr
     assert f"{done} of them done before" in again.stderr
     assert command_line(*arguments[:3], tmp_path / "whole", *arguments[4:]).returncode == 0
-    one, other = (tmp_path / name / "rankings.csv" for name in ("run", "whole"))
+    one, other = (tmp_path / name / "faces.csv" for name in ("run", "whole"))
     assert one.read_bytes() == other.read_bytes()

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from faceqan_toolkit.engines.base import MakePipeline
-from faceqan_toolkit.engines.processes import ProcessEngine
+from faceqan_toolkit.engines.base import InlineEngine, MakePipeline
 from faceqan_toolkit.engines.ray import (
     Answer,
     RayEngine,
     _check_shared,
     find_room,
-    prepare_ray,
 )
 from faceqan_toolkit.engines.spool import Spool, read_blocks
 from faceqan_toolkit.errors import RunError
@@ -28,10 +26,10 @@ from faceqan_toolkit.events import Event, WorkerReady
 from faceqan_toolkit.photos.find import find_photos
 from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.pipeline import Crashed, failed_record
-from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import FileState, PhotoSource, Record
 from tests.conftest import HANG, SAMPLES, CommandLine, wait_until
 from tests.engines import pipelines
+from tests.engines.clusters import SETTINGS, held
 from tests.engines.pipelines import by_path
 from tests.engines.test_processes import numbered, photos, statuses
 
@@ -39,12 +37,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="kills processes with signals"),
 ]
-SETTINGS = Settings(task="detect", detector="yunet", device="cpu", engine="ray")
 
 
-def run(folder: Path, make: MakePipeline, **options) -> list[list[Record]]:
+ONE_ACTOR = SETTINGS.replace(workers=1)
+
+
+def run(folder: Path, make: MakePipeline) -> list[list[Record]]:
     found = find_photos([str(folder)])
-    return list(RayEngine(12, make=make, **options).run(found, SETTINGS, None))
+    return list(RayEngine(12, make=make).run(found, ONE_ACTOR, None))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -60,7 +60,7 @@ def test_a_photo_that_kills_whoever_touches_it_costs_one_record(tmp_path: Path) 
         assert come.wait(120)
         yield from sources[4:]
 
-    running = RayEngine(12, make=pipelines.accidents).run(listed(), SETTINGS, None)
+    running = RayEngine(12, make=pipelines.accidents).run(listed(), ONE_ACTOR, None)
     rows = [next(running)]
     come.set()
     found = statuses([*rows, *running])
@@ -100,7 +100,7 @@ def test_photos_that_nodes_do_not_see() -> None:
 
     photo = PhotoSource("/nowhere", "photo.jpg", OnlyHere())
     with pytest.raises(RunError, match=r"does not see /nowhere/photo\.jpg.*URL"):
-        list(RayEngine(1).run([photo], SETTINGS, None))
+        list(RayEngine(1).run([photo], ONE_ACTOR, None))
 
 
 GB = 10**9
@@ -132,7 +132,7 @@ def test_where_memory_is_scarce_one_actor_takes_all_of_it(tmp_path: Path) -> Non
     script = f"""
 from pathlib import Path
 from faceqan_toolkit.engines.ray import prepare_ray
-from tests.engines.test_ray import run_and_count
+from tests.engines.clusters import run_and_count
 prepare_ray()
 import ray
 ray.init("local", num_cpus=2, _memory={GB // 2}, object_store_memory=10**8, include_dashboard=False,
@@ -147,19 +147,6 @@ ray.shutdown()
     assert done.returncode == 0, done.stdout + done.stderr
     actors = {note.name.rsplit(".")[-1] for note in notes.iterdir()}
     assert len(actors) == 1
-
-
-def run_and_count(folder: Path) -> tuple[int, int, int]:
-    """Return how many photos were done, by how many actors, and the memory Ray counted."""
-    import ray
-
-    engine = RayEngine(8, make=pipelines.noting)
-    found, free = [], []
-    for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
-        found.append(rows)
-        free.append(ray.available_resources().get("memory", 0))
-    taken = ray.cluster_resources()["memory"] - min(free)
-    return len(by_path(found)), engine.workers, round(taken)
 
 
 WORKER = WorkerReady(7, "cpu", "node")
@@ -216,31 +203,29 @@ def test_a_list_that_fails(tmp_path: Path) -> None:
 def test_an_actor_that_is_killed_is_replaced(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", *numbered(12))
     (notes := tmp_path / "notes").mkdir()
+    (hold := tmp_path / "hold").touch()
     engine = RayEngine(12, make=pipelines.noting)
-    found, killed = [], 0
+    found, killed = [], False
     for rows in engine.run(find_photos([str(folder)]), SETTINGS, None):
         found.append(rows)
         if not killed:
-            done = {path for path, *_ in map(str.split, by_path(found))}
-            at_work = [note.name for note in notes.iterdir() if note.name[:6] not in done]
-            if at_work:
-                killed = int(at_work[0].rsplit(".")[-1])
-                os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: held(notes))
+            os.kill(int(held(notes)[0].rsplit(".")[-1]), signal.SIGKILL)
+            killed = True
+            hold.unlink()
     assert killed
     assert set(statuses(found).values()) == {"ok"}
     assert len(found) == 12
 
 
 def test_a_machine_that_fails_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """A head and three nodes; one that has given records and is at work on others is killed."""
+    """A head and two nodes; one that has given records and is at work on others is killed."""
     folder = photos(tmp_path / "photos", *numbered(18))
     (notes := tmp_path / "notes").mkdir()
-    expected = by_path(list(ProcessEngine(["cpu"]).run(find_photos([str(folder)]), SETTINGS, None)))
-    for note in notes.iterdir():
-        note.unlink()
+    expected = by_path(list(InlineEngine().run(find_photos([str(folder)]), SETTINGS, None)))
     script = f"""
 from pathlib import Path
-from tests.engines.test_ray import run_and_lose_a_node
+from tests.engines.clusters import run_and_lose_a_node
 run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_path)!r}))
 """
     done = subprocess.run(
@@ -257,49 +242,6 @@ run_and_lose_a_node(Path({str(folder)!r}), Path({str(notes)!r}), Path({str(tmp_p
     assert any(nodes[path] != lost for path in outstanding), "others did them again"
 
 
-def held(notes: Path, pid: str) -> set[str]:
-    """Return the photos that a node is held at."""
-    return {
-        note.name.rsplit(".", 2)[0]
-        for note in notes.iterdir()
-        if f".{pid}." in note.name and note.read_text() == pipelines.HELD
-    }
-
-
-def run_and_lose_a_node(folder: Path, notes: Path, output: Path) -> None:
-    """Run over a cluster of a head and three nodes, and kill one of these."""
-    prepare_ray()
-    import ray
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    raylets = {
-        str(info.process.pid): node for node in nodes for info in node.all_processes["raylet"]
-    }
-    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-    found: list[list[Record]] = []
-    lost, outstanding = "", set()
-    for rows in RayEngine(18, make=pipelines.noting).run(
-        find_photos([str(folder)]), SETTINGS, None
-    ):
-        found.append(rows)
-        if lost:
-            continue
-        given = {photo[0].node for photo in found}
-        (giver,) = [pid for pid, node in raylets.items() if node.node_id in given][:1]
-        # what is begun from now on is not done before the node is gone
-        (hold := notes.with_name("hold")).touch()
-        wait_until(lambda pid=giver: held(notes, pid))
-        lost, outstanding = raylets[giver].node_id, held(notes, giver)
-        cluster.remove_node(raylets[giver], allow_graceful=False)
-        hold.unlink()
-    (output / "found.pickle").write_bytes(pickle.dumps((found, lost, outstanding)))
-    ray.shutdown()
-    cluster.shutdown()
-
-
 @pytest.mark.parametrize(
     ("address", "code", "message"),
     [("127.0.0.1:1", 1, "no Ray cluster at 127.0.0.1:1"), ("ray://127.0.0.1:1", 2, "HOST:PORT")],
@@ -308,8 +250,8 @@ def test_an_address_that_does_not_do(
     real_command_line: CommandLine, address: str, code: int, message: str
 ) -> None:
     done = real_command_line(
-        *("align-and-score", SAMPLES / "hopper.jpg", "-o", "run", "--engine", "ray"),
-        *("--ray-address", address),
+        *("detect", SAMPLES / "hopper.jpg", "-o", "run", "--detector", "yunet"),
+        *("--engine", "ray", "--ray-address", address),
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr

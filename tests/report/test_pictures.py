@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
-from faceqan_toolkit.report.pictures import PHOTO_SIDE, Pictures, in_threads, sheet
+from faceqan_toolkit.report.pictures import PHOTO_SIDE, Pictures, sheet
 from faceqan_toolkit.types import Record
 from tests.conftest import SAMPLES, read_rgb
 from tests.report.runs import face, failed, make_run, write_photo
@@ -103,21 +101,3 @@ def test_photos_that_are_not_those_are_none(tmp_path: Path) -> None:
     assert found.photo(row(face("a.png", 0.5, root, sha256="0" * 64))) is None
     assert found.photo(row(face("gone.png", 0.5, root))) is None
     assert found.photo(row(face("bad.jpg", 0.5, root))) is None
-
-
-def test_threads_keep_order_and_wait() -> None:
-    begun: list[int] = []
-
-    def items() -> object:
-        for number in range(50):
-            begun.append(number)
-            yield number
-
-    with ThreadPoolExecutor(3) as pool:
-        results = in_threads(pool, lambda n: n * n, items(), 4)  # type: ignore[arg-type]
-        assert next(results) == 0
-        assert len(begun) <= 6
-        assert list(results) == [n * n for n in range(1, 50)]
-        broken = in_threads(pool, lambda n: 1 // n, [1, 0], 1)
-        with pytest.raises(ZeroDivisionError):
-            list(broken)

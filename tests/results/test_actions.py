@@ -67,7 +67,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pytest.raises(RunError, match="another process is writing"),
     ):
         Manifest(tmp_path / "m.csv")
-    Manifest(tmp_path / "m.csv").close()
+    with Manifest(tmp_path / "m.csv"):
+        pass
 
 
 @pytest.mark.parametrize("content", [b"name,score\na,1\n", b"notes", b"\x00\xff\n", b"\n"])

@@ -45,7 +45,7 @@ def test_figures(tmp_path_factory, pairs) -> None:
         [scored(f"{n:02d}", a) for n, (a, _) in enumerate(pairs)],
         [scored(f"{n:02d}", b) for n, (_, b) in enumerate(pairs)],
     )
-    figures = comparison.figures()
+    figures, rows = comparison.summary(100)
     one, other = zip(*common, strict=True)
     assert figures.common == len(common)
     assert figures.only_a == sum(a is not None and b is None for a, b in pairs)
@@ -57,7 +57,6 @@ def test_figures(tmp_path_factory, pairs) -> None:
     apart = [b - a for a, b in common]
     assert figures.mean_difference == pytest.approx(sum(apart) / len(apart))
     assert figures.mean_distance == pytest.approx(sum(map(abs, apart)) / len(apart))
-    rows = comparison.movers(100)
     assert len(rows) == len(common)
     for row in rows:
         a, b = pairs[int(row["path"])]
@@ -88,14 +87,13 @@ def test_partners(tmp_path: Path) -> None:
         scored("x/twin_1.jpg", 0.6, sha256="t"),
         scored("lost.jpg", 0.8, 0, right),
     ]  # fmt: skip
-    comparison = compare(tmp_path, first, second)
-    found = {(r["path"], r["face"]): (r["path_b"], r["face_b"]) for r in comparison.movers(99)}
+    figures, rows = compare(tmp_path, first, second).summary(99)
+    found = {(row["path"], row["face"]): (row["path_b"], row["face_b"]) for row in rows}
     assert found == {
         ("two.jpg", 0): ("two.jpg", 1),
         ("two.jpg", 1): ("two.jpg", 0),
         ("moved.jpg", 0): ("elsewhere/moved.jpg", 0),
     }
-    figures = comparison.figures()
     assert (figures.common, figures.only_a, figures.only_b, figures.changed) == (3, 5, 4, 1)
 
 
@@ -114,19 +112,19 @@ def test_what_compares_and_what_does_not(tmp_path: Path) -> None:
     assert presets.scores_compare
     assert presets.differing == {"preset": ("exact", "instant")}
     plain = runs_with(tmp_path / "2", {}, {"antialias": False, "seed": 1})
-    assert plain.figures().mean_difference == 0
+    assert plain.summary()[0].mean_difference == 0
     assert plain.differing == {"antialias": (True, False), "seed": (0, 1)}
     other = runs_with(tmp_path / "3", {}, {"exponent": 1.0})
     assert not other.scores_compare
-    figures = other.figures()
+    figures = other.summary()[0]
     assert (figures.spearman, figures.mean_difference) == (pytest.approx(1), None)
-    assert {row["difference"] for row in other.movers(9)} == {None}
+    assert {row["difference"] for row in other.summary(9)[1]} == {None}
     # another measure of quality altogether, as the run says
     one, two = (write_run(tmp_path / name, [scored("a.jpg", 0.1)]) for name in "xy")
     identity = {**two.content["identity"], "method": "another"}
     measure = RunComparison(one, replace(two, content={**two.content, "identity": identity}))
     assert not measure.scores_compare
-    assert measure.figures().mean_difference is None
+    assert measure.summary()[0].mean_difference is None
     with pytest.raises(
         RunError, match=r"sface \(wwwwwwwwwwww\).*sface \(vvvvvvvvvvvv\).*cannot be"
     ):
@@ -140,7 +138,7 @@ def test_files_agree(tmp_path: Path) -> None:
     comparison = compare(tmp_path, records, [scored("=a.jpg", 0.9), *records[1:]])
     for file_format in FORMATS:
         comparison.export(tmp_path / f"out.{file_format}", file_format, number=2)
-    expected = comparison.movers(2)
+    expected = comparison.summary(2)[1]
     assert [row["path"] for row in expected] == ["=a.jpg", "b.jpg"]
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == expected
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
@@ -155,6 +153,6 @@ def test_files_agree(tmp_path: Path) -> None:
 
 def test_nothing_in_common(tmp_path: Path) -> None:
     comparison = compare(tmp_path, [scored("a.jpg", 0.1)], [])
-    figures = comparison.figures()
+    figures = comparison.summary()[0]
     assert (figures.common, figures.only_a, figures.spearman) == (0, 1, None)
-    assert comparison.movers(5) == []
+    assert comparison.summary(5)[1] == []

@@ -11,15 +11,14 @@ import pytest
 
 from faceqan_toolkit.errors import NotPlaced
 from faceqan_toolkit.files import sha256_of
+from faceqan_toolkit.photos.stores import LocalFile
 from faceqan_toolkit.results import copying
 from faceqan_toolkit.results.copying import (
     FINISH,
     PENDING,
     THERE,
     check_inside,
-    inspect,
     part_of,
-    place,
     place_below,
 )
 from faceqan_toolkit.types import FileState
@@ -54,6 +53,14 @@ def folder(request, tmp_path: Path) -> Iterator[Path]:
     target.mkdir()
     yield target
     shutil.rmtree(target)
+
+
+def inspect(source: Path, *given, **others) -> str:
+    return copying.inspect(LocalFile(source), *given, **others)
+
+
+def place(source: Path, *given) -> None:
+    copying.place(LocalFile(source), *given)
 
 
 def do(source: Path, target: Path, mode: str, **others) -> str:

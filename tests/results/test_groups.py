@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_files_agree(run: RunInfo, tmp_path: Path) -> None:
     found = summarise(run, Grouping("name", table), below=0.25)
     for file_format in FORMATS:
         export(found, tmp_path / f"out.{file_format}", file_format)
-    expected = [item.as_dict() for item in found]
+    expected = [asdict(item) for item in found]
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == expected
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == expected

@@ -16,7 +16,6 @@ from faceqan_toolkit.runs import folder as runs
 from faceqan_toolkit.runs import ledger
 from faceqan_toolkit.runs.folder import RunWriter, read_run
 from faceqan_toolkit.runs.ledger import Ledger
-from faceqan_toolkit.runs.todo import Shard
 from faceqan_toolkit.settings import Settings
 from faceqan_toolkit.types import PhotoSource, Record
 
@@ -242,13 +241,13 @@ def test_run_json_keeps_its_history(tmp_path: Path) -> None:
 
 
 def test_a_run_belongs_to_one_shard(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", shard=Shard(2, 8)):
+    with open_run(tmp_path / "run", shard="2/8"):
         pass
     assert json.loads((tmp_path / "run/run.json").read_text())["shard"] == "2/8"
-    with open_run(tmp_path / "run", shard=Shard(2, 8)):
+    with open_run(tmp_path / "run", shard="2/8"):
         pass
     with pytest.raises(RunError, match="is for shard 2/8 of the photos, not for shard 1/8"):
-        open_run(tmp_path / "run", shard=Shard(1, 8))
+        open_run(tmp_path / "run", shard="1/8")
     with pytest.raises(RunError, match="not for all photos"):
         open_run(tmp_path / "run")
 

@@ -63,7 +63,11 @@ def shards(folder: Path, number: int = 3) -> tuple[list[RunInfo], RunInfo]:
     records += [record("0/1.jpg", 0.9, attempt=1), record("1/8.jpg", 0.3, attempt=1)]
     split = [Shard(n, number) for n in range(1, number + 1)]
     found = [
-        write(folder / f"s{shard.number}", *(r for r in records if shard.has(r.path)), shard=shard)
+        write(
+            folder / f"s{shard.number}",
+            *(r for r in records if shard.has(r.path)),
+            shard=str(shard),
+        )
         for shard in split
     ]
     return found, write(folder / "whole", *records)
@@ -95,7 +99,7 @@ def test_shards_are_as_one_run(tmp_path: Path) -> None:
 def test_what_runs_have_got_since_is_taken_in(tmp_path: Path) -> None:
     runs, _ = shards(tmp_path)
     merged(tmp_path / "merged", *runs)
-    write(runs[0].folder, record("new.jpg", 0.99), shard=Shard(1, 3))
+    write(runs[0].folder, record("new.jpg", 0.99), shard="1/3")
     rows = merged(tmp_path / "merged", read_run(runs[0].folder), *runs[1:])
     assert rows[0]["path"] == "new.jpg"
     assert len(rows) == 21

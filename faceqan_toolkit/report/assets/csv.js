@@ -14,11 +14,8 @@ function csvParts(table, rows) {
 function csvCell(column, value) {
   if (value === null) return "";
   if (column.kind === "integer") return String(value);
-  if (column.kind === "number") {
-    return column.decimals === null ? String(value) : fixed(value, column.decimals);
-  }
-  if (value === "") return column.guarded ? "" : '""';
-  const text = column.guarded && FORMULA_START.test(value) ? "'" + value : value;
+  if (column.kind === "number") return fixed(value, column.decimals);
+  const text = FORMULA_START.test(value) ? "'" + value : value;
   return NEEDS_QUOTES.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -49,7 +49,7 @@ class Table {
   shown(column, row) {
     const value = this.value(column.name, row);
     if (value === null || value === "") return "";
-    return column.kind === "number" ? fixed(value, Math.min(column.decimals ?? 4, 4)) : String(value);
+    return column.kind === "number" ? fixed(value, Math.min(column.decimals, 4)) : String(value);
   }
 
   record(row) {
