@@ -275,7 +275,7 @@ def evaluate(
         has_aligned_photos,
         open_dataset,
     )
-    from faceqan_toolkit.evaluation.result import EvaluationOptions
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     tell, place, wanted = listener(progress), Path(root), EvaluationOptions(**options)
     opened = open_dataset(

@@ -36,8 +36,8 @@ from faceqan_toolkit.evaluation.curves import (
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import Vectors, embed_crops, read_embeddings
+from faceqan_toolkit.evaluation.options import check_target
 from faceqan_toolkit.evaluation.path_matching import match_paths
-from faceqan_toolkit.evaluation.result import check_target
 from faceqan_toolkit.evaluation.run_faces import kept_crop
 from faceqan_toolkit.evaluation.verification import (
     Block,

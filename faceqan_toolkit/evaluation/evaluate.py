@@ -23,13 +23,9 @@ from faceqan_toolkit.evaluation.embeddings import (
     read_embeddings,
     stored_source,
 )
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
 from faceqan_toolkit.evaluation.path_matching import told_paths
-from faceqan_toolkit.evaluation.result import (
-    FIGURE_FORMATS,
-    Evaluation,
-    EvaluationOptions,
-    Method,
-)
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
 from faceqan_toolkit.evaluation.run_faces import (
     RunFaces,

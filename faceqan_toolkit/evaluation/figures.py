@@ -15,7 +15,8 @@ import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation.curves import Curve
-from faceqan_toolkit.evaluation.result import FIGURE_FORMATS, Evaluation
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import writing
 

@@ -23,7 +23,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faceqan_toolkit.errors import EvaluationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve
+from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve, Interval
 from faceqan_toolkit.evaluation.figures import (
     DASHES,
     ORACLE,
@@ -36,14 +36,8 @@ from faceqan_toolkit.evaluation.figures import (
     pen,
     save,
 )
-from faceqan_toolkit.evaluation.result import (
-    FIGURE_FORMATS,
-    Evaluation,
-    Figures,
-    Interval,
-    MethodResult,
-    Point,
-)
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, MethodResult, Point
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
 from faceqan_toolkit.runs.folder import versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import (
     CURVE_SHARES,
+    Area,
     Curve,
+    Operating,
     RandomDiscard,
     Replicates,
     area,
@@ -27,14 +29,12 @@ from faceqan_toolkit.evaluation.curves import (
     random_discard,
     replicate,
 )
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import (
-    Area,
     Evaluation,
-    EvaluationOptions,
     Figures,
     Method,
     MethodResult,
-    Operating,
     PairedTest,
     Point,
 )
@@ -93,15 +93,14 @@ def evaluate_dataset(
 def compared_vectors(
     dataset: Dataset, embeddings: Vectors, weights: Floats | None = None
 ) -> Vectors:
-    """Return the normalised embeddings of what is compared: samples, or templates if there are any.
+    """Return the (M, D) float32 normalised embeddings of the samples, or of the templates if any.
+
+    NaN rows stand for no embedding.
 
     Args:
         dataset: the data set.
         embeddings: (N, D) embeddings of its samples, of any length; NaN rows for none.
         weights: (N,) weights of the samples within their template's media; None for equal weights.
-
-    Returns:
-        (M, D) float32 of length 1; NaN rows where there is no embedding.
     """
     if dataset.templates is not None:
         vectors = dataset.templates.embed(embeddings, weights)
@@ -118,8 +117,9 @@ def compare(
 ) -> tuple[Comparisons, Accuracy | None]:
     """Return all comparisons of a data set by cosine similarity, and the accuracy over its folds.
 
-    If a non-mated pair contradicts the identities, the comparisons have none, and so no intervals.
-    The largest FMR target decides how many non-mated comparisons are kept; None keeps all.
+    If a non-mated pair contradicts the identities, the comparisons have no identities, and so no
+    intervals. The largest FMR target decides how many non-mated comparisons are kept; None keeps
+    all.
     """
     identity = None if _contradicts(dataset) else dataset.identities
     total = len(dataset.pairs)
@@ -144,7 +144,7 @@ def _contradicts(dataset: Dataset) -> bool:
     """Return whether both sides of a non-mated pair have the same identity."""
     people = dataset.identities
     return any(
-        bool(np.any((people[block.first] == people[block.second]) & ~block.mated))
+        ((people[block.first] == people[block.second]) & ~block.mated).any()
         for block in dataset.pairs.blocks()
     )
 
@@ -164,9 +164,9 @@ def evaluate_methods(
     curves rest on the same comparisons.
 
     Args:
-        comparisons: the comparisons; "recompute" needs all non-mated ones kept.
+        comparisons: "recompute" needs all non-mated ones kept.
         methods: methods by name; "oracle" and "random" are reserved.
-        dataset, recogniser: names of the data set and the recognition model in results.
+        dataset, recogniser: names in results.
         options: None for the defaults.
         accuracy: see `fold_accuracy`.
 
@@ -201,8 +201,7 @@ class _Evaluator:
         self.missing = {name: int(np.isnan(values).sum()) for name, values in pairs.items()}
         self.usable = np.ones(len(comparisons.similarity), np.bool_)
         if self.options.fte == "exclude":
-            for values in (comparisons.similarity, *pairs.values()):
-                self.usable &= ~np.isnan(values)
+            self.usable = ~np.isnan([comparisons.similarity, *pairs.values()]).any(axis=0)
         if not self.usable.any():
             raise EvaluationError("no mated comparison has both a similarity and all qualities")
         self.quality = {name: _worst(values[self.usable]) for name, values in pairs.items()}
@@ -229,8 +228,7 @@ class _Evaluator:
         random = [
             random_discard(
                 rejected(self.similarity, point.threshold), comparisons.first[self.usable],
-                comparisons.second[self.usable], options.limits, draws=options.draws,
-                how=options.pair_quality, seed=options.seed,
+                comparisons.second[self.usable], options,
             )
             for point in points
         ]  # fmt: skip
@@ -248,20 +246,14 @@ class _Evaluator:
         results.append(MethodResult("oracle", "oracle", "", 0, figures))
         made = ~np.isnan(comparisons.similarity)
         return Evaluation(
-            dataset=dataset,
-            recogniser=recogniser,
-            options=options,
-            mated=len(self.similarity),
-            excluded=int(np.count_nonzero(~self.usable)),
+            dataset, recogniser, options,
+            mated=len(self.similarity), excluded=int(np.count_nonzero(~self.usable)),
             non_mated=comparisons.non_mated.total,
             non_mated_missing=comparisons.non_mated.missing,
-            det=det_curve(comparisons.similarity[made], comparisons.non_mated),
-            accuracy=accuracy,
-            points=tuple(points),
-            methods=tuple(results),
-            random=tuple(random),
+            det=det_curve(comparisons.similarity[made], comparisons.non_mated), accuracy=accuracy,
+            points=tuple(points), methods=tuple(results), random=tuple(random),
             tests=tuple(self._tests(points, results, replicates)),
-        )
+        )  # fmt: skip
 
     def _points(self) -> list[Point]:
         """Return the operating points with their thresholds and error rates."""
@@ -279,11 +271,11 @@ class _Evaluator:
                 few.append(f"the curve rests on {errors} false non-matches")
             if kind == "fmr" and threshold.false_matches < FEW:
                 few.append(f"the threshold rests on {threshold.false_matches} false matches")
+            warnings = tuple(f"{text} (at least {FEW} are recommended)" for text in few)
             points.append(
                 Point(
                     kind, target, threshold.value, threshold.fmr, threshold.false_matches,
-                    errors / mated, errors,
-                    tuple(f"{text} (at least {FEW} are recommended)" for text in few),
+                    errors / mated, errors, warnings,
                 )
             )  # fmt: skip
         return points
@@ -325,11 +317,9 @@ class _Evaluator:
                     self._with_intervals(one, values, start)
                     for one, values in zip(areas, replicates.areas[name][:, index].T, strict=True)
                 ]
-            warnings = []
-            if not curve.staircase and curve.discard[-1] < 0.95:
-                end = f"{curve.discard[-1]:g}"
-                warnings.append(f"no comparison remains above a discard share of {end}")
-            figures.append(Figures(curve, tuple(areas), tuple(warnings)))
+            ends = not curve.staircase and curve.discard[-1] < 0.95
+            warning = f"no comparison remains above a discard share of {curve.discard[-1]:g}"
+            figures.append(Figures(curve, tuple(areas), (warning,) if ends else ()))
         return tuple(figures)
 
     def _with_intervals(self, one: Area, values: Floats, start: Floats) -> Area:
@@ -369,11 +359,9 @@ class _Evaluator:
         )  # fmt: skip
 
     def _tests(
-        self,
-        points: Sequence[Point],
-        results: Sequence[MethodResult],
+        self, points: Sequence[Point], results: Sequence[MethodResult],
         replicates: Replicates | None,
-    ) -> Iterator[PairedTest]:
+    ) -> Iterator[PairedTest]:  # fmt: skip
         """Yield the tests of every two methods."""
         if replicates is None:
             return
@@ -433,7 +421,7 @@ class Agreement:
         ]
 
     def as_dict(self, movers: int = 20) -> dict[str, Any]:
-        """Return a summary as plain values, for JSON, without the scores."""
+        """Return a summary for JSON, without the scores."""
         return {
             "names": list(self.names),
             "common": len(self.paths),
@@ -466,14 +454,6 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
     )
     missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
     return Agreement(
-        names=(first.name, second.name),
-        paths=tuple(path for path, kept in zip(first.paths, both, strict=True) if kept),
-        first=scores[0],
-        second=scores[1],
-        first_percentile=percentile[0],
-        second_percentile=percentile[1],
-        spearman=spearman,
-        pearson=pearson,
-        without=(int(missing[0]), int(missing[1])),
-        match=match,
-    )
+        (first.name, second.name), tuple(compress(first.paths, both)), *scores, *percentile,
+        spearman, pearson, (int(missing[0]), int(missing[1])), match,
+    )  # fmt: skip

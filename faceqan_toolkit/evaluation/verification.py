@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.result import check_target
+from faceqan_toolkit.evaluation.options import check_target
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
