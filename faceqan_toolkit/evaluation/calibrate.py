@@ -23,16 +23,7 @@ import numpy as np
 
 from faceqan_toolkit import __version__
 from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import (
-    CHUNK_VALUES,
-    draw_identities,
-    fmr_thresholds,
-    groups,
-    interval,
-    non_mated_totals,
-    pair_quality,
-    slices,
-)
+from faceqan_toolkit.evaluation import curves
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import Vectors, embed_crops, read_embeddings
@@ -80,7 +71,7 @@ class Access:
     """Access to the run's crops and model.
 
     Attributes:
-        model: "package.module:factory" of a model made by code, see `model_of_run.model_of`.
+        model: "package.module:factory" of a model made by code, see `results.crops.model_of`.
         fetch: also read photos from other machines.
     """
 
@@ -108,18 +99,10 @@ class Labelled:
 
 
 def calibrate(
-    run: RunInfo,
-    output: Path,
-    targets: Sequence[tuple[str, float]],
-    *,
-    fmr: float = 1e-3,
-    pairs: Path | None = None,
-    identity: str | None = None,
-    embeddings: Path | None = None,
-    seed: int = 0,
-    access: Access = Access(),
-    tell: Listener = silent,
-) -> Calibration:
+    run: RunInfo, output: Path, targets: Sequence[tuple[str, float]], *, fmr: float = 1e-3,
+    pairs: Path | None = None, identity: str | None = None, embeddings: Path | None = None,
+    seed: int = 0, access: Access = Access(), tell: Listener = silent,
+) -> Calibration:  # fmt: skip
     """Fit thresholds and a scale, write them to a file, and return them.
 
     Args:
@@ -155,8 +138,17 @@ def calibrate(
         labelled = _by_identity(scored, tell)
     if not labelled.rows:
         raise CalibrationError(_nobody(folder, scored, pairs or rule.table))
-    needed = any(kind == "fnmr" for kind, _ in targets)
-    known, vectors = _embedded(run, labelled, embeddings, access, needed, tell)
+    if embeddings:
+        vectors = _read(embeddings, run, labelled.rows)
+    else:
+        needed = any(kind == "fnmr" for kind, _ in targets)
+        vectors = _embed(run, labelled.rows, access, needed, tell)
+    known = labelled
+    if vectors is not None:
+        there = np.asarray(np.isfinite(vectors).all(axis=1))
+        known, vectors = labelled.only(there), vectors[there]
+        _tell_lost(tell, len(labelled.rows) - len(known.rows), "left out: no embedding")
+    _refuse_few_people(run, known)
     quality = np.array([row["quality"] for row in known.rows])
     chosen = split_people(known.identity, seed)
     halves = [
@@ -165,15 +157,11 @@ def calibrate(
     ]
     name = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
     scale = run.scale or fit_scale(
-        re.sub(r"[^A-Za-z0-9]+", "-", name),
-        str(parts["weights_sha256"]),
+        re.sub(r"[^A-Za-z0-9]+", "-", name), str(parts["weights_sha256"]),
         np.array([row["quality"] for row in scored]),
-    )
+    )  # fmt: skip
     calibration = Calibration(
-        id="",
-        model=name,
-        made_with=parts,
-        scale=scale,
+        id="", model=name, made_with=parts, scale=scale,
         thresholds=tuple(choose(kind, target, fmr, *halves, seed=seed) for kind, target in targets),
         counts={
             "scored_photos": len(scored),
@@ -190,33 +178,18 @@ def calibrate(
             **({"embeddings": str(embeddings)} if embeddings else {}),
         },
         version=__version__,
-    ).named()
+    ).named()  # fmt: skip
     write_calibration(calibration, output)
     return calibration
 
 
-def _embedded(
-    run: RunInfo,
-    labelled: Labelled,
-    embeddings: Path | None,
-    access: Access,
-    needed: bool,
-    tell: Listener,
-) -> tuple[Labelled, Vectors | None]:
-    """Return the photos with an embedding, and the embeddings; all photos and None without any."""
-    vectors = _embeddings(run, labelled.rows, embeddings, access, needed, tell)
-    known = labelled
-    if vectors is not None:
-        there = np.asarray(np.isfinite(vectors).all(axis=1))
-        known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(tell, len(labelled.rows) - len(known.rows), "left out: no embedding")
+def _refuse_few_people(run: RunInfo, known: Labelled) -> None:
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
             f"calibration needs at least two people, {run.folder} has {people}: give `identity` to "
             "tell people apart by another folder of their paths, or by a table"
         )
-    return known, vectors
 
 
 def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
@@ -291,15 +264,21 @@ def _renumbered(pairs: PairList, kept: Bools) -> PairList:
     return PairList(place[pairs.first[inside]], place[pairs.second[inside]], pairs.mated[inside])
 
 
-def _embeddings(
-    run: RunInfo, rows: Rows, file: Path | None, access: Access, needed: bool, tell: Listener
+def _read(file: Path, run: RunInfo, rows: Rows) -> Vectors:
+    """Return the (N, D) embeddings in a file, NaN rows for none."""
+    found, match = read_embeddings(file).match([row["path"] for row in rows])
+    if not (match.index >= 0).any():
+        raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
+    return found
+
+
+def _embed(
+    run: RunInfo, rows: Rows, access: Access, needed: bool, tell: Listener
 ) -> Vectors | None:
-    """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
-    if file is not None:
-        found, match = read_embeddings(file).match([row["path"] for row in rows])
-        if not (match.index >= 0).any():
-            raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
-        return found
+    """Return (N, D) embeddings of the run's crops, NaN rows for none.
+
+    None if there are no embeddings and none are needed.
+    """
     if run.task != "score" and not any(row["crop"] for row in rows):
         if needed:
             raise RunError(
@@ -355,7 +334,7 @@ class Faces:
             drawn = weights.astype(np.int64) * np.bincount(self.identity, minlength=self.people)
             return np.asarray((drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)) // 2)
         assert self.comparisons is not None
-        return non_mated_totals(self.comparisons.non_mated.identity_pairs, weights)
+        return curves.non_mated_totals(self.comparisons.non_mated.identity_pairs, weights)
 
 
 def split_people(identity: Ints, seed: int) -> Bools:
@@ -376,13 +355,9 @@ def split_people(identity: Ints, seed: int) -> Bools:
 
 
 def faces_of(
-    quality: Floats,
-    identity: Ints,
-    chosen: Bools,
-    embeddings: Vectors | None = None,
-    pairs: PairList | None = None,
-    fmr: float = 1e-3,
-) -> Faces:
+    quality: Floats, identity: Ints, chosen: Bools, embeddings: Vectors | None = None,
+    pairs: PairList | None = None, fmr: float = 1e-3,
+) -> Faces:  # fmt: skip
     """Return a subset of the faces with the comparisons among them.
 
     Args:
@@ -415,7 +390,7 @@ def faces_of(
 
 def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
     """Yield the comparisons of all normalised (N, D) vectors with all others."""
-    for rows in slices(len(codes), len(codes), BLOCK_VALUES):
+    for rows in curves.slices(len(codes), len(codes), BLOCK_VALUES):
         similarity = vectors[rows] @ vectors[rows.start :].T
         # the upper triangle: each pair once
         one, two = np.nonzero(np.triu(np.ones(similarity.shape, np.bool_), 1))
@@ -425,7 +400,7 @@ def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
 
 def _listed_compared(vectors: Vectors, pairs: PairList) -> Iterator[Block]:
     """Yield the comparisons of some pairs of normalised (N, D) vectors."""
-    for part in slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
+    for part in curves.slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
         first, second = pairs.first[part], pairs.second[part]
         similarity = np.einsum("pd,pd->p", vectors[first], vectors[second])
         yield similarity, pairs.mated[part], first, second
@@ -435,20 +410,18 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
     """Return (B,) smallest quality thresholds with an FNMR of at most the target.
 
     NaN where none reaches the target; the lowest quality where the FNMR is within it without
-    discarding.
-
-    The faces have comparisons. `similarity` are (B,) similarity thresholds, `weights` are (B, I)
-    weights of the people in each replicate.
+    discarding. The faces have comparisons. `similarity` are (B,) similarity thresholds, `weights`
+    are (B, I) weights of the people in each replicate.
     """
     comparisons = faces.comparisons
     assert comparisons is not None
-    quality = pair_quality(faces.quality, comparisons.first, comparisons.second)
-    order, starts = groups(quality)
+    quality = curves.pair_quality(faces.quality, comparisons.first, comparisons.second)
+    order, starts = curves.groups(quality)
     levels = quality[order][starts]
     person = faces.identity[comparisons.first[order]]
     ordered = comparisons.similarity[order]
     result = np.full(len(weights), np.nan)
-    for part in slices(len(weights), len(order), CHUNK_VALUES):
+    for part in curves.slices(len(weights), len(order), curves.CHUNK_VALUES):
         counts = weights[part][:, person].astype(np.float64)
         wrong = counts * ~(ordered > similarity[part, None])
         counts, wrong = (np.add.reduceat(values, starts, axis=1) for values in (counts, wrong))
@@ -467,11 +440,11 @@ def quality_for_discard(faces: Faces, target: float, weights: Codes) -> Floats:
 
     `weights` are (B, I) weights of the people in each replicate.
     """
-    order, starts = groups(faces.quality)
+    order, starts = curves.groups(faces.quality)
     levels = faces.quality[order][starts]
     person = faces.identity[order]
     result = np.full(len(weights), np.nan)
-    for part in slices(len(weights), len(order), CHUNK_VALUES):
+    for part in curves.slices(len(weights), len(order), curves.CHUNK_VALUES):
         counts = np.add.reduceat(weights[part][:, person].astype(np.float64), starts, axis=1)
         before = np.cumsum(counts, axis=1) - counts
         # skip levels without a resampled face
@@ -482,15 +455,9 @@ def quality_for_discard(faces: Faces, target: float, weights: Codes) -> Floats:
 
 
 def choose(
-    kind: str,
-    target: float,
-    fmr: float,
-    choosing: Faces,
-    others: Faces,
-    *,
-    seed: int = 0,
+    kind: str, target: float, fmr: float, choosing: Faces, others: Faces, *, seed: int = 0,
     replicates: int = REPLICATES,
-) -> Threshold:
+) -> Threshold:  # fmt: skip
     """Return the threshold for a target, with its effect on held-out people.
 
     Args:
@@ -502,7 +469,7 @@ def choose(
     Raises:
         CalibrationError: no threshold reaches the FNMR, or too few errors to estimate it.
     """
-    weights = draw_identities(others.people, replicates, seed)
+    weights = curves.draw_identities(others.people, replicates, seed)
     similarity = _similarity(choosing, fmr, _once(choosing))[0]
     if kind == "fnmr":
         for faces in (choosing, others):
@@ -517,17 +484,14 @@ def choose(
     else:
         (quality,) = quality_for_discard(choosing, target, _once(choosing))
         drawn = quality_for_discard(others, target, weights)
-    spread = interval(drawn)
+    spread = curves.interval(drawn)
     quality = _rounded(float(quality), choosing, others)
     threshold = Threshold(
-        kind=kind,
-        target=target,
-        quality=quality,
-        low=spread.low if spread else None,
+        kind, target, quality, low=spread.low if spread else None,
         high=spread.high if spread else None,
         discard=_share(others.quality < quality, others.identity, weights),
         errors=_errors(others, quality, fmr, float(similarity), weights),
-    )
+    )  # fmt: skip
     if kind == "fnmr":
         _refuse_few_errors(threshold)
     return threshold
@@ -578,7 +542,7 @@ def _similarity(faces: Faces, fmr: float, weights: Codes) -> Floats:
         return np.full(len(weights), np.nan)
     others = faces.comparisons.non_mated
     totals = faces.non_mated(weights)
-    return fmr_thresholds(others, faces.identity, [fmr], weights, totals)[:, 0]
+    return curves.fmr_thresholds(others, faces.identity, [fmr], weights, totals)[:, 0]
 
 
 def _errors(
@@ -597,7 +561,7 @@ def _errors(
         false_matches = _rate(count, others.total, accepted, faces.non_mated(weights))
     person = faces.identity[comparisons.first]
     wrong = rejected(comparisons.similarity, similarity)
-    kept = pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
+    kept = curves.pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
     before, after = _share(wrong, person, weights), _share(wrong[kept], person[kept], weights)
     return Errors(fmr, similarity, false_matches, before, after)
 
@@ -611,5 +575,5 @@ def _share(marked: Bools, person: Codes, weights: Codes) -> Rate:
 
 def _rate(count: int, total: int, counts: Ints, totals: Ints) -> Rate:
     """Return a rate with an interval from its (B,) counts and totals in the replicates."""
-    found = interval(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
+    found = curves.interval(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
     return Rate(count, total, found.low, found.high) if found else Rate(count, total)

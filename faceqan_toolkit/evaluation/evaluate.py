@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
+from faceqan_toolkit.evaluation import run_faces
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.datasets.insightface import unpack, write_landmarks
 from faceqan_toolkit.evaluation.datasets.registry import DATASETS, read_dataset
@@ -27,17 +28,7 @@ from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
 from faceqan_toolkit.evaluation.path_matching import told_paths
 from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
-from faceqan_toolkit.evaluation.run_faces import (
-    RunFaces,
-    baselines,
-    crop_files,
-    face_policy,
-    is_constant,
-    model_note,
-    other_faces,
-    own_method,
-    read_run_faces,
-)
+from faceqan_toolkit.evaluation.run_faces import RunFaces, face_policy, read_run_faces
 from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores, write_published_pickle
 from faceqan_toolkit.evaluation.statistics import compared_vectors, evaluate_dataset
 from faceqan_toolkit.events import (
@@ -54,13 +45,7 @@ from faceqan_toolkit.files import is_file, lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import FoundModel, find_model
 from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.settings import (
-    AS_TRAINED,
-    DETECTION_VERSION,
-    ModelOptions,
-    Settings,
-    is_model_name,
-)
+from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, is_model_name
 from faceqan_toolkit.text import counted
 from faceqan_toolkit.types import PhotoSource
 
@@ -122,7 +107,7 @@ class Inputs:
     settings: Settings = field(default_factory=Settings)
     chosen_faces: bool = True
     model: str | None = None
-    model_options: ModelOptions = AS_TRAINED
+    model_options: ModelOptions = field(default_factory=ModelOptions)
     flip: bool = False
     run: Path | None = None
     scores: Sequence[str] = ()
@@ -171,18 +156,18 @@ class _Job:
         if faces is not None:
             counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
             self._say(f"Photos of the data set: {counts}")
-            methods |= own_method(faces, recogniser.sha256)
+            methods |= run_faces.own_method(faces, recogniser.sha256)
         # before the embeddings: reading scores takes more memory than keeping them
         self._add_scores(methods, recogniser)
         for name, method in methods.items():
-            if is_constant(method.quality):
+            if run_faces.is_constant(method.quality):
                 text = f"{name} gives all faces the same quality; its curve is meaningless"
                 self.tell(Warned(text))
         weights = self.dataset.confidences if inputs.detector_weights else None
         # the samples' embeddings (IJB-C: one gigabyte) are freed after this line
         vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
         if faces is not None:
-            simple, left_out = baselines(faces, methods, recogniser.sha256)
+            simple, left_out = run_faces.baselines(faces, methods, recogniser.sha256)
             methods |= simple
             for line in left_out:
                 self._say(line)
@@ -202,7 +187,7 @@ class _Job:
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
-            made |= self._made_by_run(faces)
+            made |= _made_by_run(faces)
         if find_spec("matplotlib") is None:
             self._say("No figures: pip install 'faceqan-toolkit[evaluate]'")
         written = write_evaluation([evaluation], self.output, made, figures=inputs.figures)
@@ -210,10 +195,6 @@ class _Job:
 
     def _say(self, text: str) -> None:
         self.tell(Message(text))
-
-    def _say_fit(self, what: str, lines: Sequence[str]) -> None:
-        """Report how an input matches the data set."""
-        self._say(f"{what}: {'; '.join(lines)}")
 
     def _recogniser(self) -> Recogniser:
         inputs = self.inputs
@@ -274,7 +255,7 @@ class _Job:
         faces, match = found.match(self.dataset.paths)
         if self.inputs.run is not None:
             more = [f"{found.others:,} more are not in the data set"] if found.others else []
-            self._say_fit(str(folder), match.lines() + more)
+            self._say(f"{folder}: {'; '.join(match.lines() + more)}")
             if not sum(match.rules.values()):
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
@@ -299,7 +280,7 @@ class _Job:
 
     def _warn_of_other_faces(self, run: RunInfo) -> None:
         policy = self.inputs.settings.detection.faces if self.dataset.faces else None
-        if warning := other_faces(run, self.dataset, policy):
+        if warning := run_faces.other_faces(run, self.dataset, policy):
             self._say(warning)
 
     def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
@@ -313,7 +294,7 @@ class _Job:
                 ("left out, with different values", table.conflicting),
             )
             self.matched["embeddings"] = lines[0]
-            self._say_fit(f"{recogniser.name}, {recogniser.embeddings}", lines)
+            self._say(f"{recogniser.name}, {recogniser.embeddings}: {'; '.join(lines)}")
             if not sum(match.rules.values()):
                 raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
             return vectors
@@ -323,7 +304,7 @@ class _Job:
             self.output / "embeddings.parquet",
             EmbeddingSource(recogniser.name, recogniser.sha256, self.inputs.flip),
             self.dataset.paths,
-            crop_files(self.dataset, faces),
+            run_faces.crop_files(self.dataset, faces),
         )
         if not store.pending:
             return store.vectors
@@ -373,7 +354,7 @@ class _Job:
             table, file = scores_of(given)
             values, match = table.match(self.dataset.paths)
             lines = match.lines() + table.remarks()
-            self._say_fit(f"{table.name}, {file}", lines)
+            self._say(f"{table.name}, {file}: {'; '.join(lines)}")
             if np.isnan(values).all():
                 raise ScoresError(f"{file} has a score for none of the data set's photos")
             if table.name in methods:
@@ -381,31 +362,29 @@ class _Job:
             run = read_run(file) if file.is_dir() else None
             if run:
                 self._warn_of_other_faces(run)
-            note = model_note(run, recogniser.sha256) if run else ""
+            note = run_faces.model_note(run, recogniser.sha256) if run else ""
             methods[table.name] = Method(values, note=note)
             self.files[f"scores of {table.name}"] = file
             self.matched[f"scores of {table.name}"] = lines[0]
 
-    def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
-        content = faces.run.content
-        model = content.get("model") or {}
-        counts = ", ".join(f"{count} {status}" for status, count in faces.counts().items())
-        return {
-            "quality model": str(model.get("name", "")),
-            "quality model sha256": str(model.get("sha256", "")),
-            "run fingerprint": str(content.get("fingerprint", "")),
-            "faces": face_policy(faces.run) or "given",
-            "photos": counts,
-        }
+
+def _made_by_run(faces: RunFaces) -> dict[str, str]:
+    """Return the provenance of a run's faces and scores."""
+    content = faces.run.content
+    model = content.get("model") or {}
+    return {
+        "quality model": str(model.get("name", "")),
+        "quality model sha256": str(model.get("sha256", "")),
+        "run fingerprint": str(content.get("fingerprint", "")),
+        "faces": face_policy(faces.run) or "given",
+        "photos": ", ".join(f"{count} {status}" for status, count in faces.counts().items()),
+    }
 
 
 def open_dataset(name: str, root: Path, *, tell: Listener = silent, **options: Any) -> Dataset:
-    """Return a data set after checking its lists; opens no photo.
+    """Return a registered data set after checking its lists; opens no photo.
 
-    Args:
-        name: name of a registered data set.
-        root: its folder or file.
-        options: options of its reader, see `read_dataset`.
+    `root` is its folder or file, `options` are those of its reader, see `read_dataset`.
 
     Raises:
         SettingsError: no such data set, or an option it does not take.
@@ -435,22 +414,14 @@ def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Li
 
 
 def evaluate_opened(
-    name: str,
-    root: Path,
-    dataset: Dataset,
-    output: Path,
-    inputs: Inputs,
-    options: EvaluationOptions,
-    tell: Listener = silent,
-) -> tuple[Evaluation, list[Path]]:
+    name: str, root: Path, dataset: Dataset, output: Path, inputs: Inputs,
+    options: EvaluationOptions, tell: Listener = silent,
+) -> tuple[Evaluation, list[Path]]:  # fmt: skip
     """Evaluate a data set from `open_dataset`; return the result and its files.
 
     Args:
         name, root: name and folder of the data set as given.
-        dataset: the data set.
         output: folder for results and intermediate files; the same call resumes there.
-        inputs: sources of faces, scores and embeddings.
-        options: options of the curves.
 
     Raises:
         FaceQANError: the evaluation failed; finished scores and embeddings are kept.

@@ -1,16 +1,20 @@
-"""Matching of the paths that different tools wrote for the same photos."""
+"""Paths that different tools wrote for the same photos, matched; errors that name a tool's file."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.errors import ScoresError
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
+from faceqan_toolkit.text import reason_of
 
 RULES = ("exact", "end", "end without extension", "folder and name", "name")
 """Rules of matching, strictest first.
@@ -44,6 +48,22 @@ BARE_NAME_SQL = rf"""
         '{_CROP}', '\1', 'is'), '{_PHOTO}', '\1', 'is')
 """
 """SQL expression for the `bare_name` of a column `path`, for DuckDB."""
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn every error of reading a tool's file into a ScoresError that names the file.
+
+    The ScoresErrors of the reader itself begin with the line number.
+    """
+    try:
+        yield
+    except ScoresError as error:
+        raise ScoresError(f"{file}, {error}") from error
+    except MemoryError as error:
+        raise ScoresError(f"{file}: too large for this machine's memory") from error
+    except Exception as error:  # on damaged files zip and header parsers can raise anything
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
 
 
 def told_paths(
@@ -102,11 +122,7 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
 
     Each rule is applied to the paths that the rules before it left over. A pair is a match only if
     neither path has another candidate under the rule; otherwise both are ambiguous and stay
-    unmatched.
-
-    Args:
-        wanted: paths without repetitions; forward or backward slashes.
-        given: paths without repetitions; forward or backward slashes.
+    unmatched. Neither list has repetitions; slashes are forward or backward.
 
     Examples:
         >>> match = match_paths(["ann/1.jpg", "bob/1.jpg", "eve/1.jpg"],
@@ -133,14 +149,12 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
             del free[place]
         counts[rule] = len(pairs)
         ambiguous |= unclear
-    taken = set(index.tolist())
+    unused = set(range(len(given))).difference(index.tolist())
     return Match(
-        index,
-        counts,
-        tuple(path for place, path in enumerate(wanted) if place in left),
-        tuple(path for place, path in enumerate(wanted) if place in ambiguous),
-        tuple(path for place, path in enumerate(given) if place not in taken),
-    )
+        index, counts, tuple(wanted[place] for place in left),
+        tuple(wanted[place] for place in sorted(ambiguous)),
+        tuple(given[place] for place in sorted(unused)),
+    )  # fmt: skip
 
 
 def _one_to_one(

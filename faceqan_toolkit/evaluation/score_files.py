@@ -8,7 +8,6 @@ import io
 import math
 import pickle
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
-from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
+from faceqan_toolkit.errors import ScoresError
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths, reading, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 from faceqan_toolkit.files import check_plain, to_utf8, writing
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.runs.ledger import connect
-from faceqan_toolkit.text import counted, path_from_text, path_text, reason_of, unguard
+from faceqan_toolkit.text import counted, path_from_text, path_text, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
@@ -51,10 +50,6 @@ LARGEST = 4 << 30
 
 PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
 """Start of a pickled dictionary, in protocols 2 and later, 0, and 1."""
-
-READ_ERRORS = (
-    OSError, EOFError, ValueError, zlib.error, csv.Error, pa.ArrowException, RefusedPickle, RunError
-)  # fmt: skip
 
 OUR_COLUMNS = {"rank", "path", "face", "quality"}
 """Columns that tell this package's rankings from other tables."""
@@ -129,19 +124,12 @@ def read_scores(file: Path, name: str = "", *, quality_column: str | None = None
     Raises:
         ScoresError: the file cannot be read, or its format is ambiguous; names file and line.
     """
-    file = Path(file)
-    try:
+    with reading(file):
         if file.is_dir():
             _refuse_column("a run folder", quality_column)
-            kind, rows = "run", list(_run_rows(file))
+            kind, rows = "run", _run_rows(file)
         else:
             kind, rows = _rows(_unpacked(file), quality_column)
-    except ScoresError as error:
-        raise ScoresError(f"{file}, {error}") from error
-    except MemoryError as error:
-        raise ScoresError(f"{file}: too large for this machine's memory") from error
-    except READ_ERRORS as error:
-        raise ScoresError(f"{file}: {reason_of(error)}") from error
     if not rows:
         raise ScoresError(f"{file} has no scores")
     return _table(name or file.name, kind, rows)
@@ -149,15 +137,12 @@ def read_scores(file: Path, name: str = "", *, quality_column: str | None = None
 
 def _unpacked(file: Path) -> bytes:
     check_plain(file)
-    with file.open("rb") as opened:
-        packed = opened.read(2) == b"\x1f\x8b"
-        opened.seek(0)
-        if not packed:
-            return opened.read()
-        with gzip.open(opened) as unpacked:
+    data = file.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(data)) as unpacked:
             data = unpacked.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError("unpacks to more than 4 GiB")
+        if len(data) > LARGEST:
+            raise ValueError("unpacks to more than 4 GiB")
     return data
 
 
@@ -258,15 +243,10 @@ def _cells_rows(
     rows: Iterable[Line], width: int, path: int, quality: int, *,
     face: int | None = None, scalar: int | None = None,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the rows of a table with columns at these places.
+    """Yield the rows of a table of `width` columns, from its lines without the header.
 
-    Args:
-        rows: lines without the header.
-        width: number of columns.
-        path: place of the path.
-        quality: place of the score.
-        face: place of the face's index, in this package's rankings; their paths are guarded.
-        scalar: see `_scalar`.
+    The other arguments are places of columns. `face` is that of the face's index in this package's
+    rankings, whose paths are guarded; for `scalar` see `_scalar`.
     """
     for line, cells in rows:
         where = f"line {line}"
@@ -293,8 +273,8 @@ def _parquet_rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     path, quality = _columns(names, quality_column)
     ours = set(names) >= OUR_COLUMNS
     scalar = _scalar(names, quality)
-    measure = "" if scalar is None else names[scalar]
-    wanted = [names[path], names[quality], "face" if ours else "", measure]
+    wanted = [names[path], names[quality], "face" if ours else ""]
+    wanted.append("" if scalar is None else names[scalar])
     for batch in file.iter_batches(columns=list(dict.fromkeys(filter(None, wanted)))):
         columns = (batch.column(name).to_pylist() if name else [0] * len(batch) for name in wanted)
         for shown, value, face, measured in zip(*columns, strict=True):
@@ -320,32 +300,28 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
         yield _path(shown), 0, number
 
 
-def _run_rows(folder: Path) -> Iterator[Row]:
-    """Yield the rows of a run, of each photo's last attempt."""
+def _run_rows(folder: Path) -> list[Row]:
+    """Return the rows of a run, of each photo's last attempt."""
+    columns = "path, coalesce(face, 0), coalesce(quality, 'nan')"
     with connect(ledger=read_run(folder).ledger) as connection:
-        cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
-        while rows := cursor.fetchmany(10_000):
-            for path, face, quality in rows:
-                yield path, face, math.nan if quality is None else quality
+        return connection.execute(f"SELECT {columns} FROM ledger").fetchall()
 
 
 def _columns(names: Sequence[str], quality_column: str | None) -> tuple[int, int]:
     """Return the indices of the path column and the quality column."""
-    there = ", ".join(filter(None, names))[:300]
 
-    def the_only(fitting: list[int], problem: str) -> int:
+    def the_only(known: Sequence[str], names: Sequence[str], problem: str) -> int:
+        fitting = [place for place, name in enumerate(names) if name in known]
         if len(fitting) != 1:
             raise ValueError(f"{problem}; found {there}. Accepted are {ACCEPTED}")
         return fitting[0]
 
-    def known(columns: Sequence[str]) -> list[int]:
-        return [place for place, name in enumerate(names) if name.strip().lower() in columns]
-
-    path = the_only(known(PATH_COLUMNS), "cannot tell the path column")
+    there = ", ".join(filter(None, names))[:300]
+    plain = [name.strip().lower() for name in names]
+    path = the_only(PATH_COLUMNS, plain, "cannot tell the path column")
     if quality_column:
-        named = [place for place, name in enumerate(names) if name == quality_column]
-        return path, the_only(named, f"no column {quality_column!r}")
-    return path, the_only(known(QUALITY_COLUMNS), "cannot tell the quality column")
+        return path, the_only([quality_column], names, f"no column {quality_column!r}")
+    return path, the_only(QUALITY_COLUMNS, plain, "cannot tell the quality column")
 
 
 def _path(given: str) -> str:
@@ -398,14 +374,10 @@ def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
     for path in conflicting:
         del found[path]
     return ScoreTable(
-        name,
-        kind,
-        tuple(found),
-        np.array([value for _, value in found.values()], np.float64),
-        tuple(path for path in duplicates if path not in conflicting),
-        tuple(conflicting),
+        name, kind, tuple(found), np.array([value for _, value in found.values()], np.float64),
+        tuple(path for path in duplicates if path not in conflicting), tuple(conflicting),
         other_faces,
-    )
+    )  # fmt: skip
 
 
 def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
@@ -417,8 +389,7 @@ def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]
     Args:
         target: pickle file; replaced if it exists.
         root: folder of the photos, put before each path as given.
-        scores: quality of every photo by path (`text.path_text`), not only of those in pairs.
-            Photos with NaN are left out.
+        scores: quality of every photo by path (`text.path_text`); those with NaN are left out.
 
     Raises:
         RunError: the file cannot be written.
