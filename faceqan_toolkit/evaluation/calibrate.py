@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit import __version__
-from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
+from faceqan_toolkit.errors import CalibrationError, PhotoError, RunError, SettingsError
 from faceqan_toolkit.evaluation import curves
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import Vectors, embed_crops, read_embeddings
 from faceqan_toolkit.evaluation.options import check_target
 from faceqan_toolkit.evaluation.path_matching import match_paths
-from faceqan_toolkit.evaluation.run_faces import kept_crop
 from faceqan_toolkit.evaluation.verification import (
     Block,
     Bools,
@@ -54,30 +53,17 @@ from faceqan_toolkit.results.calibration import (
     made_with,
     write_calibration,
 )
-from faceqan_toolkit.results.crops import model_of
+from faceqan_toolkit.results.crops import RunCrops, model_of
 from faceqan_toolkit.results.groups import IdentityRule, main_faces
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.text import counted, shortest_between
+from faceqan_toolkit.types import Pixels
 
 Rows = list[dict[str, Any]]
 REPLICATES = 1000
 BLOCK_VALUES = 1 << 22
 """Similarities computed together."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """Access to the run's crops and model.
-
-    Attributes:
-        model: "package.module:factory" of a model made by code, see `results.crops.model_of`.
-        fetch: also read photos from other machines.
-    """
-
-    device: str = "auto"
-    model: str | None = None
-    fetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +87,8 @@ class Labelled:
 def calibrate(
     run: RunInfo, output: Path, targets: Sequence[tuple[str, float]], *, fmr: float = 1e-3,
     pairs: Path | None = None, identity: str | None = None, embeddings: Path | None = None,
-    seed: int = 0, access: Access = Access(), tell: Listener = silent,
+    seed: int = 0, device: str = "auto", model: str | None = None, fetch: bool = False,
+    tell: Listener = silent,
 ) -> Calibration:  # fmt: skip
     """Fit thresholds and a scale, write them to a file, and return them.
 
@@ -114,7 +101,8 @@ def calibrate(
         identity: which photos show the same person, see `IdentityRule.parse`.
         embeddings: file of embeddings by path; None to embed the run's crops.
         seed: random seed of the split of the identities and of the intervals.
-        access: access to the run's crops and model.
+        model: "package.module:factory" of a model made by code, see `results.crops.model_of`.
+        fetch: also read photos from other machines.
 
     Raises:
         SettingsError: no target, a target outside (0, 1), or an invalid `identity`.
@@ -138,11 +126,11 @@ def calibrate(
         labelled = _by_identity(scored, tell)
     if not labelled.rows:
         raise CalibrationError(_nobody(folder, scored, pairs or rule.table))
-    if embeddings:
-        vectors = _read(embeddings, run, labelled.rows)
-    else:
-        needed = any(kind == "fnmr" for kind, _ in targets)
-        vectors = _embed(run, labelled.rows, access, needed, tell)
+    needed = any(kind == "fnmr" for kind, _ in targets)
+    vectors: Vectors | None = (
+        _read(embeddings, run, labelled.rows) if embeddings
+        else _embed(run, labelled.rows, needed, tell, device=device, model=model, fetch=fetch)
+    )  # fmt: skip
     known = labelled
     if vectors is not None:
         there = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -155,13 +143,13 @@ def calibrate(
         faces_of(quality, known.identity, half, vectors, known.pairs, fmr)
         for half in (chosen, ~chosen)
     ]
-    name = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
+    title = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
     scale = run.scale or fit_scale(
-        re.sub(r"[^A-Za-z0-9]+", "-", name), str(parts["weights_sha256"]),
+        re.sub(r"[^A-Za-z0-9]+", "-", title), str(parts["weights_sha256"]),
         np.array([row["quality"] for row in scored]),
     )  # fmt: skip
     calibration = Calibration(
-        id="", model=name, made_with=parts, scale=scale,
+        id="", model=title, made_with=parts, scale=scale,
         thresholds=tuple(choose(kind, target, fmr, *halves, seed=seed) for kind, target in targets),
         counts={
             "scored_photos": len(scored),
@@ -273,12 +261,10 @@ def _read(file: Path, run: RunInfo, rows: Rows) -> Vectors:
 
 
 def _embed(
-    run: RunInfo, rows: Rows, access: Access, needed: bool, tell: Listener
-) -> Vectors | None:
-    """Return (N, D) embeddings of the run's crops, NaN rows for none.
-
-    None if there are no embeddings and none are needed.
-    """
+    run: RunInfo, rows: Rows, needed: bool, tell: Listener, *, device: str, model: str | None,
+    fetch: bool,
+) -> Vectors | None:  # fmt: skip
+    """Return (N, D) embeddings of the run's crops, NaN rows for none; None if nobody needs any."""
     if run.task != "score" and not any(row["crop"] for row in rows):
         if needed:
             raise RunError(
@@ -286,12 +272,12 @@ def _embed(
                 "without --no-crops"
             )
         return None
-    model = model_of(run, access.model).load()
+    embedder = model_of(run, model).load()
     tell(Message(f"Embedding {counted(len(rows), 'crop')}"))
     vectors = []
     with counting(tell, len(rows), "crop"):
-        crops = (kept_crop(run, row, fetch=access.fetch) for row in rows)
-        for vector in embed_crops(crops, model, device=access.device):
+        crops = kept_crops(RunCrops(run, cut=False, fetch=fetch), rows)
+        for vector in embed_crops(crops, embedder, device=device):
             vectors.append(vector)
             tell(Advanced(1))
     found = np.array(vectors)
@@ -302,6 +288,15 @@ def _embed(
     return found
 
 
+def kept_crops(crops: RunCrops, rows: Rows) -> Iterator[Pixels | None]:
+    """Yield each face's crop, (S, S, 3) uint8 RGB; None if it no longer exists."""
+    for row in rows:
+        try:
+            yield crops.crop({**row, "face": 0})
+        except PhotoError:
+            yield None
+
+
 def _tell_lost(tell: Listener, number: int, why: str) -> None:
     if number:
         tell(Message(f"{counted(number, 'photo')} {why}"))
@@ -309,12 +304,10 @@ def _tell_lost(tell: Listener, number: int, why: str) -> None:
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces of some people.
+    """Faces of some people with (N,) finite qualities and (N,) identities 0, 1, ...
 
     Attributes:
-        quality: (N,) finite qualities.
-        identity: (N,) int32 identities, 0, 1, ...
-        comparisons: comparisons of these faces; None if all are mated or all are non-mated.
+        comparisons: None if all are mated or all are non-mated.
         all_compared: whether every face was compared with every other one.
     """
 
@@ -361,7 +354,7 @@ def faces_of(
     """Return a subset of the faces with the comparisons among them.
 
     Args:
-        quality, identity: (N,) qualities and int64 identities of all faces.
+        quality, identity: (N,) qualities and identities of all faces.
         chosen: (N,) mask of the subset; it has all faces of a person, or none.
         embeddings: (N, D) embeddings of all faces without NaN; None for no comparisons.
         pairs: pairs to compare, indices into all faces; None to compare all with all.
@@ -389,7 +382,6 @@ def faces_of(
 
 
 def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
-    """Yield the comparisons of all normalised (N, D) vectors with all others."""
     for rows in curves.slices(len(codes), len(codes), BLOCK_VALUES):
         similarity = vectors[rows] @ vectors[rows.start :].T
         # the upper triangle: each pair once
@@ -399,7 +391,6 @@ def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
 
 
 def _listed_compared(vectors: Vectors, pairs: PairList) -> Iterator[Block]:
-    """Yield the comparisons of some pairs of normalised (N, D) vectors."""
     for part in curves.slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
         first, second = pairs.first[part], pairs.second[part]
         similarity = np.einsum("pd,pd->p", vectors[first], vectors[second])
@@ -460,14 +451,13 @@ def choose(
 ) -> Threshold:  # fmt: skip
     """Return the threshold for a target, with its effect on held-out people.
 
+    CalibrationError if no threshold reaches the FNMR, or there are too few errors to estimate it.
+
     Args:
         kind, target: "fnmr" and a rate, or "discard" and a share, in (0, 1).
         fmr: false match rate of the similarity threshold.
         choosing, others: faces that the threshold is fitted on, and those of the held-out people.
         seed, replicates: random seed and number of the bootstrap replicates.
-
-    Raises:
-        CalibrationError: no threshold reaches the FNMR, or too few errors to estimate it.
     """
     weights = curves.draw_identities(others.people, replicates, seed)
     similarity = _similarity(choosing, fmr, _once(choosing))[0]
@@ -485,7 +475,10 @@ def choose(
         (quality,) = quality_for_discard(choosing, target, _once(choosing))
         drawn = quality_for_discard(others, target, weights)
     spread = curves.interval(drawn)
-    quality = _rounded(float(quality), choosing, others)
+    # the fewest decimals that discard the same faces
+    every = np.concatenate([choosing.quality, others.quality])
+    below = every[every < quality].max(initial=-np.inf)
+    quality = shortest_between(float(below), float(quality))
     threshold = Threshold(
         kind, target, quality, low=spread.low if spread else None,
         high=spread.high if spread else None,
@@ -497,19 +490,12 @@ def choose(
     return threshold
 
 
-def _rounded(quality: float, *halves: Faces) -> float:
-    """Return the threshold with the fewest decimals that discards the same faces."""
-    lower = [half.quality[half.quality < quality].max(initial=-np.inf) for half in halves]
-    return shortest_between(float(max(lower)), quality)
-
-
 def _once(faces: Faces) -> Codes:
     """Return (1, I) weights of the original data: 1 for everybody."""
     return np.ones((1, faces.people), np.int32)
 
 
 def _refuse_without(faces: Faces, fmr: float) -> None:
-    """Raise CalibrationError if the comparisons do not suffice for a false match rate."""
     if faces.comparisons is None:
         raise CalibrationError(
             "calibration needs people with two photos and other people to compare with, in both "
@@ -525,7 +511,6 @@ def _refuse_without(faces: Faces, fmr: float) -> None:
 
 
 def _refuse_few_errors(threshold: Threshold) -> None:
-    """Raise CalibrationError if too few errors remain to estimate the achieved rate."""
     assert threshold.errors is not None
     after = threshold.errors.after
     if after.count < ENOUGH_ERRORS:

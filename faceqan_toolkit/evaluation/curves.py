@@ -109,9 +109,8 @@ def pair_quality(
 ) -> Floats:
     """Return (P,) qualities of comparisons from (N,) qualities of samples; NaN for none.
 
-    Raises:
-        EvaluationError: an index of N or more; or a product of negative qualities, whose order is
-            meaningless.
+    EvaluationError for an index of N or more, and for a product of negative qualities, whose order
+    is meaningless.
     """
     check_choice(how, PAIR_QUALITIES, "pair quality")
     values = np.asarray(quality, dtype=np.float64)
@@ -162,10 +161,7 @@ class Curve:
 def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
     """Return the curve of (M,) rejections at a fixed threshold, by (M,) qualities.
 
-    Comparisons of quality -inf are discarded first.
-
-    Raises:
-        EvaluationError: no comparison, shapes differ, or a quality is NaN.
+    EvaluationError if there is no comparison, shapes differ, or a quality is NaN.
 
     Examples:
         Four comparisons; the two with the lowest quality are errors: 2 of 4, 1 of 3, then none.
@@ -190,7 +186,7 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
         raise EvaluationError("a comparison has no quality")
     order, starts = groups(values)
     left = len(values) - starts
-    remaining = np.cumsum(wrong[order][::-1])[::-1][starts]
+    remaining = np.cumsum(wrong[order][::-1], dtype=np.int64)[::-1][starts]
     return Curve(starts / len(values), remaining / left, remaining, left)
 
 
@@ -207,10 +203,8 @@ def edc_recomputed(
     """Return a curve for every FMR target, with the threshold recomputed at each share of `GRID`.
 
     The arrays are (P,) each. A curve ends where no mated or no non-mated comparison remains.
-
-    Raises:
-        EvaluationError: shapes differ, a value is NaN, or there are only mated or only non-mated
-            comparisons.
+    EvaluationError if shapes differ, a value is NaN, or there are only mated or only non-mated
+    comparisons.
     """
     values, scores = (np.asarray(array, dtype=np.float64) for array in (similarity, quality))
     same = np.asarray(mated, dtype=np.bool_)
@@ -342,26 +336,18 @@ class Replicates:
 
 
 def replicate(
-    comparisons: Comparisons,
-    similarity: Floats,
-    usable: Bools,
-    quality: Mapping[str, Floats],
-    points: Sequence[Operating],
-    limits: Sequence[float],
-    weights: Codes,
-) -> Replicates:
+    comparisons: Comparisons, similarity: Floats, usable: Bools, quality: Mapping[str, Floats],
+    points: Sequence[Operating], limits: Sequence[float], weights: Codes,
+) -> Replicates:  # fmt: skip
     """Return the error rates and areas of every replicate.
 
     Args:
-        comparisons: comparisons with identities.
+        comparisons: EvaluationError if they have no identities.
         similarity: similarities of the usable mated comparisons, -inf for missing ones.
         usable: (M,) mask of the usable mated comparisons.
         quality: qualities of the usable mated comparisons by method.
         points, limits: T operating points and L discard shares.
         weights: (B, I) weights from `draw_identities`.
-
-    Raises:
-        EvaluationError: the comparisons have no identities.
     """
     if comparisons.identity is None or comparisons.non_mated.identity_pairs is None:
         raise EvaluationError("the bootstrap needs the samples' identities")
@@ -378,11 +364,11 @@ def replicate(
         counts = weights[part][:, person].astype(np.float64)
         total = counts.sum(axis=1)[:, None]
         cuts = thresholds[part]
+        rejected = np.cumsum(counts[:, ascending], axis=1)
         for index, point in enumerate(points):
             if point.kind == "fnmr":
-                cuts[:, index] = _fnmr_thresholds(
-                    similarity[ascending], counts[:, ascending], point.target
-                )
+                reached = rejected / np.maximum(total, 1) >= point.target
+                cuts[:, index] = similarity[ascending][np.argmax(reached, axis=1)]
         wrong = [counts * ~(similarity > cut[:, None]) for cut in cuts.T]
         errors = np.stack([one.sum(axis=1) for one in wrong], axis=1)
         fnmr0[part] = errors / np.maximum(total, 1)
@@ -440,13 +426,6 @@ def non_mated_totals(pairs: Any, weights: Codes) -> Ints:
     drawn = weights.astype(np.float64)
     # exact: the sums are integers far below 2 ** 53
     return np.asarray(((matrix.T @ drawn.T).T * drawn).sum(axis=1)).round().astype(np.int64)
-
-
-def _fnmr_thresholds(similarity: Floats, counts: Floats, target: float) -> Floats:
-    """Return (C,) smallest thresholds with at least this FNMR; similarities are ascending."""
-    rejected = np.cumsum(counts, axis=1)
-    reached = rejected / np.maximum(rejected[:, -1:], 1) >= target
-    return np.asarray(similarity[np.argmax(reached, axis=1)])
 
 
 def _error_areas(
@@ -507,10 +486,7 @@ def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
     """Return the DET curve of (M,) mated similarities.
 
     The FMR is exact from the `floor` of the non-mated ones up, and to the precision of their
-    histogram below.
-
-    Raises:
-        EvaluationError: no mated or no non-mated comparison.
+    histogram below. EvaluationError if there is no mated or no non-mated comparison.
     """
     values, counts = np.unique(as_floats(similarity, "similarities"), return_counts=True)
     if not len(values) or np.isnan(values[-1]):

@@ -97,13 +97,13 @@ def stored_source(file: Path) -> EmbeddingSource | None:
 
 
 class EmbeddingCache:
-    """A parquet file with the embeddings of a data set's crops.
+    """A parquet file with the embeddings of a data set's crops; `read_embeddings` reads it, too.
 
-    Each row has the checksum of its crop; rows of changed crops are computed again.
-    `read_embeddings` can read the file, too.
+    Each row has the checksum of its crop; rows of changed crops are computed again. RunError if a
+    crop cannot be read.
 
     Args:
-        file: parquet file; created if missing.
+        file: created if missing.
         source: model and options; a file of another source is replaced.
         paths: (N,) paths of the samples.
         crops: (N,) files of their crops; None for a sample without.
@@ -111,9 +111,6 @@ class EmbeddingCache:
     Attributes:
         vectors: (N, D) float32, not normalised, NaN rows for none; (N, 0) before the first one.
         pending: indices of the samples whose crop is not embedded yet.
-
-    Raises:
-        RunError: a crop cannot be read.
     """
 
     def __init__(
@@ -134,14 +131,11 @@ class EmbeddingCache:
     ) -> Vectors:  # fmt: skip
         """Embed the pending crops, save from time to time, and return all vectors.
 
+        RunError if a crop cannot be read or the file cannot be written.
+
         Args:
             load: returns the recognition model; not called if nothing is pending.
             advance: called with the number of crops after each block.
-            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
-        Raises:
-            WeightsError, SettingsError: see `load` and `Embedder.embed`.
-            RunError: a crop cannot be read, or the file cannot be written.
         """
         if not self.pending:
             return self.vectors
@@ -238,13 +232,11 @@ def _decoded(crop: Path) -> Pixels | None:
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Index of a file of embeddings.
+    """Index of a file of embeddings of length `width`.
 
     Attributes:
-        file: the file.
         paths: (R,) paths without repetitions, in the file's order.
         rows: (R,) row of each path's embedding in the file.
-        width: D, length of an embedding.
         duplicates: paths that occur several times with equal embeddings.
         conflicting: paths that occur with different embeddings; they are left out.
     """
@@ -260,9 +252,7 @@ class EmbeddingTable:
         """Read the embeddings of samples by their (N,) paths; also return the match of the paths.
 
         The embeddings are (N, D) float32, not normalised, with NaN rows for samples without.
-
-        Raises:
-            ScoresError: the file has changed.
+        ScoresError if the file has changed.
         """
         match = match_paths(wanted, self.paths)
         found = np.full((len(wanted), self.width), np.nan, np.float32)
@@ -280,16 +270,12 @@ class EmbeddingTable:
 
 
 def read_embeddings(file: Path) -> EmbeddingTable:
-    """Return the index of a file of embeddings, after reading it once.
+    """Return the index of a file of embeddings, after reading it once; ScoresError if it cannot be.
 
-    Args:
-        file: `.npz` with the arrays `paths` (N,) text and `embeddings` (N, D) numbers, as
-            numpy.savez writes them; or parquet with the columns `path` (or `paths`) and `embedding`
-            (or `embeddings`), a list of equal length in every row. No pickles. An embedding that
-            is all zero or not finite counts as missing.
-
-    Raises:
-        ScoresError: the file cannot be read, or has another content.
+    The file is `.npz` with the arrays `paths` (N,) text and `embeddings` (N, D) numbers, as
+    numpy.savez writes them; or parquet with the columns `path` (or `paths`) and `embedding` (or
+    `embeddings`), a list of equal length in every row. No pickles. An embedding that is all zero or
+    not finite counts as missing.
     """
     with reading(file):
         first: dict[str, int] = {}
@@ -332,7 +318,6 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _paths(file: Path) -> Iterator[str]:
-    """Yield the paths of a file."""
     if _is_parquet(file):
         for texts in _column(file, "path"):
             if not pa.types.is_string(texts.type) or texts.null_count:

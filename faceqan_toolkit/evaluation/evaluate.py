@@ -62,7 +62,6 @@ class Recogniser:
     """The recognition model whose errors are counted.
 
     Attributes:
-        name: name in tables and figures.
         sha256: checksum of its weights; "" if unknown.
         embeddings: file of its embeddings, if another tool computed them.
         found: the model, if the embeddings are computed here.
@@ -127,16 +126,13 @@ class Inputs:
             if self.scores_only and not getattr(self, name):
                 raise SettingsError(f"`scores_only` needs `{name}`")
         files = [named_scores(given)[1] for given in self.scores]
-        files += [named(self.embeddings)[1]] if self.embeddings else []
-        for file in files:
+        for file in [*files, named(self.embeddings)[1]] if self.embeddings else files:
             if not file.exists():
                 raise ScoresError(f"{file}: No such file or directory")
 
 
 @dataclass
 class _Job:
-    """Evaluation in progress."""
-
     dataset_name: str
     given_root: Path
     dataset: Dataset
@@ -224,7 +220,7 @@ class _Job:
         return find_model(name).sha256 if name == self.inputs.settings.model.name else ""
 
     def _settings(self) -> Settings:
-        """Return the settings of the run that is made."""
+        """Return the settings of the run that is made; write the landmarks that it reads."""
         settings = self.inputs.settings
         if self.dataset.landmarks is None:
             return settings
@@ -239,8 +235,7 @@ class _Job:
         folder, pickle = self.inputs.run, self.inputs.published_pickle
         everything = self.dataset.all_photos() if pickle else []
         if folder is None:
-            settings = self._settings()
-            folder = self.output / RESULTS
+            settings, folder = self._settings(), self.output / RESULTS
             self._refuse_other_default(settings, folder)
             wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
             self._process(wanted.values(), folder, settings)
@@ -288,8 +283,7 @@ class _Job:
         if recogniser.embeddings is not None:
             table = read_embeddings(recogniser.embeddings)
             vectors, match = table.match(self.dataset.paths)
-            lines = match.lines()
-            lines += told_paths(
+            lines = match.lines() + told_paths(
                 ("several times in it with equal values", table.duplicates),
                 ("left out, with different values", table.conflicting),
             )
@@ -349,7 +343,6 @@ class _Job:
         return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
-        """Add the methods of score files."""
         for given in self.inputs.scores:
             table, file = scores_of(given)
             values, match = table.match(self.dataset.paths)

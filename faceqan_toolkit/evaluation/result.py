@@ -61,12 +61,9 @@ class Point(Operating):
 
 @dataclass(frozen=True)
 class Figures:
-    """A method at one operating point.
+    """A method at one operating point: its curve, and the area up to each limit.
 
-    Attributes:
-        curve: error-versus-discard curve; for "random" the mean of the draws.
-        areas: area up to each limit.
-        warnings: warnings about this curve.
+    For "random" the curve is the mean of the draws.
     """
 
     curve: Curve
@@ -81,7 +78,6 @@ class MethodResult:
     Attributes:
         kind: "quality" or "simple"; "oracle" and "random" for the baselines of these names.
         missing: number of mated comparisons without a quality.
-        figures: figures at each point.
     """
 
     name: str
@@ -98,15 +94,14 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Paired test of two methods' areas on the same replicates.
+    """Paired test of the areas of two methods, a and b, on the same replicates.
 
     Attributes:
-        a, b: names of the methods.
         limit: discard share at which the areas end.
         difference: raw pAUC of a minus that of b; negative if a is better.
         interval: interval of the difference, or None.
-        p_value: two-sided p-value of no difference, not corrected for multiple tests; None without
-            an interval.
+        p_value: two-sided, of no difference, not corrected for multiple tests; None without an
+            interval.
     """
 
     a: str
@@ -187,14 +182,11 @@ class Evaluation:
         """Return the entry of `summary.json`: plain types, None for undefined values."""
         accuracy = self.accuracy
         return {
-            "dataset": self.dataset,
-            "recogniser": self.recogniser,
+            "dataset": self.dataset, "recogniser": self.recogniser,
             "options": asdict(self.options),
             "comparisons": {
-                "mated": self.mated,
-                "mated_excluded": self.excluded,
-                "non_mated": self.non_mated,
-                "non_mated_missing": self.non_mated_missing,
+                "mated": self.mated, "mated_excluded": self.excluded,
+                "non_mated": self.non_mated, "non_mated_missing": self.non_mated_missing,
             },
             "verification": {
                 "eer": self.det.eer,
@@ -203,7 +195,7 @@ class Evaluation:
             },
             "methods": {method.name: self._method(method) for method in self.methods},
             "tests": [asdict(test) for test in self.tests],
-        }
+        }  # fmt: skip
 
     def _method(self, method: MethodResult) -> dict[str, Any]:
         rows: dict[str, dict[str, Any]] = {"fmr": {}, "fnmr": {}}
@@ -212,20 +204,14 @@ class Evaluation:
             areas = [asdict(area) for area in figures.areas]
             rows[point.kind][f"{point.target:g}"] = {
                 "threshold": point.threshold if math.isfinite(point.threshold) else None,
-                "achieved_fmr": point.fmr,
-                "false_matches": point.false_matches,
-                "errors": point.errors,
-                "mated": self.mated,
-                "fnmr0": point.fnmr0,
+                "achieved_fmr": point.fmr, "false_matches": point.false_matches,
+                "errors": point.errors, "mated": self.mated, "fnmr0": point.fnmr0,
                 "fnmr0_interval": point.fnmr0_interval and asdict(point.fnmr0_interval),
                 "fnmr": {f"{share:g}": rate for share, rate in rates},
                 "pauc": {f"{area.pop('limit'):g}": area for area in areas},
                 "warnings": [*point.warnings, *figures.warnings],
-            }
+            }  # fmt: skip
         return {
-            "kind": method.kind,
-            "note": method.note,
-            "missing": method.missing,
-            "targets": rows["fmr"],
-            "fnmr_starts": rows["fnmr"],
-        }
+            "kind": method.kind, "note": method.note, "missing": method.missing,
+            "targets": rows["fmr"], "fnmr_starts": rows["fnmr"],
+        }  # fmt: skip

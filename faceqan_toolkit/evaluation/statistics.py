@@ -10,34 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
-from faceqan_toolkit.evaluation.curves import (
-    CURVE_SHARES,
-    Area,
-    Curve,
-    Operating,
-    RandomDiscard,
-    Replicates,
-    area,
-    det_curve,
-    draw_identities,
-    edc,
-    edc_recomputed,
-    ideal,
-    interval,
-    pair_quality,
-    paired_test,
-    random_discard,
-    replicate,
-)
+from faceqan_toolkit.evaluation import curves, result
+from faceqan_toolkit.evaluation.curves import Area, Curve, Operating, RandomDiscard, Replicates
 from faceqan_toolkit.evaluation.options import EvaluationOptions
-from faceqan_toolkit.evaluation.result import (
-    Evaluation,
-    Figures,
-    Method,
-    MethodResult,
-    PairedTest,
-    Point,
-)
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, Method, MethodResult, Point
 from faceqan_toolkit.evaluation.verification import (
     Accuracy,
     Block,
@@ -63,14 +39,9 @@ BLOCK = 16_384
 
 
 def evaluate_dataset(
-    dataset: Dataset,
-    vectors: Vectors,
-    methods: Mapping[str, Method],
-    *,
-    name: str,
-    recogniser: str,
-    options: EvaluationOptions,
-) -> Evaluation:
+    dataset: Dataset, vectors: Vectors, methods: Mapping[str, Method], *, name: str,
+    recogniser: str, options: EvaluationOptions,
+) -> Evaluation:  # fmt: skip
     """Evaluate methods on a data set and (M, D) vectors from `compared_vectors`.
 
     `name` and `recogniser` stand in results. For the errors see `compare` and `evaluate_methods`.
@@ -98,8 +69,7 @@ def compared_vectors(
     NaN rows stand for no embedding.
 
     Args:
-        dataset: the data set.
-        embeddings: (N, D) embeddings of its samples, of any length; NaN rows for none.
+        embeddings: (N, D) embeddings of the samples, of any length; NaN rows for none.
         weights: (N,) weights of the samples within their template's media; None for equal weights.
     """
     if dataset.templates is not None:
@@ -150,14 +120,9 @@ def _contradicts(dataset: Dataset) -> bool:
 
 
 def evaluate_methods(
-    comparisons: Comparisons,
-    methods: Mapping[str, Method],
-    *,
-    dataset: str,
-    recogniser: str,
-    options: EvaluationOptions | None = None,
-    accuracy: Accuracy | None = None,
-) -> Evaluation:
+    comparisons: Comparisons, methods: Mapping[str, Method], *, dataset: str, recogniser: str,
+    options: EvaluationOptions | None = None, accuracy: Accuracy | None = None,
+) -> Evaluation:  # fmt: skip
     """Evaluate methods on the same comparisons.
 
     With `fte="exclude"` only comparisons for which every method has a quality are used, so that all
@@ -201,7 +166,8 @@ class _Evaluator:
         self.missing = {name: int(np.isnan(values).sum()) for name, values in pairs.items()}
         self.usable = np.ones(len(comparisons.similarity), np.bool_)
         if self.options.fte == "exclude":
-            self.usable = ~np.isnan([comparisons.similarity, *pairs.values()]).any(axis=0)
+            known = ~np.isnan([comparisons.similarity, *pairs.values()])
+            self.usable = np.asarray(known.all(axis=0))
         if not self.usable.any():
             raise EvaluationError("no mated comparison has both a similarity and all qualities")
         self.quality = {name: _worst(values[self.usable]) for name, values in pairs.items()}
@@ -212,7 +178,7 @@ class _Evaluator:
         if values.ndim != 1 or np.isinf(values).any():
             raise EvaluationError(f"{name}: qualities must be one finite number a sample, or NaN")
         try:
-            return pair_quality(values, first, second, self.options.pair_quality)
+            return curves.pair_quality(values, first, second, self.options.pair_quality)
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
 
@@ -222,22 +188,22 @@ class _Evaluator:
         replicates = self._replicates(points)
         if replicates is not None:
             points = [
-                replace(point, fnmr0_interval=interval(rates, options.level))
+                replace(point, fnmr0_interval=curves.interval(rates, options.level))
                 for point, rates in zip(points, replicates.fnmr0.T, strict=True)
             ]
         random = [
-            random_discard(
+            curves.random_discard(
                 rejected(self.similarity, point.threshold), comparisons.first[self.usable],
                 comparisons.second[self.usable], options,
             )
             for point in points
         ]  # fmt: skip
-        curves = self._curves([point.threshold for point in points])
-        oracle = [ideal(point.errors, len(self.similarity)) for point in points]
+        drawn = self._curves([point.threshold for point in points])
+        oracle = [curves.ideal(point.errors, len(self.similarity)) for point in points]
         results = [
             MethodResult(
                 name, method.kind, method.note, self.missing[name],
-                self._figures(name, curves[name], replicates),
+                self._figures(name, drawn[name], replicates),
             )
             for name, method in self.methods.items()
         ]  # fmt: skip
@@ -250,7 +216,8 @@ class _Evaluator:
             mated=len(self.similarity), excluded=int(np.count_nonzero(~self.usable)),
             non_mated=comparisons.non_mated.total,
             non_mated_missing=comparisons.non_mated.missing,
-            det=det_curve(comparisons.similarity[made], comparisons.non_mated), accuracy=accuracy,
+            det=curves.det_curve(comparisons.similarity[made], comparisons.non_mated),
+            accuracy=accuracy,
             points=tuple(points), methods=tuple(results), random=tuple(random),
             tests=tuple(self._tests(points, results, replicates)),
         )  # fmt: skip
@@ -282,12 +249,12 @@ class _Evaluator:
 
     def _curves(self, thresholds: Sequence[float]) -> dict[str, list[Curve]]:
         """Return each method's curves, one for each operating point."""
-        curves = {
-            name: [edc(rejected(self.similarity, cut), values) for cut in thresholds]
+        found = {
+            name: [curves.edc(rejected(self.similarity, cut), values) for cut in thresholds]
             for name, values in self.quality.items()
         }
         if self.options.edc == "fixed":
-            return curves
+            return found
         non_mated, targets = self.comparisons.non_mated, self.options.fmr_targets
         if not non_mated.complete:
             raise EvaluationError("edc recompute needs all non-mated comparisons kept")
@@ -299,18 +266,18 @@ class _Evaluator:
             kept = ~np.isnan(scores)
             if self.options.fte == "worst":
                 scores, kept = _worst(scores), np.ones_like(kept)
-            curves[name][: len(targets)] = edc_recomputed(
+            found[name][: len(targets)] = curves.edc_recomputed(
                 similarity[kept], mated[kept], scores[kept], targets
             )
-        return curves
+        return found
 
     def _figures(
-        self, name: str, curves: Sequence[Curve], replicates: Replicates | None
+        self, name: str, drawn: Sequence[Curve], replicates: Replicates | None
     ) -> tuple[Figures, ...]:
         """Return a method's figures from its curve at each point."""
         figures = []
-        for index, curve in enumerate(curves):
-            areas = [area(curve, limit) for limit in self.options.limits]
+        for index, curve in enumerate(drawn):
+            areas = [curves.area(curve, limit) for limit in self.options.limits]
             if replicates is not None:
                 start = replicates.fnmr0[:, index]
                 areas = [
@@ -327,24 +294,24 @@ class _Evaluator:
         relative = np.full_like(values, np.nan)
         np.divide(values, start * one.limit, out=relative, where=start > 0)
         level = self.options.level
-        return replace(
-            one, interval=interval(values, level), normalised_interval=interval(relative, level)
-        )
+        intervals = curves.interval(values, level), curves.interval(relative, level)
+        return replace(one, interval=intervals[0], normalised_interval=intervals[1])
 
     def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
         """Return the mean of the random qualities, with intervals over the draws."""
         figures = []
         for point, draws in zip(points, random, strict=True):
-            left = np.round((1 - CURVE_SHARES) * len(self.similarity)).astype(np.int64)
+            left = np.round((1 - curves.CURVE_SHARES) * len(self.similarity)).astype(np.int64)
             errors = np.round(draws.mean * left).astype(np.int64)
-            best = ideal(point.errors, len(self.similarity))
+            best = curves.ideal(point.errors, len(self.similarity))
             areas = []
             for limit, values in zip(self.options.limits, draws.areas.T, strict=True):
                 mean, start = float(values.mean()), np.full(len(values), point.fnmr0)
                 normalised = mean / (point.fnmr0 * limit) if point.errors else None
                 one = Area(limit, mean, normalised, mean - best.area(limit))
                 areas.append(self._with_intervals(one, values, start))
-            figures.append(Figures(Curve(CURVE_SHARES, draws.mean, errors, left), tuple(areas)))
+            curve = Curve(curves.CURVE_SHARES, draws.mean, errors, left)
+            figures.append(Figures(curve, tuple(areas)))
         return MethodResult("random", "random", "", 0, tuple(figures))
 
     def _replicates(self, points: Sequence[Point]) -> Replicates | None:
@@ -353,15 +320,15 @@ class _Evaluator:
         if not options.replicates or comparisons.identity is None or options.edc != "fixed":
             return None
         people = int(comparisons.identity.max()) + 1
-        return replicate(
+        return curves.replicate(
             comparisons, self.similarity, self.usable, self.quality, points, options.limits,
-            draw_identities(people, options.replicates, options.seed),
+            curves.draw_identities(people, options.replicates, options.seed),
         )  # fmt: skip
 
     def _tests(
         self, points: Sequence[Point], results: Sequence[MethodResult],
         replicates: Replicates | None,
-    ) -> Iterator[PairedTest]:  # fmt: skip
+    ) -> Iterator[result.PairedTest]:  # fmt: skip
         """Yield the tests of every two methods."""
         if replicates is None:
             return
@@ -371,8 +338,8 @@ class _Evaluator:
                 at = Operating(point.kind, point.target)
                 for place, limit in enumerate(self.options.limits):
                     a, b = (item.figures[index].areas[place].raw for item in (one, two))
-                    found = paired_test(gaps[:, index, place], self.options.level)
-                    yield PairedTest(one.name, two.name, at, limit, a - b, *found)
+                    found = curves.paired_test(gaps[:, index, place], self.options.level)
+                    yield result.PairedTest(one.name, two.name, at, limit, a - b, *found)
 
 
 def _worst(values: Floats) -> Floats:
@@ -412,13 +379,10 @@ class Agreement:
         moved = self.second_percentile - self.first_percentile
         columns = ("first", "second", "first_percentile", "second_percentile")
         return [
-            {
-                "path": self.paths[row],
-                **{name: float(getattr(self, name)[row]) for name in columns},
-                "moved": float(moved[row]),
-            }
+            {"path": self.paths[row], **{name: float(getattr(self, name)[row]) for name in columns},
+             "moved": float(moved[row])}
             for row in np.argsort(-np.abs(moved), kind="stable")[:number].tolist()
-        ]
+        ]  # fmt: skip
 
     def as_dict(self, movers: int = 20) -> dict[str, Any]:
         """Return a summary for JSON, without the scores."""
@@ -454,6 +418,6 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
     )
     missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
     return Agreement(
-        (first.name, second.name), tuple(compress(first.paths, both)), *scores, *percentile,
-        spearman, pearson, (int(missing[0]), int(missing[1])), match,
+        (first.name, second.name), tuple(compress(first.paths, both)), scores[0], scores[1],
+        percentile[0], percentile[1], spearman, pearson, (int(missing[0]), int(missing[1])), match,
     )  # fmt: skip
