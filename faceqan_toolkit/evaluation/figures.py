@@ -151,9 +151,9 @@ def grid_figure(panels: Sequence[Panel], fmr: float) -> Figure:
     if not cells or len(cells) < len(panels):
         raise SettingsError("a grid needs one evaluation for each recogniser and data set")
     if len(_notes(panels)) > 1:  # the labels of the rows have them, the legend cannot
-        for key, one in cells.items():
-            plain = tuple(replace(line, note="") for line in one.lines)
-            cells[key] = replace(one, lines=plain)
+        for key, panel in cells.items():
+            plain = tuple(replace(line, note="") for line in panel.lines)
+            cells[key] = replace(panel, lines=plain)
     rows = list(dict.fromkeys(one.recogniser for one in panels))
     columns = list(dict.fromkeys(one.dataset for one in panels))
     names = list(dict.fromkeys(line.name for one in panels for line in one.lines))

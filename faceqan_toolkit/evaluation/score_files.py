@@ -67,7 +67,6 @@ class ScoreTable:
 
     Attributes:
         name: name of the method in results.
-        format: detected format of the file.
         paths: (R,) paths without repetitions, in the file's order.
         values: (R,) float64 scores, higher is better; NaN for photos without.
         duplicates: paths that occur several times with equal scores, up to `ROUNDING`.
@@ -76,7 +75,6 @@ class ScoreTable:
     """
 
     name: str
-    format: str
     paths: tuple[str, ...]
     values: NDArray[np.float64]
     duplicates: tuple[str, ...] = ()
@@ -96,16 +94,13 @@ class ScoreTable:
         return told
 
     def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
-        """Return the scores of samples by their (N,) paths, and the match of the paths.
-
-        The scores are (N,) float64, NaN for a sample without score.
-        """
+        """Return the (N,) scores of samples by their paths, NaN for none, and the paths' match."""
         match = match_paths(wanted, self.paths)
         return np.append(self.values, np.nan)[match.index], match
 
 
 def read_scores(file: Path, name: str = "", *, quality_column: str | None = None) -> ScoreTable:
-    """Return the scores in a file; its content tells the format.
+    """Return the scores in a file or run folder; its content tells the format.
 
     Formats, packed with gzip or not: CSV with a header (this package's, FaceQnet's, or any with
     columns of `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and score
@@ -116,23 +111,20 @@ def read_scores(file: Path, name: str = "", *, quality_column: str | None = None
     Of several faces in this package's results the first one with a quality is used: the largest.
     In OFIQ's CSV the row `name;;`, or -1 in the measure's column ".scalar", means no score.
 
+    ScoresError names file and line if the file cannot be read, or its format is ambiguous.
+
     Args:
-        file: file or run folder.
         name: name of the method; "" for the file's name.
         quality_column: column of the scores, if not one of `QUALITY_COLUMNS`.
-
-    Raises:
-        ScoresError: the file cannot be read, or its format is ambiguous; names file and line.
     """
     with reading(file):
         if file.is_dir():
-            _refuse_column("a run folder", quality_column)
-            kind, rows = "run", _run_rows(file)
+            rows = _run_rows(file, quality_column)
         else:
-            kind, rows = _rows(_unpacked(file), quality_column)
+            rows = list(_rows(_unpacked(file), quality_column))
     if not rows:
         raise ScoresError(f"{file} has no scores")
-    return _table(name or file.name, kind, rows)
+    return _table(name or file.name, rows)
 
 
 def _unpacked(file: Path) -> bytes:
@@ -146,19 +138,18 @@ def _unpacked(file: Path) -> bytes:
     return data
 
 
-def _rows(data: bytes, quality_column: str | None) -> tuple[str, list[Row]]:
-    """Return the format and the rows of a file's content."""
+def _rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     if data.startswith(b"PAR1"):
-        return "parquet", list(_parquet_rows(data, quality_column))
+        return _parquet_rows(data, quality_column)
     if PICKLE.match(data):
         _refuse_column("a pickle", quality_column)
-        return "pickle", list(_pickle_rows(data))
+        return _pickle_rows(data)
     if data.startswith(b"PK\x03\x04"):
         raise ValueError("a zip or .npz file holds no scores; give embeddings with `embeddings`")
     text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
     if not quality_column and _is_text_row(first):
-        return "text", list(_text_rows(text))
+        return _text_rows(text)
     return _csv_rows(text, first, quality_column)
 
 
@@ -179,7 +170,7 @@ def _text_rows(text: str) -> Iterator[Row]:
         yield _path(cells[0].strip()), 0, value
 
 
-def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, list[Row]]:
+def _csv_rows(text: str, first: str, quality_column: str | None) -> Iterator[Row]:
     delimiter = max(",;\t", key=first.count)
     if not first.count(delimiter):
         raise ValueError(
@@ -191,15 +182,13 @@ def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, l
     line, cells = next(rows, (0, []))
     header = [cell.strip() for cell in cells]
     if len(header) == 2 and _number(header[1]) is not None and not quality_column:
-        return "csv without header", list(_cells_rows(chain([(line, cells)], rows), 2, 0, 1))
+        return _cells_rows(chain([(line, cells)], rows), 2, 0, 1)
     if delimiter == ";" and header[:1] == ["Filename"]:
-        return "ofiq", list(_ofiq_rows(rows, header, quality_column))
+        return _ofiq_rows(rows, header, quality_column)
     path, quality = _columns(header, quality_column)
     if set(header) >= OUR_COLUMNS:
-        face = header.index("face")
-        return "rankings", list(_cells_rows(rows, len(header), path, quality, face=face))
-    scalar = _scalar(header, quality)
-    return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
+        return _cells_rows(rows, len(header), path, quality, face=header.index("face"))
+    return _cells_rows(rows, len(header), path, quality, scalar=_scalar(header, quality))
 
 
 def _ofiq_rows(
@@ -300,8 +289,9 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
         yield _path(shown), 0, number
 
 
-def _run_rows(folder: Path) -> list[Row]:
+def _run_rows(folder: Path, quality_column: str | None) -> list[Row]:
     """Return the rows of a run, of each photo's last attempt."""
+    _refuse_column("a run folder", quality_column)
     columns = "path, coalesce(face, 0), coalesce(quality, 'nan')"
     with connect(ledger=read_run(folder).ledger) as connection:
         return connection.execute(f"SELECT {columns} FROM ledger").fetchall()
@@ -352,7 +342,7 @@ def _equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=ROUNDING) or (math.isnan(one) and math.isnan(other))
 
 
-def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
+def _table(name: str, rows: Iterable[Row]) -> ScoreTable:
     """Return a table with one value for each path: that of the first face with a value."""
     found: dict[str, tuple[int, float]] = {}
     duplicates: dict[str, None] = {}
@@ -374,25 +364,22 @@ def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
     for path in conflicting:
         del found[path]
     return ScoreTable(
-        name, kind, tuple(found), np.array([value for _, value in found.values()], np.float64),
+        name, tuple(found), np.array([value for _, value in found.values()], np.float64),
         tuple(path for path in duplicates if path not in conflicting), tuple(conflicting),
         other_faces,
     )  # fmt: skip
 
 
 def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
-    """Write the pickle of the published evaluation script, for existing notebooks.
+    """Write the pickle of the published evaluation script, for existing notebooks, or a RunError.
 
     It holds {path of the photo: quality}. The qualities are floats, which load with every version
     of numpy; the published script writes numpy's own type.
 
     Args:
-        target: pickle file; replaced if it exists.
+        target: replaced if it exists.
         root: folder of the photos, put before each path as given.
         scores: quality of every photo by path (`text.path_text`); those with NaN are left out.
-
-    Raises:
-        RunError: the file cannot be written.
 
     Source: src/evaluation/xqlfw_eval.py of the published FaceQAN code.
     """

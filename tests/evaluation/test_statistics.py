@@ -270,7 +270,7 @@ def test_templates_and_their_qualities(tmp_path) -> None:
 
 
 def table(name: str, scores: dict[str, float]) -> ScoreTable:
-    return ScoreTable(name, "csv", tuple(scores), np.array(list(scores.values())))
+    return ScoreTable(name, tuple(scores), np.array(list(scores.values())))
 
 
 def test_against_scipy() -> None:
