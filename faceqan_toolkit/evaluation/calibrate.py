@@ -149,23 +149,18 @@ def calibrate(
         np.array([row["quality"] for row in scored]),
     )  # fmt: skip
     calibration = Calibration(
-        id="", model=title, made_with=parts, scale=scale,
+        id="", model=title, made_with=parts, scale=scale, seed=seed, version=__version__,
         thresholds=tuple(choose(kind, target, fmr, *halves, seed=seed) for kind, target in targets),
         counts={
-            "scored_photos": len(scored),
-            "left_out": len(scored) - len(known.rows),
-            "choosing_people": halves[0].people,
-            "choosing_faces": len(halves[0].quality),
-            "other_people": halves[1].people,
-            "other_faces": len(halves[1].quality),
+            "scored_photos": len(scored), "left_out": len(scored) - len(known.rows),
+            "choosing_people": halves[0].people, "choosing_faces": len(halves[0].quality),
+            "other_people": halves[1].people, "other_faces": len(halves[1].quality),
         },
-        seed=seed,
         source={
             "run": str(folder),
             **({"pairs": str(pairs)} if pairs else {"identity": rule.title}),
             **({"embeddings": str(embeddings)} if embeddings else {}),
         },
-        version=__version__,
     ).named()  # fmt: skip
     write_calibration(calibration, output)
     return calibration

@@ -378,10 +378,8 @@ def open_dataset(name: str, root: Path, *, tell: Listener = silent, **options: A
     """Return a registered data set after checking its lists; opens no photo.
 
     `root` is its folder or file, `options` are those of its reader, see `read_dataset`.
-
-    Raises:
-        SettingsError: no such data set, or an option it does not take.
-        DatasetError: its lists are missing, malformed or contradict themselves.
+    SettingsError for an unknown data set or an option it does not take; DatasetError if its lists
+    are missing, malformed or contradict themselves.
     """
     dataset = read_dataset(name, root.absolute(), **options)
     if dataset.people:
@@ -412,12 +410,8 @@ def evaluate_opened(
 ) -> tuple[Evaluation, list[Path]]:  # fmt: skip
     """Evaluate a data set from `open_dataset`; return the result and its files.
 
-    Args:
-        name, root: name and folder of the data set as given.
-        output: folder for results and intermediate files; the same call resumes there.
-
-    Raises:
-        FaceQANError: the evaluation failed; finished scores and embeddings are kept.
+    `name` and `root` are the data set's as given. `output` is a folder for results and intermediate
+    files; the same call resumes there. A FaceQANError leaves finished scores and embeddings there.
     """
     inputs.check()
     held = lock(output / ".lock", output)

@@ -33,7 +33,7 @@ def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Options of error-versus-discard curves; all results state them.
+    """Options of error-versus-discard curves; SettingsError for a value out of its range.
 
     Attributes:
         edc: "fixed" or "recompute", see `curves`.
@@ -50,9 +50,6 @@ class EvaluationOptions:
         level: confidence level of the intervals, in (0, 1).
         draws: number of random qualities.
         seed: random seed of the bootstrap and the random qualities.
-
-    Raises:
-        SettingsError: a value is out of its range.
     """
 
     edc: str = "fixed"

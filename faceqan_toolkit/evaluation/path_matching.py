@@ -161,37 +161,35 @@ def _one_to_one(
     left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
 ) -> tuple[dict[int, int], set[int], set[int]]:
     """Return the unambiguous pairs, and the ambiguous paths of either side."""
-    candidate: dict[int, int] = {}
-    claims: Counter[int] = Counter()
+    candidates: list[tuple[int, int]] = []
     unclear: set[int] = set()
     unclear_given: set[int] = set()
     for wanted_key, given_key in views:
-        groups: dict[Parts, list[int]] = defaultdict(list)
-        for place, parts in free.items():
-            if (key := given_key(parts)) is not None:
-                groups[key].append(place)
-        shared: set[Parts] = set()
-        for place, parts in left.items():
-            key = wanted_key(parts)
-            if key is None or key not in groups:
-                continue
-            first = groups[key][0]
-            if len(groups[key]) > 1:
-                unclear.add(place)
-                shared.add(key)
-                continue
-            claims[first] += 1
-            if candidate.setdefault(place, first) != first:
-                unclear.add(place)
-                unclear_given |= {candidate[place], first}
-        unclear_given.update(place for key in shared for place in groups[key])
-    for place, found in candidate.items():
-        if claims[found] > 1 or found in unclear_given:
-            unclear.add(place)
-        if place in unclear:
-            unclear_given.add(found)
-    pairs = {place: found for place, found in candidate.items() if place not in unclear}
-    return pairs, unclear, unclear_given
+        given = _grouped(free, given_key)
+        for key, places in _grouped(left, wanted_key).items():
+            others = given.get(key, [])
+            if len(places) == len(others) == 1:
+                candidates.append((places[0], others[0]))
+            elif others:
+                unclear.update(places)
+                unclear_given.update(others)
+    times, times_given = (Counter(pair[side] for pair in candidates) for side in (0, 1))
+    pairs = {
+        place: other
+        for place, other in candidates
+        if times[place] == times_given[other] == 1
+        and place not in unclear and other not in unclear_given
+    }  # fmt: skip
+    unclear |= times.keys() - pairs.keys()
+    return pairs, unclear, unclear_given | (times_given.keys() - set(pairs.values()))
+
+
+def _grouped(paths: dict[int, Parts], key_of: Key) -> dict[Parts, list[int]]:
+    groups: dict[Parts, list[int]] = defaultdict(list)
+    for place, parts in paths.items():
+        if (key := key_of(parts)) is not None:
+            groups[key].append(place)
+    return groups
 
 
 def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:

@@ -256,11 +256,8 @@ def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = 
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("curves.html.j2").render(
-        data={
-            "shares": PAGE_SHARES.tolist(),
-            "pens": _pens(evaluations),
-            "evaluations": [_curves(one) for one in evaluations],
-        },
+        data={"shares": PAGE_SHARES.tolist(), "pens": _pens(evaluations),
+              "evaluations": [_curves(one) for one in evaluations]},
         evaluations=evaluations, made_by=dict(made_by or {}),
         best_methods=best_methods, between=between, number=number,
     )  # fmt: skip

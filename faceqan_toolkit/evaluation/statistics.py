@@ -139,9 +139,8 @@ def evaluate_methods(
         EvaluationError: no usable comparison, or too few non-mated ones were kept.
         SettingsError: a reserved or empty method name, or an unknown kind.
     """
-    return _Evaluator(comparisons, methods, options or EvaluationOptions()).run(
-        dataset, recogniser, accuracy
-    )
+    evaluator = _Evaluator(comparisons, methods, options or EvaluationOptions())
+    return evaluator.run(dataset, recogniser, accuracy)
 
 
 @dataclass
@@ -300,8 +299,8 @@ class _Evaluator:
     def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
         """Return the mean of the random qualities, with intervals over the draws."""
         figures = []
+        left = np.round((1 - curves.CURVE_SHARES) * len(self.similarity)).astype(np.int64)
         for point, draws in zip(points, random, strict=True):
-            left = np.round((1 - curves.CURVE_SHARES) * len(self.similarity)).astype(np.int64)
             errors = np.round(draws.mean * left).astype(np.int64)
             best = curves.ideal(point.errors, len(self.similarity))
             areas = []
@@ -352,13 +351,10 @@ class Agreement:
     """Scores of two tools for the N samples that both have scored.
 
     Attributes:
-        names: names of the two tools.
         paths: (N,) paths of the first tool.
-        first, second: (N,) float64 scores of each tool.
-        first_percentile, second_percentile: (N,) percentiles in (0, 100]; equal scores share their
-            mean.
-        spearman, pearson: rank and linear correlation in [-1, 1]; None if a tool's scores are all
-            equal.
+        first, second: (N,) scores of each tool.
+        first_percentile, second_percentile: (N,) in (0, 100]; equal scores share their mean.
+        spearman, pearson: rank and linear correlation; None if a tool's scores are all equal.
         without: number of samples without a score (NaN) of each tool.
         match: match of the second tool's paths with the first's.
     """
@@ -386,18 +382,14 @@ class Agreement:
 
     def as_dict(self, movers: int = 20) -> dict[str, Any]:
         """Return a summary for JSON, without the scores."""
+        match = self.match
         return {
-            "names": list(self.names),
-            "common": len(self.paths),
-            "spearman": self.spearman,
-            "pearson": self.pearson,
-            "without_score": list(self.without),
-            "only_in_first": len(self.match.missing),
-            "only_in_second": len(self.match.unused),
-            "ambiguous": len(self.match.ambiguous),
-            "matched_by": self.match.rules,
-            "movers": self.movers(movers),
-        }
+            "names": list(self.names), "common": len(self.paths),
+            "spearman": self.spearman, "pearson": self.pearson,
+            "without_score": list(self.without), "only_in_first": len(match.missing),
+            "only_in_second": len(match.unused), "ambiguous": len(match.ambiguous),
+            "matched_by": match.rules, "movers": self.movers(movers),
+        }  # fmt: skip
 
 
 def agree(first: ScoreTable, second: ScoreTable) -> Agreement:

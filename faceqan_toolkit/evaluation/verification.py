@@ -306,7 +306,7 @@ class Comparisons:
         cls, similarity: ArrayLike, mated: ArrayLike, first: ArrayLike, second: ArrayLike,
         identity: ArrayLike | None = None, *, keep: int | None = None,
     ) -> Comparisons:  # fmt: skip
-        """Return comparisons from plain arrays.
+        """Return comparisons from arrays; EvaluationError if they contradict each other.
 
         Args:
             similarity: (P,) higher is more alike; NaN where a sample has no embedding.
@@ -314,9 +314,6 @@ class Comparisons:
             first, second: (P,) indices of samples.
             identity: (N,) labels of the samples, of any type; confidence intervals need them.
             keep: see `NonMatedCollector`.
-
-        Raises:
-            EvaluationError: shapes differ, or `mated` contradicts the identities.
         """
         values, one, two = _as_comparisons(similarity, first, second)
         same = np.asarray(mated)
