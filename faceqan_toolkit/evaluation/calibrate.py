@@ -259,7 +259,10 @@ def _embed(
     run: RunInfo, rows: Rows, needed: bool, tell: Listener, *, device: str, model: str | None,
     fetch: bool,
 ) -> Vectors | None:  # fmt: skip
-    """Return (N, D) embeddings of the run's crops, NaN rows for none; None if nobody needs any."""
+    """Return the (N, D) embeddings of the run's crops, NaN rows for none.
+
+    None if no crop has one and none is needed.
+    """
     if run.task != "score" and not any(row["crop"] for row in rows):
         if needed:
             raise RunError(
