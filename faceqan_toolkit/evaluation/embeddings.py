@@ -126,23 +126,17 @@ class EmbeddingCache:
         self.pending = [index for index, crop in enumerate(crops) if crop and not self._done[index]]
 
     def complete(
-        self, load: Callable[[], Embedder], advance: Callable[[int], object] = lambda number: None,
-        *, device: str = "auto",
+        self, model: Embedder, advance: Callable[[int], object] = lambda number: None, *,
+        device: str = "auto",
     ) -> Vectors:  # fmt: skip
         """Embed the pending crops, save from time to time, and return all vectors.
 
-        RunError if a crop cannot be read or the file cannot be written.
-
-        Args:
-            load: returns the recognition model; not called if nothing is pending.
-            advance: called with the number of crops after each block.
+        `advance` is called with the number of crops after each block. RunError if a crop cannot be
+        read or the file cannot be written.
         """
-        if not self.pending:
-            return self.vectors
         from faceqan_toolkit.hardware import resolve_device
         from faceqan_toolkit.models.base import forward_block
 
-        model = load()
         saved, wait = time.monotonic(), SAVE_SECONDS
         step = 4 * forward_block(resolve_device(device))
         try:

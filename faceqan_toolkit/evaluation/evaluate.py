@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -48,9 +48,6 @@ from faceqan_toolkit.runs.folder import RunInfo, read_run
 from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, is_model_name
 from faceqan_toolkit.text import counted
 from faceqan_toolkit.types import PhotoSource
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 RESULTS = "scores"
 ALIGNED_FOLDER = "xqlfw_aligned_112"
@@ -304,18 +301,12 @@ class _Job:
             return store.vectors
         number = len(store.pending)
         self._say(f"Embedding {counted(number, 'crop')}")
-
-        def load() -> Embedder:
-            assert recogniser.found is not None
-            made = recogniser.found.load()
-            self.tell(Loaded())
-            return made
-
         with counting(self.tell, number, "crop"):
-            return store.complete(
-                load, lambda done: self.tell(Advanced(done)),
-                device=self.inputs.settings.work.device,
-            )  # fmt: skip
+            assert recogniser.found is not None
+            model = recogniser.found.load()
+            self.tell(Loaded())
+            device = self.inputs.settings.work.device
+            return store.complete(model, lambda done: self.tell(Advanced(done)), device=device)
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
         """Return faces with crops of the recogniser's template and size, cut again if needed."""
