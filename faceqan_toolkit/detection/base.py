@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -78,11 +80,9 @@ class PhotoDetector(ABC):
             )
         found = self._find(photo)
         if self._has_tiles(photo):
-            try:
+            with suppress(NoFace, FaceTooSmall):
                 if settings.faces == "largest":
                     return accept_faces(found, settings)
-            except (NoFace, FaceTooSmall):
-                pass
             full = photo if photo.reduction == 1 else decode_full(photo)
             found += self._find(full, tiled=True)
             boxes = np.array([[*face.box, face.confidence] for face in found], np.float32)
@@ -180,16 +180,9 @@ class PhotoDetector(ABC):
         """
         working = reduced(pixels, side)
         found = self.search(working, max(working.shape[:2]) / (max(pixels.shape[:2]) * reduction))
-        return [
-            Face(
-                box=in_picture(box, working, pixels).reshape(4),
-                landmarks=in_picture(points, working, pixels),
-                confidence=float(confidence),
-            )
-            for box, confidence, points in zip(
-                found.boxes, found.confidences, found.landmarks, strict=True
-            )
-        ]
+        faces = zip(found.boxes, found.landmarks, found.confidences.tolist(), strict=True)
+        move = partial(in_picture, copy=working, picture=pixels)
+        return [Face(move(box).ravel(), move(points), sure) for box, points, sure in faces]
 
 
 def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
@@ -222,36 +215,25 @@ def in_picture(points: NDArray[np.float32], copy: Pixels, picture: Pixels) -> ND
     """Return (N, 2) points of a picture's reduced copy in pixels of the picture."""
     # the centres of pixels are at whole numbers
     ratio = np.array(picture.shape[1::-1]) / copy.shape[1::-1]
-    moved: NDArray[np.float64] = (
-        np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
-    ) * ratio - 0.5
-    return moved
+    centres = np.asarray(points, dtype=np.float64).reshape(-1, 2) + 0.5
+    return np.asarray(centres * ratio - 0.5, np.float64)
 
 
 def unrotate(face: Face, width: int, height: int) -> Face:
-    """Return a face of a photo turned by `face.rotation`, in the upright photo's pixels.
+    """Return a face of `numpy.rot90(photo, face.rotation // 90)` in pixels of the photo.
 
-    Args:
-        face: in pixels of `numpy.rot90(photo, face.rotation // 90)`.
-        width, height: size of the upright photo, pixels.
+    The photo has `width` x `height` pixels.
     """
 
     def turn_back(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = points[:, 0], points[:, 1]
-        turned = {
-            90: (width - 1 - y, x),
-            180: (width - 1 - x, height - 1 - y),
-            270: (y, height - 1 - x),
-        }[face.rotation]
-        return np.stack(turned, axis=1)
+        x, y = points.T
+        right, below = width - 1, height - 1
+        turned = {90: (right - y, x), 180: (right - x, below - y), 270: (y, below - x)}
+        return np.stack(turned[face.rotation], axis=1)
 
     corners = turn_back(face.box.reshape(2, 2))
-    return Face(
-        box=np.concatenate([corners.min(axis=0), corners.max(axis=0)]),
-        landmarks=turn_back(face.landmarks),
-        confidence=face.confidence,
-        rotation=face.rotation,
-    )
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    return replace(face, box=box, landmarks=turn_back(face.landmarks))
 
 
 def halved(pixels: Pixels) -> Pixels:
@@ -262,13 +244,22 @@ def halved(pixels: Pixels) -> Pixels:
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def select(faces: Detections, which: NDArray[Any]) -> Detections:
+    """Return some of the faces, by their indices or a mask."""
+    return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
+
+
+def join(faces: Detections, more: Detections) -> Detections:
+    """Return the faces of both."""
+    names = ("boxes", "confidences", "landmarks")
+    return Detections(*(np.concatenate([getattr(faces, n), getattr(more, n)]) for n in names))
+
+
 def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
     """Return the indices of the boxes that non-maximum suppression keeps, best first.
 
-    Args:
-        boxes: (N, 4) corners.
-        scores: (N,), above 0.
-        overlap: intersection over union above which only the better box is kept.
+    Of (N, 4) boxes whose intersection over union is above `overlap` the one with the higher score
+    is kept. Scores are above 0.
     """
     corners_and_sides = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]]).astype(np.float64)
     kept = cv2.dnn.NMSBoxes(corners_and_sides, scores, 0.0, overlap)  # type: ignore[arg-type]
@@ -276,11 +267,7 @@ def best(boxes: Array, scores: Array, overlap: float) -> NDArray[np.int64]:
 
 
 def distinct(boxes: Array) -> list[int]:
-    """Return the indices of boxes, best first, that overlap no better one by more than `OVERLAP`.
-
-    Args:
-        boxes: (N, 5) corners and scores.
-    """
+    """Return the indices of (N, 5) boxes with scores, best first, none `contained` in another."""
     waiting = np.argsort(-boxes[:, 4], kind="stable")
     kept = []
     while waiting.size:
@@ -313,15 +300,14 @@ def accept_faces(found: list[Face], settings: DetectionSettings) -> list[Face]:
         FaceTooSmall: all confident ones are smaller than `min_face`.
     """
     confident = [face for face in found if _confidence(face) >= settings.min_confidence]
+    if not found:
+        raise NoFace("no face found")
     if not confident:
-        reason = "no face found"
-        if found:
-            reason += (
-                " with enough confidence: the best candidate has "
-                f"{down_text(_best_confidence(found), 2)}, "
-                f"--min-confidence is {exact_text(settings.min_confidence)}"
-            )
-        raise NoFace(reason)
+        raise NoFace(
+            "no face found with enough confidence: the best candidate has "
+            f"{down_text(_best_confidence(found), 2)}, "
+            f"--min-confidence is {exact_text(settings.min_confidence)}"
+        )
     large = [face for face in confident if face.size >= settings.min_face]
     if not large:
         largest = max(face.size for face in confident)
@@ -333,17 +319,13 @@ def accept_faces(found: list[Face], settings: DetectionSettings) -> list[Face]:
 
 
 def select_faces(
-    faces: list[Face],
-    policy: str,
-    size: tuple[int, int],
-    *,
+    faces: list[Face], policy: str, size: tuple[int, int], *,
     doubtful: Callable[[Face], bool] = lambda _: False,
-) -> list[tuple[int, Face]]:
+) -> list[tuple[int, Face]]:  # fmt: skip
     """Return the faces that a policy chooses, each with its index.
 
     Faces with impossible landmarks (`geometry.find_mistake`) come last. Policies other than "all"
-    choose them only if the photo has no other face, and doubtful faces only if it has no better
-    one.
+    choose them only if the photo has no other face, and doubtful faces only if it has no better.
 
     Args:
         faces: faces of one photo, largest first, at least one.
@@ -360,18 +342,12 @@ def select_faces(
     numbered = list(enumerate(possible + impossible))
     if policy == "all":
         return numbered
-    centre_x, centre_y = ((side - 1) / 2 for side in size)
-
-    def preference(item: tuple[int, Face]) -> float:
-        face = item[1]
-        if policy == "largest":
-            return 0.0  # faces are sorted by size
-        if policy == "confident":
-            return -_confidence(face)
-        x1, y1, x2, y2 = face.box
-        return math.hypot((x1 + x2) / 2 - centre_x, (y1 + y2) / 2 - centre_y)
-
-    best = sorted(numbered[: len(possible)] or numbered, key=preference)
+    best = numbered[: len(possible)] or numbered  # sorted by size
+    if policy == "confident":
+        best.sort(key=lambda item: -_confidence(item[1]))
+    elif policy == "central":
+        centre = (np.array(size) - 1) / 2
+        best.sort(key=lambda item: math.dist(item[1].box.reshape(2, 2).mean(axis=0), centre))
     if len(best) == 1:
         return best
     return [next((item for item in best if not doubtful(item[1])), best[0])]

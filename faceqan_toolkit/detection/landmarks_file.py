@@ -10,7 +10,7 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,21 +39,15 @@ class CommonMistake(NamedTuple):
 
     def describe(self, file: Path) -> str:
         """Return one line that names the mistake and its remedy."""
-        return (
-            f"{file}: in {self.number:,} of {self.rows:,} rows {self.mistake.reason}; "
-            f"{self.mistake.remedy}"
-        )
+        reason, remedy = self.mistake.reason, self.mistake.remedy
+        return f"{file}: in {self.number:,} of {self.rows:,} rows {reason}; {remedy}"
 
 
 class LandmarksFile:
-    """A detector that takes faces from a CSV file.
+    """A detector that takes faces from a CSV file; docs/landmarks.md describes its format.
 
-    One row per face. With a header: `path`, the ten columns of `LANDMARK_COLUMNS` and, optionally,
-    `confidence`, the box (`BOX_COLUMNS`) and `rotation` (`Face.rotation`, needed to turn crops of
-    boxes), in any order and with other columns among them; `faces.csv` of this tool is such a file.
-    Without a header: path, the ten numbers in that order and, optionally, the confidence.
-    Paths are those of the results (relative to the given folder) or absolute. A face without a box
-    gets the smallest upright box around its crop. Faces without a confidence pass `min_confidence`.
+    A face without a box gets the smallest upright box around its crop. Faces without a confidence
+    pass `min_confidence`.
 
     Raises:
         SettingsError: the file cannot be read, has no rows, or has a malformed one; the message
@@ -73,23 +67,18 @@ class LandmarksFile:
         """Yield each face of the file with its photo's path."""
         with open_text(self.path, "surrogateescape") as lines:
             reader = csv.reader(lines)
-            layout: _Layout | None = None
-            empty = True
-            for cells in reader:
-                if not any(map(str.strip, cells)):
-                    continue
-                if layout is None:
-                    layout = _Layout(cells, self.path)
-                    if layout.has_header:
-                        continue
-                empty = False
+            filled = (cells for cells in reader if any(map(str.strip, cells)))
+            first = next(filled, [])
+            layout = _Layout(first, self.path)
+            cells: list[str] = []
+            for cells in filled if layout.has_header or not first else chain([first], filled):
                 try:
                     row = layout.row(cells)
                 except ValueError as error:
                     raise SettingsError(f"{self.path}, line {reader.line_num}: {error}") from None
                 if row is not None:  # our own faces.csv also lists photos without a face
                     yield layout.photo(cells), row
-            if empty:
+            if not cells:
                 raise SettingsError(f"{self.path} is empty: it has no row of a face")
 
     def _rows(self, source: PhotoSource) -> list[Row]:
@@ -138,10 +127,8 @@ class LandmarksFile:
 
 def most_common(mistakes: Mapping[Mistake | None, int], rows: int) -> CommonMistake | None:
     """Return the mistake in more than half of the rows; None if there is none."""
-    for mistake, number in mistakes.items():
-        if mistake is not None and number > rows / 2:
-            return CommonMistake(mistake, number, rows)
-    return None
+    found = (CommonMistake(mistake, n, rows) for mistake, n in mistakes.items() if mistake)
+    return next((common for common in found if common.number > rows / 2), None)
 
 
 def _arrays(row: Row) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -188,10 +175,10 @@ class _Layout:
     def row(self, cells: list[str]) -> Row | None:
         """Return a row's face; None without landmarks. Raise ValueError if the row is malformed."""
         if len(cells) < self._least:
-            remedy = (
-                "; they are separated by commas, not semicolons" if ";" in "".join(cells) else ""
-            )
-            raise ValueError(f"{len(cells)} cells, too few for a path and landmarks{remedy}")
+            reason = f"{len(cells)} cells, too few for a path and landmarks"
+            semicolons = ";" in "".join(cells)
+            remedy = "; they are separated by commas, not semicolons" if semicolons else ""
+            raise ValueError(reason + remedy)
         try:  # quick, for most rows
             landmarks = tuple([float(cells[index]) for index in self._landmarks])
         except ValueError:  # guarded, empty, or not a number
@@ -226,16 +213,10 @@ class _Layout:
 
 BLOCK = 10_000
 """Rows in memory while the table is written."""
-ROW = np.dtype(
-    [
-        ("key", "u8", 2),
-        ("landmarks", "f8", 10),
-        ("confidence", "f8"),
-        ("box", "f8", 4),
-        ("has_box", "?"),
-        ("rotation", "u2"),
-    ]
-)
+ROW = np.dtype([
+    ("key", "u8", 2), ("landmarks", "f8", 10), ("confidence", "f8"),
+    ("box", "f8", 4), ("has_box", "?"), ("rotation", "u2"),
+])  # fmt: skip
 """One row on the disk; a missing confidence is NaN."""
 ROWS, KEYS, ORDER = "rows", "keys.npy", "order.npy"
 """Files of a table: the rows as they came, the first halves of their keys sorted, and the row
@@ -304,22 +285,17 @@ class _Table:
 def _write(folder: Path, rows: Iterator[tuple[str, Row]]) -> None:
     """Write a table; memory grows by 24 bytes a row."""
     found = [np.empty(0, np.uint64)]
+    missing = (np.nan,) * 4
+    packed_rows = (
+        (
+            _key(path), row.landmarks, np.nan if row.confidence is None else row.confidence,
+            row.box or missing, row.box is not None, row.rotation,
+        )
+        for path, row in rows
+    )  # fmt: skip
     with (folder / ROWS).open("wb") as file:
-        while block := list(islice(rows, BLOCK)):
-            packed = np.array(
-                [
-                    (
-                        _key(path),
-                        row.landmarks,
-                        np.nan if row.confidence is None else row.confidence,
-                        row.box or (np.nan,) * 4,
-                        row.box is not None,
-                        row.rotation,
-                    )
-                    for path, row in block
-                ],
-                ROW,
-            )
+        while block := list(islice(packed_rows, BLOCK)):
+            packed = np.array(block, ROW)
             packed.tofile(file)
             found.append(packed["key"][:, 0].copy())
     keys = np.concatenate(found)

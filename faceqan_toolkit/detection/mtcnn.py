@@ -4,14 +4,14 @@ Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multit
 Convolutional Networks", IEEE Signal Processing Letters, 2016; networks and weights of
 facenet-pytorch 2.5.3.
 
-Resizing took more than half of the time of its `MTCNN.detect`. Here pyramid levels and large
-windows are resized, as uint8, from copies at half the size, a quarter and so on. On a CPU, threads
-share the work in pieces of a fixed size, so results do not depend on the number of threads.
+Pyramid levels and large windows are resized, as uint8, from copies at half the size, a quarter and
+so on. On a CPU, threads share the work in pieces of a fixed size, so results do not depend on the
+number of threads.
 
-`MTCNN.detect` clips a window that crosses the image's edge and stretches the rest to a square,
+facenet-pytorch clips a window that crosses the image's edge and stretches the rest to a square,
 which moves the landmarks of cut-off faces outwards, and it finds no face larger than the image.
 Here such windows keep their shape and are filled with grey, and large faces are also searched
-beyond the edges. Other faces are the same in both ways.
+beyond the edges. Other faces are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ from faceqan_toolkit.detection.base import (
     contained,
     distinct,
     halved,
+    join,
+    select,
 )
 from faceqan_toolkit.detection.mtcnn_networks import (
     CELL,
@@ -127,19 +129,21 @@ class MTCNN:
         candidates = np.concatenate([candidates, beyond, _whole(size)])
         at_edge = candidates[_crosses_edge(_grown(candidates), size)]
         again, _ = self._refine(halves, at_edge, filled=True)
-        return _joined(_selected(found, ~_crosses_edge(windows, size)), again)
+        inner = select(found, ~_crosses_edge(windows, size))
+        new = [not contained(inner.boxes, box).any() for box in again.boxes]
+        return join(inner, select(again, np.array(new, np.bool_)))
 
     def _refine(
         self, halves: list[Pixels], candidates: Array, *, filled: bool
     ) -> tuple[Detections, Array]:
         """Return the faces among candidates, and the (N, 4) windows that O-Net found them in."""
         boxes, offsets, _ = self._classify_all(
-            self._refinement, halves, candidates, THRESHOLDS[1], filled=filled
+            self._refinement, halves, candidates, THRESHOLDS[1], filled
         )
         kept = best(boxes[:, :4], boxes[:, 4], 0.7)
         boxes = _squared(_moved(boxes[kept], offsets[kept], extent=1))
         windows, offsets, points = self._classify_all(
-            self._output, halves, boxes, THRESHOLDS[2], filled=filled
+            self._output, halves, boxes, THRESHOLDS[2], filled
         )
         sides = windows[:, 2:4] - windows[:, :2] + 1
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
@@ -164,9 +168,7 @@ class MTCNN:
             places, scores, offsets = self._proposal.propose(stripe, THRESHOLDS[0])
             corners = np.tile(places + np.array([0, first]), 2) * STRIDE + [1, 1, CELL, CELL]
             boxes = np.floor((corners - margin) / scales[level])
-            return level, np.concatenate(
-                [boxes, scores[:, None], offsets], axis=1, dtype=np.float32
-            )
+            return level, np.column_stack([boxes, scores, offsets]).astype(np.float32)
 
         found = [(0, np.empty((0, 9), np.float32)), *self._map(search, pieces())]
         kept = []
@@ -178,16 +180,9 @@ class MTCNN:
         return _squared(_moved(candidates[:, :5], candidates[:, 5:], extent=0))
 
     def _classify_all(
-        self,
-        network: WindowNet,
-        halves: list[Pixels],
-        boxes: Array,
-        threshold: float,
-        *,
-        filled: bool,
+        self, network: WindowNet, halves: list[Pixels], boxes: Array, threshold: float, filled: bool
     ) -> Accepted:
         """Return the (N, 5) candidates that a network scores above a threshold; see `_cut`."""
-
         batch = self._pixels // (2 * network.size**2)  # their feature maps are larger than P-Net's
 
         def classify(start: int) -> Accepted:
@@ -265,11 +260,10 @@ def _cut(
         halvings = min(int(math.log2(max(1, side / (ENOUGH * size)))), len(halves) - 1)
         x1, y1, x2, y2 = (round(edge / 2**halvings) for edge in (left, top, right, bottom))
         region = _region(halves[halvings], x1, y1, x2, y2)
-        if region.size == 0:  # too thin for the reduced copy
-            continue
-        resized = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
-        kept.append(index)
-        cuts.append(np.asarray(resized, np.uint8))
+        if region.size:  # not too thin for the reduced copy
+            resized = cv2.resize(region, (size, size), interpolation=cv2.INTER_AREA)
+            kept.append(index)
+            cuts.append(np.asarray(resized, np.uint8))
     return kept, cuts
 
 
@@ -305,21 +299,6 @@ def _grown(boxes: Array) -> Array:
     """Return boxes at twice the size, which bounds how far the networks move corners."""
     half = (boxes[:, 2:4] - boxes[:, :2]) / 2
     return np.column_stack([boxes[:, :2] - half, boxes[:, 2:4] + half])
-
-
-def _selected(faces: Detections, which: NDArray[Any]) -> Detections:
-    return Detections(faces.boxes[which], faces.confidences[which], faces.landmarks[which])
-
-
-def _joined(faces: Detections, more: Detections) -> Detections:
-    """Return faces and the additional ones of `more`."""
-    new = [index for index, box in enumerate(more.boxes) if not contained(faces.boxes, box).any()]
-    more = _selected(more, np.array(new, np.int64))
-    return Detections(
-        np.concatenate([faces.boxes, more.boxes]),
-        np.concatenate([faces.confidences, more.confidences]),
-        np.concatenate([faces.landmarks, more.landmarks]),
-    )
 
 
 def _moved(boxes: Array, offsets: Array, *, extent: int) -> Array:

@@ -48,16 +48,14 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
     file = Path(next(iter(folders or []), ""), "data", f"{network}.pt")
     if not folders or not file.is_file():
         raise MissingWeights(f"MTCNN's weights are missing: {INSTALL_AGAIN}")
+    named = f"MTCNN's weights {file}"
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise MissingWeights(
-            f"MTCNN's weights {file} cannot be read: {reason_of(error)}; {INSTALL_AGAIN}"
-        ) from error
+        reason = f"cannot be read: {reason_of(error)}; {INSTALL_AGAIN}"
+        raise MissingWeights(f"{named} {reason}") from error
     if hashlib.sha256(content).hexdigest() != SHA256[network]:
-        raise ChecksumMismatch(
-            f"MTCNN's weights {file} are damaged or of another release: {INSTALL_AGAIN}"
-        )
+        raise ChecksumMismatch(f"{named} are damaged or of another release: {INSTALL_AGAIN}")
     weights: dict[str, Tensor] = torch.load(
         io.BytesIO(content), map_location=device, weights_only=True
     )
@@ -65,13 +63,6 @@ def load_weights(network: str, device: torch.device | str) -> dict[str, Tensor]:
         if tensor.ndim == 4:
             weights[name] = tensor.contiguous(memory_format=torch.channels_last)
     return weights
-
-
-class Stripe(NamedTuple):
-    """A part of an image for P-Net: row offset of its output in the full output map, and pixels."""
-
-    first: int
-    pixels: Pixels
 
 
 class Proposals(NamedTuple):
@@ -195,12 +186,11 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() - 127.5) * 0.0078125
 
 
-def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
-    """Yield an image in stripes whose output maps together are that of the image.
+def stripes(pixels: Pixels, limit: int) -> Iterator[tuple[int, Pixels]]:
+    """Yield an image in stripes whose output maps of P-Net together are that of the image.
 
-    Args:
-        pixels: (H, W, 3) uint8, RGB.
-        limit: most pixels of a stripe; a stripe is at least `2 * CELL` pixels high.
+    Each comes with the row offset of its output in the full map. It has at most `limit` pixels, but
+    is at least `2 * CELL` pixels high.
     """
     height, width = pixels.shape[:2]
     places = (height - CELL + 1) // STRIDE + 1
@@ -209,4 +199,4 @@ def stripes(pixels: Pixels, limit: int) -> Iterator[Stripe]:
         top, last = STRIDE * first, first + rows
         # the last stripe includes the rest, which ceil-mode pooling uses
         bottom = height if last >= places else STRIDE * (last - 1) + CELL
-        yield Stripe(first, pixels[top:bottom])
+        yield first, pixels[top:bottom]

@@ -11,7 +11,7 @@ import threading
 import cv2
 import numpy as np
 
-from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, reduced
+from faceqan_toolkit.detection.base import PhotoDetector, best, in_picture, join, reduced, select
 from faceqan_toolkit.errors import MissingDependency
 from faceqan_toolkit.models.weights import read_weights
 from faceqan_toolkit.settings import Settings
@@ -21,9 +21,7 @@ from faceqan_toolkit.types import Detections, Pixels
 WEIGHTS = "yunet.onnx"
 SHA256 = "49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10"
 
-LOWEST_CONFIDENCE = 0.3
-OVERLAP = 0.3
-
+LOWEST_CONFIDENCE, OVERLAP = 0.3, 0.3
 SMALLEST_SIDE = 64
 """Least side of the input, pixels; smaller images get a black border. OpenCV 4 finds false faces in
 tiny images."""
@@ -35,9 +33,7 @@ only faces above `LARGE_FACE` are taken from it, as their coordinates are coarse
 class YuNetDetector(PhotoDetector):
     """YuNet: a tiny network, always on the CPU, that looks at a photo in two sizes.
 
-    Raises:
-        WeightsError: its weights are missing or changed.
-        MissingDependency: OpenCV is too old.
+    Raises WeightsError if its weights are missing or changed, MissingDependency if OpenCV is old.
     """
 
     certain = 0.92
@@ -71,11 +67,8 @@ class YuNetDetector(PhotoDetector):
         boxes = in_picture(second.boxes, small, pixels).astype(np.float32).reshape(-1, 4)
         points = in_picture(second.landmarks, small, pixels).astype(np.float32).reshape(-1, 5, 2)
         large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) > LARGE_FACE
-        boxes = np.concatenate([found.boxes, boxes[large]])
-        confidences = np.concatenate([found.confidences, second.confidences[large]])
-        kept = best(boxes, confidences, OVERLAP)
-        landmarks = np.concatenate([found.landmarks, points[large]])
-        return Detections(boxes[kept], confidences[kept], landmarks[kept])
+        both = join(found, select(Detections(boxes, second.confidences, points), large))
+        return select(both, best(both.boxes, both.confidences, OVERLAP))
 
     def _detect(self, pixels: Pixels) -> Detections:
         """Return the faces of an image; faces much larger than 300 pixels are missed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,9 +56,6 @@ class Explanation:
 class Explainer:
     """Scores photos as a run would, and traces the attack on each face.
 
-    Args:
-        settings: settings of a task with scores.
-
     Raises:
         SettingsError: a method or preset that does not attack; see also `Pipeline`.
     """
@@ -84,8 +82,9 @@ class Explainer:
         On a CPU it computes with one thread, so that scores equal those of a run.
         """
         with one_thread:
-            prepared = self.pipeline.prepare(source)
-            photo = self._photo(source)
+            prepared, photo = self.pipeline.prepare(source), None
+            with suppress(PhotoError):  # a large photo is reduced if decoding can do that
+                photo = decode(source, max_pixels=self.settings.max_pixels, at_least=SHOWN_SIDE)
             if prepared.failure:
                 for (record,) in self.pipeline.records([prepared]):
                     yield Explanation(record, photo)
@@ -95,25 +94,16 @@ class Explainer:
                 record = self.pipeline.face_record(prepared, cut, trace.score if trace else None)
                 yield Explanation(record, photo, cut.crop, trace)
 
-    def _photo(self, source: PhotoSource) -> Photo | None:
-        """Return the photo to show, a large one reduced if decoding can do that."""
-        try:
-            return decode(source, max_pixels=self.settings.max_pixels, at_least=SHOWN_SIDE)
-        except PhotoError:
-            return None
-
 
 def as_dict(explanation: Explanation, explainer: Explainer) -> dict[str, Any]:
     """Return an explanation as JSON values: the record, the curve, the hints in words."""
     settings, record = explainer.settings, explanation.record
     row = record.to_dict()
     left_out = ("hints", "crop", "attempt", "landmarks_id")
+    hints = record.hints.split("; ") if record.hints else []
     found: dict[str, Any] = {
         **{name: v for name, v in row.items() if v is not None and name not in left_out},
-        "hints": [
-            {"hint": hint, "why": describe(hint, row)}
-            for hint in filter(None, (record.hints or "").split("; "))
-        ],
+        "hints": [{"hint": hint, "why": describe(hint, row)} for hint in hints],
         "backend": explainer.scorer.backend,
         "attack": {
             name: getattr(settings, name)
@@ -160,18 +150,10 @@ def write_contact_sheet(
     run: RunInfo, folder: Path, *, worst: int, best: int, device: str = "auto",
     model: str | None = None, fetch: bool = False,
 ) -> tuple[Path, int]:  # fmt: skip
-    """Write `contact_sheet.png` with a run's worst and best faces to a folder.
+    """Write `contact_sheet.png` with the `worst` and `best` faces of a run with scores to a folder.
 
-    Args:
-        run: a run with scores.
-        folder: made if it is missing.
-        worst, best: numbers of faces to show.
-        device: where the attack runs.
-        model: the run's model, see `model_of`.
-        fetch: read photos on other machines.
-
-    Returns:
-        The picture's path, and the number of faces whose crops are gone.
+    Return its path, and the number of faces whose crops are gone. The attack runs on `device`;
+    `model` is that of `model_of`; `fetch` allows to read photos on other machines.
 
     Raises:
         RunError: the run has no scores, another model made it, or the file cannot be written.
@@ -179,15 +161,12 @@ def write_contact_sheet(
     ranking = Ranking(run)
     if not ranking.scored:
         raise RunError(run.no_scores)
-    rows = [
-        row
-        for row in ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
-        if row["quality"] is not None
-    ]
+    ends = ranking.rows(top=max(best, 1), bottom=max(worst, 1), extra=["sha256"])
+    rows = [row for row in ends if row["quality"] is not None]
     if not rows:
         raise RunError(f"{run.folder} has no scored faces to explain")
     # no face of a short run is shown twice
-    best_rows = rows[:best] if best else []
+    best_rows = rows[:best]
     worst_rows = [row for row in rows[::-1] if row not in best_rows][:worst]
     model_of(run, model)
     preset = "exact" if run.settings.preset == "instant" else run.settings.preset
@@ -197,17 +176,15 @@ def write_contact_sheet(
     )
     scorer, crops = Explainer(settings).scorer, RunCrops(run, fetch=fetch)
     sections = [
-        ("Best", [_tile(row, crops, scorer) for row in best_rows]),
-        ("Worst", [_tile(row, crops, scorer) for row in worst_rows]),
+        (end, [_tile(row, crops, scorer) for row in rows])
+        for end, rows in (("Best", best_rows), ("Worst", worst_rows))
     ]
     lost = sum(tile.crop is None for _, tiles in sections for tile in tiles)
     target = _inside(folder, PurePosixPath("contact_sheet.png"))
-    ends = (("best", best_rows), ("worst", worst_rows))
-    shown = " and ".join(f"the {end} {len(some)}" for end, some in ends if some)
+    shown = " and ".join(f"the {end.lower()} {len(tiles)}" for end, tiles in sections if tiles)
     title = f"{run.folder.absolute().name}: {shown}"
-    subtitle = (
-        f"model {settings.model.name}, preset {run.content['settings'].get('preset', 'exact')}"
-    )
+    preset = run.content["settings"].get("preset", "exact")
+    subtitle = f"model {settings.model.name}, preset {preset}"
     _save(contact_sheet(title, subtitle, sections, eps=settings.eps), target)
     return target, lost
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from faceqan_toolkit.quality.faceqan import Trace
 from faceqan_toolkit.quality.measures import describe
-from faceqan_toolkit.text import down_text
+from faceqan_toolkit.text import counted, down_text
 from faceqan_toolkit.types import BOX_COLUMNS, LANDMARK_COLUMNS, Photo, Pixels, Record
 
 PAPER, INK, MUTED, LINE = (255, 255, 255), (27, 31, 36), (94, 103, 112), (214, 220, 226)
@@ -36,13 +36,7 @@ FINER = 3
 
 @dataclass(frozen=True)
 class Tile:
-    """A face on a contact sheet.
-
-    Attributes:
-        row: row of the ranking.
-        crop: (112, 112, 3) uint8, RGB; None if crop and photo are gone.
-        trace: trace of the attack on the crop.
-    """
+    """A row of the ranking with its crop and the attack's trace; None if the crop is gone."""
 
     row: Mapping[str, Any]
     crop: Pixels | None = None
@@ -73,14 +67,9 @@ def heat_picture(trace: Trace, crop: Pixels) -> Pixels:
 def draw_face(
     record: Record, photo: Photo | None, crop: Pixels, trace: Trace, *, eps: float
 ) -> Image.Image:
-    """Return the picture that explains one face's score.
+    """Return the picture that explains one face's score; without a photo it shows the crop.
 
-    Args:
-        record: record of the face.
-        photo: its photo; None shows the crop instead.
-        crop: (S, S, 3) uint8, RGB.
-        trace: trace of the attack on the crop.
-        eps: eps of the attack.
+    `trace` and `eps` are those of the attack on the crop, (S, S, 3) uint8 RGB.
     """
     page = Image.new("RGB", (WIDTH, 900), PAPER)
     draw = ImageDraw.Draw(page)
@@ -89,19 +78,23 @@ def draw_face(
     noise, factor = noise_picture(trace)
     assert trace.score.similarities is not None
     steps, copies = trace.score.similarities.shape
-    shown = None
+    shown = Image.fromarray(crop)
     if photo is not None and record.face_px is not None:
         shown = _marked_photo(photo, record)
     panels = (
-        (shown or Image.fromarray(crop), "Photo", _face_text(record)),
+        (shown, "Photo", _face_text(record)),
         (_enlarged(crop), "Aligned crop", f"{crop.shape[1]} x {crop.shape[0]} pixels"),
-        (_enlarged(noise, smooth=False), f"Noise after {steps} step{'s' if steps > 1 else ''}",
+        (_enlarged(noise, smooth=False), f"Noise after {counted(steps, 'step')}",
          f"mean of {copies} copies, {factor:,.0f} times amplified"),
         (_enlarged(heat_picture(trace, crop)), "Where the noise acts",
          "bright: it moves the embedding most"),
     )  # fmt: skip
     for left, (picture, title, note) in zip(lefts, panels, strict=True):
-        _panel(page, left, picture)
+        # in the middle of a grey panel
+        draw.rectangle((left, TOP, left + PANEL - 1, TOP + PANEL - 1), fill=(246, 248, 250))
+        picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
+        x, y = left + (PANEL - picture.width) // 2, TOP + (PANEL - picture.height) // 2
+        page.paste(picture, (x, y))
         _text(draw, (left, TOP + PANEL + 10), title, 18, width=PANEL)
         _text(draw, (left, TOP + PANEL + 34), note, 14, MUTED, width=PANEL)
     _chart(page, trace)
@@ -116,14 +109,11 @@ def contact_sheet(
 ) -> Image.Image:
     """Return a sheet of faces: crop, noise and heat map of each, with score and hints.
 
-    Args:
-        title, subtitle: first and second line.
-        sections: headings with their faces, in order; those without faces are left out.
-        eps: eps of the attack.
+    `sections` are headings with their faces; those without faces are left out.
     """
     height, right = TILE + 88, SHEET_WIDTH - MARGIN
-    filled = [(heading, tiles) for heading, tiles in sections if tiles]
-    rows = sum(-(-len(tiles) // COLUMNS) for _, tiles in filled)
+    filled = [(heading, tiles, -(-len(tiles) // COLUMNS)) for heading, tiles in sections if tiles]
+    rows = sum(count for _, _, count in filled)
     page = Image.new("RGB", (SHEET_WIDTH, 120 + 48 * len(filled) + height * rows + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     _text(draw, (MARGIN, 30), title, 26, width=right - MARGIN)
@@ -133,14 +123,14 @@ def contact_sheet(
     )
     _text(draw, (MARGIN, 68), legend, 15, MUTED, width=right - MARGIN)
     y = 108
-    for heading, tiles in filled:
+    for heading, tiles, rows in filled:
         draw.line((MARGIN, y, right, y), LINE)
         _text(draw, (MARGIN, y + 12), heading, 20)
         y += 48
         for number, tile in enumerate(tiles):
             row, column = divmod(number, COLUMNS)
             _draw_tile(page, MARGIN + column * (CELL + GAP), y + row * height, tile)
-        y += height * -(-len(tiles) // COLUMNS)
+        y += height * rows
     return page
 
 
@@ -204,26 +194,14 @@ def _marked_photo(photo: Photo, record: Record) -> Image.Image:
     draw.rectangle(box, outline=ACCENT, width=2 * FINER)
     points = place(LANDMARK_COLUMNS)
     radius = min(3.0, max(1.2, (box[2] - box[0]) / FINER / 30)) * FINER
-    for x, y in zip(points[::2], points[1::2], strict=True):
-        outline = (x - radius, y - radius, x + radius, y + radius)
-        draw.ellipse(outline, fill=(255, 214, 10), outline=INK, width=FINER // 2)
+    for centre in zip(points[::2], points[1::2], strict=True):
+        draw.circle(centre, radius, fill=(255, 214, 10), outline=INK, width=FINER // 2)
     return fine.resize(size, Image.Resampling.LANCZOS)
 
 
 def _enlarged(pixels: Pixels, *, smooth: bool = True) -> Image.Image:
     way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     return Image.fromarray(pixels).resize((PANEL, PANEL), way)
-
-
-def _panel(page: Image.Image, left: int, picture: Image.Image) -> None:
-    """Draw a picture in the middle of a panel of the first row."""
-    picture = picture.copy()
-    picture.thumbnail((PANEL, PANEL), Image.Resampling.LANCZOS)
-    ImageDraw.Draw(page).rectangle(
-        (left, TOP, left + PANEL - 1, TOP + PANEL - 1), fill=(246, 248, 250)
-    )
-    x, y = left + (PANEL - picture.width) // 2, TOP + (PANEL - picture.height) // 2
-    page.paste(picture, (x, y))
 
 
 def _chart(page: Image.Image, trace: Trace) -> None:
@@ -235,7 +213,6 @@ def _chart(page: Image.Image, trace: Trace) -> None:
     _text(draw, (left, top), "Similarity to the face's own embedding, step by step", 18)
     inner = (left + 44, top + 40, left + width - 12, top + height - 34)
     low = min(0.0, float(np.floor(rows.min() * 10) / 10)) if rows.min() < 0.5 else 0.5
-    ticks = np.linspace(low, 1, 6)
 
     def x_of(step: float) -> float:
         return inner[0] + (inner[2] - inner[0]) * step / (len(rows) - 1)
@@ -243,7 +220,7 @@ def _chart(page: Image.Image, trace: Trace) -> None:
     def y_of(value: float) -> float:
         return inner[3] - (inner[3] - inner[1]) * (value - low) / (1 - low)
 
-    for tick in ticks:
+    for tick in np.linspace(low, 1, 6):
         draw.line((inner[0], y_of(tick), inner[2], y_of(tick)), LINE)
         draw.text((inner[0] - 10, y_of(tick)), f"{tick:.1f}", MUTED, _font(13), anchor="rm")
     for step in range(len(rows)):
@@ -267,11 +244,9 @@ def _chart(page: Image.Image, trace: Trace) -> None:
     for copy in rows.T:
         lines.line(points(copy), fill=(150, 190, 238), width=FINER // 2 + 1)
     lines.line(points(mean), fill=ACCENT, width=FINER * 2, joint="curve")
-    for step, (x, y) in enumerate(points(mean)):
-        radius = 4.5 * FINER
+    for step, centre in enumerate(points(mean)):
         fill = ACCENT if step < len(rows) - 1 else PAPER
-        dot = (x - radius, y - radius, x + radius, y + radius)
-        lines.ellipse(dot, fill=fill, outline=ACCENT, width=2 * FINER)
+        lines.circle(centre, 4.5 * FINER, fill=fill, outline=ACCENT, width=2 * FINER)
     page.paste(fine.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.LANCZOS), box)
     legend = "line: mean of the copies; band: its spread; thin: each copy; hollow: not scored"
     draw.text((inner[0], top + height - 2), legend, MUTED, _font(13), anchor="lt")
@@ -293,15 +268,13 @@ def _symmetry(page: Image.Image, left: int, crop: Pixels, trace: Trace) -> None:
 def _hints(draw: ImageDraw.ImageDraw, left: int, record: Record) -> int:
     """Write the hints in words; return the y of their end."""
     _text(draw, (left, ROW), "Hints", 18)
-    hints = [hint for hint in (record.hints or "").split("; ") if hint]
     y = ROW + 40
-    if not hints:
+    if not record.hints:
         _text(draw, (left, y), "nothing stands out", 16, MUTED)
         return y + 24
-    row = record.to_dict()
-    for hint in hints:
+    for hint in record.hints.split("; "):
         _text(draw, (left, y), hint, 17, WARNING, width=PANEL)
-        y = _paragraph(draw, left, y + 23, describe(hint, row)) + 9
+        y = _paragraph(draw, left, y + 23, describe(hint, record.to_dict())) + 9
     return y
 
 
@@ -315,13 +288,13 @@ def _formula(draw: ImageDraw.ImageDraw, record: Record, trace: Trace, eps: float
         f"mean similarity {score.similarity_mean:.4f},  its spread {score.similarity_std:.4f},  "
         f"symmetry {score.symmetry or 0:.4f}"
     )
-    y = ROW + 318
-    draw.line((MARGIN, y - 6, MARGIN + 3 * PANEL + 2 * GAP, y - 6), LINE)
+    y, right = ROW + 318, MARGIN + 3 * PANEL + 2 * GAP
+    draw.line((MARGIN, y - 6, right, y - 6), LINE)
     _text(draw, (MARGIN, y + 4), text, 15)
     more = f"eps {eps:g}"
     if record.embedding_norm is not None:
         more += f"; embedding's length {record.embedding_norm:.2f}"
-    draw.text((MARGIN + 3 * PANEL + 2 * GAP, y + 6), more, MUTED, _font(13), anchor="rt")
+    draw.text((right, y + 6), more, MUTED, _font(13), anchor="rt")
 
 
 @lru_cache

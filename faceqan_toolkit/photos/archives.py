@@ -85,17 +85,19 @@ class Inside:
 
 @dataclass(frozen=True)
 class Failed:
-    """An archive that cannot be read, or not to its end."""
+    """A photo that cannot be read; or an archive, `store`, that cannot be read to its end."""
 
-    store: Store
     error: PhotoError
+    store: Store | None = None
 
     def state(self) -> FileState:
-        """Return the archive's state."""
+        """Return the archive's state; raise the error if there is none."""
+        if self.store is None:
+            raise self.error
         return self.store.state()
 
     def read(self) -> tuple[bytes, FileState]:
-        """Raise the archive's error."""
+        """Raise the error."""
         raise self.error
 
 
@@ -105,10 +107,7 @@ def told_extension(start: bytes) -> str:
 
 
 def label_folder(label: object) -> str:
-    """Return the folder name of a label, with its slash; "" without a label.
-
-    Integers have at least five digits. Characters that a folder name cannot have are
-    percent-encoded.
+    """Return the folder of a label, with its slash, unsafe characters percent-encoded.
 
     Examples:
         >>> label_folder(7), label_folder("ann/lee"), label_folder(".."), label_folder("")
@@ -118,11 +117,12 @@ def label_folder(label: object) -> str:
         return ""
     if isinstance(label, int):
         return f"{label:05d}/"
-    return f"{_NO_FOLDER_NAME.sub(_percent_encoded, str(label))}/"
-
-
-def _percent_encoded(found: re.Match[str]) -> str:
-    return "".join(f"%{ord(character):02X}" for character in found[0])
+    return (
+        _NO_FOLDER_NAME.sub(
+            lambda found: "".join(f"%{ord(character):02X}" for character in found[0]), f"{label}"
+        )
+        + "/"
+    )
 
 
 _NO_FOLDER_NAME = re.compile(r"[/\\\0\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})|^\.{1,2}$")
@@ -151,14 +151,13 @@ class Names:
         if is_new is None:
             is_new = name not in self._names
             self._names.add(name)
-        if not is_safe(name):
-            self.leave_out(name, "whose names lead out of it")
-        elif not is_new:
-            self.leave_out(name, "whose names came before")
-        else:
+        safe = is_safe(name)
+        if safe and is_new:
             self._taken += 1
-            return True
-        return False
+        else:
+            why = "whose names came before" if safe else "whose names lead out of it"
+            self.leave_out(name, why)
+        return safe and is_new
 
     def leave_out(self, name: str, why: str) -> None:
         """Count a member that is not taken."""

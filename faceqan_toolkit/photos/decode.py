@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from faceqan_toolkit.errors import MissingExtra, PhotoError, TooLarge, UnreadablePhoto
 from faceqan_toolkit.photos.memory import DecodedImage
@@ -23,16 +23,14 @@ from faceqan_toolkit.types import Photo, PhotoSource, Pixels
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "HEIF")
 
-HEIF_BRANDS = frozenset(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-)
+HEIF_BRANDS = b"heic heix heim heis hevc hevx mif1 msf1 avif avis".split()
 
 NEARLY_BLACK = 16
 """8-bit level; an image of 12-bit samples in 16 bits is below it."""
 
 
 def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
-    """Return a photo, upright, in sRGB.
+    """Return a photo, upright, in sRGB; raise PhotoError if it cannot be read.
 
     Args:
         source: the photo.
@@ -40,9 +38,6 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
         at_least: least longer side, pixels. A JPEG with two, four or eight times as many is
             decoded at a half, a quarter or an eighth, which saves time and memory; 0 decodes in
             full.
-
-    Raises:
-        PhotoError: the photo cannot be read; the class says why.
     """
     if isinstance(source.content, DecodedImage):
         return _already_decoded(source, source.content, max_pixels)
@@ -64,19 +59,20 @@ def decode(source: PhotoSource, *, max_pixels: int, at_least: int = 0) -> Photo:
 
 
 def _already_decoded(source: PhotoSource, content: DecodedImage, max_pixels: int) -> Photo:
-    image = content.image
+    image, note = content.image, ""
     width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
     _check_pixels(width, height, max_pixels)
     data, state = content.read()
     state = replace(state, sha256=hashlib.sha256(data).hexdigest())
-    if not isinstance(image, Image.Image):
-        if 0 in image.shape:
-            raise UnreadablePhoto("it has no pixels")
-        return Photo(source, image, state)
-    image = image.copy()
-    _turn_upright(image)
-    pixels, note = _in_8_bits(image, SampleFormat())
-    return Photo(source, _pixels(pixels, image.info.get("icc_profile")), state, note=note)
+    if isinstance(image, Image.Image):
+        image = image.copy()
+        _turn_upright(image)
+        profile = image.info.get("icc_profile")
+        image, note = _in_8_bits(image, SampleFormat())
+        image = _pixels(image, profile)
+    if 0 in image.shape:
+        raise UnreadablePhoto("it has no pixels")
+    return Photo(source, image, state, note=note)
 
 
 def decode_full(photo: Photo) -> Photo:
@@ -111,9 +107,8 @@ def _decode_safely(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise UnreadablePhoto(
-            "not a photo in a supported format, or damaged at its start"
-        ) from None
+        reason = "not a photo in a supported format, or damaged at its start"
+        raise UnreadablePhoto(reason) from None
     except MemoryError as error:
         raise TooLarge("not enough memory to decode it") from error
     except Exception as error:  # decoders raise various errors on damaged files
@@ -137,8 +132,10 @@ def _decode(data: bytes, max_pixels: int, at_least: int) -> _Decoded:
     if isinstance(image, TiffImageFile):
         stored = _tiff_format(image.tag_v2)
     note = ""
-    if _has_lost_bits(image, stored):
-        image, note = _decode_all_bits(image, data, stored)
+    if _has_lost_bits(image, stored) and (samples := _decode_by_opencv(data)) is not None:
+        info = image.info if image.format == "PNG" else {}  # OpenCV rotates TIFFs only
+        image, note = _as_image(samples, stored)
+        image.info = {name: value for name, value in info.items() if name != "transparency"}
     turned = _turn_upright(image)
     image, scaled = _in_8_bits(image, stored)
     full_size = (height, width) if turned else (width, height)
@@ -179,10 +176,10 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         if data[4:8] != b"ftyp" or data[8:12] not in HEIF_BRANDS:
             raise
-    name = "AVIF" if data[8:12] in (b"avif", b"avis") else "HEIC"
     try:
         import pillow_heif
     except ImportError:
+        name = "AVIF" if data[8:11] == b"avi" else "HEIC"
         raise MissingExtra(
             f"{name} photos need an extra: pip install 'faceqan-toolkit[heif]'"
         ) from None
@@ -237,25 +234,23 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode not in ("RGB", "CMYK", "L", "LAB"):
         image = image.convert("RGB")
     image = _to_srgb(image, profile).convert("RGB")
-    if alpha is not None:
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=alpha)
-        return white
-    return image
+    if alpha is None:
+        return image
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return the image converted to sRGB if it has a usable colour profile."""
     if not profile:
         return image
+    srgb = ImageCms.createProfile("sRGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB") or image
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image  # an invalid profile, or one for other channels; viewers ignore it
-    return converted if converted is not None else image
 
 
 def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
@@ -264,31 +259,19 @@ def _has_lost_bits(image: Image.Image, stored: SampleFormat) -> bool:
     Of colour images it keeps the highest 8 bits of 16, so samples that do not use all bits become
     nearly black.
     """
-    if stored.signed and image.mode == "L":
-        return True
     if image.mode not in ("RGB", "RGBA", "LA") or stored.bits <= 8:
-        return False
+        return stored.signed and image.mode == "L"
     extrema: Any = image.getextrema()
     colours = extrema[: 1 if image.mode == "LA" else 3]
     return stored.white > 0 or max(high for _, high in colours) < NEARLY_BLACK
 
 
-def _decode_all_bits(
-    image: Image.Image, data: bytes, stored: SampleFormat
-) -> tuple[Image.Image, str]:
-    """Return an image decoded from all bits of its samples, and a note."""
-    samples = _decode_by_opencv(data)
-    if samples is None:
-        return image, ""
-    whole, note = _as_image(samples, stored)
-    if image.format == "PNG":  # OpenCV rotates TIFFs only
-        whole.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    return whole, note
-
-
 def _decode_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     """Return a TIFF that Pillow does not support, e.g. 32-bit channels, in 8 bits, and a note."""
-    tags = _read_tiff_tags(data)
+    file = io.BytesIO(data.ljust(8, b"\0"))  # even of a cut-off header
+    tags = ImageFileDirectory_v2(file.read(8))
+    file.seek(tags.next)
+    tags.load(file)
     if not (tags.get(WIDTH) and tags.get(HEIGHT)):
         raise UnreadablePhoto("a TIFF that does not say its size, or is damaged")
     # OpenCV's own limit is much larger
@@ -315,8 +298,8 @@ def _as_image(samples: np.ndarray[Any, Any], stored: SampleFormat) -> tuple[Imag
     if 8 < stored.bits < 16:
         stored = replace(stored, bits=16, white=65535)
     if samples.ndim == 2:
-        grey, note = _to_uint8(samples, stored)
-        return Image.fromarray(grey), note
+        scaled, note = _to_uint8(samples, stored)
+        return Image.fromarray(scaled), note
     colours, note = _to_uint8(samples[..., :3], stored)
     alpha, _ = _to_uint8(samples[..., 3:], stored)
     # OpenCV's order is blue, green, red
@@ -363,23 +346,6 @@ def _tiff_format(tags: Mapping[int, Any]) -> SampleFormat:
         # some programs write the largest value in the image, which is not the white
         white = next((2**n - 1 for n in range(8, bits) if first.get(tag) == 2**n - 1), white)
     return SampleFormat(bits, first.get(FORMAT) == 2, first.get(PHOTOMETRIC) == 0, white)
-
-
-def _read_tiff_tags(data: bytes) -> dict[int, int]:
-    """Return the first value of each integer tag of a TIFF's first image."""
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-
-    def number(at: int, length: int) -> int:
-        return int.from_bytes(data[at : at + length], order)
-
-    start, found = number(4, 4), {}
-    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
-        # an entry: 2 bytes tag, 2 type, 4 count, 4 values or their offset
-        size = {3: 2, 4: 4}.get(number(at + 2, 2), 0)
-        place = at + 8 if size * number(at + 4, 4) <= 4 else number(at + 8, 4)
-        if size:
-            found[number(at, 2)] = number(place, size)
-    return found
 
 
 def _to_uint8(samples: NDArray[Any], stored: SampleFormat) -> tuple[Pixels, str]:

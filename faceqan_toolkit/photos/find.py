@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -28,7 +28,7 @@ from faceqan_toolkit.photos.stores import (
 from faceqan_toolkit.photos.tar import TarArchive
 from faceqan_toolkit.photos.video import VIDEO_EXTENSIONS, Every, VideoArchive
 from faceqan_toolkit.text import path_from_text, path_text, reason_of
-from faceqan_toolkit.types import Content, FileState, PhotoSource
+from faceqan_toolkit.types import PhotoSource
 
 ARCHIVE_EXTENSIONS = frozenset((".tar", ".parquet", ".rec")) | VIDEO_EXTENSIONS
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip")
@@ -41,23 +41,16 @@ NO_PHOTOS = (
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How archives are read.
-
-    Attributes:
-        every: sampling of video frames.
-        image_column: column of the photos in parquet files; "" detects it.
-    """
+    """Sampling of video frames, and the column of photos in parquet files ("" detects it)."""
 
     every: Every = Every(seconds=1.0)  # noqa: RUF009 - frozen
     image_column: str = ""
 
 
 def find_photos(
-    inputs: Iterable[str | os.PathLike[str]],
-    *,
-    stdin: IO[bytes] | None = None,
+    inputs: Iterable[str | os.PathLike[str]], *, stdin: IO[bytes] | None = None,
     options: ArchiveOptions | None = None,
-) -> Iterator[PhotoSource]:
+) -> Iterator[PhotoSource]:  # fmt: skip
     """Yield the photos of all inputs, each once, folders sorted by name.
 
     Args:
@@ -65,7 +58,6 @@ def find_photos(
             archives and videos, glob patterns, URLs, `@list` (a text file of such inputs, one a
             line) or `-` (such a list from standard input).
         stdin: replacement for the process's standard input.
-        options: how archives are read.
 
     Raises:
         SettingsError: an input does not exist, a pattern matches nothing, a folder is a run folder
@@ -75,13 +67,12 @@ def find_photos(
     roots: dict[str, str] = {}
     places: set[str] = set()
     for source in stream_photos(inputs, stdin=stdin, options=options):
-        if source.place in places:
-            continue
-        places.add(source.place)
-        root = roots.setdefault(source.path, source.root)
-        if root != source.root:
-            raise two_photos(source.path, root, source.root)
-        yield source
+        if source.place not in places:
+            places.add(source.place)
+            root = roots.setdefault(source.path, source.root)
+            if root != source.root:
+                raise two_photos(source.path, root, source.root)
+            yield source
 
 
 def two_photos(path: str, one: str, other: str) -> SettingsError:
@@ -93,15 +84,12 @@ def two_photos(path: str, one: str, other: str) -> SettingsError:
 
 
 def stream_photos(
-    inputs: Iterable[str | os.PathLike[str]],
-    *,
-    stdin: IO[bytes] | None = None,
+    inputs: Iterable[str | os.PathLike[str]], *, stdin: IO[bytes] | None = None,
     options: ArchiveOptions | None = None,
-) -> Iterator[PhotoSource]:
+) -> Iterator[PhotoSource]:  # fmt: skip
     """Yield the photos of all inputs as `find_photos` does, without de-duplication.
 
-    A photo that is given twice is yielded twice, and several may have the same path;
-    `runs.todo.Todo` removes both.
+    Several photos may have the same path, too; `runs.todo.Todo` checks that.
     """
     options = options or ArchiveOptions()
     for given in inputs:
@@ -125,8 +113,7 @@ def stream_photos(
             if not matches:
                 raise SettingsError(f"{text}: nothing matches")
             # `**` also matches folders; their files match by themselves
-            plain = [match for match in matches if not Path(match).is_dir()] or matches
-            for match in plain:
+            for match in [match for match in matches if not Path(match).is_dir()] or matches:
                 yield from _existing(match, options)
         elif isinstance(locate("", text.replace(os.sep, "/")).content, Inside):
             yield from _existing(text, options)
@@ -162,12 +149,11 @@ def _entries_of(data: bytes, shown: str) -> Iterator[tuple[str, str]]:
     only if the list ends with NUL and every entry has two bytes or more or is a dot, which UTF-16
     text, images and archives do not meet.
     """
-    unit, lines = "line", []
-    if data.endswith(b"\0") and not has_mark(data):
-        *entries, _ = data.split(b"\0")
-        if all(len(entry) > 1 or entry == b"." for entry in entries):
-            unit, lines = "entry", entries
-    if not lines:
+    unit, lines = "entry", data.split(b"\0")[:-1]
+    if has_mark(data) or not (
+        data.endswith(b"\0") and all(len(line) > 1 or line == b"." for line in lines)
+    ):
+        unit = "line"
         try:
             lines = to_utf8(data).splitlines()
         except ValueError as error:
@@ -198,37 +184,30 @@ def _refuse_disk(place: str) -> None:
 
 
 def _existing(text: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos of a folder or an archive, or the one file or member named.
-
-    A file that disappears later becomes a failed record.
-    """
+    """Yield the photos of a folder or an archive, or the one file or member named."""
     path = absolute(text)
+    if _is_run(path):
+        raise SettingsError(
+            f"{text} is a run folder: give the folder of its photos, or its crops, "
+            f"{Path(text) / 'crops'}"
+        )
     if is_folder(path):
-        if _is_run(path):
-            raise SettingsError(
-                f"{text} is a run folder: give the folder of its photos, or its crops, "
-                f"{Path(text) / 'crops'}"
-            )
         yield from _walk(path)
         return
     here = Path.cwd()
     root = here if path.is_relative_to(here) else Path(path.anchor)
-    source = _below(root, path)
-    if isinstance(source.content, LocalFile) and _is_archive(path.name):
-        yield from _expand(source.root, source.path, source.content, options)
-    else:
-        yield source
+    yield from _expanded(_below(root, path), options)
 
 
 def _remote(url: str, options: ArchiveOptions) -> Iterator[PhotoSource]:
     """Yield the photos at a URL: a file, an archive, or the photos below a folder."""
     archives, found = 0, False
     for root, name, is_named in expand_url(url):
-        path = path_text(name)
-        source = locate(path_text(root), path)
-        if is_named and isinstance(source.content, RemoteFile) and _is_archive(source.content.name):
-            yield from _expand(source.root, path, source.content, options)
-        elif is_named or extension(name) in PHOTO_EXTENSIONS:
+        source = locate(path_text(root), path_text(name))
+        if is_named:
+            found = True
+            yield from _expanded(source, options)
+        elif extension(name) in PHOTO_EXTENSIONS:
             found = True
             yield source
         elif extension(name) in ARCHIVE_EXTENSIONS:
@@ -250,10 +229,10 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
     physical = {_identity(root)}
     pending = [root]
     while pending:  # real folders take precedence over links to them
-        for entry in _entries(pending.pop())[0]:
-            if entry.is_dir(follow_symlinks=False):
-                physical.add(_identity(entry.path))
-                pending.append(Path(entry.path))
+        found, _ = _entries(pending.pop())
+        folders = [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+        physical.update(map(_identity, folders))
+        pending += folders
     visited = {_identity(root)}
     archives: list[Path] = []
 
@@ -277,11 +256,10 @@ def _walk(root: Path) -> Iterator[PhotoSource]:
             if not _is_run(path):  # its crops and reports are not photos
                 yield from walk(path)
 
-    found = False
+    source: PhotoSource | None = None
     for source in walk(root):
-        found = True
         yield source
-    if not found and archives:
+    if source is None and archives:
         example = archives[0].with_name(f"*{archives[0].suffix}")
         raise _only_archives(root, len(archives), str(example))
 
@@ -300,9 +278,9 @@ def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], bool]:
     return sorted(entries, key=lambda entry: entry.name), True
 
 
-def _identity(path: str | Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int]:
     try:
-        found = Path(path).stat()
+        found = path.stat()
     except OSError:
         return (-1, -1)
     return found.st_dev, found.st_ino
@@ -312,37 +290,37 @@ def _below(root: Path, path: Path) -> PhotoSource:
     return locate(path_text(root), path_text(path.relative_to(root)))
 
 
-def _is_archive(name: str) -> bool:
-    """Tell by its name whether a file is an archive or a video; refuse compressed archives."""
-    if name.lower().endswith(COMPRESSED):
-        raise SettingsError(
-            f"{name}: compressed archives have no random access; unpack it to a plain .tar or "
-            "to a folder"
-        )
-    return extension(name) in ARCHIVE_EXTENSIONS
-
-
 def open_archive(store: Store, options: ArchiveOptions = ArchiveOptions()) -> Archive:
     """Return the reader of a file with one of `ARCHIVE_EXTENSIONS`, without opening the file."""
     kind = extension(store.name)
-    if kind == ".tar":
-        return TarArchive(store)
-    if kind == ".rec":
-        return RecordArchive(store)
     if kind == ".parquet":
         from faceqan_toolkit.photos.parquet import ParquetArchive  # pyarrow takes long to import
 
         return ParquetArchive(store, options.image_column)
-    return VideoArchive(store, options.every)
+    if kind in VIDEO_EXTENSIONS:
+        return VideoArchive(store, options.every)
+    return TarArchive(store) if kind == ".tar" else RecordArchive(store)
 
 
-def _expand(root: str, path: str, store: Store, options: ArchiveOptions) -> Iterator[PhotoSource]:
-    """Yield the photos in an archive, then a failing one if the archive is damaged."""
+def _expanded(source: PhotoSource, options: ArchiveOptions) -> Iterator[PhotoSource]:
+    """Yield a photo; of an archive its photos, then a failing one if the archive is damaged."""
+    store = source.content
+    if not isinstance(store, LocalFile | RemoteFile):  # already inside an archive
+        yield source
+        return
+    if store.name.lower().endswith(COMPRESSED):
+        raise SettingsError(
+            f"{store.name}: compressed archives have no random access; unpack it to a plain .tar "
+            "or to a folder"
+        )
+    if extension(store.name) not in ARCHIVE_EXTENSIONS:
+        yield source
+        return
     try:
         for name, content in open_archive(store, options).members():
-            yield PhotoSource(root, f"{path}/{path_text(name)}", content)
+            yield replace(source, path=f"{source.path}/{path_text(name)}", content=content)
     except PhotoError as error:
-        yield PhotoSource(root, path, Failed(store, error))
+        yield replace(source, content=Failed(error, store))
 
 
 def locate(root: str, path: str) -> PhotoSource:
@@ -350,17 +328,32 @@ def locate(root: str, path: str) -> PhotoSource:
 
     The path may lead into an archive.
     """
-    return PhotoSource(root, path, _content(path_from_text(root), path_from_text(path)))
+    folder, inner = path_from_text(root), path_from_text(path)
+
+    def store_at(path: str) -> Store:
+        url = is_url(folder)
+        return RemoteFile(f"{folder.rstrip('/')}/{path}") if url else LocalFile(Path(folder, path))
+
+    parts = inner.split("/")
+    for index, part in enumerate(parts[:-1], 1):
+        if extension(part) in ARCHIVE_EXTENSIONS:
+            store = store_at("/".join(parts[:index]))
+            # folders may have such names
+            if not isinstance(store, LocalFile) or is_file(store.file):
+                member = Inside(open_archive(store), "/".join(parts[index:]))
+                return PhotoSource(root, path, member)
+    return PhotoSource(root, path, store_at(inner))
 
 
 def locate_recorded(root: str, path: str, *, fetch: bool = False) -> PhotoSource:
     """Return the photo of a run folder's record, see `locate`.
 
-    Run folders are untrusted, so photos on other machines cannot be read without `fetch`.
+    Run folders are untrusted, so photos on other machines are `Failed` without `fetch`.
     """
-    if is_elsewhere(root) and not fetch:
-        return PhotoSource(root, path, Unfetched(path_from_text(root)))
-    return locate(root, path)
+    if fetch or not is_elsewhere(root):
+        return locate(root, path)
+    reason = f"it is on another machine, at {path_from_text(root)}; --fetch reads it there"
+    return PhotoSource(root, path, Failed(Unreachable(reason)))
 
 
 @lru_cache(64)
@@ -370,42 +363,9 @@ def is_elsewhere(root: str) -> bool:
     return is_url(root) or (os.name == "nt" and root.startswith(("//", "\\\\")))
 
 
-@dataclass(frozen=True)
-class Unfetched:
-    """A photo on another machine, without permission to fetch it."""
-
-    root: str
-
-    def state(self) -> FileState:
-        """Raise Unreachable."""
-        raise Unreachable(f"it is on another machine, at {self.root}; --fetch reads it there")
-
-    def read(self) -> tuple[bytes, FileState]:
-        """Raise Unreachable."""
-        return b"", self.state()
-
-
-def _store_at(root: str, path: str) -> Store:
-    if is_url(root):
-        return RemoteFile(f"{root.rstrip('/')}/{path}")
-    return LocalFile(Path(root) / path)
-
-
 def is_there(source: PhotoSource) -> bool:
     """Tell whether a photo exists and can be accessed."""
-    try:
+    with suppress(PhotoError):
         source.content.state()
-    except PhotoError:
-        return False
-    return True
-
-
-def _content(root: str, path: str) -> Content:
-    parts = path.split("/")
-    for index, part in enumerate(parts[:-1], 1):
-        if extension(part) in ARCHIVE_EXTENSIONS:
-            store = _store_at(root, "/".join(parts[:index]))
-            # folders may have such names
-            if not isinstance(store, LocalFile) or is_file(store.file):
-                return Inside(open_archive(store), "/".join(parts[index:]))
-    return _store_at(root, path)
+        return True
+    return False

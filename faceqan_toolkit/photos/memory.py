@@ -30,7 +30,7 @@ class EncodedBytes:
     data: bytes
 
     def state(self) -> FileState:
-        """Return its size; bytes have no time."""
+        """Return the size; there is no time."""
         return FileState(len(self.data), 0)
 
     def read(self) -> tuple[bytes, FileState]:
@@ -93,7 +93,7 @@ def _checked(array: np.ndarray[Any, Any]) -> Image.Image | Pixels:
             f"one image is wanted, this array of shape {shape} holds {shape[0]}: give them to "
             "assess_many, or one of them"
         )
-    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 4)):
+    if len(shape) in (2, 3) and shape[2:] in ((), (1,), (4,)):
         return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
     if len(shape) == 3 and shape[2] == 3:
         return np.ascontiguousarray(array)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -43,13 +43,19 @@ class _Columns(NamedTuple):
     key: str
 
 
+class _Batch(NamedTuple):
+    """Encoded photos, or structs with them, of the rows from `first` to before `end`."""
+
+    first: int
+    end: int
+    photos: pa.Array
+
+
 @dataclass(frozen=True)
 class ParquetArchive:
     """The photos in a parquet file, see `archives.Archive`: `[column=NAME/][LABEL/]ROW-OR-KEY.jpg`.
 
-    Args:
-        store: the file.
-        column: column of the photos, binary or a struct with binary `bytes`; "" detects it.
+    `column` has the photos, binary or a struct with binary `bytes`; "" detects it.
     """
 
     store: Store
@@ -60,8 +66,14 @@ class ParquetArchive:
         state, names = self.store.state(), Names()
         damage = ""
         try:
-            by_row = not _reader(self, state).columns.key
-            for row, name in enumerate(self._names(state)):
+            reader = _reader(self, state)
+            by_row, suffix = not reader.columns.key, reader.first_extension()
+            prefix = f"column={self.column}/" if self.column else ""
+            for row, (label, key) in enumerate(reader.labels_and_keys()):
+                name = f"{row:08d}" if key is None else str(key)
+                if extension(name) not in PHOTO_EXTENSIONS:
+                    name += suffix
+                name = f"{prefix}{label_folder(label)}{name}"
                 if names.take(name, True if by_row else None):
                     yield name, Cell(self, row)
         except UnreadablePhoto as error:
@@ -70,10 +82,8 @@ class ParquetArchive:
 
     def find(self, name: str) -> Cell:
         """Return a member."""
-        archive = self
         chosen = re.match(r"column=([^/]+)/", name)
-        if chosen and not self.column:
-            archive = ParquetArchive(self.store, chosen[1])
+        archive = ParquetArchive(self.store, chosen[1]) if chosen and not self.column else self
         row = _rows_by_name(archive, self.store.state()).get(name)
         if row is None:
             raise MissingPhoto(f"not in {self.store.name}")
@@ -82,32 +92,20 @@ class ParquetArchive:
     def columns(self, schema: pa.Schema) -> _Columns:
         """Return the columns of photos and names; raise UnreadablePhoto if none or several fit."""
         found = {item.name: leaf for item in schema if (leaf := _leaf(item))}
-        by_name = [name for name in IMAGE_COLUMNS if name in found]
-        if self.column:
-            if self.column not in found:
-                has = ", ".join(found) or "none"
-                raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
-            image = self.column
-        elif not found:
+        by_name = [name for name in (self.column, *IMAGE_COLUMNS) if name in found]
+        if self.column and self.column not in found:
+            has = ", ".join(found) or "none"
+            raise UnreadablePhoto(f"no column {self.column!r} with photos; it has {has}")
+        if not found:
             raise UnreadablePhoto("no column with encoded photos")
-        elif len(found) == 1 or by_name:
-            image = by_name[0] if by_name else next(iter(found))
-        else:
+        if len(found) > 1 and not by_name:
             raise UnreadablePhoto(f"say which has the photos: --image-column {'|'.join(found)}")
-        plain = {item.name for item in schema if _is_name(item.type)}
+        image = [*by_name, *found][0]
+        tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
+        plain = {item.name for item in schema if any(test(item.type) for test in tests)}
         label = next((name for name in LABEL_NAMES if name in plain), "")
         key = next((name for name in KEY_COLUMNS if name in plain), "")
         return _Columns(found[image], label, key)
-
-    def _names(self, state: FileState) -> Iterator[str]:
-        reader = _reader(self, state)
-        suffix = reader.first_extension()
-        prefix = f"column={self.column}/" if self.column else ""
-        for row, (label, key) in enumerate(reader.labels_and_keys()):
-            name = f"{row:08d}" if key is None else str(key)
-            if extension(name) not in PHOTO_EXTENSIONS:
-                name += suffix
-            yield f"{prefix}{label_folder(label)}{name}"
 
 
 @dataclass(frozen=True)
@@ -130,20 +128,6 @@ class Cell:
         return data, state
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Encoded photos, or structs with them, of the rows from `first` to before `end`."""
-
-    first: int
-    end: int
-    photos: pa.Array
-
-    def photo(self, row: int) -> bytes | None:
-        value = self.photos[row - self.first].as_py()
-        found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
-        return found
-
-
 class _Reader:
     """Reads one file roughly in order; going far back reads a row group again from its start."""
 
@@ -154,36 +138,30 @@ class _Reader:
         with _damage_told():
             self._file = pq.ParquetFile(self._opened, buffer_size=1 << 20)
             self.columns = archive.columns(self._file.schema_arrow)
-            sizes = [
-                self._file.metadata.row_group(index).num_rows
-                for index in range(self._file.metadata.num_row_groups)
-            ]
-        self._starts = list(accumulate(sizes, initial=0))
+            about = self._file.metadata
+            sizes = (about.row_group(index).num_rows for index in range(about.num_row_groups))
+            self._starts = list(accumulate(sizes, initial=0))
         # by row group that is being read: the number of its next row, and the batches from there on
         self._groups: dict[int, tuple[int, Iterator[_Batch]]] = {}
         self._latest: deque[_Batch] = deque(maxlen=KEPT_BATCHES)
 
     def labels_and_keys(self) -> Iterator[tuple[Any, Any]]:
         """Yield each row's label and key; None without such a column."""
-        wanted = [name for name in (self.columns.label, self.columns.key) if name]
-        if not wanted:
-            yield from ((None, None) for _ in range(self._starts[-1]))
+        names = self.columns.label, self.columns.key
+        if not any(names):
+            yield from repeat((None, None), self._starts[-1])
             return
         with _damage_told():
-            for batch in self._file.iter_batches(columns=wanted):
+            for batch in self._file.iter_batches(columns=list(filter(None, names))):
                 empty = [None] * batch.num_rows
-                values = [
-                    batch.column(name).to_pylist() if name else empty
-                    for name in (self.columns.label, self.columns.key)
-                ]
+                values = (batch.column(name).to_pylist() if name else empty for name in names)
                 yield from zip(*values, strict=True)
 
     def first_extension(self) -> str:
         """Return the extension for the first photo's format."""
-        try:
-            start = (self.cell(0) if self._starts[-1] else b"") or b""
-        except PhotoError:
-            start = b""
+        start = b""
+        with suppress(PhotoError):
+            start = self.cell(0) or b""
         return ".webp" if start.startswith(b"RIFF") else told_extension(start)
 
     def cell(self, row: int) -> bytes | None:
@@ -192,7 +170,9 @@ class _Reader:
         with self._lock, _damage_told():
             kept = (batch for batch in reversed(self._latest) if batch.first <= row < batch.end)
             batch = next(kept, None) or self._read_on(row)
-        return batch.photo(row)
+        value = batch.photos[row - batch.first].as_py()
+        found: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+        return found
 
     def _read_on(self, row: int) -> _Batch:
         """Read on to a row; start its group again if the row is behind."""
@@ -201,7 +181,10 @@ class _Reader:
         if row < at:
             batches = self._batches(index)
         for batch in batches:
-            self._keep(batch)
+            self._latest.append(batch)
+            size = sum(kept.photos.nbytes for kept in self._latest)
+            while size > KEPT_BYTES and len(self._latest) > 2:
+                size -= self._latest.popleft().photos.nbytes
             if row < batch.end:
                 break
         else:
@@ -219,12 +202,6 @@ class _Reader:
         for batch in self._file.iter_batches(BATCH, row_groups=[group], columns=wanted):
             yield _Batch(first, first + batch.num_rows, batch.column(0))
             first += batch.num_rows
-
-    def _keep(self, batch: _Batch) -> None:
-        self._latest.append(batch)
-        size = sum(kept.photos.nbytes for kept in self._latest)
-        while size > KEPT_BYTES and len(self._latest) > 2:
-            size -= self._latest.popleft().photos.nbytes
 
 
 @contextmanager
@@ -262,8 +239,3 @@ def _leaf(item: pa.Field) -> str:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_name(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
-    return any(test(kind) for test in tests)

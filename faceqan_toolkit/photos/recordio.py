@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 import struct
-from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
@@ -105,30 +105,25 @@ class RecordArchive:
             yield from enumerate(_walk(file, state.size, bad))
             return
         with lines:
-            for number, line in enumerate(lines):
-                try:
+            for number, line in enumerate(lines, 1):
+                with suppress(ValueError):
                     key, offset = map(int, line.split())
-                    if not (0 <= key < 10**18 and 0 <= offset <= state.size):
-                        raise ValueError
-                except ValueError:
-                    bad.append(f"line {number + 1} of {index.name}" if not bad else "")
-                    continue
-                yield key, offset
+                    if 0 <= key < 10**18 and 0 <= offset <= state.size:
+                        yield key, offset
+                        continue
+                bad.append(f"line {number} of {index.name}" if not bad else "")
 
 
 def _read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> _Entry | None:
     """Return the record at an offset, None if it has only labels; raise UnreadablePhoto."""
     parts, _ = _parts(file, offset, state.size)
     size = sum(size for _, size in parts) + len(MAGIC) * (len(parts) - 1)
-    if len(parts) == 1:
-        file.seek(parts[0][0])
-        start = file.read(min(parts[0][1], 64))
-    else:
-        pieces = []
-        for place, length in parts:
-            file.seek(place)
-            pieces.append(file.read(length))
-        start = MAGIC.join(pieces)
+    pieces = []
+    for place, length in parts:
+        file.seek(place)
+        # of an unsplit record its labels and the beginning of the photo
+        pieces.append(file.read(length if len(parts) > 1 else min(length, 64)))
+    start = MAGIC.join(pieces)
     if len(start) < HEADER.size:
         raise UnreadablePhoto("too short for a label")
     flag, label, _, _ = HEADER.unpack_from(start)
@@ -136,9 +131,6 @@ def _read_entry(store: Store, file: BinaryIO, offset: int, state: FileState) -> 
     if skip > size:
         raise UnreadablePhoto("more labels than it has bytes")
     if flag:
-        if len(start) < HEADER.size + 4:
-            file.seek(parts[0][0])
-            start = file.read(HEADER.size + 4)
         (label,) = struct.unpack_from("<f", start, HEADER.size)
         if skip == size:
             return None
@@ -191,19 +183,15 @@ def _repeated_keys(archive: RecordArchive, state: FileState) -> frozenset[int]:
     except PhotoError:
         return frozenset()
     with archive.store.open() as file:
-        keys = array("q", (key for key, _ in archive._places(file, state, [])))
-    found = np.sort(np.frombuffer(keys, np.int64) if keys else np.empty(0, np.int64))
-    return frozenset(found[1:][found[1:] == found[:-1]].tolist())
+        keys = np.fromiter((key for key, _ in archive._places(file, state, [])), np.int64)
+    keys.sort()
+    return frozenset(keys[1:][keys[1:] == keys[:-1]].tolist())
 
 
 @lru_cache(2)
 def _index(archive: RecordArchive, state: FileState) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return sorted keys and the offsets of their records, 16 bytes a record."""
-    keys, offsets = array("q"), array("q")
     with archive.store.open() as file:
-        for key, offset in archive._places(file, state, []):
-            keys.append(key)
-            offsets.append(offset)
-    found = np.array(keys, np.int64)
-    order = np.argsort(found, kind="stable")
-    return found[order], np.array(offsets, np.int64)[order]
+        places = np.fromiter(archive._places(file, state, []), np.dtype((np.int64, 2)))
+    keys, offsets = places[np.argsort(places[:, 0], kind="stable")].T.copy()
+    return keys, offsets

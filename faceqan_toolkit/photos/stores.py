@@ -8,6 +8,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,13 +28,10 @@ from faceqan_toolkit.errors import (
 from faceqan_toolkit.text import first_line, reason_of
 from faceqan_toolkit.types import FileState
 
-PHOTO_EXTENSIONS = frozenset(
-    f".{name}"
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "bmp", "dib", "tif", "tiff", "gif"),
-        *("heic", "heif", "avif"),
-    )
-)
+PHOTO_EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff",
+    ".gif", ".heic", ".heif", ".avif",
+))  # fmt: skip
 """Extensions of photos in folders and archives; a file given by name may have any."""
 MOST_BYTES = 2 << 30
 """Largest encoded photo. 200 megapixels of four 16-bit channels, uncompressed, are 1.6 GB."""
@@ -59,19 +57,17 @@ class LocalFile:
 
     def state(self) -> FileState:
         """Return size and modification time, links followed."""
-        try:
+        with self._checked():
             found = self.file.stat()
-        except (OSError, ValueError) as error:
-            raise self._failure(error) from error
         return FileState(found.st_size, found.st_mtime_ns)
 
     def read(self) -> tuple[bytes, FileState]:
         """Return the content and its state."""
-        try:
-            found = self.file.stat()
+        with self._checked():
+            mode = self.file.stat().st_mode
             # checked before opening: opening a pipe would wait for a writer
-            if not stat.S_ISREG(found.st_mode):
-                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
                 raise NotAFile(f"{kind}, not a file")
             with self.file.open("rb") as file:
                 found = os.fstat(file.fileno())
@@ -81,9 +77,7 @@ class LocalFile:
                 if len(data) > found.st_size:  # it has grown
                     data += file.read(MOST_BYTES + 1 - len(data))
                     check_size(len(data))
-                return data, FileState(found.st_size, found.st_mtime_ns)
-        except (OSError, ValueError) as error:
-            raise self._failure(error) from error
+        return data, FileState(found.st_size, found.st_mtime_ns)
 
     @property
     def name(self) -> str:
@@ -92,39 +86,41 @@ class LocalFile:
 
     def open(self) -> BinaryIO:
         """Open the file for reading."""
-        try:
-            return self.file.open("rb")
-        except (OSError, ValueError) as error:
-            raise self._failure(error) from error
+        with self._checked():
+            file: BinaryIO = self.file.open("rb")
+        return file
 
     def read_at(self, offset: int, size: int) -> tuple[bytes, FileState]:
         """Return bytes from an offset on, and the file state."""
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                found = os.fstat(file.fileno())
-                file.seek(offset)
-                pieces = []
-                while size and (piece := file.read(size)):
-                    pieces.append(piece)
-                    size -= len(piece)
-            return b"".join(pieces), FileState(found.st_size, found.st_mtime_ns)
-        except (OSError, ValueError) as error:
-            raise self._failure(error) from error
+        pieces = []
+        with self._checked(), self.file.open("rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            file.seek(offset)
+            while size and (piece := file.read(size)):
+                pieces.append(piece)
+                size -= len(piece)
+        return b"".join(pieces), FileState(found.st_size, found.st_mtime_ns)
 
     def sibling(self, extension: str) -> LocalFile:
         """Return the file beside it with another extension."""
         return LocalFile(self.file.with_suffix(extension))
 
-    def _failure(self, error: OSError | ValueError) -> PhotoError:
-        if isinstance(error, PermissionError):
-            return NoPermission("no permission to read it")
-        if isinstance(error, FileNotFoundError):
-            return MissingPhoto("a link to nothing" if self.file.is_symlink() else "no such file")
-        return UnreadablePhoto(reason_of(error))
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Convert the system's errors to PhotoErrors."""
+        try:
+            yield
+        except PermissionError as error:
+            raise NoPermission("no permission to read it") from error
+        except FileNotFoundError as error:
+            reason = "a link to nothing" if self.file.is_symlink() else "no such file"
+            raise MissingPhoto(reason) from error
+        except (OSError, ValueError) as error:
+            raise UnreadablePhoto(reason_of(error)) from error
 
 
 REMEMBERED = 4096
-"""Number of files whose size and time are cached."""
+"""Number of remote files whose size and time are cached."""
 
 
 def is_url(text: str) -> bool:
@@ -152,18 +148,15 @@ class RemoteFile:
         files, path = file_system(self.url)
         state = self.state()
         check_size(state.size)
-        try:
-            return bytes(files.cat_file(path)), state
-        except Exception as error:
-            raise _failure(error) from error
+        with _checked():
+            data = bytes(files.cat_file(path))
+        return data, state
 
     def open(self) -> BinaryIO:
         """Open the file for reading."""
         files, path = file_system(self.url)
-        try:
+        with _checked():
             opened: BinaryIO = files.open(path, "rb")
-        except Exception as error:
-            raise _failure(error) from error
         if not opened.seekable():
             raise UnreadablePhoto("its server gives whole files only, no parts of an archive")
         return opened
@@ -173,12 +166,11 @@ class RemoteFile:
         files, path = file_system(self.url)
         state = self.state()
         end = min(offset + size, state.size)
-        if offset >= end:
-            return b"", state
-        try:
-            return bytes(files.cat_file(path, start=offset, end=end)), state
-        except Exception as error:
-            raise _failure(error) from error
+        data = b""
+        if offset < end:
+            with _checked():
+                data = bytes(files.cat_file(path, start=offset, end=end))
+        return data, state
 
     def sibling(self, extension: str) -> RemoteFile:
         """Return the file beside it with another extension."""
@@ -201,11 +193,11 @@ def file_system(url: str) -> tuple[Any, str]:
         ) from None
     try:
         files, path = url_to_fs(url)
+        return files, path
     except ImportError as error:
         raise MissingDependency(f"{url}: another package is needed: {error}") from error
     except Exception as error:  # each kind of URL raises its own errors
         raise SettingsError(f"{url}: {first_line(error)}") from error
-    return files, path
 
 
 def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
@@ -252,8 +244,7 @@ def expand_url(url: str) -> Iterator[tuple[str, str, bool]]:
 
 def _walk(files: Any, path: str) -> Iterator[str]:
     """Yield the files below a folder, by name; only one folder's names are in memory."""
-    entries = sorted(files.ls(path, detail=True), key=lambda entry: entry["name"])
-    for entry in entries:
+    for entry in sorted(files.ls(path, detail=True), key=lambda entry: entry["name"]):
         name = entry["name"].rstrip("/")
         if name == path.rstrip("/") or name.rpartition("/")[2].startswith("."):
             continue
@@ -266,41 +257,41 @@ def _walk(files: Any, path: str) -> Iterator[str]:
 
 
 def _relative(start: str, path: str) -> str:
-    return path[len(start.rstrip("/")) :].lstrip("/") if path.startswith(start.rstrip("/")) else ""
+    start = start.rstrip("/")
+    return path[len(start) :].lstrip("/") if path.startswith(start) else ""
 
 
 @lru_cache(REMEMBERED)
 def _state(url: str) -> FileState:
     files, path = file_system(url)
-    try:
+    with _checked():
         info = files.info(path)
-    except Exception as error:
-        raise _failure(error) from error
     if info.get("size") is None:
         raise UnreadablePhoto("its server does not tell its size")
-    return FileState(int(info["size"]), _time(files, path, info))
-
-
-def _time(files: Any, path: str, info: dict[str, Any]) -> int:
-    """Return the modification time in nanoseconds; without one, a number made of the ETag."""
     try:
-        return int(files.modified(path).timestamp() * 1e6) * 1000
+        time = int(files.modified(path).timestamp() * 1e6) * 1000
     except Exception:  # noqa: BLE001 - not every store knows
-        return zlib.crc32(str(info.get("ETag") or info.get("etag") or "").encode())
+        time = zlib.crc32(str(info.get("ETag") or info.get("etag") or "").encode())
+    return FileState(int(info["size"]), time)
 
 
-def _failure(error: Exception) -> PhotoError | MissingDependency:
-    if isinstance(error, (PhotoError, MissingDependency)):
-        return error
-    # fsspec reports a server that does not answer as FileNotFoundError with this cause
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    answer = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError) or answer in (404, 410):
-        return MissingPhoto("no such file")
-    if isinstance(error, PermissionError) or answer in (401, 403):
-        return NoPermission("no permission to read it")
-    return Unreachable(f"{type(error).__name__}: {error}")
+@contextmanager
+def _checked() -> Iterator[None]:
+    """Convert a file system's errors to PhotoErrors."""
+    try:
+        yield
+    except (PhotoError, MissingDependency):
+        raise
+    except Exception as error:
+        # fsspec reports a server that does not answer as FileNotFoundError with this cause
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+        reason = cause if isinstance(cause, Exception) else error
+        answer = getattr(reason, "status", None)
+        if isinstance(reason, FileNotFoundError) or answer in (404, 410):
+            raise MissingPhoto("no such file") from error
+        if isinstance(reason, PermissionError) or answer in (401, 403):
+            raise NoPermission("no permission to read it") from error
+        raise Unreachable(f"{type(reason).__name__}: {reason}") from error
 
 
 Store: TypeAlias = LocalFile | RemoteFile

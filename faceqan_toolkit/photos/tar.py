@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby, islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from faceqan_toolkit.errors import MissingPhoto, PhotoError, UnreadablePhoto
 from faceqan_toolkit.files import parse_json
@@ -53,12 +53,10 @@ class TarArchive:
     def find(self, name: str) -> Slice:
         """Return a member, by its name with or without the folder of its label."""
         state = self.store.state()
-        place = _index(self, state).get(name)
-        if place is None:
-            place = _index(TarArchive(self.store, labels=False), state).get(name)
-        if place is None:
-            raise MissingPhoto(f"not in {self.store.name}")
-        return Slice(self.store, (place,), state.mtime_ns)
+        for archive in (self, TarArchive(self.store, labels=False)):
+            if place := _index(archive, state).get(name):
+                return Slice(self.store, (place,), state.mtime_ns)
+        raise MissingPhoto(f"not in {self.store.name}")
 
     def _in_folders(self, size: int, damage: list[str]) -> Iterator[tuple[tarfile.TarInfo, str]]:
         """Yield members, each with the folder of its sample's label, or "".
@@ -98,22 +96,17 @@ def _label(file: BinaryIO, info: tarfile.TarInfo) -> str:
         return ""
     file.seek(info.offset_data)
     text = file.read(info.size)
-    return label_folder(_number(text) if kind == ".cls" else _named_label(text))
-
-
-def _number(text: bytes) -> int | None:
-    return int(text) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else None
+    if kind == ".json":
+        return label_folder(_named_label(text))
+    return label_folder(int(text)) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else ""
 
 
 def _named_label(text: bytes) -> int | str | None:
     """Return the label in a sample's JSON, an integer or a name; None without one."""
-    try:
+    content: Any = None
+    with suppress(ValueError):
         content = parse_json(text)
-    except ValueError:
-        return None
-    if not isinstance(content, dict):
-        return None
-    for name in LABEL_NAMES:
+    for name in LABEL_NAMES if isinstance(content, dict) else ():
         label = content.get(name)
         if isinstance(label, float) and label.is_integer():
             return int(label)

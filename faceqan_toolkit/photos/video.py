@@ -33,9 +33,8 @@ class Every:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        value = self.frames if self.seconds is None else self.seconds
-        both = self.frames is not None and self.seconds is not None
-        if both or value is None or not (value > 0 and math.isfinite(value)):
+        given = [value for value in (self.frames, self.seconds) if value is not None]
+        if len(given) != 1 or not 0 < given[0] < math.inf:
             raise SettingsError("`every` takes a number of frames, as 10, or of seconds, as 0.5s")
 
     def number(self, index: int, rate: float) -> int:
@@ -129,10 +128,12 @@ class _Player:
             self.rate = float(self._capture.get(cv2.CAP_PROP_FPS))
             if not 0 < self.rate <= MAX_RATE:
                 raise UnreadablePhoto(f"a video of {self.rate:g} frames a second")
-            count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
             self._end: float = math.inf  # lowest frame number known to be beyond the end
-            # count the frames if the header has no plausible number
-            self.frames = int(count) if 0 < count <= state.size else self._count()
+            count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            if not 0 < count <= state.size:  # the header has no plausible number
+                count = sum(1 for _ in iter(self._capture.grab, False))
+                self._open()
+            self.frames = int(count)
 
     def png(self, number: int) -> bytes:
         """Return an upright frame as PNG."""
@@ -157,13 +158,6 @@ class _Player:
         self._next, self._time = 0, -math.inf
         if not self._capture.isOpened():
             raise UnreadablePhoto("not a video that can be read, or damaged")
-
-    def _count(self) -> int:
-        found = 0
-        while self._capture.grab():
-            found += 1
-        self._open()
-        return found
 
     def _go_to(self, number: int) -> None:
         import cv2

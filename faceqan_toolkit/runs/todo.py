@@ -15,13 +15,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
-from faceqan_toolkit.photos.find import (
-    Unfetched,
-    is_elsewhere,
-    is_there,
-    locate_recorded,
-    two_photos,
-)
+from faceqan_toolkit.photos.archives import Failed
+from faceqan_toolkit.photos.find import is_elsewhere, is_there, locate_recorded, two_photos
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.runs.ledger import attach, fetch_value, open_database
 from faceqan_toolkit.types import PhotoSource
@@ -230,7 +225,7 @@ def _is_to_do(
         return known.failed and (retry_failed or known.healable)
     if known.root != source.root:
         other = locate_recorded(known.root, source.path, fetch=is_elsewhere(source.root))
-        if isinstance(other.content, Unfetched) or is_there(other):
+        if isinstance(other.content, Failed) or is_there(other):
             raise RunError(
                 f"{source.place} and {other.place} would both be {source.path!r} in "
                 f"{folder}; use another run folder, or give their common parent folder "

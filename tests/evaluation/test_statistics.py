@@ -12,8 +12,7 @@ import scipy.stats
 
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import GRID, edc
-from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder
-from faceqan_toolkit.evaluation.datasets.insightface import Templates
+from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder, Templates
 from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores

@@ -6,47 +6,35 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import DatasetError
+from faceqan_toolkit.errors import DatasetError, SettingsError
 from faceqan_toolkit.photos.find import find_photos, locate
 from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import PhotoSource
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.evaluation.datasets.insightface import Templates
 
 Index = NDArray[np.int64]
 
 BLOCK = 65_536
 """Comparisons in a block: the embeddings of both sides, 512 floats each, take 268 MB."""
+ROWS_AT_ONCE = 32_768
+"""Embeddings that `Templates.embed` reads at once."""
 
-SEVERITY = {
-    "missing_list": "error",
-    "unreadable_list": "error",
-    "header": "error",
-    "row_count": "error",
-    "malformed_row": "error",
-    "unknown_sample": "error",
-    "contradicting_label": "error",
-    "missing_file": "error",
-    "unreadable_photo": "error",
-    "duplicate_pair": "warning",
-    "self_pair": "warning",
-    "contradicting_identity": "warning",
-    "same_photo": "warning",
-    "no_identity": "warning",
-    "several_identities": "warning",
-    "several_folders": "warning",
-    "official_count": "note",
-    "extra_file": "note",
+_KINDS = {
+    "error": "missing_list unreadable_list header row_count malformed_row unknown_sample "
+    "contradicting_label missing_file unreadable_photo",
+    "warning": "duplicate_pair self_pair contradicting_identity same_photo no_identity "
+    "several_identities several_folders",
+    "note": "official_count extra_file",
 }
-"""Severity of every kind of issue."""
+SEVERITY = {kind: severity for severity, kinds in _KINDS.items() for kind in kinds.split()}
+"""Severity of every kind of issue, in the order of reports."""
 
 KEPT_OF_A_KIND = 1000
 """Issues of one kind that are kept; further ones are only counted."""
@@ -78,34 +66,22 @@ class Issue:
         return f"{where}: {self.message}" if where else self.message
 
 
+@dataclass
 class IssueLog:
-    """Collects issues while a data set is read.
+    """Issues of a data set: their number by kind, and the first `KEPT_OF_A_KIND` of each kind."""
 
-    Attributes:
-        counts: number of issues by kind.
-        issues: the first `KEPT_OF_A_KIND` of every kind, in the order of their discovery.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.issues: list[Issue] = []
+    counts: Counter[str] = field(default_factory=Counter)
+    issues: list[Issue] = field(default_factory=list)
 
     def add(self, kind: str, message: str, file: str = "", line: int | None = None) -> None:
         """Add an issue; the arguments are those of `Issue`."""
-        issue = Issue(kind, message, file, line)
-        assert issue.severity
         if self.counts[kind] < KEPT_OF_A_KIND:
-            self.issues.append(issue)
+            self.issues.append(Issue(kind, message, file, line))
         self.counts[kind] += 1
 
     @contextmanager
     def reading(self, file: str, *errors: type[Exception]) -> Iterator[None]:
-        """Log errors of reading a file, instead of raising them.
-
-        Args:
-            file: its name in messages.
-            errors: errors to log beside OSError and ValueError.
-        """
+        """Log OSError, ValueError and other errors of reading a file instead of raising them."""
         logged: tuple[type[Exception], ...] = (OSError, ValueError, *errors)
         try:
             yield
@@ -120,7 +96,7 @@ class IssueLog:
         if errors:
             more = sum(n for kind, n in self.counts.items() if SEVERITY[kind] == "error") - 1
             rest = f" (and {more} more; validate lists them)" if more else ""
-            raise DatasetError(f"{name}: {errors[0]}{rest}" if name else f"{errors[0]}{rest}")
+            raise DatasetError(f"{name}: {errors[0]}{rest}".removeprefix(": "))
 
 
 @dataclass(frozen=True)
@@ -128,8 +104,7 @@ class PairBlock:
     """Pairs of samples, or of templates if the data set has templates.
 
     Attributes:
-        first: (P,) int64 indices.
-        second: (P,) int64 indices.
+        first, second: (P,) int64 indices.
         mated: (P,) bool, whether both show the same identity.
         fold: (P,) int64 from 0; None if the data set has no folds.
     """
@@ -155,8 +130,7 @@ class PairList:
     """Comparisons read from files.
 
     Attributes:
-        first: (P,) indices, any integer dtype.
-        second: (P,) indices, any integer dtype.
+        first, second: (P,) indices, any integer dtype.
         mated: (P,) bool.
         fold: (P,) fold from 0, or None.
         files: names of the files that list the comparisons, in order.
@@ -179,12 +153,9 @@ class PairList:
         """Yield all comparisons in order, at most `size` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield PairBlock(
-                self.first[part].astype(np.int64),
-                self.second[part].astype(np.int64),
-                self.mated[part],
-                None if self.fold is None else self.fold[part].astype(np.int64),
-            )
+            fold = None if self.fold is None else self.fold[part].astype(np.int64)
+            first, second = self.first[part].astype(np.int64), self.second[part].astype(np.int64)
+            yield PairBlock(first, second, self.mated[part], fold)
 
     def where(self, index: int) -> tuple[str, int | None]:
         """Return the file and line of a comparison."""
@@ -192,6 +163,97 @@ class PairList:
             return "", None
         file = self.files[int(np.searchsorted(self.starts, index, "right")) - 1]
         return file, index + 1 if self.lines is None else int(self.lines[index])
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Several photos or video frames of a person, compared as one.
+
+    One row is one sample's membership in one template.
+
+    Attributes:
+        names: (T,) int64, template numbers of the data set, ascending.
+        template: (R,) int64, index into `names`.
+        sample: (R,) int64, index of the sample.
+        media: (R,) int64, number of the photo or video that the sample comes from.
+    """
+
+    names: Index
+    template: Index
+    sample: Index
+    media: Index
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def embed(
+        self, embeddings: NDArray[Any], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the templates' embeddings: mean over each medium, sum over media, L2-normalised.
+
+        Args:
+            embeddings: (N, D) embeddings, longer ones with more weight; samples with NaN are left
+                out. A memory-mapped array is read in blocks.
+            weights: (N,) weights of the samples within their medium, e.g. the detector's
+                confidence; None for equal weights.
+
+        Returns:
+            (T, D) float32 of length 1; NaN for a template without embeddings.
+
+        Source: the 1:1 protocol of IJB-C as InsightFace computes it.
+        """
+        from scipy.sparse import csr_array
+
+        starts = range(0, len(embeddings), ROWS_AT_ONCE)
+        blocks = [slice(start, start + ROWS_AT_ONCE) for start in starts]
+        found = np.zeros(len(embeddings), np.bool_)
+        for block in blocks:
+            found[block] = np.isfinite(embeddings[block]).all(axis=1)
+        rows = np.flatnonzero(found[self.sample])
+        samples = self.sample[rows]
+        share = 1 / np.bincount(self._medium[rows], minlength=1)[self._medium[rows]]
+        if weights is not None:
+            share = share * weights[samples]
+        sums = np.zeros((len(self), embeddings.shape[1]), np.float64)
+        for block in blocks:
+            values = np.asarray(embeddings[block], np.float32)
+            here = (samples >= block.start) & (samples < block.stop)
+            places = self.template[rows[here]], samples[here] - block.start
+            shares = share[here].astype(np.float32)
+            parts = csr_array((shares, places), shape=(len(self), len(values)))
+            sums += parts @ np.where(found[block, None], values, np.float32(0))
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            return (sums / np.where(lengths > 0, lengths, np.nan)).astype(np.float32)
+
+    def quality(self, values: NDArray[np.float64], how: str = "min") -> NDArray[np.float64]:
+        """Return the templates' qualities, (T,) float64, NaN for a template without.
+
+        A quality is the "min", "mean" or "max" of the samples' `values`, (N,), without NaN.
+        Raise SettingsError for another `how`.
+        """
+        reduce = {"min": np.minimum, "mean": np.add, "max": np.maximum}
+        if how not in reduce:
+            raise SettingsError(f"a template's quality is min, mean or max, not {how!r}")
+        result = np.full(len(self), np.nan)
+        rows = np.flatnonzero(~np.isnan(values[self.sample]))
+        if len(rows):
+            rows = rows[np.argsort(self.template[rows], kind="stable")]
+            present, starts, counts = np.unique(
+                self.template[rows], return_index=True, return_counts=True
+            )
+            result[present] = reduce[how].reduceat(values[self.sample[rows]], starts)
+            if how == "mean":
+                result[present] /= counts
+        return result
+
+    @cached_property
+    def _medium(self) -> Index:
+        """(R,) consecutive numbers of the (template, medium) pairs, from 0."""
+        low = self.media.min(initial=0)
+        span = self.media.max(initial=0) - low + 1
+        _, numbers = np.unique(self.template * span + self.media - low, return_inverse=True)
+        return np.asarray(numbers, np.int64).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -234,15 +296,14 @@ class Dataset:
 
     def sources(self) -> Iterator[PhotoSource]:
         """Yield the samples as sources for the pipeline; nothing if `encoded` holds them."""
-        if not self.encoded:
-            for path in self.paths:
-                yield locate(path_text(self.root), path)
+        for path in () if self.encoded else self.paths:
+            yield locate(path_text(self.root), path)
 
     def all_photos(self) -> list[PhotoSource]:
         """Return all photos of the data set, including those in no pair."""
         prefix = f"{self.photos}/" if self.photos else ""
         return [
-            PhotoSource(path_text(self.root), prefix + source.path, source.content)
+            replace(source, root=path_text(self.root), path=prefix + source.path)
             for source in find_photos([self.root / self.photos])
         ]
 
@@ -263,11 +324,9 @@ class ListBuilder:
         self._starts.append(len(self._rows))
 
     def sample(self, path: str, identity: str | None = None) -> int:
-        """Return the index of a sample, adding it if it is new.
+        """Return the index of a sample, by its path below the root; add it if it is new.
 
-        Args:
-            path: relative path with forward slashes.
-            identity: name of the person; None to derive identities from the mated pairs.
+        Without an `identity`, the person's name, identities are derived from the mated pairs.
         """
         index = self.samples.setdefault(path_text(path), len(self.samples))
         if index == len(self._identities):
@@ -297,10 +356,7 @@ class ListBuilder:
 def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int]] = ()) -> Index:
     """Return (number,) int64 identities: the connected components of the mated pairs.
 
-    Args:
-        number: number of samples or templates.
-        pairs: their pairs.
-        extra: two equally long sequences of indices; more pairs of the same identity.
+    `extra` are two sequences of indices: more pairs of the same identity.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -314,11 +370,9 @@ def joined_identities(number: int, pairs: PairList, extra: Iterable[Sequence[int
 
 
 def inner_path(path: str, folder: str = "") -> str | None:
-    """Return a path relative to the root; None if it is absolute or leads out of the root.
+    """Return a path in `folder` below the root as one relative to the root.
 
-    Args:
-        path: path with forward or backward slashes, relative to `folder`.
-        folder: folder below the root.
+    None if it is absolute or leads out of the root. Slashes may be backward.
     """
     path = path.replace("\\", "/")
     if not path or path.startswith("/") or path[1:2] == ":":

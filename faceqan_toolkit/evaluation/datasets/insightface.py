@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as pacsv
 
-from faceqan_toolkit.errors import DatasetError, RefusedPickle, SettingsError
+from faceqan_toolkit.errors import DatasetError, RefusedPickle
 from faceqan_toolkit.evaluation.datasets.base import (
     Dataset,
-    Index,
     IssueLog,
     PairList,
+    Templates,
     inner_path,
     joined_identities,
-)
+)  # fmt: skip
 from faceqan_toolkit.evaluation.safe_pickle import LARGEST, read_pickle
 from faceqan_toolkit.files import HEAD_BYTES, encoding_of, replacing
 from faceqan_toolkit.photos.archives import told_extension
@@ -43,7 +42,6 @@ IJBC_ROWS = {NAMES: 469_375, MEDIA: 469_375, PAIRS: 15_658_489}
 IJBC_MATED = 19_557
 
 BLOCK_BYTES = 1 << 22
-ROWS_AT_ONCE = 32_768
 
 _NUMBERS = [*(f"x{index}" for index in range(10)), "score"]
 COLUMNS = {
@@ -71,26 +69,18 @@ def read_insightface_bin(root: Path) -> Dataset:
         (index, seen.setdefault(hashlib.sha256(photo).digest(), index))
         for index, photo in enumerate(photos)
     ]
+    paths = (f"{index:05d}{told_extension(photo)}" for index, photo in enumerate(photos))
     return Dataset(
-        name=file.stem,
-        root=file.parent,
-        paths=tuple(
-            path_text(f"{file.stem}/images/{index:05d}{told_extension(photo)}")
-            for index, photo in enumerate(photos)
-        ),
-        identities=joined_identities(len(photos), pairs, zip(*copies, strict=True)),
-        pairs=pairs,
-        folds=folds,
-        encoded=tuple(photos),
-        log=log,
-    )
+        file.stem, file.parent, tuple(path_text(f"{file.stem}/images/{path}") for path in paths),
+        joined_identities(len(photos), pairs, zip(*copies, strict=True)), pairs, folds,
+        encoded=tuple(photos), log=log,
+    )  # fmt: skip
 
 
 def unpack(dataset: Dataset, folder: Path) -> Dataset:
-    """Write encoded photos as files below a folder.
+    """Write encoded photos as files below a folder; return the data set of those files.
 
-    Returns:
-        the data set of those files; the given one if its photos are files already.
+    A data set whose photos are files already is returned as it is.
 
     Raises:
         DatasetError: a file cannot be written.
@@ -108,31 +98,33 @@ def unpack(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def _find_bin(root: Path) -> Path:
-    if not root.is_dir():
-        return root
-    found = sorted(root.glob("*.bin"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(file.name for file in found)
-    several = f"{root} has several .bin files: give one of {names}"
-    raise DatasetError(several if found else f"{root} has no .bin file")
+    found = sorted(root.glob("*.bin")) if root.is_dir() else [root]
+    if not found:
+        raise DatasetError(f"{root} has no .bin file")
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise DatasetError(f"{root} has several .bin files: give one of {names}")
+    return found[0]
 
 
 def _load_bin(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
     """Return the encoded photos and the labels; log problems."""
-    content: Any = None
+    content: tuple[Any, Any] = (), ()
     with log.reading(file.name, RefusedPickle):
         content = read_pickle(file)
-        if not _is_photos_and_labels(content):
-            raise ValueError("not a pair of photos and labels")
-        # a small pickle can refer to the same photo many times
-        sizes = (len(i) if isinstance(i, bytes) else getattr(i, "nbytes", 0) for i in content[0])
+        match content:
+            case [(list() | tuple()) as photos, list() | tuple() | np.ndarray(ndim=1)]:
+                # a small pickle can refer to the same photo many times
+                sizes = (
+                    len(i) if isinstance(i, bytes) else getattr(i, "nbytes", 0) for i in photos
+                )
+            case _:
+                raise ValueError("not a pair of photos and labels")
         if sum(sizes) > LARGEST:
             raise ValueError("more than 2 GiB of photos")
     if log.counts:
         return [], []
-    photos = [_encoded(item) for item in content[0]]
-    labels = [_label(item) for item in content[1]]
+    photos, labels = list(map(_encoded, content[0])), list(map(_label, content[1]))
     for what, items in (("photo", photos), ("label", labels)):
         for index, item in enumerate(items):
             if item is None:
@@ -143,18 +135,10 @@ def _load_bin(file: Path, log: IssueLog) -> tuple[list[bytes], list[bool]]:
     return [photo or b"" for photo in photos], [bool(label) for label in labels]
 
 
-def _is_photos_and_labels(content: Any) -> bool:
-    if not isinstance(content, (tuple, list)) or len(content) != 2:
-        return False
-    photos, labels = content
-    is_row = isinstance(labels, np.ndarray) and labels.ndim == 1
-    return isinstance(photos, (list, tuple)) and (is_row or isinstance(labels, (list, tuple)))
-
-
 def _encoded(item: Any) -> bytes | None:
     if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
         item = item.tobytes()
-    return (item or None) if isinstance(item, bytes) else None
+    return item if isinstance(item, bytes) and item else None
 
 
 def _label(item: Any) -> bool | None:
@@ -162,119 +146,10 @@ def _label(item: Any) -> bool | None:
     return bool(item) if is_number and item in (0, 1) else None
 
 
-@dataclass(frozen=True)
-class Templates:
-    """Several photos or video frames of a person, compared as one.
-
-    One row is one sample's membership in one template.
-
-    Attributes:
-        names: (T,) int64, template numbers of the data set, ascending.
-        template: (R,) int64, index into `names`.
-        sample: (R,) int64, index of the sample.
-        media: (R,) int64, number of the photo or video that the sample comes from.
-    """
-
-    names: Index
-    template: Index
-    sample: Index
-    media: Index
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def embed(
-        self, embeddings: NDArray[Any], weights: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float32]:
-        """Return the templates' embeddings: mean over each medium, sum over media, L2-normalised.
-
-        Samples without an embedding are left out.
-
-        Args:
-            embeddings: (N, D) embeddings, NaN rows for samples without. Longer embeddings have more
-                weight. A memory-mapped array is read in blocks.
-            weights: (N,) weights of the samples within their medium, e.g. the detector's
-                confidence; None for equal weights.
-
-        Returns:
-            (T, D) float32 of length 1; NaN for a template without embeddings.
-
-        Source: the 1:1 protocol of IJB-C as InsightFace computes it.
-        """
-        from scipy.sparse import csr_array
-
-        starts = range(0, len(embeddings), ROWS_AT_ONCE)
-        found = np.zeros(len(embeddings), np.bool_)
-        for start in starts:
-            part = slice(start, start + ROWS_AT_ONCE)
-            found[part] = np.isfinite(embeddings[part]).all(axis=1)
-        rows = np.flatnonzero(found[self.sample])
-        samples = self.sample[rows]
-        share = 1 / np.bincount(self._medium[rows], minlength=1)[self._medium[rows]]
-        if weights is not None:
-            share = share * weights[samples]
-        sums = np.zeros((len(self), embeddings.shape[1]), np.float64)
-        for start in starts:
-            part = slice(start, start + ROWS_AT_ONCE)
-            block = np.asarray(embeddings[part], np.float32)
-            here = (samples >= start) & (samples < start + len(block))
-            places = self.template[rows[here]], samples[here] - start
-            parts = csr_array(
-                (share[here].astype(np.float32), places), shape=(len(self), len(block))
-            )
-            sums += parts @ np.where(found[part, None], block, np.float32(0))
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            return (sums / np.where(lengths > 0, lengths, np.nan)).astype(np.float32)
-
-    def quality(self, values: NDArray[np.float64], how: str = "min") -> NDArray[np.float64]:
-        """Return the templates' qualities.
-
-        Args:
-            values: (N,) qualities of the samples; samples with NaN are left out.
-            how: "min", "mean" or "max" over the template's samples.
-
-        Returns:
-            (T,) float64, NaN for a template without qualities.
-
-        Raises:
-            SettingsError: another `how`.
-        """
-        reduce: dict[str, Callable[..., NDArray[np.float64]]] = {
-            "min": np.minimum.reduceat,
-            "mean": np.add.reduceat,
-            "max": np.maximum.reduceat,
-        }
-        if how not in reduce:
-            raise SettingsError(f"a template's quality is min, mean or max, not {how!r}")
-        result = np.full(len(self), np.nan)
-        rows = np.flatnonzero(~np.isnan(values[self.sample]))
-        if len(rows):
-            rows = rows[np.argsort(self.template[rows], kind="stable")]
-            present, starts, counts = np.unique(
-                self.template[rows], return_index=True, return_counts=True
-            )
-            result[present] = reduce[how](values[self.sample[rows]], starts)
-            if how == "mean":
-                result[present] /= counts
-        return result
-
-    @cached_property
-    def _medium(self) -> Index:
-        """(R,) consecutive numbers of the (template, medium) pairs, from 0."""
-        low = self.media.min(initial=0)
-        span = self.media.max(initial=0) - low + 1
-        _, numbers = np.unique(self.template * span + self.media - low, return_inverse=True)
-        return np.asarray(numbers, np.int64).reshape(-1)
-
-
 def read_ijbc(root: Path) -> Dataset:
-    """Return the 1:1 protocol of IJB-C, with comparisons between templates.
+    """Return the 1:1 protocol of IJB-C, which compares templates and lists landmarks.
 
-    Landmarks and the detector's confidence come from the lists.
-
-    Args:
-        root: folder with `meta` and `loose_crop`, or with a folder `IJBC` that has them.
+    `root` has the folders `meta` and `loose_crop`, or a folder `IJBC` that has them.
     """
     root, log = Path(root), IssueLog()
     if not (root / "meta").is_dir() and (root / "IJBC" / "meta").is_dir():
@@ -286,41 +161,26 @@ def read_ijbc(root: Path) -> Dataset:
     if len(pairs) == IJBC_ROWS[PAIRS] and mated != IJBC_MATED:
         log.add("official_count", f"{mated} mated pairs; the official list has {IJBC_MATED}", PAIRS)
     return Dataset(
-        name="ijbc",
-        root=root,
-        paths=tuple(names),
-        identities=joined_identities(len(templates), pairs),
-        pairs=pairs,
-        templates=templates,
-        landmarks=numbers[:, :10].reshape(-1, 5, 2),
-        confidences=numbers[:, 10],
-        photos=PHOTOS,
-        log=log,
-    )
+        "ijbc", root, tuple(names), joined_identities(len(templates), pairs), pairs,
+        templates=templates, landmarks=numbers[:, :10].reshape(-1, 5, 2),
+        confidences=numbers[:, 10], photos=PHOTOS, log=log,
+    )  # fmt: skip
 
 
 def write_landmarks(dataset: Dataset, target: Path) -> None:
-    """Write the data set's landmarks in the format of `--landmarks` (docs/landmarks.md).
-
-    Args:
-        dataset: data set with landmarks.
-        target: CSV file; replaced if it exists.
+    """Write the data set's landmarks to a CSV file, as `--landmarks` takes (docs/landmarks.md).
 
     Raises:
         DatasetError: the data set has no landmarks, or they cannot be written.
     """
     if dataset.landmarks is None or dataset.confidences is None:
         raise DatasetError(f"{dataset.name} has no landmarks")
+    rows = zip(dataset.paths, dataset.landmarks, dataset.confidences, strict=True)
     try:
-        with (
-            replacing(target) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
+        with replacing(target) as new, new.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["path", *LANDMARK_COLUMNS, "confidence"])
-            for path, points, score in zip(
-                dataset.paths, dataset.landmarks, dataset.confidences, strict=True
-            ):
+            for path, points, score in rows:
                 writer.writerow([path, *points.ravel().tolist(), float(score)])
     except OSError as error:
         raise DatasetError(f"cannot write {target}: {reason_of(error)}") from error
@@ -330,17 +190,15 @@ def _read_names(root: Path, log: IssueLog) -> tuple[dict[str, int], NDArray[np.f
     """Return the samples' indices by path, and their landmarks and confidence (N, 11)."""
     names: dict[str, int] = {}
     parts = [np.empty((0, 11))]
-    line = 0
-    for batch in _batches(root, NAMES, log):
-        kept = np.ones(len(batch), np.bool_)
+    for start, batch in _batches(root, NAMES, log):
+        kept = []
         for offset, name in enumerate(batch.column("name").to_pylist()):
-            line += 1
             path = inner_path(name, PHOTOS)
             if path is None or path_text(path) in names:
-                kept[offset] = False
                 message = f"bad name {name[:100]!r}" if path is None else f"{name!r} again"
-                log.add("malformed_row", message, NAMES, line)
+                log.add("malformed_row", message, NAMES, start + offset)
             else:
+                kept.append(offset)
                 names[path_text(path)] = len(names)
         parts.append(np.column_stack([batch.column(name) for name in _NUMBERS])[kept])
     table = np.concatenate(parts)
@@ -350,25 +208,19 @@ def _read_names(root: Path, log: IssueLog) -> tuple[dict[str, int], NDArray[np.f
 
 
 def _read_templates(root: Path, names: dict[str, int], log: IssueLog) -> Templates:
-    samples: list[int] = []
-    parts = [np.empty((0, 2), np.int32)]
-    line = 0
-    for batch in _batches(root, MEDIA, log):
-        kept = np.ones(len(batch), np.bool_)
-        for offset, name in enumerate(batch.column("name").to_pylist()):
-            line += 1
-            sample = names.get(path_text(f"{PHOTOS}/{name}"))
-            if sample is None:
-                kept[offset] = False
-                log.add("unknown_sample", f"{name[:100]!r} has no landmarks", MEDIA, line)
-            else:
-                samples.append(sample)
-        parts.append(np.column_stack([batch.column(n) for n in ("template", "media")])[kept])
-    rows = np.concatenate(parts).astype(np.int64)
-    ids, template = np.unique(rows[:, 0], return_inverse=True)
-    return Templates(
-        ids, template.reshape(-1).astype(np.int64), np.array(samples, np.int64), rows[:, 1]
-    )
+    parts = [np.empty((0, 3), np.int64)]
+    for start, batch in _batches(root, MEDIA, log):
+        listed = batch.column("name").to_pylist()
+        found = (names.get(path_text(f"{PHOTOS}/{name}"), -1) for name in listed)
+        samples = np.fromiter(found, np.int64)
+        for offset in np.flatnonzero(samples < 0).tolist():
+            message = f"{listed[offset][:100]!r} has no landmarks"
+            log.add("unknown_sample", message, MEDIA, start + offset)
+        rows = [batch.column("template"), samples, batch.column("media")]
+        parts.append(np.column_stack(rows)[samples >= 0])
+    template, sample, media = np.concatenate(parts).T.copy()
+    ids, template = np.unique(template, return_inverse=True)
+    return Templates(ids, template.reshape(-1).astype(np.int64), sample, media)
 
 
 def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
@@ -376,8 +228,7 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
     first, second = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     mated, used = [np.empty(0, np.bool_)], [np.empty(0, np.bool_)]
     known = pa.array(templates.names, pa.int32())
-    line = 0
-    for batch in _batches(root, PAIRS, log):
+    for start, batch in _batches(root, PAIRS, log):
         one, other = (
             np.asarray(pc.index_in(batch.column(name), value_set=known).fill_null(-1))
             for name in ("first", "second")
@@ -390,12 +241,11 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
                 kind, message = "malformed_row", "a label that is not 0 or 1"
             else:
                 kind, message = "unknown_sample", "a template without photos"
-            log.add(kind, message, PAIRS, line + offset + 1)
+            log.add(kind, message, PAIRS, start + offset)
         first.append(one[kept])
         second.append(other[kept])
         mated.append(label[kept] == 1)
         used.append(kept)
-        line += len(batch)
     rows = np.concatenate(used)
     return PairList(
         np.concatenate(first), np.concatenate(second), np.concatenate(mated), files=(PAIRS,),
@@ -403,30 +253,35 @@ def _read_pairs(root: Path, templates: Templates, log: IssueLog) -> PairList:
     )  # fmt: skip
 
 
-def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
-    """Yield a list's rows, tens of thousands at a time; stop at the first malformed row."""
+def _batches(root: Path, name: str, log: IssueLog) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the rows of a list, tens of thousands at a time, each time with the first line number.
+
+    Stop at the first malformed row.
+    """
     columns, rows = COLUMNS[name], 0
     with log.reading(name, pa.ArrowException):
-        encoding = _encoding(root / name)
-        if encoding is None:
+        with (root / name).open("rb") as content:
+            head = content.read(HEAD_BYTES)
+        if not head:
             log.add("row_count", "the list is empty", name)
             return
+        options = {
+            "read_options": pacsv.ReadOptions(
+                column_names=list(columns), block_size=BLOCK_BYTES,
+                # pyarrow decodes "utf8" natively and skips its byte order mark
+                encoding=encoding_of(head).removesuffix("-sig"),
+                use_threads=False,  # else pyarrow's errors do not tell the row
+            ),
+            "parse_options": pacsv.ParseOptions(
+                delimiter=" ", quote_char=False, ignore_empty_lines=False
+            ),
+            "convert_options": pacsv.ConvertOptions(column_types=columns, null_values=[]),
+        }  # fmt: skip
         try:
-            with pacsv.open_csv(
-                root / name,
-                # only without threads do pyarrow's errors tell the row
-                read_options=pacsv.ReadOptions(
-                    column_names=list(columns), block_size=BLOCK_BYTES, encoding=encoding,
-                    use_threads=False,
-                ),
-                parse_options=pacsv.ParseOptions(
-                    delimiter=" ", quote_char=False, ignore_empty_lines=False
-                ),
-                convert_options=pacsv.ConvertOptions(column_types=columns, null_values=[]),
-            ) as reader:  # fmt: skip
+            with pacsv.open_csv(root / name, **options) as reader:
                 for batch in reader:
+                    yield rows + 1, batch
                     rows += len(batch)
-                    yield batch
         except (ValueError, pa.ArrowException) as error:
             row = re.search(r"Row #(\d+)", str(error))
             if not row:
@@ -437,16 +292,3 @@ def _batches(root: Path, name: str, log: IssueLog) -> Iterator[pa.RecordBatch]:
         if rows != IJBC_ROWS[name]:
             message = f"{rows} rows; the official list has {IJBC_ROWS[name]}"
             log.add("official_count", message, name)
-
-
-def _encoding(file: Path) -> str | None:
-    """Return the encoding of a list in pyarrow's spelling; None if the list is empty.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not text.
-    """
-    with file.open("rb") as content:
-        head = content.read(HEAD_BYTES)
-    # pyarrow decodes "utf8" natively and skips its byte order mark
-    return encoding_of(head).removesuffix("-sig") if head else None

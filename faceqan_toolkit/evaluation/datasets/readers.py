@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -51,24 +51,18 @@ LFWPhoto = tuple[str, int]
 """Name of a person and number of the photo, from 1."""
 
 
-def _text(file: Path, shown: str, log: IssueLog) -> str | None:
-    """Return the text of a file; None if it cannot be read, for the reason in the log.
-
-    The encoding is UTF-8, or that of the byte order mark. Other bytes become surrogates.
-    """
-    data = None
-    with log.reading(shown):
-        data = to_utf8(file.read_bytes())
-    return None if data is None else data.decode("utf-8", "surrogateescape")
+def _text(file: Path) -> str:
+    """Return a text in UTF-8 or the byte order mark's encoding, other bytes as surrogates."""
+    return to_utf8(file.read_bytes()).decode("utf-8", "surrogateescape")
 
 
 def _lines(file: Path, shown: str, log: IssueLog) -> list[tuple[int, str]] | None:
-    """Return the lines of a text that are not blank, each with its number from 1; see `_text`."""
-    text = _text(file, shown, log)
-    if text is None:
-        return None
-    lines = enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
-    return [(number, line) for number, line in lines if line.strip()]
+    """Return a text's lines that are not blank, with their numbers; None if it cannot be read."""
+    text = None
+    with log.reading(shown):
+        text = _text(file).replace("\r\n", "\n")
+    lines = enumerate((text or "").split("\n"), start=1)
+    return None if text is None else [(number, line) for number, line in lines if line.strip()]
 
 
 def _whole_number(text: str) -> int | None:
@@ -90,23 +84,20 @@ def read_lfw(root: Path, name: str = "lfw", *, pairs: Path | None = None) -> Dat
     folds, per_fold, rows = _parse_lfw(file, log)
     photos = list(dict.fromkeys(photo for _, *both in rows for photo in both))[:LOOKED_AT]
     folder, extension = _find_photos(root, name, photos, log)
-    prefix = f"{folder}/" if folder else ""
     builder.open(file.name)
     for position, (line, *both) in enumerate(rows):
         first, second = (
-            builder.sample(f"{prefix}{person}/{person}_{number:04d}{extension}", person)
-            for person, number in both
+            builder.sample(str(PurePosixPath(folder, _lfw_path(photo, extension))), photo[0])
+            for photo in both
         )
         fold = position // (2 * per_fold) if folds else 0
         builder.pair(first, second, both[0][0] == both[1][0], line, fold)
     found = builder.pairs(folds)
     if pairs is None and rows and (len(rows), folds) != (LFW_PAIRS, LFW_FOLDS):
-        log.add(
-            "official_count",
-            f"{len(rows)} pairs in {folds or 'no'} folds; the official list has {LFW_PAIRS} in "
-            f"{LFW_FOLDS}",
-            file.name,
+        message = (
+            f"{len(rows)} pairs in {folds or 'no'} folds; the official list has {LFW_PAIRS} in"
         )
+        log.add("official_count", f"{message} {LFW_FOLDS}", file.name)
     return Dataset(
         name, root, tuple(builder.samples), builder.identities(found), found, folds,
         photos=folder, log=log,
@@ -158,14 +149,11 @@ def _parse_lfw(
 def _lfw_photos(cells: list[str]) -> tuple[LFWPhoto, LFWPhoto] | None:
     if len(cells) == 3:
         cells = [*cells[:2], cells[0], cells[2]]
-    if len(cells) != 4 or not all(map(_is_name, cells[::2])):
+    names, numbers = cells[::2], list(map(_whole_number, cells[1::2]))
+    if len(cells) != 4 or {"", ".", ".."} & set(names) or set("/\\:\0") & set("".join(names)):
         return None
-    first, second = map(_whole_number, cells[1::2])
-    return ((cells[0], first), (cells[2], second)) if first and second else None
-
-
-def _is_name(text: str) -> bool:
-    return text not in ("", ".", "..") and not set(text) & set("/\\:\0")
+    first, second = numbers
+    return ((names[0], first), (names[1], second)) if first and second else None
 
 
 def _find_photos(root: Path, name: str, photos: list[LFWPhoto], log: IssueLog) -> tuple[str, str]:
@@ -177,22 +165,22 @@ def _find_photos(root: Path, name: str, photos: list[LFWPhoto], log: IssueLog) -
     for folder in dict.fromkeys(("", *FOLDERS[name], *below)):
         if any(is_folder(root / folder / person) for person, _ in photos):
             for extension in EXTENSIONS:
-                counts[folder, extension] = sum(
-                    is_file(root / folder / person / f"{person}_{number:04d}{extension}")
-                    for person, number in photos
-                )
-    counts = {place: count for place, count in counts.items() if count}
+                files = (root / folder / _lfw_path(photo, extension) for photo in photos)
+                if count := sum(map(is_file, files)):
+                    counts[folder, extension] = count
     if not counts:
         return "", EXTENSIONS[0]
     best = max(counts, key=lambda place: counts[place])  # the first of equals
     others = sorted({folder for folder, _ in counts if PurePath(folder) != PurePath(best[0])})
     if others:
-        log.add(
-            "several_folders",
-            f"using the photos in {best[0] or '.'}; {', '.join(others)} has them too: "
-            "give that folder as ROOT to use it instead",
-        )
+        message = f"using the photos in {best[0] or '.'}; {', '.join(others)} has them too"
+        log.add("several_folders", f"{message}: give that folder as ROOT to use it instead")
     return best
+
+
+def _lfw_path(photo: LFWPhoto, extension: str) -> str:
+    person, number = photo
+    return f"{person}/{person}_{number:04d}{extension}"
 
 
 def read_cfp_fp(root: Path) -> Dataset:
@@ -262,18 +250,11 @@ def _cfp_photos(root: Path, which: str, log: IssueLog) -> dict[int | None, str]:
 
 
 def read_pairs(root: Path, *, pairs: Path) -> Dataset:
-    """Return the comparisons of a CSV file.
-
-    Args:
-        root: folder that the paths in the file are relative to.
-        pairs: CSV file with the columns `COLUMNS`.
-    """
+    """Return the comparisons of a CSV file with the columns `COLUMNS`, of paths below `root`."""
     root, file, log, builder = Path(root), Path(pairs), IssueLog(), ListBuilder()
     builder.open(file.name)
-    text = _text(file, file.name, log)
-    if text is not None:
-        with log.reading(file.name, csv.Error):
-            _parse_pairs(text, file.name, builder, log)
+    with log.reading(file.name, csv.Error):
+        _parse_pairs(_text(file), file.name, builder, log)
     found = builder.pairs(None)
     return Dataset("pairs", root, tuple(builder.samples), builder.identities(found), found, log=log)
 
@@ -334,11 +315,9 @@ class RowPairs:
         """Yield the pairs in order, `size` at a time."""
         before = np.concatenate([[0], np.cumsum(self.stop - self.start)])
         for begin in range(0, len(self), size):
-            end = min(begin + size, len(self))
-            if self.chosen is None:
-                index = np.arange(begin, end, dtype=np.int64)
-            else:
-                index = self.chosen[begin:end]
+            index = np.arange(begin, min(begin + size, len(self)), dtype=np.int64)
+            if self.chosen is not None:
+                index = self.chosen[index]
             first = np.searchsorted(before, index, "right") - 1
             second = self.start[first] + index - before[first]
             yield PairBlock(first, second, np.full(len(first), self.mated))
@@ -360,12 +339,9 @@ class Joined:
 
 
 def read_folders(
-    root: Path,
-    *,
-    non_mated: int | Literal["all"] | None = None,
-    seed: int = 0,
+    root: Path, *, non_mated: int | Literal["all"] | None = None, seed: int = 0,
     identity: IdentityRule | str | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """Return comparisons between the photos below a folder of people.
 
     Args:
@@ -387,7 +363,7 @@ def read_folders(
     rule = identity if isinstance(identity, IdentityRule) else IdentityRule.parse(identity)
     photos, found = identities_of(find_photos([root]), rule)
     duplicates = _shared_photos(root, [(path, who) for path, who in photos if who is not None])
-    people: dict[str, list[str]] = {}
+    people: defaultdict[str, list[str]] = defaultdict(list)
     for path, person in photos:
         if person is None:
             log.add("no_identity", "left out: a photo without an identity", path)
@@ -395,7 +371,7 @@ def read_folders(
             message = f"left out: the same photo as {duplicates[path]}, of another person"
             log.add("several_identities", message, path)
         else:
-            people.setdefault(person, []).append(path)
+            people[person].append(path)
     sizes = np.array([len(paths) for paths in people.values()], np.int64)
     identities = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
     ends = np.cumsum(sizes)[identities]
@@ -417,16 +393,8 @@ def _shared_photos(root: Path, photos: list[tuple[str, str]]) -> dict[str, str]:
     Only files whose size occurs under several people are read. Empty files are not photos, so they
     are not compared.
     """
-
-    def size(path: str) -> Hashable:
-        return (root / path_from_text(path)).stat().st_size or path
-
-    def checksum(path: str) -> Hashable:
-        return sha256_of(root / path_from_text(path))
-
-    groups = [photos]
-    for key in (size, checksum):
-        groups = [part for group in groups for part in _alike(group, key)]
+    same_size = _alike(photos, root, lambda file: file.stat().st_size or file)
+    groups = [part for group in same_size for part in _alike(group, root, sha256_of)]
     found: dict[str, str] = {}
     for group in groups:
         one, someone = group[0]
@@ -436,11 +404,11 @@ def _shared_photos(root: Path, photos: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _alike(
-    photos: list[tuple[str, str]], key: Callable[[str], Hashable]
+    photos: list[tuple[str, str]], root: Path, key: Callable[[Path], Hashable]
 ) -> Iterator[list[tuple[str, str]]]:
     """Yield the photos with equal keys, where they are of several people."""
     parts: defaultdict[Hashable, list[tuple[str, str]]] = defaultdict(list)
     for path, person in photos:
         with suppress(OSError):  # unreadable photos are compared with none
-            parts[key(path)].append((path, person))
+            parts[key(root / path_from_text(path))].append((path, person))
     yield from (part for part in parts.values() if len({person for _, person in part}) > 1)

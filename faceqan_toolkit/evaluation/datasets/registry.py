@@ -120,8 +120,8 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
         root: folder of the data set; for "bin" also the file.
         strict: raise if the lists have errors; otherwise they are in `Dataset.log`, for
             `validation.validate`.
-        options: options of the reader; None means not given. Of this package's data sets, lfw,
-            xqlfw and pairs take `pairs`, and folders takes `non_mated`, `seed` and `identity`.
+        options: options of the reader; None means not given. lfw, xqlfw and pairs take `pairs`;
+            folders takes `non_mated`, `seed` and `identity`.
 
     Raises:
         SettingsError: no such data set, an option it does not take, or a required one is missing.
@@ -129,11 +129,10 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
     """
     entry, root = DATASETS.find(name), Path(root)
     given = {option: value for option, value in options.items() if value is not None}
-    for option in given:
-        if option not in entry.options:
-            takers = [one.name for one in DATASETS.imported if option in one.options]
-            where = f"; it is for {', '.join(takers)}" if takers else ""
-            raise SettingsError(f"{name} takes no `{option}`{where}")
+    for option in (option for option in given if option not in entry.options):
+        takers = [one.name for one in DATASETS.imported if option in one.options]
+        where = f"; it is for {', '.join(takers)}" if takers else ""
+        raise SettingsError(f"{name} takes no `{option}`{where}")
     for option, default in entry.options.items():
         if default is REQUIRED and option not in given:
             raise SettingsError(f"{name} needs `{option}`")
@@ -148,11 +147,10 @@ def read_dataset(name: str, root: Path, *, strict: bool = True, **options: Any) 
 
 
 PAIRS = DatasetOption("Use this list of pairs instead of the data set's own.", Path, "FILE")
+LFW_LIKE: Any = {"faces": "central", "published": True, "descriptions": {"pairs": PAIRS}}
 
 
-@register_dataset(
-    "lfw", faces="central", published=True, example="LFW", descriptions={"pairs": PAIRS}
-)
+@register_dataset("lfw", example="LFW", **LFW_LIKE)
 def _lfw(root: Path, *, pairs: Path | None = None) -> Dataset:
     """LFW: ROOT holds pairs.txt and a folder for each person."""
     from faceqan_toolkit.evaluation.datasets.readers import read_lfw
@@ -160,9 +158,7 @@ def _lfw(root: Path, *, pairs: Path | None = None) -> Dataset:
     return read_lfw(root, pairs=pairs)
 
 
-@register_dataset(
-    "xqlfw", faces="central", published=True, example="XQLFW", descriptions={"pairs": PAIRS}
-)
+@register_dataset("xqlfw", example="XQLFW", **LFW_LIKE)
 def _xqlfw(root: Path, *, pairs: Path | None = None) -> Dataset:
     """XQLFW: ROOT holds its pairs and lfw_original_imgs_min_qual0.85variant11."""
     from faceqan_toolkit.evaluation.datasets.readers import read_lfw
@@ -226,12 +222,9 @@ NON_MATED = DatasetOption(
     "folders", faces="largest", own=True, example="people", descriptions={"non_mated": NON_MATED}
 )
 def _folders(
-    root: Path,
-    *,
-    non_mated: int | Literal["all"] | None = None,
-    seed: int = 0,
+    root: Path, *, non_mated: int | Literal["all"] | None = None, seed: int = 0,
     identity: IdentityRule | str | None = None,
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """Your own photos: ROOT holds a folder for each person, or as --identity says."""
     from faceqan_toolkit.evaluation.datasets.readers import read_folders
 

@@ -39,8 +39,7 @@ class Validation:
     """Report on a data set.
 
     Attributes:
-        dataset: name of the data set.
-        root: folder of the data set.
+        dataset, root: name and folder of the data set.
         counts: number of samples, identities, templates, folds, comparisons, mated, non_mated.
         issue_counts: number of issues by kind.
         issues: the first `KEPT_OF_A_KIND` issues of each kind, errors first.
@@ -65,11 +64,9 @@ class Validation:
     def lines(self, of_a_kind: int = 10) -> list[str]:
         """Return the report as lines of text, with `of_a_kind` issues of a kind at most."""
         shown = [f"{self.dataset} in {path_text(self.root)}"]
-        shown += [
-            f"  {name.replace('_', '-')}: {count:,}"
-            for name, count in self.counts.items()
-            if count or name not in ("templates", "folds")
-        ]
+        for name, count in self.counts.items():
+            if count or name not in ("templates", "folds"):
+                shown.append(f"  {name.replace('_', '-')}: {count:,}")
         for kind, count in self.issue_counts.items():
             shown.append(self._summary(kind))
             same = [issue for issue in self.issues if issue.kind == kind]
@@ -110,9 +107,8 @@ class Validation:
     def require_usable(self) -> None:
         """Raise DatasetError if there are errors other than `FACES_NOT_FOUND`."""
         if self.errors - FACES_NOT_FOUND:
-            raise DatasetError(
-                "\n".join(["the data set cannot be evaluated as it is", *self.lines()])
-            )
+            lines = "\n".join(self.lines())
+            raise DatasetError(f"the data set cannot be evaluated as it is\n{lines}")
 
 
 def validate(dataset: Dataset) -> Validation:
@@ -121,9 +117,7 @@ def validate(dataset: Dataset) -> Validation:
     Pairs are duplicates in either order. A photo is missing if it is not a file below the root.
     Encoded photos are decoded.
     """
-    log = IssueLog()
-    log.counts.update(dataset.log.counts)
-    log.issues += dataset.log.issues
+    log = IssueLog(dataset.log.counts.copy(), dataset.log.issues.copy())
     if isinstance(dataset.pairs, PairList):
         _check_pairs(dataset, dataset.pairs, log)
         if not dataset.encoded and dataset.templates is None:
@@ -157,24 +151,21 @@ def _check_pairs(dataset: Dataset, pairs: PairList, log: IssueLog) -> None:
     selves = first == second
     alike = dataset.identities[first] == dataset.identities[second]
 
-    def note(kind: str, rows: NDArray[np.int64], message: Callable[[int], str]) -> None:
+    def note(kind: str, rows: NDArray[np.int64], message: str | Callable[[int], str]) -> None:
         for row in rows[:KEPT_OF_A_KIND].tolist():
-            log.add(kind, message(row), *pairs.where(row))
+            text = message if isinstance(message, str) else message(row)
+            log.add(kind, text, *pairs.where(row))
         log.counts[kind] += max(0, len(rows) - KEPT_OF_A_KIND)
 
-    note("self_pair", np.flatnonzero(selves & pairs.mated), lambda row: "compared with itself")
-    note(
-        "contradicting_label",
-        np.flatnonzero(selves & ~pairs.mated),
-        lambda row: "compared with itself as a non-mated pair",
-    )
-    note(
-        "contradicting_identity",
-        np.flatnonzero(alike & ~pairs.mated & ~selves),
-        lambda row: "a non-mated pair, but other pairs show the same person",
-    )
+    for kind, found, message in (
+        ("self_pair", selves & pairs.mated, "compared with itself"),
+        ("contradicting_label", selves & ~pairs.mated, "compared with itself as a non-mated pair"),
+        ("contradicting_identity", alike & ~pairs.mated & ~selves,
+         "a non-mated pair, but other pairs show the same person"),
+    ):  # fmt: skip
+        note(kind, np.flatnonzero(found), message)
     # IJB-C's 15.7 million pairs: what is not needed any more is freed
-    del alike, selves
+    del alike, selves, found
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])

@@ -16,13 +16,9 @@ from hypothesis import strategies as st
 
 from faceqan_toolkit.detection.landmarks_file import LandmarksFile
 from faceqan_toolkit.errors import DatasetError, FaceQANError, SettingsError
-from faceqan_toolkit.evaluation.datasets import insightface as module
-from faceqan_toolkit.evaluation.datasets.insightface import (
-    BLOCK_BYTES,
-    Templates,
-    unpack,
-    write_landmarks,
-)
+from faceqan_toolkit.evaluation.datasets import base
+from faceqan_toolkit.evaluation.datasets.base import Templates
+from faceqan_toolkit.evaluation.datasets.insightface import BLOCK_BYTES, unpack, write_landmarks
 from faceqan_toolkit.evaluation.datasets.registry import read_dataset
 from faceqan_toolkit.evaluation.datasets.validation import validate
 from faceqan_toolkit.settings import Settings
@@ -392,7 +388,7 @@ def looped(some: Templates, vectors: np.ndarray, weights: np.ndarray) -> np.ndar
 def test_embeddings(
     some: Templates, weighted: bool, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", block)
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", block)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((50, 6)).astype(np.float32)
     vectors[rng.integers(0, 50, 12)] = np.nan
