@@ -21,13 +21,13 @@ import numpy as np
 
 from faceqan_toolkit.evaluation.curves import (
     GRID,
+    Operating,
     draw_identities,
     edc,
     edc_recomputed,
     pair_quality,
     replicate,
 )
-from faceqan_toolkit.evaluation.result import Operating
 from faceqan_toolkit.evaluation.verification import (
     Block,
     Comparisons,

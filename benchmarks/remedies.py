@@ -24,7 +24,8 @@ from damage import KINDS
 from evaluation import auc, chosen_photos, digest, dlib_embeddings, spearman
 from torch import Tensor
 
-from faceqan_toolkit.evaluation.result import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.run_faces import read_run_faces
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons

@@ -136,21 +136,21 @@ class Run(RunInfo):
             output: the file; None for `calibration.json` in the run folder.
             target_fnmr: thresholds for these false non-match rates, in (0, 1).
             target_discard: thresholds that discard these shares of the faces, in (0, 1).
-            fmr, pairs, identity, embeddings, seed: see `evaluation.calibrate.calibrate`.
-            device, model, fetch: see `evaluation.calibrate.Access`.
+            fmr, pairs, identity, embeddings, seed, device, model, fetch: see
+                `evaluation.calibrate.calibrate`.
             progress: True shows a bar on standard error; a function gets `events`.
 
         Raises:
             CalibrationError: not enough data, or a run without scores.
         """
-        from faceqan_toolkit.evaluation.calibrate import Access, calibrate
+        from faceqan_toolkit.evaluation.calibrate import calibrate
 
         targets = [("fnmr", value) for value in _several(target_fnmr)]
         targets += [("discard", value) for value in _several(target_discard)]
         return calibrate(
             self, _path(output) or self.folder / "calibration.json", targets, fmr=fmr,
             pairs=_path(pairs), identity=identity, embeddings=_path(embeddings), seed=seed,
-            access=Access(device, model, fetch), tell=listener(progress),
+            device=device, model=model, fetch=fetch, tell=listener(progress),
         )  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def evaluate(
         has_aligned_photos,
         open_dataset,
     )
-    from faceqan_toolkit.evaluation.result import EvaluationOptions
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     tell, place, wanted = listener(progress), Path(root), EvaluationOptions(**options)
     opened = open_dataset(

@@ -231,7 +231,7 @@ def test_every_option_of_evaluate_is_documented() -> None:
 
 
 def test_the_command_line_has_the_evaluations_defaults() -> None:
-    from faceqan_toolkit.evaluation.result import EvaluationOptions
+    from faceqan_toolkit.evaluation.options import EvaluationOptions
 
     group = commands()["evaluate"]
     assert isinstance(group, click.Group)

@@ -24,7 +24,7 @@ from faceqan_toolkit.evaluation.datasets.registry import (
     DatasetOption,
     read_dataset,
 )
-from faceqan_toolkit.evaluation.result import (
+from faceqan_toolkit.evaluation.options import (
     EDC_VARIANTS,
     FIGURE_FORMATS,
     FTE_RULES,

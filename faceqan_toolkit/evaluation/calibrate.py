@@ -22,23 +22,13 @@ from typing import Any
 import numpy as np
 
 from faceqan_toolkit import __version__
-from faceqan_toolkit.errors import CalibrationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import (
-    CHUNK_VALUES,
-    draw_identities,
-    fmr_thresholds,
-    groups,
-    interval,
-    non_mated_totals,
-    pair_quality,
-    slices,
-)
+from faceqan_toolkit.errors import CalibrationError, PhotoError, RunError, SettingsError
+from faceqan_toolkit.evaluation import curves
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.datasets.readers import read_pairs
 from faceqan_toolkit.evaluation.embeddings import Vectors, embed_crops, read_embeddings
+from faceqan_toolkit.evaluation.options import check_target
 from faceqan_toolkit.evaluation.path_matching import match_paths
-from faceqan_toolkit.evaluation.result import check_target
-from faceqan_toolkit.evaluation.run_faces import kept_crop
 from faceqan_toolkit.evaluation.verification import (
     Block,
     Bools,
@@ -63,30 +53,17 @@ from faceqan_toolkit.results.calibration import (
     made_with,
     write_calibration,
 )
-from faceqan_toolkit.results.crops import model_of
+from faceqan_toolkit.results.crops import RunCrops, model_of
 from faceqan_toolkit.results.groups import IdentityRule, main_faces
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo
 from faceqan_toolkit.text import counted, shortest_between
+from faceqan_toolkit.types import Pixels
 
 Rows = list[dict[str, Any]]
 REPLICATES = 1000
 BLOCK_VALUES = 1 << 22
 """Similarities computed together."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """Access to the run's crops and model.
-
-    Attributes:
-        model: "package.module:factory" of a model made by code, see `model_of_run.model_of`.
-        fetch: also read photos from other machines.
-    """
-
-    device: str = "auto"
-    model: str | None = None
-    fetch: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,18 +85,11 @@ class Labelled:
 
 
 def calibrate(
-    run: RunInfo,
-    output: Path,
-    targets: Sequence[tuple[str, float]],
-    *,
-    fmr: float = 1e-3,
-    pairs: Path | None = None,
-    identity: str | None = None,
-    embeddings: Path | None = None,
-    seed: int = 0,
-    access: Access = Access(),
+    run: RunInfo, output: Path, targets: Sequence[tuple[str, float]], *, fmr: float = 1e-3,
+    pairs: Path | None = None, identity: str | None = None, embeddings: Path | None = None,
+    seed: int = 0, device: str = "auto", model: str | None = None, fetch: bool = False,
     tell: Listener = silent,
-) -> Calibration:
+) -> Calibration:  # fmt: skip
     """Fit thresholds and a scale, write them to a file, and return them.
 
     Args:
@@ -131,7 +101,8 @@ def calibrate(
         identity: which photos show the same person, see `IdentityRule.parse`.
         embeddings: file of embeddings by path; None to embed the run's crops.
         seed: random seed of the split of the identities and of the intervals.
-        access: access to the run's crops and model.
+        model: "package.module:factory" of a model made by code, see `results.crops.model_of`.
+        fetch: also read photos from other machines.
 
     Raises:
         SettingsError: no target, a target outside (0, 1), or an invalid `identity`.
@@ -156,67 +127,52 @@ def calibrate(
     if not labelled.rows:
         raise CalibrationError(_nobody(folder, scored, pairs or rule.table))
     needed = any(kind == "fnmr" for kind, _ in targets)
-    known, vectors = _embedded(run, labelled, embeddings, access, needed, tell)
+    vectors: Vectors | None = (
+        _read(embeddings, run, labelled.rows) if embeddings
+        else _embed(run, labelled.rows, needed, tell, device=device, model=model, fetch=fetch)
+    )  # fmt: skip
+    known = labelled
+    if vectors is not None:
+        there = np.asarray(np.isfinite(vectors).all(axis=1))
+        known, vectors = labelled.only(there), vectors[there]
+        _tell_lost(tell, len(labelled.rows) - len(known.rows), "left out: no embedding")
+    _refuse_few_people(run, known)
     quality = np.array([row["quality"] for row in known.rows])
     chosen = split_people(known.identity, seed)
     halves = [
         faces_of(quality, known.identity, half, vectors, known.pairs, fmr)
         for half in (chosen, ~chosen)
     ]
-    name = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
+    title = str((run.content.get("model") or {}).get("name") or run.settings.model.name)
     scale = run.scale or fit_scale(
-        re.sub(r"[^A-Za-z0-9]+", "-", name),
-        str(parts["weights_sha256"]),
+        re.sub(r"[^A-Za-z0-9]+", "-", title), str(parts["weights_sha256"]),
         np.array([row["quality"] for row in scored]),
-    )
+    )  # fmt: skip
     calibration = Calibration(
-        id="",
-        model=name,
-        made_with=parts,
-        scale=scale,
+        id="", model=title, made_with=parts, scale=scale, seed=seed, version=__version__,
         thresholds=tuple(choose(kind, target, fmr, *halves, seed=seed) for kind, target in targets),
         counts={
-            "scored_photos": len(scored),
-            "left_out": len(scored) - len(known.rows),
-            "choosing_people": halves[0].people,
-            "choosing_faces": len(halves[0].quality),
-            "other_people": halves[1].people,
-            "other_faces": len(halves[1].quality),
+            "scored_photos": len(scored), "left_out": len(scored) - len(known.rows),
+            "choosing_people": halves[0].people, "choosing_faces": len(halves[0].quality),
+            "other_people": halves[1].people, "other_faces": len(halves[1].quality),
         },
-        seed=seed,
         source={
             "run": str(folder),
             **({"pairs": str(pairs)} if pairs else {"identity": rule.title}),
             **({"embeddings": str(embeddings)} if embeddings else {}),
         },
-        version=__version__,
-    ).named()
+    ).named()  # fmt: skip
     write_calibration(calibration, output)
     return calibration
 
 
-def _embedded(
-    run: RunInfo,
-    labelled: Labelled,
-    embeddings: Path | None,
-    access: Access,
-    needed: bool,
-    tell: Listener,
-) -> tuple[Labelled, Vectors | None]:
-    """Return the photos with an embedding, and the embeddings; all photos and None without any."""
-    vectors = _embeddings(run, labelled.rows, embeddings, access, needed, tell)
-    known = labelled
-    if vectors is not None:
-        there = np.asarray(np.isfinite(vectors).all(axis=1))
-        known, vectors = labelled.only(there), vectors[there]
-        _tell_lost(tell, len(labelled.rows) - len(known.rows), "left out: no embedding")
+def _refuse_few_people(run: RunInfo, known: Labelled) -> None:
     people = len(np.unique(known.identity))
     if people < 2:
         raise CalibrationError(
             f"calibration needs at least two people, {run.folder} has {people}: give `identity` to "
             "tell people apart by another folder of their paths, or by a table"
         )
-    return known, vectors
 
 
 def _check(targets: Sequence[tuple[str, float]], fmr: float) -> None:
@@ -291,15 +247,22 @@ def _renumbered(pairs: PairList, kept: Bools) -> PairList:
     return PairList(place[pairs.first[inside]], place[pairs.second[inside]], pairs.mated[inside])
 
 
-def _embeddings(
-    run: RunInfo, rows: Rows, file: Path | None, access: Access, needed: bool, tell: Listener
-) -> Vectors | None:
-    """Return (N, D) embeddings, NaN rows for none; None if there are none and none are needed."""
-    if file is not None:
-        found, match = read_embeddings(file).match([row["path"] for row in rows])
-        if not (match.index >= 0).any():
-            raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
-        return found
+def _read(file: Path, run: RunInfo, rows: Rows) -> Vectors:
+    """Return the (N, D) embeddings in a file, NaN rows for none."""
+    found, match = read_embeddings(file).match([row["path"] for row in rows])
+    if not (match.index >= 0).any():
+        raise CalibrationError(f"{file} has no embedding of a photo of {run.folder}")
+    return found
+
+
+def _embed(
+    run: RunInfo, rows: Rows, needed: bool, tell: Listener, *, device: str, model: str | None,
+    fetch: bool,
+) -> Vectors | None:  # fmt: skip
+    """Return the (N, D) embeddings of the run's crops, NaN rows for none.
+
+    None if no crop has one and none is needed.
+    """
     if run.task != "score" and not any(row["crop"] for row in rows):
         if needed:
             raise RunError(
@@ -307,12 +270,12 @@ def _embeddings(
                 "without --no-crops"
             )
         return None
-    model = model_of(run, access.model).load()
+    embedder = model_of(run, model).load()
     tell(Message(f"Embedding {counted(len(rows), 'crop')}"))
     vectors = []
     with counting(tell, len(rows), "crop"):
-        crops = (kept_crop(run, row, fetch=access.fetch) for row in rows)
-        for vector in embed_crops(crops, model, device=access.device):
+        crops = kept_crops(RunCrops(run, cut=False, fetch=fetch), rows)
+        for vector in embed_crops(crops, embedder, device=device):
             vectors.append(vector)
             tell(Advanced(1))
     found = np.array(vectors)
@@ -323,6 +286,15 @@ def _embeddings(
     return found
 
 
+def kept_crops(crops: RunCrops, rows: Rows) -> Iterator[Pixels | None]:
+    """Yield each face's crop, (S, S, 3) uint8 RGB; None if it no longer exists."""
+    for row in rows:
+        try:
+            yield crops.crop({**row, "face": 0})
+        except PhotoError:
+            yield None
+
+
 def _tell_lost(tell: Listener, number: int, why: str) -> None:
     if number:
         tell(Message(f"{counted(number, 'photo')} {why}"))
@@ -330,12 +302,10 @@ def _tell_lost(tell: Listener, number: int, why: str) -> None:
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces of some people.
+    """Faces of some people with (N,) finite qualities and (N,) identities 0, 1, ...
 
     Attributes:
-        quality: (N,) finite qualities.
-        identity: (N,) int32 identities, 0, 1, ...
-        comparisons: comparisons of these faces; None if all are mated or all are non-mated.
+        comparisons: None if all are mated or all are non-mated.
         all_compared: whether every face was compared with every other one.
     """
 
@@ -355,7 +325,7 @@ class Faces:
             drawn = weights.astype(np.int64) * np.bincount(self.identity, minlength=self.people)
             return np.asarray((drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)) // 2)
         assert self.comparisons is not None
-        return non_mated_totals(self.comparisons.non_mated.identity_pairs, weights)
+        return curves.non_mated_totals(self.comparisons.non_mated.identity_pairs, weights)
 
 
 def split_people(identity: Ints, seed: int) -> Bools:
@@ -376,17 +346,13 @@ def split_people(identity: Ints, seed: int) -> Bools:
 
 
 def faces_of(
-    quality: Floats,
-    identity: Ints,
-    chosen: Bools,
-    embeddings: Vectors | None = None,
-    pairs: PairList | None = None,
-    fmr: float = 1e-3,
-) -> Faces:
+    quality: Floats, identity: Ints, chosen: Bools, embeddings: Vectors | None = None,
+    pairs: PairList | None = None, fmr: float = 1e-3,
+) -> Faces:  # fmt: skip
     """Return a subset of the faces with the comparisons among them.
 
     Args:
-        quality, identity: (N,) qualities and int64 identities of all faces.
+        quality, identity: (N,) qualities and identities of all faces.
         chosen: (N,) mask of the subset; it has all faces of a person, or none.
         embeddings: (N, D) embeddings of all faces without NaN; None for no comparisons.
         pairs: pairs to compare, indices into all faces; None to compare all with all.
@@ -414,8 +380,7 @@ def faces_of(
 
 
 def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
-    """Yield the comparisons of all normalised (N, D) vectors with all others."""
-    for rows in slices(len(codes), len(codes), BLOCK_VALUES):
+    for rows in curves.slices(len(codes), len(codes), BLOCK_VALUES):
         similarity = vectors[rows] @ vectors[rows.start :].T
         # the upper triangle: each pair once
         one, two = np.nonzero(np.triu(np.ones(similarity.shape, np.bool_), 1))
@@ -424,8 +389,7 @@ def _all_compared(vectors: Vectors, codes: Codes) -> Iterator[Block]:
 
 
 def _listed_compared(vectors: Vectors, pairs: PairList) -> Iterator[Block]:
-    """Yield the comparisons of some pairs of normalised (N, D) vectors."""
-    for part in slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
+    for part in curves.slices(len(pairs.first), vectors.shape[1], BLOCK_VALUES):
         first, second = pairs.first[part], pairs.second[part]
         similarity = np.einsum("pd,pd->p", vectors[first], vectors[second])
         yield similarity, pairs.mated[part], first, second
@@ -435,20 +399,18 @@ def quality_for_fnmr(faces: Faces, target: float, similarity: Floats, weights: C
     """Return (B,) smallest quality thresholds with an FNMR of at most the target.
 
     NaN where none reaches the target; the lowest quality where the FNMR is within it without
-    discarding.
-
-    The faces have comparisons. `similarity` are (B,) similarity thresholds, `weights` are (B, I)
-    weights of the people in each replicate.
+    discarding. The faces have comparisons. `similarity` are (B,) similarity thresholds, `weights`
+    are (B, I) weights of the people in each replicate.
     """
     comparisons = faces.comparisons
     assert comparisons is not None
-    quality = pair_quality(faces.quality, comparisons.first, comparisons.second)
-    order, starts = groups(quality)
+    quality = curves.pair_quality(faces.quality, comparisons.first, comparisons.second)
+    order, starts = curves.groups(quality)
     levels = quality[order][starts]
     person = faces.identity[comparisons.first[order]]
     ordered = comparisons.similarity[order]
     result = np.full(len(weights), np.nan)
-    for part in slices(len(weights), len(order), CHUNK_VALUES):
+    for part in curves.slices(len(weights), len(order), curves.CHUNK_VALUES):
         counts = weights[part][:, person].astype(np.float64)
         wrong = counts * ~(ordered > similarity[part, None])
         counts, wrong = (np.add.reduceat(values, starts, axis=1) for values in (counts, wrong))
@@ -467,11 +429,11 @@ def quality_for_discard(faces: Faces, target: float, weights: Codes) -> Floats:
 
     `weights` are (B, I) weights of the people in each replicate.
     """
-    order, starts = groups(faces.quality)
+    order, starts = curves.groups(faces.quality)
     levels = faces.quality[order][starts]
     person = faces.identity[order]
     result = np.full(len(weights), np.nan)
-    for part in slices(len(weights), len(order), CHUNK_VALUES):
+    for part in curves.slices(len(weights), len(order), curves.CHUNK_VALUES):
         counts = np.add.reduceat(weights[part][:, person].astype(np.float64), starts, axis=1)
         before = np.cumsum(counts, axis=1) - counts
         # skip levels without a resampled face
@@ -482,27 +444,20 @@ def quality_for_discard(faces: Faces, target: float, weights: Codes) -> Floats:
 
 
 def choose(
-    kind: str,
-    target: float,
-    fmr: float,
-    choosing: Faces,
-    others: Faces,
-    *,
-    seed: int = 0,
+    kind: str, target: float, fmr: float, choosing: Faces, others: Faces, *, seed: int = 0,
     replicates: int = REPLICATES,
-) -> Threshold:
+) -> Threshold:  # fmt: skip
     """Return the threshold for a target, with its effect on held-out people.
+
+    CalibrationError if no threshold reaches the FNMR, or there are too few errors to estimate it.
 
     Args:
         kind, target: "fnmr" and a rate, or "discard" and a share, in (0, 1).
         fmr: false match rate of the similarity threshold.
         choosing, others: faces that the threshold is fitted on, and those of the held-out people.
         seed, replicates: random seed and number of the bootstrap replicates.
-
-    Raises:
-        CalibrationError: no threshold reaches the FNMR, or too few errors to estimate it.
     """
-    weights = draw_identities(others.people, replicates, seed)
+    weights = curves.draw_identities(others.people, replicates, seed)
     similarity = _similarity(choosing, fmr, _once(choosing))[0]
     if kind == "fnmr":
         for faces in (choosing, others):
@@ -517,26 +472,20 @@ def choose(
     else:
         (quality,) = quality_for_discard(choosing, target, _once(choosing))
         drawn = quality_for_discard(others, target, weights)
-    spread = interval(drawn)
-    quality = _rounded(float(quality), choosing, others)
+    spread = curves.interval(drawn)
+    # the fewest decimals that discard the same faces
+    every = np.concatenate([choosing.quality, others.quality])
+    below = every[every < quality].max(initial=-np.inf)
+    quality = shortest_between(float(below), float(quality))
     threshold = Threshold(
-        kind=kind,
-        target=target,
-        quality=quality,
-        low=spread.low if spread else None,
+        kind, target, quality, low=spread.low if spread else None,
         high=spread.high if spread else None,
         discard=_share(others.quality < quality, others.identity, weights),
         errors=_errors(others, quality, fmr, float(similarity), weights),
-    )
+    )  # fmt: skip
     if kind == "fnmr":
         _refuse_few_errors(threshold)
     return threshold
-
-
-def _rounded(quality: float, *halves: Faces) -> float:
-    """Return the threshold with the fewest decimals that discards the same faces."""
-    lower = [half.quality[half.quality < quality].max(initial=-np.inf) for half in halves]
-    return shortest_between(float(max(lower)), quality)
 
 
 def _once(faces: Faces) -> Codes:
@@ -545,7 +494,6 @@ def _once(faces: Faces) -> Codes:
 
 
 def _refuse_without(faces: Faces, fmr: float) -> None:
-    """Raise CalibrationError if the comparisons do not suffice for a false match rate."""
     if faces.comparisons is None:
         raise CalibrationError(
             "calibration needs people with two photos and other people to compare with, in both "
@@ -561,7 +509,6 @@ def _refuse_without(faces: Faces, fmr: float) -> None:
 
 
 def _refuse_few_errors(threshold: Threshold) -> None:
-    """Raise CalibrationError if too few errors remain to estimate the achieved rate."""
     assert threshold.errors is not None
     after = threshold.errors.after
     if after.count < ENOUGH_ERRORS:
@@ -578,7 +525,7 @@ def _similarity(faces: Faces, fmr: float, weights: Codes) -> Floats:
         return np.full(len(weights), np.nan)
     others = faces.comparisons.non_mated
     totals = faces.non_mated(weights)
-    return fmr_thresholds(others, faces.identity, [fmr], weights, totals)[:, 0]
+    return curves.fmr_thresholds(others, faces.identity, [fmr], weights, totals)[:, 0]
 
 
 def _errors(
@@ -597,7 +544,7 @@ def _errors(
         false_matches = _rate(count, others.total, accepted, faces.non_mated(weights))
     person = faces.identity[comparisons.first]
     wrong = rejected(comparisons.similarity, similarity)
-    kept = pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
+    kept = curves.pair_quality(faces.quality, comparisons.first, comparisons.second) >= quality
     before, after = _share(wrong, person, weights), _share(wrong[kept], person[kept], weights)
     return Errors(fmr, similarity, false_matches, before, after)
 
@@ -611,5 +558,5 @@ def _share(marked: Bools, person: Codes, weights: Codes) -> Rate:
 
 def _rate(count: int, total: int, counts: Ints, totals: Ints) -> Rate:
     """Return a rate with an interval from its (B,) counts and totals in the replicates."""
-    found = interval(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
+    found = curves.interval(np.where(totals > 0, counts / np.maximum(totals, 1), np.nan))
     return Rate(count, total, found.low, found.high) if found else Rate(count, total)

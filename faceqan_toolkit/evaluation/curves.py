@@ -7,14 +7,12 @@ ones. The comparisons with the lowest quality are discarded first, those of equa
   comparisons. The curve is a staircase: between two qualities there is nothing to discard.
 - "recompute": at every share in 0, 0.05, ..., 0.95 of all comparisons, mated or not, the threshold
   comes from the remaining non-mated comparisons. Lines join the points. This is the method of
-  CR-FIQA's script, where however the achieved FMR may also exceed the target.
+  CR-FIQA's script, in which the achieved FMR may also exceed the target.
 
-Comparisons of the same person are dependent, so the bootstrap resamples identities, not
-comparisons. An identity with weight w, the number of times it was drawn, stands for w people: its
-mated comparisons count w times, and a non-mated comparison of identities with weights v and w
-counts v * w times. The threshold is recomputed in every replicate. Comparisons are only weighted,
-never copied. Of the non-mated comparisons the most similar ones are weighted one by one, the others
-only as a total.
+Comparisons of the same person are dependent, so the bootstrap resamples identities. In a replicate
+a mated comparison of an identity that was drawn w times counts w times, and a non-mated one of
+identities drawn v and w times counts v * w times; the threshold follows from these weights. Of the
+non-mated comparisons the most similar ones are weighted one by one, the others only as a total.
 
 Sources: Grother and Tabassi, "Performance of biometric quality measures", TPAMI 2007; ISO/IEC
 29794-1; Schlett et al., "Considerations on the evaluation of biometric quality assessment
@@ -33,11 +31,9 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma
 
 from faceqan_toolkit.errors import EvaluationError
-from faceqan_toolkit.evaluation.result import (
+from faceqan_toolkit.evaluation.options import (
     PAIR_QUALITIES,
-    Area,
-    Interval,
-    Operating,
+    EvaluationOptions,
     check_choice,
     check_limit,
     check_target,
@@ -64,14 +60,57 @@ DENSE_PEOPLE = 5000
 """Up to this number of identities a dense matrix of their pairs is small and faster."""
 
 
+@dataclass(frozen=True)
+class Operating:
+    """An operating point: a rule for the similarity threshold.
+
+    Attributes:
+        kind: "fmr" for the smallest threshold with at most this FMR; "fnmr" for the smallest
+            threshold with at least this FNMR before discarding.
+        target: the rate, in (0, 1).
+    """
+
+    kind: str
+    target: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentile interval at a confidence level; `undefined` replicates are left out."""
+
+    low: float
+    high: float
+    level: float
+    undefined: int
+
+
+@dataclass(frozen=True)
+class Area:
+    """Partial area under a curve (pAUC).
+
+    Attributes:
+        limit: discard share at which the area ends.
+        raw: area from 0 to `limit`, in [0, limit].
+        normalised: raw / (FNMR(0) * limit), 1 if discarding does not help; None if FNMR(0) is 0.
+        gap: raw minus the area of the ideal curve; 0 is the best.
+        interval, normalised_interval: intervals of `raw` and `normalised`, or None.
+    """
+
+    limit: float
+    raw: float
+    normalised: float | None
+    gap: float
+    interval: Interval | None = None
+    normalised_interval: Interval | None = None
+
+
 def pair_quality(
     quality: ArrayLike, first: ArrayLike, second: ArrayLike, how: str = "min"
 ) -> Floats:
     """Return (P,) qualities of comparisons from (N,) qualities of samples; NaN for none.
 
-    Raises:
-        EvaluationError: an index of N or more; or a product of negative qualities, whose order is
-            meaningless.
+    EvaluationError for an index of N or more, and for a product of negative qualities, whose order
+    is meaningless.
     """
     check_choice(how, PAIR_QUALITIES, "pair quality")
     values = np.asarray(quality, dtype=np.float64)
@@ -122,10 +161,7 @@ class Curve:
 def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
     """Return the curve of (M,) rejections at a fixed threshold, by (M,) qualities.
 
-    Comparisons of quality -inf are discarded first.
-
-    Raises:
-        EvaluationError: no comparison, shapes differ, or a quality is NaN.
+    EvaluationError if there is no comparison, shapes differ, or a quality is NaN.
 
     Examples:
         Four comparisons; the two with the lowest quality are errors: 2 of 4, 1 of 3, then none.
@@ -149,9 +185,8 @@ def edc(errors: ArrayLike, quality: ArrayLike) -> Curve:
     if np.isnan(values).any():
         raise EvaluationError("a comparison has no quality")
     order, starts = groups(values)
-    before = np.concatenate([[0], np.cumsum(wrong[order])])
     left = len(values) - starts
-    remaining = before[-1] - before[starts]
+    remaining = np.cumsum(wrong[order][::-1], dtype=np.int64)[::-1][starts]
     return Curve(starts / len(values), remaining / left, remaining, left)
 
 
@@ -163,21 +198,16 @@ def groups(quality: Floats) -> tuple[Ints, Ints]:
 
 
 def edc_recomputed(
-    similarity: ArrayLike,
-    mated: ArrayLike,
-    quality: ArrayLike,
-    fmr_targets: Sequence[float],
+    similarity: ArrayLike, mated: ArrayLike, quality: ArrayLike, fmr_targets: Sequence[float]
 ) -> list[Curve]:
     """Return a curve for every FMR target, with the threshold recomputed at each share of `GRID`.
 
     The arrays are (P,) each. A curve ends where no mated or no non-mated comparison remains.
-
-    Raises:
-        EvaluationError: shapes differ, a value is NaN, or there are only mated or only non-mated
-            comparisons.
+    EvaluationError if shapes differ, a value is NaN, or there are only mated or only non-mated
+    comparisons.
     """
-    values, same = np.asarray(similarity, dtype=np.float64), np.asarray(mated, dtype=np.bool_)
-    scores = np.asarray(quality, dtype=np.float64)
+    values, scores = (np.asarray(array, dtype=np.float64) for array in (similarity, quality))
+    same = np.asarray(mated, dtype=np.bool_)
     if values.shape != same.shape or values.shape != scores.shape:
         raise EvaluationError("similarity, mated and quality differ in length")
     if np.isnan(values).any() or np.isnan(scores).any():
@@ -264,28 +294,22 @@ class RandomDiscard:
 
 
 def random_discard(
-    errors: Bools,
-    first: Codes,
-    second: Codes,
-    limits: Sequence[float],
-    *,
-    draws: int = 200,
-    how: str = "min",
-    seed: int = 0,
+    errors: Bools, first: Codes, second: Codes, options: EvaluationOptions
 ) -> RandomDiscard:
     """Return the curves of random qualities for (M,) rejections at a fixed threshold.
 
     The samples get the random numbers, not the comparisons: comparisons that share a face are
     discarded together, so the spread is that of a real quality without information.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(options.seed)
     samples = int(max(first.max(), second.max())) + 1
     curves = [
-        edc(errors, pair_quality(rng.random(samples), first, second, how)) for _ in range(draws)
+        edc(errors, pair_quality(rng.random(samples), first, second, options.pair_quality))
+        for _ in range(options.draws)
     ]
     rates = np.array([curve.at(CURVE_SHARES) for curve in curves])
     low, high = np.quantile(rates, [0.025, 0.975], axis=0)
-    areas = np.array([[curve.area(limit) for limit in limits] for curve in curves])
+    areas = np.array([[curve.area(limit) for limit in options.limits] for curve in curves])
     return RandomDiscard(rates.mean(axis=0), low, high, areas)
 
 
@@ -312,26 +336,18 @@ class Replicates:
 
 
 def replicate(
-    comparisons: Comparisons,
-    similarity: Floats,
-    usable: Bools,
-    quality: Mapping[str, Floats],
-    points: Sequence[Operating],
-    limits: Sequence[float],
-    weights: Codes,
-) -> Replicates:
+    comparisons: Comparisons, similarity: Floats, usable: Bools, quality: Mapping[str, Floats],
+    points: Sequence[Operating], limits: Sequence[float], weights: Codes,
+) -> Replicates:  # fmt: skip
     """Return the error rates and areas of every replicate.
 
     Args:
-        comparisons: comparisons with identities.
+        comparisons: EvaluationError if they have no identities.
         similarity: similarities of the usable mated comparisons, -inf for missing ones.
-        usable: (M,) bool, mask of the usable mated comparisons.
+        usable: (M,) mask of the usable mated comparisons.
         quality: qualities of the usable mated comparisons by method.
         points, limits: T operating points and L discard shares.
         weights: (B, I) weights from `draw_identities`.
-
-    Raises:
-        EvaluationError: the comparisons have no identities.
     """
     if comparisons.identity is None or comparisons.non_mated.identity_pairs is None:
         raise EvaluationError("the bootstrap needs the samples' identities")
@@ -348,11 +364,11 @@ def replicate(
         counts = weights[part][:, person].astype(np.float64)
         total = counts.sum(axis=1)[:, None]
         cuts = thresholds[part]
+        rejected = np.cumsum(counts[:, ascending], axis=1)
         for index, point in enumerate(points):
             if point.kind == "fnmr":
-                cuts[:, index] = _fnmr_thresholds(
-                    similarity[ascending], counts[:, ascending], point.target
-                )
+                reached = rejected / np.maximum(total, 1) >= point.target
+                cuts[:, index] = similarity[ascending][np.argmax(reached, axis=1)]
         wrong = [counts * ~(similarity > cut[:, None]) for cut in cuts.T]
         errors = np.stack([one.sum(axis=1) for one in wrong], axis=1)
         fnmr0[part] = errors / np.maximum(total, 1)
@@ -376,21 +392,16 @@ def slices(rows: int, columns: int, values: int) -> Iterator[slice]:
 
 
 def fmr_thresholds(
-    non_mated: NonMated,
-    identity: Codes,
-    targets: Sequence[float],
-    weights: Codes,
+    non_mated: NonMated, identity: Codes, targets: Sequence[float], weights: Codes,
     totals: Ints | None = None,
-) -> Floats:
-    """Return (B, T) smallest thresholds with a weighted FMR of at most each target.
+) -> Floats:  # fmt: skip
+    """Return (B, T) smallest thresholds with a weighted FMR of at most each of T targets.
 
     NaN if a replicate has no non-mated comparison, or if the threshold lies below the kept
     similarities. The latter is rare, see `verification.SPARE`.
 
     Args:
-        non_mated: non-mated comparisons.
-        identity: (N,) identities of the samples, 0, 1, ...
-        targets: T false match rates.
+        non_mated: non-mated comparisons of samples with (N,) identities.
         weights: (B, I) weights from `draw_identities`.
         totals: (B,) weighted numbers of non-mated comparisons; None to compute them.
     """
@@ -415,13 +426,6 @@ def non_mated_totals(pairs: Any, weights: Codes) -> Ints:
     drawn = weights.astype(np.float64)
     # exact: the sums are integers far below 2 ** 53
     return np.asarray(((matrix.T @ drawn.T).T * drawn).sum(axis=1)).round().astype(np.int64)
-
-
-def _fnmr_thresholds(similarity: Floats, counts: Floats, target: float) -> Floats:
-    """Return (C,) smallest thresholds with at least this FNMR; similarities are ascending."""
-    rejected = np.cumsum(counts, axis=1)
-    reached = rejected / np.maximum(rejected[:, -1:], 1) >= target
-    return np.asarray(similarity[np.argmax(reached, axis=1)])
 
 
 def _error_areas(
@@ -482,10 +486,7 @@ def det_curve(similarity: ArrayLike, non_mated: NonMated) -> Det:
     """Return the DET curve of (M,) mated similarities.
 
     The FMR is exact from the `floor` of the non-mated ones up, and to the precision of their
-    histogram below.
-
-    Raises:
-        EvaluationError: no mated or no non-mated comparison.
+    histogram below. EvaluationError if there is no mated or no non-mated comparison.
     """
     values, counts = np.unique(as_floats(similarity, "similarities"), return_counts=True)
     if not len(values) or np.isnan(values[-1]):

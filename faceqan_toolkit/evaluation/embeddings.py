@@ -9,11 +9,11 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import PhotoError, RunError, ScoresError
-from faceqan_toolkit.evaluation.path_matching import Match, match_paths
+from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths, reading
 from faceqan_toolkit.files import parse_json, sha256_of, writing
 from faceqan_toolkit.text import path_text, reason_of
 from faceqan_toolkit.types import Pixels
@@ -30,6 +30,7 @@ from faceqan_toolkit.types import Pixels
 if TYPE_CHECKING:
     from faceqan_toolkit.models.base import Embedder
 
+Read = TypeVar("Read", str, bytes)
 Vectors = NDArray[np.float32]
 
 ROWS = 8192
@@ -45,15 +46,9 @@ def embed_crops(
 ) -> Iterator[Vectors]:
     """Yield the embedding of each crop, (D,) float32, not normalised.
 
-    NaN for None, and for a crop whose embedding is zero or not finite.
-
-    Args:
-        crops: (H, W, 3) uint8 RGB each; resized to the model's input size, as for scores.
-        embedder: the recognition model.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
-    Raises:
-        SettingsError: this machine does not have the device.
+    NaN for None, and for a crop whose embedding is zero or not finite. The crops are (H, W, 3)
+    uint8 RGB each; they are resized to the model's input size, as for scores. SettingsError if this
+    machine does not have the device.
     """
     from faceqan_toolkit.hardware import resolve_device
     from faceqan_toolkit.models.base import forward_block
@@ -83,10 +78,8 @@ def _embed(
 class EmbeddingSource:
     """Model and options that embeddings were computed with.
 
-    Attributes:
-        model: name of the recognition model.
-        sha256: checksum of its weights.
-        flip: whether the mirror image's embedding is added.
+    `sha256` is the checksum of the model's weights; with `flip` the mirror image's embedding is
+    added.
     """
 
     model: str
@@ -104,13 +97,13 @@ def stored_source(file: Path) -> EmbeddingSource | None:
 
 
 class EmbeddingCache:
-    """A parquet file with the embeddings of a data set's crops.
+    """A parquet file with the embeddings of a data set's crops; `read_embeddings` reads it, too.
 
-    Each row has the checksum of its crop; rows of changed crops are computed again.
-    `read_embeddings` can read the file, too.
+    Each row has the checksum of its crop; rows of changed crops are computed again. RunError if a
+    crop cannot be read.
 
     Args:
-        file: parquet file; created if missing.
+        file: created if missing.
         source: model and options; a file of another source is replaced.
         paths: (N,) paths of the samples.
         crops: (N,) files of their crops; None for a sample without.
@@ -118,9 +111,6 @@ class EmbeddingCache:
     Attributes:
         vectors: (N, D) float32, not normalised, NaN rows for none; (N, 0) before the first one.
         pending: indices of the samples whose crop is not embedded yet.
-
-    Raises:
-        RunError: a crop cannot be read.
     """
 
     def __init__(
@@ -128,10 +118,7 @@ class EmbeddingCache:
         crops: Sequence[Path | None],
     ) -> None:  # fmt: skip
         self.file, self.source, self.paths, self.crops = file, source, paths, crops
-        self._keys: list[str] = []
-        for crop in crops:
-            with _reading(crop):
-                self._keys.append(sha256_of(crop) if crop else "")
+        self._keys = [_read(crop, sha256_of) if crop else "" for crop in crops]
         self.vectors: Vectors = np.empty((len(paths), 0), np.float32)
         self._done = np.zeros(len(paths), np.bool_)
         if stored_source(file) == source:
@@ -139,35 +126,23 @@ class EmbeddingCache:
         self.pending = [index for index, crop in enumerate(crops) if crop and not self._done[index]]
 
     def complete(
-        self,
-        load: Callable[[], Embedder],
-        advance: Callable[[int], object] = lambda number: None,
-        *,
+        self, model: Embedder, advance: Callable[[int], object] = lambda number: None, *,
         device: str = "auto",
-    ) -> Vectors:
+    ) -> Vectors:  # fmt: skip
         """Embed the pending crops, save from time to time, and return all vectors.
 
-        Args:
-            load: returns the recognition model; not called if nothing is pending.
-            advance: called with the number of crops after each block.
-            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-
-        Raises:
-            WeightsError, SettingsError: see `load` and `Embedder.embed`.
-            RunError: a crop cannot be read, or the file cannot be written.
+        `advance` is called with the number of crops after each block. RunError if a crop cannot be
+        read or the file cannot be written.
         """
-        if not self.pending:
-            return self.vectors
         from faceqan_toolkit.hardware import resolve_device
         from faceqan_toolkit.models.base import forward_block
 
-        model = load()
         saved, wait = time.monotonic(), SAVE_SECONDS
         step = 4 * forward_block(resolve_device(device))
         try:
             while self.pending:
                 chosen = self.pending[:step]
-                crops = self._read(chosen)
+                crops = [_decoded(crop) for index in chosen if (crop := self.crops[index])]
                 vectors = _embed(model, crops, device=device, flip=self.source.flip)
                 if vectors.size:
                     self._allocate(vectors.shape[1])
@@ -183,20 +158,6 @@ class EmbeddingCache:
         finally:
             self._save()
         return self.vectors
-
-    def _read(self, chosen: Sequence[int]) -> list[Pixels | None]:
-        """Return the decoded crops of samples; None for a damaged one."""
-        from faceqan_toolkit.photos.decode import decode_bytes
-
-        found: list[Pixels | None] = []
-        for crop in filter(None, (self.crops[index] for index in chosen)):
-            with _reading(crop):
-                data = crop.read_bytes()
-            try:
-                found.append(decode_bytes(data, max_pixels=MAX_PIXELS))
-            except PhotoError:
-                found.append(None)
-        return found
 
     def _allocate(self, width: int) -> None:
         if not self.vectors.shape[1]:
@@ -227,9 +188,9 @@ class EmbeddingCache:
         width = self.vectors.shape[1]
         if not width:
             return
-        kinds = {"path": pa.string(), "sha256": pa.string()}
+        vector = pa.list_(pa.float32(), width)
         schema = pa.schema(
-            {**kinds, "embedding": pa.list_(pa.float32(), width)},
+            {"path": pa.string(), "sha256": pa.string(), "embedding": vector},
             metadata={METADATA: json.dumps(asdict(self.source))},
         )
         with writing(self.file) as temporary:
@@ -246,23 +207,30 @@ class EmbeddingCache:
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-@contextmanager
-def _reading(crop: Path | None) -> Iterator[None]:
+def _read(crop: Path, read: Callable[[Path], Read]) -> Read:
     try:
-        yield
+        return read(crop)
     except OSError as error:
         raise RunError(f"cannot read the crop {crop}: {reason_of(error)}") from error
 
 
+def _decoded(crop: Path) -> Pixels | None:
+    """Return a crop's pixels; None for a damaged one."""
+    from faceqan_toolkit.photos.decode import decode_bytes
+
+    data = _read(crop, Path.read_bytes)
+    with suppress(PhotoError):
+        return decode_bytes(data, max_pixels=MAX_PIXELS)
+    return None
+
+
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Index of a file of embeddings.
+    """Index of a file of embeddings of length `width`.
 
     Attributes:
-        file: the file.
         paths: (R,) paths without repetitions, in the file's order.
         rows: (R,) row of each path's embedding in the file.
-        width: D, length of an embedding.
         duplicates: paths that occur several times with equal embeddings.
         conflicting: paths that occur with different embeddings; they are left out.
     """
@@ -278,9 +246,7 @@ class EmbeddingTable:
         """Read the embeddings of samples by their (N,) paths; also return the match of the paths.
 
         The embeddings are (N, D) float32, not normalised, with NaN rows for samples without.
-
-        Raises:
-            ScoresError: the file has changed.
+        ScoresError if the file has changed.
         """
         match = match_paths(wanted, self.paths)
         found = np.full((len(wanted), self.width), np.nan, np.float32)
@@ -289,7 +255,7 @@ class EmbeddingTable:
         order = np.argsort(rows)
         places, rows = places[order], rows[order]
         start = 0
-        with _naming(self.file):
+        with reading(self.file):
             for block in _blocks(self.file):
                 part = slice(*np.searchsorted(rows, [start, start + len(block)]))
                 found[places[part]] = block[rows[part] - start]
@@ -298,19 +264,14 @@ class EmbeddingTable:
 
 
 def read_embeddings(file: Path) -> EmbeddingTable:
-    """Return the index of a file of embeddings, after reading it once.
+    """Return the index of a file of embeddings, after reading it once; ScoresError if it cannot be.
 
-    Args:
-        file: `.npz` with the arrays `paths` (N,) text and `embeddings` (N, D) numbers, as
-            numpy.savez writes them; or parquet with the columns `path` (or `paths`) and `embedding`
-            (or `embeddings`), a list of equal length in every row. No pickles. An embedding that
-            is all zero or not finite counts as missing.
-
-    Raises:
-        ScoresError: the file cannot be read, or has another content.
+    The file is `.npz` with the arrays `paths` (N,) text and `embeddings` (N, D) numbers, as
+    numpy.savez writes them; or parquet with the columns `path` (or `paths`) and `embedding` (or
+    `embeddings`), a list of equal length in every row. No pickles. An embedding that is all zero or
+    not finite counts as missing.
     """
-    file = Path(file)
-    with _naming(file):
+    with reading(file):
         first: dict[str, int] = {}
         paths = [path_text(path.replace("\\", "/")) for path in _paths(file)]
         known = [first.setdefault(path, row) for row, path in enumerate(paths)]
@@ -321,67 +282,50 @@ def read_embeddings(file: Path) -> EmbeddingTable:
         for block in _blocks(file):
             widths.add(block.shape[1])
             if len(widths) > 1:
-                raise ScoresError(f"embeddings of different lengths: {sorted(widths)}")
+                raise ValueError(f"embeddings of different lengths: {sorted(widths)}")
             part = repeated[slice(*np.searchsorted(repeated, [start, start + len(block)]))]
             vectors |= zip(part.tolist(), block[part - start], strict=True)
             start += len(block)
         if start != len(paths):
-            raise ScoresError(f"{start:,} embeddings for {len(paths):,} paths")
+            raise ValueError(f"{start:,} embeddings for {len(paths):,} paths")
         if not paths:
-            raise ScoresError("no embeddings")
+            raise ValueError("no embeddings")
     conflicting = dict.fromkeys(
         paths[row]
         for row, before in again.items()
         if not np.array_equal(vectors[row], vectors[before], equal_nan=True)
     )
     kept = {path: row for path, row in first.items() if path not in conflicting}
+    duplicates = dict.fromkeys(paths[row] for row in again if paths[row] not in conflicting)
     return EmbeddingTable(
-        file,
-        tuple(kept),
-        np.array(list(kept.values()), np.int64),
-        widths.pop(),
-        tuple(dict.fromkeys(paths[row] for row in again if paths[row] not in conflicting)),
-        tuple(conflicting),
-    )
-
-
-@contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Turn every error into a ScoresError that names the file."""
-    try:
-        yield
-    except MemoryError as error:
-        raise ScoresError(f"{file}: too large for this machine's memory") from error
-    except ScoresError as error:
-        raise ScoresError(f"{file}: {error}") from error
-    except Exception as error:  # on damaged files zip and header parsers can raise anything
-        raise ScoresError(f"{file}: {reason_of(error)}") from error
+        file, tuple(kept), np.array(list(kept.values()), np.int64), widths.pop(),
+        tuple(duplicates), tuple(conflicting),
+    )  # fmt: skip
 
 
 def _is_parquet(file: Path) -> bool:
     with file.open("rb") as opened:
         start = opened.read(4)
     if start not in (b"PAR1", b"PK\x03\x04"):
-        raise ScoresError("the file is neither .npz nor parquet")
+        raise ValueError("the file is neither .npz nor parquet")
     return start == b"PAR1"
 
 
 def _paths(file: Path) -> Iterator[str]:
-    """Yield the paths of a file."""
     if _is_parquet(file):
         for texts in _column(file, "path"):
             if not pa.types.is_string(texts.type) or texts.null_count:
-                raise ScoresError("a row has no path, or one that is not text")
+                raise ValueError("a row has no path, or one that is not text")
             yield from texts.to_pylist()
         return
     # numpy does not close a damaged file that it opened itself
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         missing = {"paths", "embeddings"} - set(arrays.files)
         if missing:
-            raise ScoresError(f"no array {' and '.join(sorted(missing))}")
+            raise ValueError(f"no array {' and '.join(sorted(missing))}")
         paths = arrays["paths"]
     if paths.dtype.kind not in "US" or paths.ndim != 1:
-        raise ScoresError("paths must be a one-dimensional array of strings")
+        raise ValueError("paths must be a one-dimensional array of strings")
     for path in paths.tolist():
         yield path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else str(path)
 
@@ -390,9 +334,9 @@ def _blocks(file: Path) -> Iterator[Vectors]:
     """Yield all embeddings in order as (B, D) float32; NaN rows for missing ones."""
     for block in _parquet_blocks(file) if _is_parquet(file) else _npz_blocks(file):
         if block.ndim != 2 or block.dtype.kind not in "fiu":
-            raise ScoresError("embeddings must be a row of numbers for each path")
+            raise ValueError("embeddings must be a row of numbers for each path")
         if not block.shape[1]:
-            raise ScoresError("the embeddings have length 0")
+            raise ValueError("the embeddings have length 0")
         with np.errstate(over="ignore"):
             single = block.astype(np.float32)
         single[~np.isfinite(single).all(axis=1) | ~single.any(axis=1)] = np.nan
@@ -402,10 +346,10 @@ def _blocks(file: Path) -> Iterator[Vectors]:
 def _parquet_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
     for lists in _column(file, "embedding"):
         if lists.null_count:
-            raise ScoresError("a row has no embedding")
+            raise ValueError("a row has no embedding")
         lengths = set(pc.list_value_length(lists).unique().to_pylist())
         if len(lengths) > 1:
-            raise ScoresError(f"embeddings of different lengths: {sorted(lengths)}")
+            raise ValueError(f"embeddings of different lengths: {sorted(lengths)}")
         numbers = np.asarray(lists.flatten().to_numpy(zero_copy_only=False))
         yield numbers.reshape(len(lists), *lengths)
 
@@ -420,7 +364,7 @@ def _column(file: Path, name: str) -> Iterator[pa.Array]:
             for wanted in ("path", "embedding")
         }
         if None in found.values():
-            raise ScoresError(
+            raise ValueError(
                 f"expected the columns path and embedding; found {', '.join(names)[:300]}"
             )
         for batch in opened.iter_batches(ROWS, columns=[found[name]]):
@@ -435,7 +379,7 @@ def _npz_blocks(file: Path) -> Iterator[NDArray[np.generic]]:
         shape, columns_first, dtype = read_header(member)
         if dtype.kind not in "fiu" or len(shape) != 2:
             described = "x".join(map(str, shape))
-            raise ScoresError(
+            raise ValueError(
                 f"embeddings must be a row of numbers for each path, not {described} {dtype}"
             )
         if columns_first:  # no row is complete before the end of the data

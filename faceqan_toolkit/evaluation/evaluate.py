@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from faceqan_toolkit.errors import RunError, ScoresError, SettingsError
+from faceqan_toolkit.evaluation import run_faces
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.datasets.insightface import unpack, write_landmarks
 from faceqan_toolkit.evaluation.datasets.registry import DATASETS, read_dataset
@@ -23,25 +24,11 @@ from faceqan_toolkit.evaluation.embeddings import (
     read_embeddings,
     stored_source,
 )
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS, EvaluationOptions
 from faceqan_toolkit.evaluation.path_matching import told_paths
-from faceqan_toolkit.evaluation.result import (
-    FIGURE_FORMATS,
-    Evaluation,
-    EvaluationOptions,
-    Method,
-)
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.result_files import made_by, write_evaluation
-from faceqan_toolkit.evaluation.run_faces import (
-    RunFaces,
-    baselines,
-    crop_files,
-    face_policy,
-    is_constant,
-    model_note,
-    other_faces,
-    own_method,
-    read_run_faces,
-)
+from faceqan_toolkit.evaluation.run_faces import RunFaces, face_policy, read_run_faces
 from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores, write_published_pickle
 from faceqan_toolkit.evaluation.statistics import compared_vectors, evaluate_dataset
 from faceqan_toolkit.events import (
@@ -58,18 +45,9 @@ from faceqan_toolkit.files import is_file, lock
 from faceqan_toolkit.job import process_photos
 from faceqan_toolkit.models.load import FoundModel, find_model
 from faceqan_toolkit.runs.folder import RunInfo, read_run
-from faceqan_toolkit.settings import (
-    AS_TRAINED,
-    DETECTION_VERSION,
-    ModelOptions,
-    Settings,
-    is_model_name,
-)
+from faceqan_toolkit.settings import DETECTION_VERSION, ModelOptions, Settings, is_model_name
 from faceqan_toolkit.text import counted
 from faceqan_toolkit.types import PhotoSource
-
-if TYPE_CHECKING:
-    from faceqan_toolkit.models.base import Embedder
 
 RESULTS = "scores"
 ALIGNED_FOLDER = "xqlfw_aligned_112"
@@ -81,7 +59,6 @@ class Recogniser:
     """The recognition model whose errors are counted.
 
     Attributes:
-        name: name in tables and figures.
         sha256: checksum of its weights; "" if unknown.
         embeddings: file of its embeddings, if another tool computed them.
         found: the model, if the embeddings are computed here.
@@ -126,7 +103,7 @@ class Inputs:
     settings: Settings = field(default_factory=Settings)
     chosen_faces: bool = True
     model: str | None = None
-    model_options: ModelOptions = AS_TRAINED
+    model_options: ModelOptions = field(default_factory=ModelOptions)
     flip: bool = False
     run: Path | None = None
     scores: Sequence[str] = ()
@@ -146,16 +123,13 @@ class Inputs:
             if self.scores_only and not getattr(self, name):
                 raise SettingsError(f"`scores_only` needs `{name}`")
         files = [named_scores(given)[1] for given in self.scores]
-        files += [named(self.embeddings)[1]] if self.embeddings else []
-        for file in files:
+        for file in [*files, named(self.embeddings)[1]] if self.embeddings else files:
             if not file.exists():
                 raise ScoresError(f"{file}: No such file or directory")
 
 
 @dataclass
 class _Job:
-    """Evaluation in progress."""
-
     dataset_name: str
     given_root: Path
     dataset: Dataset
@@ -175,18 +149,18 @@ class _Job:
         if faces is not None:
             counts = ", ".join(f"{count:,} {status}" for status, count in faces.counts().items())
             self._say(f"Photos of the data set: {counts}")
-            methods |= own_method(faces, recogniser.sha256)
+            methods |= run_faces.own_method(faces, recogniser.sha256)
         # before the embeddings: reading scores takes more memory than keeping them
         self._add_scores(methods, recogniser)
         for name, method in methods.items():
-            if is_constant(method.quality):
+            if run_faces.is_constant(method.quality):
                 text = f"{name} gives all faces the same quality; its curve is meaningless"
                 self.tell(Warned(text))
         weights = self.dataset.confidences if inputs.detector_weights else None
         # the samples' embeddings (IJB-C: one gigabyte) are freed after this line
         vectors = compared_vectors(self.dataset, self._vectors(recogniser, faces), weights)
         if faces is not None:
-            simple, left_out = baselines(faces, methods, recogniser.sha256)
+            simple, left_out = run_faces.baselines(faces, methods, recogniser.sha256)
             methods |= simple
             for line in left_out:
                 self._say(line)
@@ -206,7 +180,7 @@ class _Job:
         made["recognition model sha256"] = recogniser.sha256 or "unknown"
         made["detector weights in templates"] = "no" if weights is None else "yes"
         if faces is not None:
-            made |= self._made_by_run(faces)
+            made |= _made_by_run(faces)
         if find_spec("matplotlib") is None:
             self._say("No figures: pip install 'faceqan-toolkit[evaluate]'")
         written = write_evaluation([evaluation], self.output, made, figures=inputs.figures)
@@ -214,10 +188,6 @@ class _Job:
 
     def _say(self, text: str) -> None:
         self.tell(Message(text))
-
-    def _say_fit(self, what: str, lines: Sequence[str]) -> None:
-        """Report how an input matches the data set."""
-        self._say(f"{what}: {'; '.join(lines)}")
 
     def _recogniser(self) -> Recogniser:
         inputs = self.inputs
@@ -247,7 +217,7 @@ class _Job:
         return find_model(name).sha256 if name == self.inputs.settings.model.name else ""
 
     def _settings(self) -> Settings:
-        """Return the settings of the run that is made."""
+        """Return the settings of the run that is made; write the landmarks that it reads."""
         settings = self.inputs.settings
         if self.dataset.landmarks is None:
             return settings
@@ -262,8 +232,7 @@ class _Job:
         folder, pickle = self.inputs.run, self.inputs.published_pickle
         everything = self.dataset.all_photos() if pickle else []
         if folder is None:
-            settings = self._settings()
-            folder = self.output / RESULTS
+            settings, folder = self._settings(), self.output / RESULTS
             self._refuse_other_default(settings, folder)
             wanted = {source.path: source for source in (*self.dataset.sources(), *everything)}
             self._process(wanted.values(), folder, settings)
@@ -278,7 +247,7 @@ class _Job:
         faces, match = found.match(self.dataset.paths)
         if self.inputs.run is not None:
             more = [f"{found.others:,} more are not in the data set"] if found.others else []
-            self._say_fit(str(folder), match.lines() + more)
+            self._say(f"{folder}: {'; '.join(match.lines() + more)}")
             if not sum(match.rules.values()):
                 raise ScoresError(f"{folder} has none of the data set's photos")
         return faces
@@ -303,7 +272,7 @@ class _Job:
 
     def _warn_of_other_faces(self, run: RunInfo) -> None:
         policy = self.inputs.settings.detection.faces if self.dataset.faces else None
-        if warning := other_faces(run, self.dataset, policy):
+        if warning := run_faces.other_faces(run, self.dataset, policy):
             self._say(warning)
 
     def _vectors(self, recogniser: Recogniser, faces: RunFaces | None) -> Vectors:
@@ -311,13 +280,12 @@ class _Job:
         if recogniser.embeddings is not None:
             table = read_embeddings(recogniser.embeddings)
             vectors, match = table.match(self.dataset.paths)
-            lines = match.lines()
-            lines += told_paths(
+            lines = match.lines() + told_paths(
                 ("several times in it with equal values", table.duplicates),
                 ("left out, with different values", table.conflicting),
             )
             self.matched["embeddings"] = lines[0]
-            self._say_fit(f"{recogniser.name}, {recogniser.embeddings}", lines)
+            self._say(f"{recogniser.name}, {recogniser.embeddings}: {'; '.join(lines)}")
             if not sum(match.rules.values()):
                 raise ScoresError(f"{recogniser.embeddings} has none of the data set's photos")
             return vectors
@@ -327,24 +295,18 @@ class _Job:
             self.output / "embeddings.parquet",
             EmbeddingSource(recogniser.name, recogniser.sha256, self.inputs.flip),
             self.dataset.paths,
-            crop_files(self.dataset, faces),
+            run_faces.crop_files(self.dataset, faces),
         )
         if not store.pending:
             return store.vectors
         number = len(store.pending)
         self._say(f"Embedding {counted(number, 'crop')}")
-
-        def load() -> Embedder:
-            assert recogniser.found is not None
-            made = recogniser.found.load()
-            self.tell(Loaded())
-            return made
-
         with counting(self.tell, number, "crop"):
-            return store.complete(
-                load, lambda done: self.tell(Advanced(done)),
-                device=self.inputs.settings.work.device,
-            )  # fmt: skip
+            assert recogniser.found is not None
+            model = recogniser.found.load()
+            self.tell(Loaded())
+            device = self.inputs.settings.work.device
+            return store.complete(model, lambda done: self.tell(Advanced(done)), device=device)
 
     def _cut_for(self, recogniser: Recogniser, faces: RunFaces) -> RunFaces:
         """Return faces with crops of the recogniser's template and size, cut again if needed."""
@@ -372,12 +334,11 @@ class _Job:
         return read_run_faces(folder, self.dataset.paths).match(self.dataset.paths)[0]
 
     def _add_scores(self, methods: dict[str, Method], recogniser: Recogniser) -> None:
-        """Add the methods of score files."""
         for given in self.inputs.scores:
             table, file = scores_of(given)
             values, match = table.match(self.dataset.paths)
             lines = match.lines() + table.remarks()
-            self._say_fit(f"{table.name}, {file}", lines)
+            self._say(f"{table.name}, {file}: {'; '.join(lines)}")
             if np.isnan(values).all():
                 raise ScoresError(f"{file} has a score for none of the data set's photos")
             if table.name in methods:
@@ -385,35 +346,31 @@ class _Job:
             run = read_run(file) if file.is_dir() else None
             if run:
                 self._warn_of_other_faces(run)
-            note = model_note(run, recogniser.sha256) if run else ""
+            note = run_faces.model_note(run, recogniser.sha256) if run else ""
             methods[table.name] = Method(values, note=note)
             self.files[f"scores of {table.name}"] = file
             self.matched[f"scores of {table.name}"] = lines[0]
 
-    def _made_by_run(self, faces: RunFaces) -> dict[str, str]:
-        content = faces.run.content
-        model = content.get("model") or {}
-        counts = ", ".join(f"{count} {status}" for status, count in faces.counts().items())
-        return {
-            "quality model": str(model.get("name", "")),
-            "quality model sha256": str(model.get("sha256", "")),
-            "run fingerprint": str(content.get("fingerprint", "")),
-            "faces": face_policy(faces.run) or "given",
-            "photos": counts,
-        }
+
+def _made_by_run(faces: RunFaces) -> dict[str, str]:
+    """Return the provenance of a run's faces and scores."""
+    content = faces.run.content
+    model = content.get("model") or {}
+    return {
+        "quality model": str(model.get("name", "")),
+        "quality model sha256": str(model.get("sha256", "")),
+        "run fingerprint": str(content.get("fingerprint", "")),
+        "faces": face_policy(faces.run) or "given",
+        "photos": ", ".join(f"{count} {status}" for status, count in faces.counts().items()),
+    }
 
 
 def open_dataset(name: str, root: Path, *, tell: Listener = silent, **options: Any) -> Dataset:
-    """Return a data set after checking its lists; opens no photo.
+    """Return a registered data set after checking its lists; opens no photo.
 
-    Args:
-        name: name of a registered data set.
-        root: its folder or file.
-        options: options of its reader, see `read_dataset`.
-
-    Raises:
-        SettingsError: no such data set, or an option it does not take.
-        DatasetError: its lists are missing, malformed or contradict themselves.
+    `root` is its folder or file, `options` are those of its reader, see `read_dataset`.
+    SettingsError for an unknown data set or an option it does not take; DatasetError if its lists
+    are missing, malformed or contradict themselves.
     """
     dataset = read_dataset(name, root.absolute(), **options)
     if dataset.people:
@@ -439,25 +396,13 @@ def has_aligned_photos(name: str, dataset: Dataset, given: bool | None, tell: Li
 
 
 def evaluate_opened(
-    name: str,
-    root: Path,
-    dataset: Dataset,
-    output: Path,
-    inputs: Inputs,
-    options: EvaluationOptions,
-    tell: Listener = silent,
-) -> tuple[Evaluation, list[Path]]:
+    name: str, root: Path, dataset: Dataset, output: Path, inputs: Inputs,
+    options: EvaluationOptions, tell: Listener = silent,
+) -> tuple[Evaluation, list[Path]]:  # fmt: skip
     """Evaluate a data set from `open_dataset`; return the result and its files.
 
-    Args:
-        name, root: name and folder of the data set as given.
-        dataset: the data set.
-        output: folder for results and intermediate files; the same call resumes there.
-        inputs: sources of faces, scores and embeddings.
-        options: options of the curves.
-
-    Raises:
-        FaceQANError: the evaluation failed; finished scores and embeddings are kept.
+    `name` and `root` are the data set's as given. `output` is a folder for results and intermediate
+    files; the same call resumes there. A FaceQANError leaves finished scores and embeddings there.
     """
     inputs.check()
     held = lock(output / ".lock", output)

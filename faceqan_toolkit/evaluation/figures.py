@@ -15,7 +15,8 @@ import numpy as np
 
 from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation.curves import Curve
-from faceqan_toolkit.evaluation.result import FIGURE_FORMATS, Evaluation
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import writing
 
@@ -81,7 +82,6 @@ class Panel:
     Attributes:
         edc: "fixed" or "recompute".
         fnmr0: false non-match rate before discarding.
-        lines: curves of all methods and baselines.
         low, high: (S,) 2.5 % and 97.5 % quantiles of random qualities, at their curve's shares.
     """
 
@@ -126,9 +126,7 @@ class Panel:
 def edc_figure(evaluation: Evaluation, fmr: float) -> Figure:
     """Return error-versus-discard curves of all methods at an FMR target.
 
-    Raises:
-        MissingDependency: matplotlib is not installed.
-        SettingsError: this FMR was not evaluated.
+    MissingDependency without matplotlib; SettingsError if this FMR was not evaluated.
     """
     panel = Panel.of(evaluation, fmr)
     with _style() as new_figure:
@@ -146,22 +144,16 @@ def edc_figure(evaluation: Evaluation, fmr: float) -> Figure:
 def grid_figure(panels: Sequence[Panel], fmr: float) -> Figure:
     """Return a grid of curves: a row for each recogniser, a column for each data set.
 
-    Args:
-        panels: at most one for each recogniser and data set; missing ones stay empty.
-        fmr: FMR target of all panels.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-        SettingsError: no panel, or two of the same recogniser and data set.
+    Missing panels stay empty. MissingDependency without matplotlib; SettingsError if there is no
+    panel, or two of the same recogniser and data set.
     """
     cells = {(one.recogniser, one.dataset): one for one in panels}
-    if len(_notes(panels)) > 1:  # the labels of the rows have them, the legend cannot
-        cells = {
-            key: replace(one, lines=tuple(replace(line, note="") for line in one.lines))
-            for key, one in cells.items()
-        }
     if not cells or len(cells) < len(panels):
         raise SettingsError("a grid needs one evaluation for each recogniser and data set")
+    if len(_notes(panels)) > 1:  # the labels of the rows have them, the legend cannot
+        for key, panel in cells.items():
+            plain = tuple(replace(line, note="") for line in panel.lines)
+            cells[key] = replace(panel, lines=plain)
     rows = list(dict.fromkeys(one.recogniser for one in panels))
     columns = list(dict.fromkeys(one.dataset for one in panels))
     names = list(dict.fromkeys(line.name for one in panels for line in one.lines))
@@ -249,11 +241,9 @@ def figure_format(target: Path) -> str:
 
 
 def save(figure: Figure, target: Path) -> None:
-    """Write a figure without its date; an error leaves no partial file.
+    """Write a figure without its date; RunError, and no partial file, if that is impossible.
 
-    Raises:
-        SettingsError: the file's suffix is not one of `FIGURE_FORMATS`.
-        RunError: the file cannot be written.
+    SettingsError if the file's suffix is not one of `FIGURE_FORMATS`.
     """
     kind = figure_format(target)
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
@@ -314,9 +304,9 @@ def _line(curve: Curve, limit: float) -> tuple[Floats, Floats]:
     """Return the points of a curve's polyline up to a discard share."""
     if not curve.staircase:
         return _thinned(curve.discard, curve.fnmr)
-    count = int(np.searchsorted(curve.discard, limit, side="right"))
-    x = np.repeat(np.append(curve.discard[:count], limit), 2)[1:-1]
-    return _thinned(x, np.repeat(curve.fnmr[:count], 2))
+    shown = curve.discard <= limit
+    x = np.repeat(np.append(curve.discard[shown], limit), 2)[1:-1]
+    return _thinned(x, np.repeat(curve.fnmr[shown], 2))
 
 
 def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:

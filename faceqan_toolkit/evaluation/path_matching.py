@@ -1,16 +1,20 @@
-"""Matching of the paths that different tools wrote for the same photos."""
+"""Paths that different tools wrote for the same photos, matched; errors that name a tool's file."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faceqan_toolkit.errors import ScoresError
 from faceqan_toolkit.photos.stores import PHOTO_EXTENSIONS
+from faceqan_toolkit.text import reason_of
 
 RULES = ("exact", "end", "end without extension", "folder and name", "name")
 """Rules of matching, strictest first.
@@ -44,6 +48,22 @@ BARE_NAME_SQL = rf"""
         '{_CROP}', '\1', 'is'), '{_PHOTO}', '\1', 'is')
 """
 """SQL expression for the `bare_name` of a column `path`, for DuckDB."""
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn every error of reading a tool's file into a ScoresError that names the file.
+
+    The ScoresErrors of the reader itself begin with the line number.
+    """
+    try:
+        yield
+    except ScoresError as error:
+        raise ScoresError(f"{file}, {error}") from error
+    except MemoryError as error:
+        raise ScoresError(f"{file}: too large for this machine's memory") from error
+    except Exception as error:  # on damaged files zip and header parsers can raise anything
+        raise ScoresError(f"{file}: {reason_of(error)}") from error
 
 
 def told_paths(
@@ -102,11 +122,7 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
 
     Each rule is applied to the paths that the rules before it left over. A pair is a match only if
     neither path has another candidate under the rule; otherwise both are ambiguous and stay
-    unmatched.
-
-    Args:
-        wanted: paths without repetitions; forward or backward slashes.
-        given: paths without repetitions; forward or backward slashes.
+    unmatched. Neither list has repetitions; slashes are forward or backward.
 
     Examples:
         >>> match = match_paths(["ann/1.jpg", "bob/1.jpg", "eve/1.jpg"],
@@ -133,51 +149,47 @@ def match_paths(wanted: Sequence[str], given: Sequence[str]) -> Match:
             del free[place]
         counts[rule] = len(pairs)
         ambiguous |= unclear
-    taken = set(index.tolist())
+    unused = set(range(len(given))).difference(index.tolist())
     return Match(
-        index,
-        counts,
-        tuple(path for place, path in enumerate(wanted) if place in left),
-        tuple(path for place, path in enumerate(wanted) if place in ambiguous),
-        tuple(path for place, path in enumerate(given) if place not in taken),
-    )
+        index, counts, tuple(wanted[place] for place in left),
+        tuple(wanted[place] for place in sorted(ambiguous)),
+        tuple(given[place] for place in sorted(unused)),
+    )  # fmt: skip
 
 
 def _one_to_one(
     left: dict[int, Parts], free: dict[int, Parts], views: Iterator[tuple[Key, Key]]
 ) -> tuple[dict[int, int], set[int], set[int]]:
     """Return the unambiguous pairs, and the ambiguous paths of either side."""
-    candidate: dict[int, int] = {}
-    claims: Counter[int] = Counter()
+    candidates: list[tuple[int, int]] = []
     unclear: set[int] = set()
     unclear_given: set[int] = set()
     for wanted_key, given_key in views:
-        groups: dict[Parts, list[int]] = defaultdict(list)
-        for place, parts in free.items():
-            if (key := given_key(parts)) is not None:
-                groups[key].append(place)
-        shared: set[Parts] = set()
-        for place, parts in left.items():
-            key = wanted_key(parts)
-            if key is None or key not in groups:
-                continue
-            first = groups[key][0]
-            if len(groups[key]) > 1:
-                unclear.add(place)
-                shared.add(key)
-                continue
-            claims[first] += 1
-            if candidate.setdefault(place, first) != first:
-                unclear.add(place)
-                unclear_given |= {candidate[place], first}
-        unclear_given.update(place for key in shared for place in groups[key])
-    for place, found in candidate.items():
-        if claims[found] > 1 or found in unclear_given:
-            unclear.add(place)
-        if place in unclear:
-            unclear_given.add(found)
-    pairs = {place: found for place, found in candidate.items() if place not in unclear}
-    return pairs, unclear, unclear_given
+        given = _grouped(free, given_key)
+        for key, places in _grouped(left, wanted_key).items():
+            others = given.get(key, [])
+            if len(places) == len(others) == 1:
+                candidates.append((places[0], others[0]))
+            elif others:
+                unclear.update(places)
+                unclear_given.update(others)
+    times, times_given = (Counter(pair[side] for pair in candidates) for side in (0, 1))
+    pairs = {
+        place: other
+        for place, other in candidates
+        if times[place] == times_given[other] == 1
+        and place not in unclear and other not in unclear_given
+    }  # fmt: skip
+    unclear |= times.keys() - pairs.keys()
+    return pairs, unclear, unclear_given | (times_given.keys() - set(pairs.values()))
+
+
+def _grouped(paths: dict[int, Parts], key_of: Key) -> dict[Parts, list[int]]:
+    groups: dict[Parts, list[int]] = defaultdict(list)
+    for place, parts in paths.items():
+        if (key := key_of(parts)) is not None:
+            groups[key].append(place)
+    return groups
 
 
 def _views(rule: str, left: dict[int, Parts], free: dict[int, Parts]) -> Iterator[tuple[Key, Key]]:

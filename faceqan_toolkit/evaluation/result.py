@@ -1,99 +1,21 @@
-"""Options, methods and results of an evaluation; results as JSON. Imports no numpy."""
+"""Methods and results of an evaluation; results as JSON."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import ArrayLike
 
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation.curves import Area, Curve, Det, Interval, Operating, RandomDiscard
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.verification import Accuracy
 from faceqan_toolkit.text import exact_text, shortest_between
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from faceqan_toolkit.evaluation.curves import Curve, Det, RandomDiscard
-    from faceqan_toolkit.evaluation.verification import Accuracy
-
-EDC_VARIANTS = ("fixed", "recompute")
-FTE_RULES = ("exclude", "worst")
-PAIR_QUALITIES = ("min", "mean", "product")
-TEMPLATE_QUALITIES = ("min", "mean", "max")
-FIGURE_FORMATS = ("pdf", "svg", "png")
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3)
 """Discard shares of the FNMR in the summary."""
-
-
-def check_target(target: float, name: str = "fmr") -> None:
-    """Raise SettingsError, naming the option, unless a rate is in (0, 1)."""
-    if not 0 < target < 1:
-        raise SettingsError(f"{name} is {target}; it must be between 0 and 1")
-
-
-def check_limit(limit: float) -> None:
-    """Raise SettingsError unless a discard share is in (0, 1]."""
-    if not 0 < limit <= 1:
-        raise SettingsError(f"a discard share must be above 0 and at most 1, not {limit}")
-
-
-def check_choice(value: str, choices: tuple[str, ...], what: str) -> None:
-    """Raise SettingsError unless a value is one of the choices."""
-    if value not in choices:
-        raise SettingsError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Options of error-versus-discard curves; all results state them.
-
-    Attributes:
-        edc: "fixed" or "recompute", see `curves`.
-        fte: rule for comparisons without an embedding or a quality (failure to enrol): "exclude"
-            leaves them out and counts them; "worst" discards them first, and counts those without
-            an embedding as errors.
-        pair_quality: quality of a comparison from its two qualities: "min", "mean" or "product".
-        template_quality: quality of a template from its photos': "min", "mean" or "max"; None if
-            samples are compared.
-        fmr_targets: FMR targets of the thresholds, in (0, 1).
-        fnmr_starts: FNMR before discarding of further thresholds, in (0, 1).
-        limits: discard shares at which the areas end, in (0, 1].
-        replicates: number of bootstrap replicates; 0 for no intervals.
-        level: confidence level of the intervals, in (0, 1).
-        draws: number of random qualities.
-        seed: random seed of the bootstrap and the random qualities.
-
-    Raises:
-        SettingsError: a value is out of its range.
-    """
-
-    edc: str = "fixed"
-    fte: str = "exclude"
-    pair_quality: str = "min"
-    template_quality: str | None = None
-    fmr_targets: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
-    fnmr_starts: tuple[float, ...] = (0.05,)
-    limits: tuple[float, ...] = (0.2, 0.3, 1.0)
-    replicates: int = 1000
-    level: float = 0.95
-    draws: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice(self.edc, EDC_VARIANTS, "edc")
-        check_choice(self.fte, FTE_RULES, "fte")
-        check_choice(self.pair_quality, PAIR_QUALITIES, "pair quality")
-        check_target(self.level, "level")
-        for name, rates in (("fmr", self.fmr_targets), ("fnmr-start", self.fnmr_starts)):
-            for rate in rates:
-                check_target(rate, name)
-            if len({f"{rate:g}" for rate in rates}) < len(rates):
-                raise SettingsError(f"{name}: a rate is given twice")
-        for limit in self.limits:
-            check_limit(limit)
-        if not self.fmr_targets or not self.limits:
-            raise SettingsError("at least one FMR target and one limit are needed")
-        if self.replicates < 0 or self.draws < 1:
-            raise SettingsError("replicates must be at least 0 and draws at least 1")
 
 
 @dataclass(frozen=True)
@@ -112,40 +34,15 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Percentile interval at a confidence level; `undefined` replicates are left out."""
-
-    low: float
-    high: float
-    level: float
-    undefined: int
-
-
-@dataclass(frozen=True)
-class Operating:
-    """An operating point: a rule for the similarity threshold.
-
-    Attributes:
-        kind: "fmr" for the smallest threshold with at most this FMR; "fnmr" for the smallest
-            threshold with at least this FNMR before discarding.
-        target: the rate, in (0, 1).
-    """
-
-    kind: str
-    target: float
-
-
-@dataclass(frozen=True)
 class Point(Operating):
     """An operating point and its error rates before discarding.
 
     Attributes:
         threshold: similarity threshold; comparisons with a greater similarity are accepted.
         fmr: achieved false match rate; below the kept similarities it is estimated.
-        fnmr0: false non-match rate.
+        fnmr0: false non-match rate, with its interval or None in `fnmr0_interval`.
         errors: number of false non-matches.
         warnings: figures that rest on few errors.
-        fnmr0_interval: interval of `fnmr0`, or None.
     """
 
     threshold: float
@@ -163,34 +60,10 @@ class Point(Operating):
 
 
 @dataclass(frozen=True)
-class Area:
-    """Partial area under a curve (pAUC).
-
-    Attributes:
-        limit: discard share at which the area ends.
-        raw: area from 0 to `limit`, in [0, limit].
-        normalised: raw / (FNMR(0) * limit), 1 if discarding does not help; None if FNMR(0) is 0.
-        gap: raw minus the area of the ideal curve; 0 is the best.
-        interval: interval of `raw`, or None.
-        normalised_interval: interval of `normalised`, or None.
-    """
-
-    limit: float
-    raw: float
-    normalised: float | None
-    gap: float
-    interval: Interval | None = None
-    normalised_interval: Interval | None = None
-
-
-@dataclass(frozen=True)
 class Figures:
-    """A method at one operating point.
+    """A method at one operating point: its curve, and the area up to each limit.
 
-    Attributes:
-        curve: error-versus-discard curve; for "random" the mean of the draws.
-        areas: area up to each limit.
-        warnings: warnings about this curve.
+    For "random" the curve is the mean of the draws.
     """
 
     curve: Curve
@@ -205,7 +78,6 @@ class MethodResult:
     Attributes:
         kind: "quality" or "simple"; "oracle" and "random" for the baselines of these names.
         missing: number of mated comparisons without a quality.
-        figures: figures at each point.
     """
 
     name: str
@@ -222,15 +94,14 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Paired test of two methods' areas on the same replicates.
+    """Paired test of the areas of two methods, a and b, on the same replicates.
 
     Attributes:
-        a, b: names of the methods.
         limit: discard share at which the areas end.
         difference: raw pAUC of a minus that of b; negative if a is better.
         interval: interval of the difference, or None.
-        p_value: two-sided p-value of no difference, not corrected for multiple tests; None without
-            an interval.
+        p_value: two-sided, of no difference, not corrected for multiple tests; None without an
+            interval.
     """
 
     a: str
@@ -311,14 +182,11 @@ class Evaluation:
         """Return the entry of `summary.json`: plain types, None for undefined values."""
         accuracy = self.accuracy
         return {
-            "dataset": self.dataset,
-            "recogniser": self.recogniser,
+            "dataset": self.dataset, "recogniser": self.recogniser,
             "options": asdict(self.options),
             "comparisons": {
-                "mated": self.mated,
-                "mated_excluded": self.excluded,
-                "non_mated": self.non_mated,
-                "non_mated_missing": self.non_mated_missing,
+                "mated": self.mated, "mated_excluded": self.excluded,
+                "non_mated": self.non_mated, "non_mated_missing": self.non_mated_missing,
             },
             "verification": {
                 "eer": self.det.eer,
@@ -327,7 +195,7 @@ class Evaluation:
             },
             "methods": {method.name: self._method(method) for method in self.methods},
             "tests": [asdict(test) for test in self.tests],
-        }
+        }  # fmt: skip
 
     def _method(self, method: MethodResult) -> dict[str, Any]:
         rows: dict[str, dict[str, Any]] = {"fmr": {}, "fnmr": {}}
@@ -336,20 +204,14 @@ class Evaluation:
             areas = [asdict(area) for area in figures.areas]
             rows[point.kind][f"{point.target:g}"] = {
                 "threshold": point.threshold if math.isfinite(point.threshold) else None,
-                "achieved_fmr": point.fmr,
-                "false_matches": point.false_matches,
-                "errors": point.errors,
-                "mated": self.mated,
-                "fnmr0": point.fnmr0,
+                "achieved_fmr": point.fmr, "false_matches": point.false_matches,
+                "errors": point.errors, "mated": self.mated, "fnmr0": point.fnmr0,
                 "fnmr0_interval": point.fnmr0_interval and asdict(point.fnmr0_interval),
                 "fnmr": {f"{share:g}": rate for share, rate in rates},
                 "pauc": {f"{area.pop('limit'):g}": area for area in areas},
                 "warnings": [*point.warnings, *figures.warnings],
-            }
+            }  # fmt: skip
         return {
-            "kind": method.kind,
-            "note": method.note,
-            "missing": method.missing,
-            "targets": rows["fmr"],
-            "fnmr_starts": rows["fnmr"],
-        }
+            "kind": method.kind, "note": method.note, "missing": method.missing,
+            "targets": rows["fmr"], "fnmr_starts": rows["fnmr"],
+        }  # fmt: skip

@@ -23,7 +23,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from faceqan_toolkit.errors import EvaluationError, RunError, SettingsError
-from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve
+from faceqan_toolkit.evaluation.curves import CURVE_SHARES, Curve, Interval
 from faceqan_toolkit.evaluation.figures import (
     DASHES,
     ORACLE,
@@ -36,14 +36,8 @@ from faceqan_toolkit.evaluation.figures import (
     pen,
     save,
 )
-from faceqan_toolkit.evaluation.result import (
-    FIGURE_FORMATS,
-    Evaluation,
-    Figures,
-    Interval,
-    MethodResult,
-    Point,
-)
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, MethodResult, Point
 from faceqan_toolkit.evaluation.verification import Floats
 from faceqan_toolkit.files import open_text, parse_json, read_text, sha256_of, write_text
 from faceqan_toolkit.runs.folder import versions
@@ -176,14 +170,13 @@ def _cells(evaluation: Evaluation, bold: str) -> Iterator[tuple[MethodResult, li
 
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
-    """Yield the notes below a table."""
     options = evaluation.options
     methods = [method for method in evaluation.methods if method.kind != "random"]
     areas = [area for method in methods for figures in method.figures for area in figures.areas]
     note = (
-        f"Area under the error-versus-discard curve up to a discard share of {options.limits[0]:g}"
+        "Area under the error-versus-discard curve up to a discard share of "
+        f"{options.limits[0]:g}, divided by that of no discarding"
     )
-    note += ", divided by that of no discarding"
     if any(area.normalised_interval for area in areas):
         note += f"; in brackets {100 * options.level:g} % intervals over identities"
     yield f"{note}."
@@ -237,7 +230,6 @@ def _ends(value: Interval | None) -> tuple[float | None, float | None]:
 def _figures(
     evaluations: Iterable[Evaluation],
 ) -> Iterator[tuple[Evaluation, MethodResult, Point, Figures]]:
-    """Yield every method at every point."""
     for evaluation in evaluations:
         for method in evaluation.methods:
             for point, figures in zip(evaluation.points, method.figures, strict=True):
@@ -258,20 +250,14 @@ def _curve_rows(evaluations: Iterable[Evaluation]) -> Iterator[Sequence[Any]]:
 
 
 def page(evaluations: Sequence[Evaluation], made_by: Mapping[str, str] | None = None) -> str:
-    """Return the HTML page with interactive curves and tables, without other files.
-
-    `made_by` is the provenance by name: command, versions, checksums.
-    """
+    """Return the self-contained HTML page with interactive curves and tables; see `made_by`."""
     environment = Environment(
         loader=PackageLoader("faceqan_toolkit.evaluation"), undefined=StrictUndefined,
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("curves.html.j2").render(
-        data={
-            "shares": PAGE_SHARES.tolist(),
-            "pens": _pens(evaluations),
-            "evaluations": [_curves(one) for one in evaluations],
-        },
+        data={"shares": PAGE_SHARES.tolist(), "pens": _pens(evaluations),
+              "evaluations": [_curves(one) for one in evaluations]},
         evaluations=evaluations, made_by=dict(made_by or {}),
         best_methods=best_methods, between=between, number=number,
     )  # fmt: skip
@@ -290,30 +276,26 @@ def _pens(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:
     """Return the curves of an evaluation for the page's script."""
+    methods, is_fixed = evaluation.methods, evaluation.options.edc == "fixed"
     return {
         "title": evaluation.title,
-        "of": "mated" if evaluation.options.edc == "fixed" else "all",
-        "staircase": evaluation.options.edc == "fixed",
-        "methods": [
-            {"name": method.name, "note": method.note, "kind": method.kind}
-            for method in evaluation.methods
-        ],
+        "of": "mated" if is_fixed else "all",
+        "staircase": is_fixed,
+        "methods": [{name: getattr(method, name) for name in ("name", "note", "kind")}
+                    for method in methods],
         "points": [
             {
                 "name": point.name,
-                "curves": [
-                    _rounded(method.figures[index].curve.at(PAGE_SHARES))
-                    for method in evaluation.methods
-                ],
-                "band": {
-                    "shares": _rounded(CURVE_SHARES),
-                    "low": _rounded(evaluation.random[index].low),
-                    "high": _rounded(evaluation.random[index].high),
-                },
+                "curves": [_rounded(method.figures[index].curve.at(PAGE_SHARES))
+                           for method in methods],
+                "band": {"shares": _rounded(CURVE_SHARES), "low": _rounded(random.low),
+                         "high": _rounded(random.high)},
             }
-            for index, point in enumerate(evaluation.points)
+            for index, (point, random) in enumerate(
+                zip(evaluation.points, evaluation.random, strict=True)
+            )
         ],
-    }
+    }  # fmt: skip
 
 
 def _rounded(values: Any) -> list[float]:
@@ -321,19 +303,15 @@ def _rounded(values: Any) -> list[float]:
 
 
 def write_evaluation(
-    evaluations: Sequence[Evaluation],
-    folder: Path,
-    made_by: Mapping[str, str] | None = None,
-    *,
+    evaluations: Sequence[Evaluation], folder: Path, made_by: Mapping[str, str] | None = None, *,
     figures: Sequence[str] = FIGURE_FORMATS,
-) -> list[Path]:
+) -> list[Path]:  # fmt: skip
     """Write the files of evaluations and return them, in order; RunError if one cannot be written.
 
-    Without matplotlib no figures are written.
+    The folder is created if missing; files of the same names are replaced. Several evaluations also
+    make a grid. Without matplotlib no figures are written.
 
     Args:
-        evaluations: one or more evaluations; several also make a grid.
-        folder: output folder; created if missing. Files of the same names are replaced.
         made_by: provenance by name, see `made_by`.
         figures: formats of the figures.
     """
@@ -353,21 +331,17 @@ def write_evaluation(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {folder}: {reason_of(error)}") from error
-    written = []
-    for name, text in texts.items():
-        write_text(folder / name, text)
-        written.append(folder / name)
-    if find_spec("matplotlib") is None:
-        return written
-    for stem, figure in _drawn(evaluations):
+    written = [folder / name for name in texts]
+    for file, text in zip(written, texts.values(), strict=True):
+        write_text(file, text)
+    for stem, figure in _drawn(evaluations) if find_spec("matplotlib") else ():
         for kind in figures:
-            save(figure, folder / f"{stem}.{kind}")
             written.append(folder / f"{stem}.{kind}")
+            save(figure, written[-1])
     return written
 
 
 def _drawn(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Figure]]:
-    """Yield every figure with the stem of its file name."""
     yield "det", det_figure(evaluations)
     common = set.intersection(*(set(one.options.fmr_targets) for one in evaluations))
     pairs = {(one.recogniser, one.dataset) for one in evaluations}
@@ -395,9 +369,7 @@ def made_by(arguments: Sequence[str], files: Mapping[str, Path]) -> dict[str, st
 def read_panels(folder: Path, fmr: float) -> list[Panel]:
     """Return the panels of a folder from `write_evaluation`.
 
-    Raises:
-        EvaluationError: a file is missing or damaged.
-        SettingsError: this FMR was not evaluated.
+    EvaluationError if a file is missing or damaged; SettingsError if this FMR was not evaluated.
     """
     summary, table = folder / "summary.json", folder / "curves.csv"
     with _naming(summary):

@@ -1,4 +1,4 @@
-"""Faces of a run: the score, the simple measures and the crop of each photo."""
+"""Faces of a run: the score, the simple measures and the crop's file of each photo."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from faceqan_toolkit.errors import PhotoError, RunError
+from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.evaluation.datasets.base import Dataset
 from faceqan_toolkit.evaluation.path_matching import BARE_NAME_SQL, Match, bare_name, match_paths
 from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.registry import METHODS
-from faceqan_toolkit.results.crops import RunCrops
 from faceqan_toolkit.results.ranking import FEW_PHOTOS, differ_by_rounding
 from faceqan_toolkit.runs.folder import RunInfo, crop_file, read_run
 from faceqan_toolkit.runs.ledger import connect, fetch_value
 from faceqan_toolkit.text import path_from_text
-from faceqan_toolkit.types import Pixels
 
 MEASURES = ("quality", "face_px", "sharpness", "confidence", "embedding_norm")
 
@@ -63,12 +60,10 @@ class RunFaces:
         places = match.index.tolist()  # -1, the last one, for none
         status, crops = (*self.status, "not_in_run"), (*self.crops, "")
         return RunFaces(
-            self.run,
-            tuple(wanted),
-            tuple(status[place] for place in places),
+            self.run, tuple(wanted), tuple(status[place] for place in places),
             tuple(crops[place] for place in places),
             {name: np.append(values, np.nan)[match.index] for name, values in self.values.items()},
-        ), match
+        ), match  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """Return the number of photos by status, most frequent first."""
@@ -87,15 +82,10 @@ class RunFaces:
 
 
 def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFaces:
-    """Return the faces of a run folder.
+    """Return the faces of a run folder; RunError if it is not one, or a damaged one.
 
-    Args:
-        folder: the run folder.
-        wanted: paths to be matched later; photos that cannot match any of them are only counted,
-            so memory grows with these paths and not with the run. None reads all photos.
-
-    Raises:
-        RunError: not a run folder, or a damaged one.
+    `wanted` are paths to be matched later: photos that cannot match any of them are only counted,
+    so memory grows with these paths and not with the run. None reads all photos.
     """
     run = read_run(folder)
     columns = ", ".join(f"CAST({name} AS DOUBLE) AS {name}" for name in MEASURES)
@@ -119,20 +109,17 @@ def read_run_faces(folder: Path, wanted: Sequence[str] | None = None) -> RunFace
             ) = 1 ORDER BY path"""
         ).fetchnumpy()
     return RunFaces(
-        run,
-        tuple(found["path"].tolist()),
-        tuple(map(sys.intern, found["status"].tolist())),
+        run, tuple(found["path"].tolist()), tuple(map(sys.intern, found["status"].tolist())),
         tuple(found["crop"].tolist()),
         {name: np.ma.filled(found[name], np.nan) for name in MEASURES},
         photos - len(found["path"]),
-    )
+    )  # fmt: skip
 
 
 def crop_files(dataset: Dataset, faces: RunFaces) -> list[Path | None]:
     """Return the files of the aligned crops of a data set's faces, None for a sample without.
 
-    Raises:
-        RunError: the run has no crops.
+    RunError if the run has no crops.
     """
     folder, task = faces.run.folder, faces.run.task
     if task == "score":  # its photos are crops
@@ -190,12 +177,8 @@ def baselines(
 ) -> tuple[dict[str, Method], list[str]]:
     """Return the simple measures of a run, and lines that name the omitted ones.
 
-    A measure is omitted if some faces lack it, or if it is the same for all faces.
-
-    Args:
-        faces: faces of the samples, see `RunFaces.match`.
-        taken: methods; a measure of the same name is skipped.
-        recogniser_sha256: checksum of the recognition model, see `model_note`.
+    A measure is omitted if some faces lack it, or if it is the same for all faces; one with the
+    name of a method in `taken` is skipped.
     """
     found = np.array([status == "ok" for status in faces.status])
     made, lacking, equal = {}, [], []
@@ -227,17 +210,3 @@ def model_note(run: RunInfo, recogniser_sha256: str) -> str:
     if not model:
         return ""
     return "S" if model["sha256"] == recogniser_sha256 else "C"
-
-
-def kept_crop(run: RunInfo, row: Mapping[str, Any], *, fetch: bool = False) -> Pixels | None:
-    """Return a face's crop, (S, S, 3) uint8 RGB; None if it no longer exists.
-
-    Args:
-        run: a run of align-and-score with its crops, or of score, whose photos are crops.
-        row: the face's `path`, `root`, `crop` and `sha256`.
-        fetch: also read photos from other machines.
-    """
-    try:
-        return RunCrops(run, cut=False, fetch=fetch).crop({**row, "face": 0})
-    except PhotoError:
-        return None

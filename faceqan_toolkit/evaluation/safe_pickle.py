@@ -152,10 +152,7 @@ def load_pickle(data: bytes) -> Any:
 
     Plain data are None, bool, int, float, str, bytes (Python 2's str, too), lists, tuples,
     dictionaries with keys of the first six, and numpy arrays and scalars of numbers. Scalars become
-    Python's numbers.
-
-    Raises:
-        RefusedPickle: the pickle holds anything else, or is damaged.
+    Python's numbers. RefusedPickle if the pickle holds anything else, or is damaged.
     """
     try:
         value = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
@@ -175,9 +172,7 @@ def load_pickle(data: bytes) -> Any:
 def read_pickle(file: Path) -> Any:
     """Return the content of a pickle file, see `load_pickle`.
 
-    Raises:
-        OSError: the file cannot be read.
-        RefusedPickle: the file is larger than `LARGEST`, or see `load_pickle`.
+    OSError if the file cannot be read, RefusedPickle also if it is larger than `LARGEST`.
     """
     check_plain(file)
     if file.stat().st_size > LARGEST:

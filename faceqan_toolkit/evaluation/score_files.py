@@ -8,7 +8,6 @@ import io
 import math
 import pickle
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faceqan_toolkit.errors import RefusedPickle, RunError, ScoresError
-from faceqan_toolkit.evaluation.path_matching import Match, match_paths, told_paths
+from faceqan_toolkit.errors import ScoresError
+from faceqan_toolkit.evaluation.path_matching import Match, match_paths, reading, told_paths
 from faceqan_toolkit.evaluation.safe_pickle import load_pickle
 from faceqan_toolkit.files import check_plain, to_utf8, writing
 from faceqan_toolkit.runs.folder import read_run
 from faceqan_toolkit.runs.ledger import connect
-from faceqan_toolkit.text import counted, path_from_text, path_text, reason_of, unguard
+from faceqan_toolkit.text import counted, path_from_text, path_text, unguard
 
 PATH_COLUMNS = (
     "path", "image", "image_path", "image_name", "img", "img_path", "img_name", "filename", "file",
@@ -52,10 +51,6 @@ LARGEST = 4 << 30
 PICKLE = re.compile(rb"\x80|\(dp\d+\n|\}q.[(XUT]", re.DOTALL)
 """Start of a pickled dictionary, in protocols 2 and later, 0, and 1."""
 
-READ_ERRORS = (
-    OSError, EOFError, ValueError, zlib.error, csv.Error, pa.ArrowException, RefusedPickle, RunError
-)  # fmt: skip
-
 OUR_COLUMNS = {"rank", "path", "face", "quality"}
 """Columns that tell this package's rankings from other tables."""
 
@@ -72,7 +67,6 @@ class ScoreTable:
 
     Attributes:
         name: name of the method in results.
-        format: detected format of the file.
         paths: (R,) paths without repetitions, in the file's order.
         values: (R,) float64 scores, higher is better; NaN for photos without.
         duplicates: paths that occur several times with equal scores, up to `ROUNDING`.
@@ -81,7 +75,6 @@ class ScoreTable:
     """
 
     name: str
-    format: str
     paths: tuple[str, ...]
     values: NDArray[np.float64]
     duplicates: tuple[str, ...] = ()
@@ -101,16 +94,13 @@ class ScoreTable:
         return told
 
     def match(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], Match]:
-        """Return the scores of samples by their (N,) paths, and the match of the paths.
-
-        The scores are (N,) float64, NaN for a sample without score.
-        """
+        """Return the (N,) scores of samples by their paths, NaN for none, and the paths' match."""
         match = match_paths(wanted, self.paths)
         return np.append(self.values, np.nan)[match.index], match
 
 
 def read_scores(file: Path, name: str = "", *, quality_column: str | None = None) -> ScoreTable:
-    """Return the scores in a file; its content tells the format.
+    """Return the scores in a file or run folder; its content tells the format.
 
     Formats, packed with gzip or not: CSV with a header (this package's, FaceQnet's, or any with
     columns of `PATH_COLUMNS` and `QUALITY_COLUMNS`; comma, semicolon or tab), CSV of path and score
@@ -121,59 +111,45 @@ def read_scores(file: Path, name: str = "", *, quality_column: str | None = None
     Of several faces in this package's results the first one with a quality is used: the largest.
     In OFIQ's CSV the row `name;;`, or -1 in the measure's column ".scalar", means no score.
 
+    ScoresError names file and line if the file cannot be read, or its format is ambiguous.
+
     Args:
-        file: file or run folder.
         name: name of the method; "" for the file's name.
         quality_column: column of the scores, if not one of `QUALITY_COLUMNS`.
-
-    Raises:
-        ScoresError: the file cannot be read, or its format is ambiguous; names file and line.
     """
-    file = Path(file)
-    try:
+    with reading(file):
         if file.is_dir():
-            _refuse_column("a run folder", quality_column)
-            kind, rows = "run", list(_run_rows(file))
+            rows = _run_rows(file, quality_column)
         else:
-            kind, rows = _rows(_unpacked(file), quality_column)
-    except ScoresError as error:
-        raise ScoresError(f"{file}, {error}") from error
-    except MemoryError as error:
-        raise ScoresError(f"{file}: too large for this machine's memory") from error
-    except READ_ERRORS as error:
-        raise ScoresError(f"{file}: {reason_of(error)}") from error
+            rows = list(_rows(_unpacked(file), quality_column))
     if not rows:
         raise ScoresError(f"{file} has no scores")
-    return _table(name or file.name, kind, rows)
+    return _table(name or file.name, rows)
 
 
 def _unpacked(file: Path) -> bytes:
     check_plain(file)
-    with file.open("rb") as opened:
-        packed = opened.read(2) == b"\x1f\x8b"
-        opened.seek(0)
-        if not packed:
-            return opened.read()
-        with gzip.open(opened) as unpacked:
+    data = file.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(data)) as unpacked:
             data = unpacked.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError("unpacks to more than 4 GiB")
+        if len(data) > LARGEST:
+            raise ValueError("unpacks to more than 4 GiB")
     return data
 
 
-def _rows(data: bytes, quality_column: str | None) -> tuple[str, list[Row]]:
-    """Return the format and the rows of a file's content."""
+def _rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     if data.startswith(b"PAR1"):
-        return "parquet", list(_parquet_rows(data, quality_column))
+        return _parquet_rows(data, quality_column)
     if PICKLE.match(data):
         _refuse_column("a pickle", quality_column)
-        return "pickle", list(_pickle_rows(data))
+        return _pickle_rows(data)
     if data.startswith(b"PK\x03\x04"):
         raise ValueError("a zip or .npz file holds no scores; give embeddings with `embeddings`")
     text = to_utf8(data).decode("utf-8", "surrogateescape")
     first = next((line for line in text.split("\n") if line.strip()), "").rstrip("\r")
     if not quality_column and _is_text_row(first):
-        return "text", list(_text_rows(text))
+        return _text_rows(text)
     return _csv_rows(text, first, quality_column)
 
 
@@ -194,7 +170,7 @@ def _text_rows(text: str) -> Iterator[Row]:
         yield _path(cells[0].strip()), 0, value
 
 
-def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, list[Row]]:
+def _csv_rows(text: str, first: str, quality_column: str | None) -> Iterator[Row]:
     delimiter = max(",;\t", key=first.count)
     if not first.count(delimiter):
         raise ValueError(
@@ -206,15 +182,13 @@ def _csv_rows(text: str, first: str, quality_column: str | None) -> tuple[str, l
     line, cells = next(rows, (0, []))
     header = [cell.strip() for cell in cells]
     if len(header) == 2 and _number(header[1]) is not None and not quality_column:
-        return "csv without header", list(_cells_rows(chain([(line, cells)], rows), 2, 0, 1))
+        return _cells_rows(chain([(line, cells)], rows), 2, 0, 1)
     if delimiter == ";" and header[:1] == ["Filename"]:
-        return "ofiq", list(_ofiq_rows(rows, header, quality_column))
+        return _ofiq_rows(rows, header, quality_column)
     path, quality = _columns(header, quality_column)
     if set(header) >= OUR_COLUMNS:
-        face = header.index("face")
-        return "rankings", list(_cells_rows(rows, len(header), path, quality, face=face))
-    scalar = _scalar(header, quality)
-    return "csv", list(_cells_rows(rows, len(header), path, quality, scalar=scalar))
+        return _cells_rows(rows, len(header), path, quality, face=header.index("face"))
+    return _cells_rows(rows, len(header), path, quality, scalar=_scalar(header, quality))
 
 
 def _ofiq_rows(
@@ -258,15 +232,10 @@ def _cells_rows(
     rows: Iterable[Line], width: int, path: int, quality: int, *,
     face: int | None = None, scalar: int | None = None,
 ) -> Iterator[Row]:  # fmt: skip
-    """Yield the rows of a table with columns at these places.
+    """Yield the rows of a table of `width` columns, from its lines without the header.
 
-    Args:
-        rows: lines without the header.
-        width: number of columns.
-        path: place of the path.
-        quality: place of the score.
-        face: place of the face's index, in this package's rankings; their paths are guarded.
-        scalar: see `_scalar`.
+    The other arguments are places of columns. `face` is that of the face's index in this package's
+    rankings, whose paths are guarded; for `scalar` see `_scalar`.
     """
     for line, cells in rows:
         where = f"line {line}"
@@ -293,8 +262,8 @@ def _parquet_rows(data: bytes, quality_column: str | None) -> Iterator[Row]:
     path, quality = _columns(names, quality_column)
     ours = set(names) >= OUR_COLUMNS
     scalar = _scalar(names, quality)
-    measure = "" if scalar is None else names[scalar]
-    wanted = [names[path], names[quality], "face" if ours else "", measure]
+    wanted = [names[path], names[quality], "face" if ours else ""]
+    wanted.append("" if scalar is None else names[scalar])
     for batch in file.iter_batches(columns=list(dict.fromkeys(filter(None, wanted)))):
         columns = (batch.column(name).to_pylist() if name else [0] * len(batch) for name in wanted)
         for shown, value, face, measured in zip(*columns, strict=True):
@@ -320,32 +289,29 @@ def _pickle_rows(data: bytes) -> Iterator[Row]:
         yield _path(shown), 0, number
 
 
-def _run_rows(folder: Path) -> Iterator[Row]:
-    """Yield the rows of a run, of each photo's last attempt."""
+def _run_rows(folder: Path, quality_column: str | None) -> list[Row]:
+    """Return the rows of a run, of each photo's last attempt."""
+    _refuse_column("a run folder", quality_column)
+    columns = "path, coalesce(face, 0), coalesce(quality, 'nan')"
     with connect(ledger=read_run(folder).ledger) as connection:
-        cursor = connection.execute("SELECT path, coalesce(face, 0), quality FROM ledger")
-        while rows := cursor.fetchmany(10_000):
-            for path, face, quality in rows:
-                yield path, face, math.nan if quality is None else quality
+        return connection.execute(f"SELECT {columns} FROM ledger").fetchall()
 
 
 def _columns(names: Sequence[str], quality_column: str | None) -> tuple[int, int]:
     """Return the indices of the path column and the quality column."""
-    there = ", ".join(filter(None, names))[:300]
 
-    def the_only(fitting: list[int], problem: str) -> int:
+    def the_only(known: Sequence[str], names: Sequence[str], problem: str) -> int:
+        fitting = [place for place, name in enumerate(names) if name in known]
         if len(fitting) != 1:
             raise ValueError(f"{problem}; found {there}. Accepted are {ACCEPTED}")
         return fitting[0]
 
-    def known(columns: Sequence[str]) -> list[int]:
-        return [place for place, name in enumerate(names) if name.strip().lower() in columns]
-
-    path = the_only(known(PATH_COLUMNS), "cannot tell the path column")
+    there = ", ".join(filter(None, names))[:300]
+    plain = [name.strip().lower() for name in names]
+    path = the_only(PATH_COLUMNS, plain, "cannot tell the path column")
     if quality_column:
-        named = [place for place, name in enumerate(names) if name == quality_column]
-        return path, the_only(named, f"no column {quality_column!r}")
-    return path, the_only(known(QUALITY_COLUMNS), "cannot tell the quality column")
+        return path, the_only([quality_column], names, f"no column {quality_column!r}")
+    return path, the_only(QUALITY_COLUMNS, plain, "cannot tell the quality column")
 
 
 def _path(given: str) -> str:
@@ -376,7 +342,7 @@ def _equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=ROUNDING) or (math.isnan(one) and math.isnan(other))
 
 
-def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
+def _table(name: str, rows: Iterable[Row]) -> ScoreTable:
     """Return a table with one value for each path: that of the first face with a value."""
     found: dict[str, tuple[int, float]] = {}
     duplicates: dict[str, None] = {}
@@ -398,30 +364,22 @@ def _table(name: str, kind: str, rows: Iterable[Row]) -> ScoreTable:
     for path in conflicting:
         del found[path]
     return ScoreTable(
-        name,
-        kind,
-        tuple(found),
-        np.array([value for _, value in found.values()], np.float64),
-        tuple(path for path in duplicates if path not in conflicting),
-        tuple(conflicting),
+        name, tuple(found), np.array([value for _, value in found.values()], np.float64),
+        tuple(path for path in duplicates if path not in conflicting), tuple(conflicting),
         other_faces,
-    )
+    )  # fmt: skip
 
 
 def write_published_pickle(target: Path, root: Path, scores: Mapping[str, float]) -> None:
-    """Write the pickle of the published evaluation script, for existing notebooks.
+    """Write the pickle of the published evaluation script, for existing notebooks, or a RunError.
 
     It holds {path of the photo: quality}. The qualities are floats, which load with every version
     of numpy; the published script writes numpy's own type.
 
     Args:
-        target: pickle file; replaced if it exists.
+        target: replaced if it exists.
         root: folder of the photos, put before each path as given.
-        scores: quality of every photo by path (`text.path_text`), not only of those in pairs.
-            Photos with NaN are left out.
-
-    Raises:
-        RunError: the file cannot be written.
+        scores: quality of every photo by path (`text.path_text`); those with NaN are left out.
 
     Source: src/evaluation/xqlfw_eval.py of the published FaceQAN code.
     """

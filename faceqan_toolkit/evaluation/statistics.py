@@ -4,40 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
-from faceqan_toolkit.evaluation.curves import (
-    CURVE_SHARES,
-    Curve,
-    RandomDiscard,
-    Replicates,
-    area,
-    det_curve,
-    draw_identities,
-    edc,
-    edc_recomputed,
-    ideal,
-    interval,
-    pair_quality,
-    paired_test,
-    random_discard,
-    replicate,
-)
-from faceqan_toolkit.evaluation.result import (
-    Area,
-    Evaluation,
-    EvaluationOptions,
-    Figures,
-    Method,
-    MethodResult,
-    Operating,
-    PairedTest,
-    Point,
-)
+from faceqan_toolkit.evaluation import curves, result
+from faceqan_toolkit.evaluation.curves import Area, Curve, Operating, RandomDiscard, Replicates
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Evaluation, Figures, Method, MethodResult, Point
 from faceqan_toolkit.evaluation.verification import (
     Accuracy,
     Block,
@@ -63,14 +39,9 @@ BLOCK = 16_384
 
 
 def evaluate_dataset(
-    dataset: Dataset,
-    vectors: Vectors,
-    methods: Mapping[str, Method],
-    *,
-    name: str,
-    recogniser: str,
-    options: EvaluationOptions,
-) -> Evaluation:
+    dataset: Dataset, vectors: Vectors, methods: Mapping[str, Method], *, name: str,
+    recogniser: str, options: EvaluationOptions,
+) -> Evaluation:  # fmt: skip
     """Evaluate methods on a data set and (M, D) vectors from `compared_vectors`.
 
     `name` and `recogniser` stand in results. For the errors see `compare` and `evaluate_methods`.
@@ -93,15 +64,13 @@ def evaluate_dataset(
 def compared_vectors(
     dataset: Dataset, embeddings: Vectors, weights: Floats | None = None
 ) -> Vectors:
-    """Return the normalised embeddings of what is compared: samples, or templates if there are any.
+    """Return the (M, D) float32 normalised embeddings of the samples, or of the templates if any.
+
+    NaN rows stand for no embedding.
 
     Args:
-        dataset: the data set.
-        embeddings: (N, D) embeddings of its samples, of any length; NaN rows for none.
+        embeddings: (N, D) embeddings of the samples, of any length; NaN rows for none.
         weights: (N,) weights of the samples within their template's media; None for equal weights.
-
-    Returns:
-        (M, D) float32 of length 1; NaN rows where there is no embedding.
     """
     if dataset.templates is not None:
         vectors = dataset.templates.embed(embeddings, weights)
@@ -118,8 +87,9 @@ def compare(
 ) -> tuple[Comparisons, Accuracy | None]:
     """Return all comparisons of a data set by cosine similarity, and the accuracy over its folds.
 
-    If a non-mated pair contradicts the identities, the comparisons have none, and so no intervals.
-    The largest FMR target decides how many non-mated comparisons are kept; None keeps all.
+    If a non-mated pair contradicts the identities, the comparisons have no identities, and so no
+    intervals. The largest FMR target decides how many non-mated comparisons are kept; None keeps
+    all.
     """
     identity = None if _contradicts(dataset) else dataset.identities
     total = len(dataset.pairs)
@@ -144,29 +114,24 @@ def _contradicts(dataset: Dataset) -> bool:
     """Return whether both sides of a non-mated pair have the same identity."""
     people = dataset.identities
     return any(
-        bool(np.any((people[block.first] == people[block.second]) & ~block.mated))
+        ((people[block.first] == people[block.second]) & ~block.mated).any()
         for block in dataset.pairs.blocks()
     )
 
 
 def evaluate_methods(
-    comparisons: Comparisons,
-    methods: Mapping[str, Method],
-    *,
-    dataset: str,
-    recogniser: str,
-    options: EvaluationOptions | None = None,
-    accuracy: Accuracy | None = None,
-) -> Evaluation:
+    comparisons: Comparisons, methods: Mapping[str, Method], *, dataset: str, recogniser: str,
+    options: EvaluationOptions | None = None, accuracy: Accuracy | None = None,
+) -> Evaluation:  # fmt: skip
     """Evaluate methods on the same comparisons.
 
     With `fte="exclude"` only comparisons for which every method has a quality are used, so that all
     curves rest on the same comparisons.
 
     Args:
-        comparisons: the comparisons; "recompute" needs all non-mated ones kept.
+        comparisons: "recompute" needs all non-mated ones kept.
         methods: methods by name; "oracle" and "random" are reserved.
-        dataset, recogniser: names of the data set and the recognition model in results.
+        dataset, recogniser: names in results.
         options: None for the defaults.
         accuracy: see `fold_accuracy`.
 
@@ -174,9 +139,8 @@ def evaluate_methods(
         EvaluationError: no usable comparison, or too few non-mated ones were kept.
         SettingsError: a reserved or empty method name, or an unknown kind.
     """
-    return _Evaluator(comparisons, methods, options or EvaluationOptions()).run(
-        dataset, recogniser, accuracy
-    )
+    evaluator = _Evaluator(comparisons, methods, options or EvaluationOptions())
+    return evaluator.run(dataset, recogniser, accuracy)
 
 
 @dataclass
@@ -201,8 +165,8 @@ class _Evaluator:
         self.missing = {name: int(np.isnan(values).sum()) for name, values in pairs.items()}
         self.usable = np.ones(len(comparisons.similarity), np.bool_)
         if self.options.fte == "exclude":
-            for values in (comparisons.similarity, *pairs.values()):
-                self.usable &= ~np.isnan(values)
+            known = ~np.isnan([comparisons.similarity, *pairs.values()])
+            self.usable = np.asarray(known.all(axis=0))
         if not self.usable.any():
             raise EvaluationError("no mated comparison has both a similarity and all qualities")
         self.quality = {name: _worst(values[self.usable]) for name, values in pairs.items()}
@@ -213,7 +177,7 @@ class _Evaluator:
         if values.ndim != 1 or np.isinf(values).any():
             raise EvaluationError(f"{name}: qualities must be one finite number a sample, or NaN")
         try:
-            return pair_quality(values, first, second, self.options.pair_quality)
+            return curves.pair_quality(values, first, second, self.options.pair_quality)
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
 
@@ -223,23 +187,22 @@ class _Evaluator:
         replicates = self._replicates(points)
         if replicates is not None:
             points = [
-                replace(point, fnmr0_interval=interval(rates, options.level))
+                replace(point, fnmr0_interval=curves.interval(rates, options.level))
                 for point, rates in zip(points, replicates.fnmr0.T, strict=True)
             ]
         random = [
-            random_discard(
+            curves.random_discard(
                 rejected(self.similarity, point.threshold), comparisons.first[self.usable],
-                comparisons.second[self.usable], options.limits, draws=options.draws,
-                how=options.pair_quality, seed=options.seed,
+                comparisons.second[self.usable], options,
             )
             for point in points
         ]  # fmt: skip
-        curves = self._curves([point.threshold for point in points])
-        oracle = [ideal(point.errors, len(self.similarity)) for point in points]
+        drawn = self._curves([point.threshold for point in points])
+        oracle = [curves.ideal(point.errors, len(self.similarity)) for point in points]
         results = [
             MethodResult(
                 name, method.kind, method.note, self.missing[name],
-                self._figures(name, curves[name], replicates),
+                self._figures(name, drawn[name], replicates),
             )
             for name, method in self.methods.items()
         ]  # fmt: skip
@@ -248,20 +211,15 @@ class _Evaluator:
         results.append(MethodResult("oracle", "oracle", "", 0, figures))
         made = ~np.isnan(comparisons.similarity)
         return Evaluation(
-            dataset=dataset,
-            recogniser=recogniser,
-            options=options,
-            mated=len(self.similarity),
-            excluded=int(np.count_nonzero(~self.usable)),
+            dataset, recogniser, options,
+            mated=len(self.similarity), excluded=int(np.count_nonzero(~self.usable)),
             non_mated=comparisons.non_mated.total,
             non_mated_missing=comparisons.non_mated.missing,
-            det=det_curve(comparisons.similarity[made], comparisons.non_mated),
+            det=curves.det_curve(comparisons.similarity[made], comparisons.non_mated),
             accuracy=accuracy,
-            points=tuple(points),
-            methods=tuple(results),
-            random=tuple(random),
+            points=tuple(points), methods=tuple(results), random=tuple(random),
             tests=tuple(self._tests(points, results, replicates)),
-        )
+        )  # fmt: skip
 
     def _points(self) -> list[Point]:
         """Return the operating points with their thresholds and error rates."""
@@ -279,23 +237,23 @@ class _Evaluator:
                 few.append(f"the curve rests on {errors} false non-matches")
             if kind == "fmr" and threshold.false_matches < FEW:
                 few.append(f"the threshold rests on {threshold.false_matches} false matches")
+            warnings = tuple(f"{text} (at least {FEW} are recommended)" for text in few)
             points.append(
                 Point(
                     kind, target, threshold.value, threshold.fmr, threshold.false_matches,
-                    errors / mated, errors,
-                    tuple(f"{text} (at least {FEW} are recommended)" for text in few),
+                    errors / mated, errors, warnings,
                 )
             )  # fmt: skip
         return points
 
     def _curves(self, thresholds: Sequence[float]) -> dict[str, list[Curve]]:
         """Return each method's curves, one for each operating point."""
-        curves = {
-            name: [edc(rejected(self.similarity, cut), values) for cut in thresholds]
+        found = {
+            name: [curves.edc(rejected(self.similarity, cut), values) for cut in thresholds]
             for name, values in self.quality.items()
         }
         if self.options.edc == "fixed":
-            return curves
+            return found
         non_mated, targets = self.comparisons.non_mated, self.options.fmr_targets
         if not non_mated.complete:
             raise EvaluationError("edc recompute needs all non-mated comparisons kept")
@@ -307,29 +265,27 @@ class _Evaluator:
             kept = ~np.isnan(scores)
             if self.options.fte == "worst":
                 scores, kept = _worst(scores), np.ones_like(kept)
-            curves[name][: len(targets)] = edc_recomputed(
+            found[name][: len(targets)] = curves.edc_recomputed(
                 similarity[kept], mated[kept], scores[kept], targets
             )
-        return curves
+        return found
 
     def _figures(
-        self, name: str, curves: Sequence[Curve], replicates: Replicates | None
+        self, name: str, drawn: Sequence[Curve], replicates: Replicates | None
     ) -> tuple[Figures, ...]:
         """Return a method's figures from its curve at each point."""
         figures = []
-        for index, curve in enumerate(curves):
-            areas = [area(curve, limit) for limit in self.options.limits]
+        for index, curve in enumerate(drawn):
+            areas = [curves.area(curve, limit) for limit in self.options.limits]
             if replicates is not None:
                 start = replicates.fnmr0[:, index]
                 areas = [
                     self._with_intervals(one, values, start)
                     for one, values in zip(areas, replicates.areas[name][:, index].T, strict=True)
                 ]
-            warnings = []
-            if not curve.staircase and curve.discard[-1] < 0.95:
-                end = f"{curve.discard[-1]:g}"
-                warnings.append(f"no comparison remains above a discard share of {end}")
-            figures.append(Figures(curve, tuple(areas), tuple(warnings)))
+            ends = not curve.staircase and curve.discard[-1] < 0.95
+            warning = f"no comparison remains above a discard share of {curve.discard[-1]:g}"
+            figures.append(Figures(curve, tuple(areas), (warning,) if ends else ()))
         return tuple(figures)
 
     def _with_intervals(self, one: Area, values: Floats, start: Floats) -> Area:
@@ -337,24 +293,24 @@ class _Evaluator:
         relative = np.full_like(values, np.nan)
         np.divide(values, start * one.limit, out=relative, where=start > 0)
         level = self.options.level
-        return replace(
-            one, interval=interval(values, level), normalised_interval=interval(relative, level)
-        )
+        intervals = curves.interval(values, level), curves.interval(relative, level)
+        return replace(one, interval=intervals[0], normalised_interval=intervals[1])
 
     def _random(self, points: Sequence[Point], random: Sequence[RandomDiscard]) -> MethodResult:
         """Return the mean of the random qualities, with intervals over the draws."""
         figures = []
+        left = np.round((1 - curves.CURVE_SHARES) * len(self.similarity)).astype(np.int64)
         for point, draws in zip(points, random, strict=True):
-            left = np.round((1 - CURVE_SHARES) * len(self.similarity)).astype(np.int64)
             errors = np.round(draws.mean * left).astype(np.int64)
-            best = ideal(point.errors, len(self.similarity))
+            best = curves.ideal(point.errors, len(self.similarity))
             areas = []
             for limit, values in zip(self.options.limits, draws.areas.T, strict=True):
                 mean, start = float(values.mean()), np.full(len(values), point.fnmr0)
                 normalised = mean / (point.fnmr0 * limit) if point.errors else None
                 one = Area(limit, mean, normalised, mean - best.area(limit))
                 areas.append(self._with_intervals(one, values, start))
-            figures.append(Figures(Curve(CURVE_SHARES, draws.mean, errors, left), tuple(areas)))
+            curve = Curve(curves.CURVE_SHARES, draws.mean, errors, left)
+            figures.append(Figures(curve, tuple(areas)))
         return MethodResult("random", "random", "", 0, tuple(figures))
 
     def _replicates(self, points: Sequence[Point]) -> Replicates | None:
@@ -363,17 +319,15 @@ class _Evaluator:
         if not options.replicates or comparisons.identity is None or options.edc != "fixed":
             return None
         people = int(comparisons.identity.max()) + 1
-        return replicate(
+        return curves.replicate(
             comparisons, self.similarity, self.usable, self.quality, points, options.limits,
-            draw_identities(people, options.replicates, options.seed),
+            curves.draw_identities(people, options.replicates, options.seed),
         )  # fmt: skip
 
     def _tests(
-        self,
-        points: Sequence[Point],
-        results: Sequence[MethodResult],
+        self, points: Sequence[Point], results: Sequence[MethodResult],
         replicates: Replicates | None,
-    ) -> Iterator[PairedTest]:
+    ) -> Iterator[result.PairedTest]:  # fmt: skip
         """Yield the tests of every two methods."""
         if replicates is None:
             return
@@ -383,8 +337,8 @@ class _Evaluator:
                 at = Operating(point.kind, point.target)
                 for place, limit in enumerate(self.options.limits):
                     a, b = (item.figures[index].areas[place].raw for item in (one, two))
-                    found = paired_test(gaps[:, index, place], self.options.level)
-                    yield PairedTest(one.name, two.name, at, limit, a - b, *found)
+                    found = curves.paired_test(gaps[:, index, place], self.options.level)
+                    yield result.PairedTest(one.name, two.name, at, limit, a - b, *found)
 
 
 def _worst(values: Floats) -> Floats:
@@ -397,13 +351,10 @@ class Agreement:
     """Scores of two tools for the N samples that both have scored.
 
     Attributes:
-        names: names of the two tools.
         paths: (N,) paths of the first tool.
-        first, second: (N,) float64 scores of each tool.
-        first_percentile, second_percentile: (N,) percentiles in (0, 100]; equal scores share their
-            mean.
-        spearman, pearson: rank and linear correlation in [-1, 1]; None if a tool's scores are all
-            equal.
+        first, second: (N,) scores of each tool.
+        first_percentile, second_percentile: (N,) in (0, 100]; equal scores share their mean.
+        spearman, pearson: rank and linear correlation; None if a tool's scores are all equal.
         without: number of samples without a score (NaN) of each tool.
         match: match of the second tool's paths with the first's.
     """
@@ -424,28 +375,21 @@ class Agreement:
         moved = self.second_percentile - self.first_percentile
         columns = ("first", "second", "first_percentile", "second_percentile")
         return [
-            {
-                "path": self.paths[row],
-                **{name: float(getattr(self, name)[row]) for name in columns},
-                "moved": float(moved[row]),
-            }
+            {"path": self.paths[row], **{name: float(getattr(self, name)[row]) for name in columns},
+             "moved": float(moved[row])}
             for row in np.argsort(-np.abs(moved), kind="stable")[:number].tolist()
-        ]
+        ]  # fmt: skip
 
     def as_dict(self, movers: int = 20) -> dict[str, Any]:
-        """Return a summary as plain values, for JSON, without the scores."""
+        """Return a summary for JSON, without the scores."""
+        match = self.match
         return {
-            "names": list(self.names),
-            "common": len(self.paths),
-            "spearman": self.spearman,
-            "pearson": self.pearson,
-            "without_score": list(self.without),
-            "only_in_first": len(self.match.missing),
-            "only_in_second": len(self.match.unused),
-            "ambiguous": len(self.match.ambiguous),
-            "matched_by": self.match.rules,
-            "movers": self.movers(movers),
-        }
+            "names": list(self.names), "common": len(self.paths),
+            "spearman": self.spearman, "pearson": self.pearson,
+            "without_score": list(self.without), "only_in_first": len(match.missing),
+            "only_in_second": len(match.unused), "ambiguous": len(match.ambiguous),
+            "matched_by": match.rules, "movers": self.movers(movers),
+        }  # fmt: skip
 
 
 def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
@@ -466,14 +410,6 @@ def agree(first: ScoreTable, second: ScoreTable) -> Agreement:
     )
     missing = np.isnan(first.values).sum(), np.isnan(values[match.index >= 0]).sum()
     return Agreement(
-        names=(first.name, second.name),
-        paths=tuple(path for path, kept in zip(first.paths, both, strict=True) if kept),
-        first=scores[0],
-        second=scores[1],
-        first_percentile=percentile[0],
-        second_percentile=percentile[1],
-        spearman=spearman,
-        pearson=pearson,
-        without=(int(missing[0]), int(missing[1])),
-        match=match,
-    )
+        (first.name, second.name), tuple(compress(first.paths, both)), scores[0], scores[1],
+        percentile[0], percentile[1], spearman, pearson, (int(missing[0]), int(missing[1])), match,
+    )  # fmt: skip

@@ -1,23 +1,22 @@
 """Verification: comparisons of faces, thresholds at a false match rate (FMR), accuracy over folds.
 
 A comparison is mated if both samples show the same person. It is accepted if its similarity is
-GREATER than the threshold (the rule "greater or equal" with the next larger float decides the
-same). So the smallest threshold with an FMR within a target always exists and is one of the
-non-mated similarities. It depends on the largest ones alone, so only those are kept.
+GREATER than the threshold. So the smallest threshold with an FMR within a target always exists and
+is one of the non-mated similarities. It depends on the largest ones alone, so only those are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from faceqan_toolkit.errors import EvaluationError, SettingsError
-from faceqan_toolkit.evaluation.result import check_target
+from faceqan_toolkit.evaluation.options import check_target
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,10 +35,9 @@ SPARE = 2.0
 
 
 def as_floats(values: ArrayLike, what: str) -> Floats:
-    """Return values as float64, NaN for missing ones; `what` names them in messages.
+    """Return values, called `what` in messages, as float64; NaN stands for missing ones.
 
-    Raises:
-        EvaluationError: the values are not one-dimensional, not numbers, or infinite.
+    EvaluationError if they are not one-dimensional, not numbers, or infinite.
     """
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -55,11 +53,7 @@ def as_floats(values: ArrayLike, what: str) -> Floats:
 def _as_comparisons(
     similarity: ArrayLike, first: ArrayLike, second: ArrayLike
 ) -> tuple[Floats, Codes, Codes]:
-    """Return similarities as float64 and sample indices as int32.
-
-    Raises:
-        EvaluationError: their shapes differ, or some are no similarities or no indices.
-    """
+    """Return similarities as float64 and sample indices as int32; EvaluationError for others."""
     values, ends = as_floats(similarity, "similarities"), []
     for what, given in (("first", first), ("second", second)):
         array = np.asarray(given)
@@ -81,8 +75,7 @@ def identity_codes(identity: ArrayLike) -> Codes:
 def people_of(codes: Codes, first: Codes, second: Codes, *, mated: bool) -> tuple[Codes, Codes]:
     """Return the identities of both samples of each comparison.
 
-    Raises:
-        EvaluationError: a sample has none, or a comparison is not of the given kind.
+    EvaluationError if a sample has none, or if a comparison is not of the given kind.
     """
     if len(first) and max(first.max(), second.max()) >= len(codes):
         raise EvaluationError("a comparison names a sample that has no identity")
@@ -139,8 +132,8 @@ class NonMated:
     """Non-mated comparisons: the most similar ones, and counts of the others.
 
     Attributes:
-        similarity: (K,) float64, the largest similarities, descending.
-        first, second: (K,) int32 indices of samples.
+        similarity: (K,) the largest similarities, descending.
+        first, second: (K,) indices of samples.
         total: number of all non-mated comparisons, without `missing`.
         missing: number of comparisons without a similarity (NaN).
         floor: largest similarity that was not kept; -inf if all were.
@@ -165,8 +158,7 @@ class NonMated:
     def at_fmr(self, target: float) -> DecisionThreshold:
         """Return the smallest threshold with an FMR of at most the target, in (0, 1); exact.
 
-        Raises:
-            EvaluationError: no non-mated comparison, or too few were kept for this target.
+        EvaluationError if there is no non-mated comparison, or too few were kept for this target.
         """
         check_target(target)
         if not self.total:
@@ -189,8 +181,8 @@ class NonMated:
 
         Exact for values from `floor` up; below it interpolated in the histogram.
         """
-        side: Literal["left", "right"] = "right" if equal else "left"
-        exact: Floats = np.searchsorted(-self.similarity, -values, side=side).astype(np.float64)
+        found = np.searchsorted(-self.similarity, -values, side="right" if equal else "left")
+        exact = found.astype(np.float64)
         if self.complete:
             return exact
         above = np.concatenate([np.cumsum(self.histogram[::-1])[::-1], [0]])
@@ -200,24 +192,22 @@ class NonMated:
 
 
 class NonMatedCollector:
-    """Receives non-mated comparisons in blocks and keeps the most similar ones.
+    """Receives non-mated comparisons in blocks and keeps the `keep` most similar ones, or all.
 
-    Memory: 32 bytes for each kept comparison, and 8 for every compared pair of identities.
-
-    Args:
-        keep: number of comparisons to keep, see `enough`; None for all.
-        identity: (N,) labels of the samples, of any type; needed for the bootstrap over identities.
+    Memory: 32 bytes for each kept comparison, and 8 for every compared pair of identities. The
+    bootstrap over identities needs the samples' (N,) labels `identity`, of any type.
     """
 
     def __init__(self, keep: int | None = None, identity: ArrayLike | None = None) -> None:
         if keep is not None and keep < 1:
             raise SettingsError(f"at least one comparison must be kept, not {keep}")
         self._keep = keep
-        self._codes = None if identity is None else identity_codes(identity)
-        people = 0 if self._codes is None else int(self._codes.max(initial=-1)) + 1
-        self._pairs: Any = (
-            None if self._codes is None else sparse.csr_matrix((people, people), dtype="i4")
-        )
+        self._codes: Codes | None = None
+        self._pairs: Any = None
+        if identity is not None:
+            self._codes = identity_codes(identity)
+            people = int(self._codes.max(initial=-1)) + 1
+            self._pairs = sparse.csr_matrix((people, people), dtype="i4")
         self._waiting: list[Codes] = []
         self._parts = [(np.empty(0), np.empty(0, np.int32), np.empty(0, np.int32))]
         self._held = 0
@@ -233,9 +223,8 @@ class NonMatedCollector:
     def add(self, similarity: ArrayLike, first: ArrayLike, second: ArrayLike) -> None:
         """Add (B,) similarities, NaN where a sample has no embedding, of (B,) sample indices.
 
-        Raises:
-            EvaluationError: lengths differ, a similarity is infinite, or both samples of a
-                comparison have the same identity.
+        EvaluationError if lengths differ, a similarity is infinite, or both samples of a comparison
+        have the same identity.
         """
         values, one, two = _as_comparisons(similarity, first, second)
         for start in range(0, len(values), PIECE):
@@ -301,10 +290,9 @@ class Comparisons:
     """All comparisons of a data set by one recognition model.
 
     Attributes:
-        similarity: (M,) float64, mated comparisons; NaN where a sample has no embedding.
-        first, second: (M,) int32 indices of samples, mated comparisons.
-        non_mated: non-mated comparisons.
-        identity: (N,) int32 identities of the samples as numbers 0, 1, ..., or None.
+        similarity: (M,) mated comparisons; NaN where a sample has no embedding.
+        first, second: (M,) indices of samples, mated comparisons.
+        identity: (N,) identities of the samples as numbers 0, 1, ..., or None.
     """
 
     similarity: Floats
@@ -315,27 +303,17 @@ class Comparisons:
 
     @classmethod
     def of(
-        cls,
-        similarity: ArrayLike,
-        mated: ArrayLike,
-        first: ArrayLike,
-        second: ArrayLike,
-        identity: ArrayLike | None = None,
-        *,
-        keep: int | None = None,
-    ) -> Comparisons:
-        """Return comparisons from plain arrays.
+        cls, similarity: ArrayLike, mated: ArrayLike, first: ArrayLike, second: ArrayLike,
+        identity: ArrayLike | None = None, *, keep: int | None = None,
+    ) -> Comparisons:  # fmt: skip
+        """Return comparisons from arrays; EvaluationError if they contradict each other.
 
         Args:
-            similarity: (P,) similarities, higher is more alike; NaN where a sample has no
-                embedding.
+            similarity: (P,) higher is more alike; NaN where a sample has no embedding.
             mated: (P,) bool.
             first, second: (P,) indices of samples.
             identity: (N,) labels of the samples, of any type; confidence intervals need them.
             keep: see `NonMatedCollector`.
-
-        Raises:
-            EvaluationError: shapes differ, or `mated` contradicts the identities.
         """
         values, one, two = _as_comparisons(similarity, first, second)
         same = np.asarray(mated)
@@ -345,20 +323,12 @@ class Comparisons:
 
     @classmethod
     def streamed(
-        cls,
-        blocks: Iterable[Block],
-        collector: NonMatedCollector,
+        cls, blocks: Iterable[Block], collector: NonMatedCollector,
         identity: ArrayLike | None = None,
-    ) -> Comparisons:
-        """Return the comparisons of (similarity, mated, first, second) blocks.
+    ) -> Comparisons:  # fmt: skip
+        """Return the comparisons of (similarity, mated, first, second) blocks; see `of`.
 
-        Args:
-            blocks: arrays as those of `of`.
-            collector: receives the non-mated ones.
-            identity: see `of`.
-
-        Raises:
-            EvaluationError: no mated comparison, or a mated comparison of two identities.
+        EvaluationError if there is no mated comparison, or a mated one of two identities.
         """
         found = []
         for similarity, mated, first, second in blocks:
@@ -401,10 +371,8 @@ class Accuracy:
 def fold_accuracy(similarity: ArrayLike, mated: ArrayLike, fold: ArrayLike) -> Accuracy:
     """Return the accuracy by LFW's protocol: the threshold of each fold comes from the others.
 
-    The arrays are (P,) each; a similarity of NaN counts as rejected. LFW has ten folds.
-
-    Raises:
-        EvaluationError: shapes differ, or there is only one fold.
+    The arrays are (P,) each; a similarity of NaN counts as rejected. EvaluationError if shapes
+    differ or there is only one fold.
 
     Source: Huang et al., "Labeled Faces in the Wild", 2007, view 2.
     """

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from faceqan_toolkit.evaluation.result import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from tests.evaluation.synthetic import world
 

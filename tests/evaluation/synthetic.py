@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from faceqan_toolkit.evaluation.result import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons, NonMated, NonMatedCollector
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +17,7 @@ from faceqan_toolkit.evaluation.calibrate import (
     Faces,
     choose,
     faces_of,
+    kept_crops,
     quality_for_discard,
     quality_for_fnmr,
     split_people,
@@ -21,7 +26,12 @@ from faceqan_toolkit.evaluation.curves import draw_identities, edc, non_mated_to
 from faceqan_toolkit.evaluation.datasets.base import PairList
 from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.results.calibration import ENOUGH_ERRORS
+from faceqan_toolkit.results.crops import RunCrops
+from faceqan_toolkit.settings import Settings
+from faceqan_toolkit.types import Pixels
+from tests.conftest import DATA
 from tests.evaluation.synthetic import collect, world
+from tests.ledgers import face, write_run
 
 targets = st.floats(0.01, 0.9)
 
@@ -314,3 +324,30 @@ def test_a_rate_nobody_reaches() -> None:
     halves = [faces_of(quality, identity, half, noise, None, 1e-2) for half in (chosen, ~chosen)]
     with pytest.raises(CalibrationError, match="no quality threshold reaches"):
         choose("fnmr", 0.05, 1e-2, *halves)
+
+
+def test_crops_of_a_run(tmp_path: Path, crop: Pixels) -> None:
+    records = [
+        face(tmp_path, "a/1.jpg", 0.5, crop="crops/a/1.jpg.0.png"),
+        face(tmp_path, "a/2.jpg", 0.5),
+        face(tmp_path, "a/3.jpg", 0.5, crop="crops/gone.png"),
+    ]
+    run = write_run(tmp_path / "run", records)
+    (tmp_path / "run/crops/a").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "run/crops/a/1.jpg.0.png"), crop[..., ::-1])
+    rows = [record.to_dict() for record in records]
+    found = list(kept_crops(RunCrops(run, cut=False), rows))
+    assert np.array_equal(found[0], crop)
+    assert found[1:] == [None, None]
+
+
+def test_crops_that_were_scored_as_such(tmp_path: Path) -> None:
+    content = (DATA / "astronaut.png").read_bytes()
+    record = face(tmp_path, "a/1.png", 0.5)
+    (tmp_path / "a/1.png").write_bytes(content)
+    run = write_run(tmp_path / "run", [record], Settings(task="score"))
+    row = record.to_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
+    changed, kept = kept_crops(RunCrops(run, cut=False), [record.to_dict(), row])
+    assert changed is None
+    assert kept is not None
+    assert kept.shape == (112, 112, 3)

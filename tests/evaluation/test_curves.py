@@ -14,6 +14,7 @@ from faceqan_toolkit.errors import EvaluationError, SettingsError
 from faceqan_toolkit.evaluation.curves import (
     GRID,
     Curve,
+    Operating,
     Replicates,
     area,
     det_curve,
@@ -29,7 +30,7 @@ from faceqan_toolkit.evaluation.curves import (
     random_discard,
     replicate,
 )
-from faceqan_toolkit.evaluation.result import Operating
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.verification import Comparisons, rejected
 from tests.evaluation.synthetic import World, collect, non_mated, world
 
@@ -254,7 +255,8 @@ def test_random_discard_of_separate_faces_is_hypergeometric() -> None:
     """Without shared faces the errors left are a draw without replacement."""
     errors = np.arange(400) < 60
     first, second = np.arange(400), np.arange(400, 800)
-    found = random_discard(errors, first, second, (0.2, 1.0), draws=600, seed=3)
+    options = EvaluationOptions(limits=(0.2, 1.0), draws=600, seed=3)
+    found = random_discard(errors, first, second, options)
     assert found.mean == pytest.approx(0.15, abs=0.01)
     assert found.areas.mean(axis=0) == pytest.approx([0.03, 0.15], rel=0.03)
     left = 400 - np.arange(80)
@@ -268,16 +270,18 @@ def test_random_discard_has_a_seed() -> None:
     errors = np.arange(40) < 10
     index = np.arange(40)
     runs = [
-        random_discard(errors, index, index[::-1], (0.2,), draws=5, seed=seed).areas.tolist()
+        random_discard(errors, index, index[::-1], EvaluationOptions(draws=5, seed=seed)).areas
         for seed in (0, 0, 1)
     ]
+    runs = [areas.tolist() for areas in runs]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_shared_faces_widen_the_spread() -> None:
     errors = np.repeat(np.arange(40) < 6, 10)
-    apart = random_discard(errors, np.arange(400), np.arange(400), (0.2,))
-    shared = random_discard(errors, np.repeat(np.arange(40), 10), np.arange(40, 440), (0.2,))
+    faces, options = np.arange(400), EvaluationOptions(limits=(0.2,))
+    apart = random_discard(errors, faces, faces, options)
+    shared = random_discard(errors, np.repeat(np.arange(40), 10), faces + 40, options)
     assert shared.areas.std() > 1.5 * apart.areas.std()
 
 

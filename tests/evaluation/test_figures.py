@@ -15,7 +15,7 @@ from faceqan_toolkit.errors import MissingDependency, SettingsError
 from faceqan_toolkit.evaluation import figures
 from faceqan_toolkit.evaluation.curves import edc
 from faceqan_toolkit.evaluation.figures import Panel
-from faceqan_toolkit.evaluation.result import FIGURE_FORMATS
+from faceqan_toolkit.evaluation.options import FIGURE_FORMATS
 from faceqan_toolkit.photos.decode import decode_bytes
 from tests.evaluation.conftest import HOSTILE
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from faceqan_toolkit.errors import SettingsError
-from faceqan_toolkit.evaluation.result import EvaluationOptions
+from faceqan_toolkit.evaluation.options import EvaluationOptions
 from faceqan_toolkit.evaluation.result_files import areas_csv
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import fold_accuracy

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +14,6 @@ from faceqan_toolkit.evaluation.run_faces import (
     baselines,
     crop_files,
     is_constant,
-    kept_crop,
     model_note,
     other_faces,
     own_method,
@@ -25,10 +22,9 @@ from faceqan_toolkit.evaluation.run_faces import (
 from faceqan_toolkit.evaluation.score_files import read_scores
 from faceqan_toolkit.runs.folder import RunWriter
 from faceqan_toolkit.settings import Settings
-from faceqan_toolkit.types import Pixels, Record
-from tests.conftest import DATA
+from faceqan_toolkit.types import Record
 from tests.evaluation.datasets.trees import photo
-from tests.ledgers import face, write_run
+from tests.ledgers import write_run
 
 
 def record(path: str, face: int | None, quality: float | None, **more) -> Record:
@@ -163,27 +159,3 @@ def test_an_empty_run(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match="has no photos"):
         read_run_faces(tmp_path / "run")
-
-
-def test_crops_of_a_run(tmp_path: Path, crop: Pixels) -> None:
-    records = [
-        face(tmp_path, "a/1.jpg", 0.5, crop="crops/a/1.jpg.0.png"),
-        face(tmp_path, "a/2.jpg", 0.5),
-        face(tmp_path, "a/3.jpg", 0.5, crop="crops/gone.png"),
-    ]
-    run = write_run(tmp_path / "run", records)
-    (tmp_path / "run/crops/a").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "run/crops/a/1.jpg.0.png"), crop[..., ::-1])
-    found = [kept_crop(run, record.to_dict()) for record in records]
-    assert np.array_equal(found[0], crop)
-    assert found[1:] == [None, None]
-
-
-def test_crops_that_were_scored_as_such(tmp_path: Path) -> None:
-    content = (DATA / "astronaut.png").read_bytes()
-    record = face(tmp_path, "a/1.png", 0.5)
-    (tmp_path / "a/1.png").write_bytes(content)
-    run = write_run(tmp_path / "run", [record], Settings(task="score"))
-    assert kept_crop(run, record.to_dict()) is None  # changed since
-    row = record.to_dict() | {"sha256": hashlib.sha256(content).hexdigest()}
-    assert kept_crop(run, row).shape == (112, 112, 3)

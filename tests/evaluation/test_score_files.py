@@ -44,24 +44,23 @@ def as_dict(table: ScoreTable) -> dict[str, float]:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "text"),
+    "text",
     [
-        ("csv", "image,quality\na/1.jpg,0.25\nb c/2.jpg,-0.5\n"),  # the authors' for XQLFW
-        ("csv", "\ufeffQuality,Path\r\n0.25,a/1.jpg\r\n\r\n-0.5,b c/2.jpg\r\n"),
-        ("csv", "note;path;score\nx;a/1.jpg;0.25\ny;b c/2.jpg;-0.5"),
-        ("csv", 'filename\tscore\na/1.jpg\t0.25\n"b c/2.jpg"\t-0.5\n'),
-        ("csv without header", "a/1.jpg,0.25\nb c/2.jpg,-0.5\n"),
-        ("text", "a/1.jpg 0.25\nb c/2.jpg -0.5\n"),  # CR-FIQA's
-        ("text", "\na\\1.jpg   2.5e-1\r\nb c\\2.jpg -0.5\r\n"),
-        ("ofiq", OFIQ + "a/1.jpg;0.25;3;40;50\nb c/2.jpg;-0.5;1;2;3\n"),
-        ("ofiq", OFIQ + '"a/1.jpg";0.25;3;40;50;\n"b c/2.jpg";-0.5;1;2;3;\n'),
+        "image,quality\na/1.jpg,0.25\nb c/2.jpg,-0.5\n",  # the authors' for XQLFW
+        "\ufeffQuality,Path\r\n0.25,a/1.jpg\r\n\r\n-0.5,b c/2.jpg\r\n",
+        "note;path;score\nx;a/1.jpg;0.25\ny;b c/2.jpg;-0.5",
+        'filename\tscore\na/1.jpg\t0.25\n"b c/2.jpg"\t-0.5\n',
+        "a/1.jpg,0.25\nb c/2.jpg,-0.5\n",  # no header
+        "a/1.jpg 0.25\nb c/2.jpg -0.5\n",  # CR-FIQA's
+        "\na\\1.jpg   2.5e-1\r\nb c\\2.jpg -0.5\r\n",
+        OFIQ + "a/1.jpg;0.25;3;40;50\nb c/2.jpg;-0.5;1;2;3\n",
+        OFIQ + '"a/1.jpg";0.25;3;40;50;\n"b c/2.jpg";-0.5;1;2;3;\n',
     ],
 )
-def test_texts(tmp_path: Path, kind: str, text: str, packed: bool) -> None:
+def test_texts(tmp_path: Path, text: str, packed: bool) -> None:
     data = text.encode()
     table = read(tmp_path, gzip.compress(data) if packed else data)
     assert as_dict(table) == {"a/1.jpg": 0.25, "b c/2.jpg": -0.5}
-    assert table.format == kind
     assert table.name == "scores"
 
 
@@ -107,7 +106,6 @@ def ofiq(*, first_unreadable: bool, time: bool) -> str:
 @pytest.mark.parametrize("first_unreadable", [False, True])
 def test_photos_that_ofiq_could_not_read(tmp_path, first_unreadable: bool, time: bool) -> None:
     table = read(tmp_path, ofiq(first_unreadable=first_unreadable, time=time))
-    assert table.format == "ofiq"
     scores = as_dict(table)
     assert scores.pop("a/1.jpg") == 22.5
     assert set(scores) == {"bad0.jpg", "bad1.jpg", "none.jpg"}
@@ -247,7 +245,6 @@ def test_duplicates_are_named(tmp_path: Path) -> None:
 def test_the_published_pickle(tmp_path: Path, protocol: int) -> None:
     content = {"/data/a b/1.jpg": np.float64(0.25), "/data/2.jpg": 0.5}
     table = read(tmp_path, pickle.dumps(content, protocol))
-    assert table.format == "pickle"
     assert as_dict(table) == content
 
 
@@ -273,7 +270,7 @@ def test_parquet(tmp_path: Path) -> None:
         pa.table({"image": ["a", "b\\c"], "score": pa.array([1, None], pa.int8())}), file
     )
     table = read_scores(file, "method")
-    assert (table.name, table.format, table.paths) == ("method", "parquet", ("a", "b/c"))
+    assert (table.name, table.paths) == ("method", ("a", "b/c"))
     np.testing.assert_array_equal(table.values, [1, np.nan])
     pq.write_table(pa.table({"image": [1], "score": [1.0]}), file)
     with pytest.raises(ScoresError, match="image must be text"):
@@ -320,7 +317,6 @@ def test_our_own_results(run: Path, tmp_path: Path, kind: str) -> None:
 def test_our_own_pickle(run: Path, tmp_path: Path) -> None:
     Ranking(read_run(run)).export(tmp_path / "results.pkl", "pickle")
     table = read_scores(tmp_path / "results.pkl")
-    assert table.format == "pickle"
     assert set(table.values.tolist()) == set(EXPECTED.values())
 
 

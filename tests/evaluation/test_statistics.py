@@ -13,7 +13,8 @@ import scipy.stats
 from faceqan_toolkit.errors import EvaluationError, ScoresError, SettingsError
 from faceqan_toolkit.evaluation.curves import GRID, edc
 from faceqan_toolkit.evaluation.datasets.base import Dataset, ListBuilder, Templates
-from faceqan_toolkit.evaluation.result import EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Method
 from faceqan_toolkit.evaluation.score_files import ScoreTable, read_scores
 from faceqan_toolkit.evaluation.statistics import (
     _contradicts,
@@ -268,7 +269,7 @@ def test_templates_and_their_qualities(tmp_path) -> None:
 
 
 def table(name: str, scores: dict[str, float]) -> ScoreTable:
-    return ScoreTable(name, "csv", tuple(scores), np.array(list(scores.values())))
+    return ScoreTable(name, tuple(scores), np.array(list(scores.values())))
 
 
 def test_against_scipy() -> None:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from scipy.stats import spearmanr
 
-from faceqan_toolkit.evaluation.result import Evaluation, EvaluationOptions, Method
+from faceqan_toolkit.evaluation.options import EvaluationOptions
+from faceqan_toolkit.evaluation.result import Evaluation, Method
 from faceqan_toolkit.evaluation.statistics import evaluate_methods
 from faceqan_toolkit.evaluation.verification import Comparisons
 from faceqan_toolkit.models.freeze import freeze
