@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.text import path_text, reason_of
 
+BLOCK_BYTES = 1 << 20
+"""Bytes of a file in memory at once."""
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell its encoding, and whether it is text."""
 MARKS = (
@@ -91,7 +93,7 @@ def to_utf8(data: bytes) -> bytes:
 def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
     """Open a plain text file for reading, line ends as they are; it is decoded as it is read.
 
-    `errors` is for bytes that are not UTF-8 in a file without a mark.
+    `errors`: see `open`; for bytes that are not UTF-8 in a file without a mark.
 
     Raises:
         OSError: it cannot be read.
@@ -100,12 +102,8 @@ def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
     with file.open("rb") as content:
         codec = encoding_of(content.read(HEAD_BYTES))
         content.seek(0)
-        if codec != UTF_8:
-            errors = "strict"
-        with (
-            _undecodable(codec),
-            io.TextIOWrapper(content, codec, errors, newline="") as text,
-        ):
+        errors = errors if codec == UTF_8 else "strict"
+        with _undecodable(codec), io.TextIOWrapper(content, codec, errors, newline="") as text:
             yield text
 
 
@@ -118,10 +116,6 @@ def _undecodable(codec: str) -> Iterator[None]:
         name = codec.removesuffix("-sig").upper()
         told = "it is not UTF-8" if codec == UTF_8 else f"its mark says {name}, but it is not that"
         raise ValueError(f"{told}; save it as UTF-8") from error
-
-
-BLOCK_BYTES = 1 << 20
-"""Bytes of a file in memory at once."""
 
 
 def check_text(folder: Path) -> None:
@@ -205,21 +199,14 @@ def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str)
     try:
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied")
-        replaceable = _is_replaceable(target, is_ours)
+        if target.is_symlink() or not target.exists():
+            return  # of a link, only the link itself is replaced
+        with target.open("rb") if target.is_file() else io.BytesIO() as file:
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
-    if not replaceable:
+    if not target.is_file() or (head and not is_ours(head)):
         raise RunError(f"{target} is there and is no {kind}; choose another name")
-
-
-def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    if target.is_symlink() or not target.exists():
-        return True  # of a link, only the link itself is replaced
-    if not target.is_file():
-        return False
-    with target.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return not head or is_ours(head)
 
 
 def write_text(target: Path, text: str) -> None:

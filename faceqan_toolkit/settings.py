@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -219,14 +219,13 @@ class ModelOptions:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        ModelSettings("", self.channels, self.mean, self.std, self.eps)
+        ModelSettings("", *astuple(self))
 
     @property
     def given(self) -> tuple[str, ...]:
         """Command-line names of the options that are not None."""
         names = ("channels", "pixel-mean", "pixel-std", "norm-eps")
-        values = (self.channels, self.mean, self.std, self.eps)
-        return tuple(name for name, v in zip(names, values, strict=True) if v is not None)
+        return tuple(name for name, v in zip(names, astuple(self), strict=True) if v is not None)
 
 
 @dataclass(frozen=True)
@@ -400,16 +399,10 @@ class Settings:
     work: WorkSettings
 
     def __init__(
-        self,
-        task: str = "align-and-score",
-        *,
-        detection: DetectionSettings | None = None,
-        alignment: AlignmentSettings | None = None,
-        model: ModelSettings | str | Path | None = None,
-        quality: QualitySettings | None = None,
-        work: WorkSettings | None = None,
-        **flat: Any,
-    ) -> None:
+        self, task: str = "align-and-score", *, detection: DetectionSettings | None = None,
+        alignment: AlignmentSettings | None = None, model: ModelSettings | str | Path | None = None,
+        quality: QualitySettings | None = None, work: WorkSettings | None = None, **flat: Any,
+    ) -> None:  # fmt: skip
         check(task in tuple(TASKS), "task", task, f"one of {', '.join(TASKS)}")
         if isinstance(model, (str, Path)):
             model, flat["model"] = None, str(model)
@@ -420,11 +413,8 @@ class Settings:
         for (group, kind), value in zip(_GROUPS.items(), given, strict=True):
             value = kind() if value is None else value
             check(isinstance(value, kind), group, repr(value), f"{kind.__name__}(...)")
-            changes = {
-                item.name: flat.pop(name)
-                for name, (home, item, _) in _HOMES.items()
-                if home == group and name in flat
-            }
+            names = [name for name in flat if name in _HOMES and _HOMES[name][0] == group]
+            changes = {_HOMES[name][1].name: flat.pop(name) for name in names}
             groups[group] = value.changed(**changes)
         vars(self).update(task=task, **_with_options(groups, flat))
 
@@ -432,9 +422,6 @@ class Settings:
         faces: str
         max_side: int
         landmarks: Path | None
-        antialias: bool
-        template: str
-        crop_size: int
         method: str
         preset: str
         eps: float
@@ -446,7 +433,6 @@ class Settings:
         engine: str
         ray_address: str | None
         keep_crops: bool
-        hints: bool
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -548,15 +534,11 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
     """
     parts: dict[str, Part] = {group: groups[group].part for group in ("detection", "quality")}
     for name in flat:
-        owners = [f"{part.kind} {part.name}" for part in parts.values() if name in part.fields]
+        owners = _owners(parts.values(), name)
         if not owners:
-            others = [
-                f" ({part.kind} {part.name} has such an option)"
-                for part in (*DETECTORS.imported, *METHODS.imported)
-                if name in part.fields
-            ]
+            others = _owners((*DETECTORS.imported, *METHODS.imported), name)
             known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
-            hint = others[0] if others else suggestion(name, known)
+            hint = f" ({others[0]} has such an option)" if others else suggestion(name, known)
             raise SettingsError(f"there is no setting {name}{hint}")
         if len(owners) > 1:
             raise SettingsError(
@@ -568,6 +550,10 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
             options = part.make_options({**asdict(groups[group].options), **changes})
             groups[group] = replace(groups[group], options=options)
     return groups
+
+
+def _owners(parts: Iterable[Part], option_name: str) -> list[str]:
+    return [f"{part.kind} {part.name}" for part in parts if option_name in part.fields]
 
 
 def is_model_name(model: str) -> bool:
@@ -601,5 +587,4 @@ def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
     `size_name` is the size's name in the message.
     """
     AlignmentSettings(template=template)
-    expected = f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels"
-    check(size in CROP_SIZES, size_name, size, expected)
+    check(size in CROP_SIZES, size_name, size, f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels")

@@ -41,7 +41,7 @@ from faceqan_toolkit.cli.reporter import Reporter
     help="Embeddings by photo path, as .npz or parquet.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+    "--seed", type=options.WHOLE, default=0, show_default=True,
     help="Random seed of the split of people and of the intervals.",
 )  # fmt: skip
 @click.option(

@@ -45,25 +45,25 @@ if TYPE_CHECKING:
 
     from faceqan_toolkit.evaluation.datasets.base import Dataset
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 DEFAULTS = EvaluationOptions()
 
 SETTINGS = {*setting_names(), "detector_option", "method_option"}
 OPTIONS = {item.name for item in fields(EvaluationOptions)}
+INPUTS = ("pairs", "flip", "run", "scores", "embeddings", "scores_only", "name", "figures",
+          "detector_weights", "published_pickle", "retry_failed")  # fmt: skip
+"""Options that are fields of `evaluation.evaluate.Inputs`."""
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
 DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 
-root_argument = click.argument("root", type=click.Path(path_type=Path))
+root_argument = click.argument("root", type=options.PATH)
 
 input_options = stack(
     click.option(
-        "-o", "--output", type=FOLDER, required=True, metavar="OUT",
+        "-o", "--output", type=options.FOLDER, required=True, metavar="OUT",
         help="Folder for results, scores and embeddings; the same command continues there.",
     ),
     click.option(
-        "--run", type=FOLDER, metavar="RUN", help="Use the faces and scores of this run.",
+        "--run", type=options.FOLDER, metavar="RUN", help="Use the faces and scores of this run.",
     ),
     click.option(
         "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
@@ -106,16 +106,16 @@ curve_options = stack(
         show_default=True, help="Quality of a comparison, from those of its two faces.",
     ),
     click.option(
-        "--bootstrap", "replicates", type=click.IntRange(min=0), default=DEFAULTS.replicates,
+        "--bootstrap", "replicates", type=options.WHOLE, default=DEFAULTS.replicates,
         show_default=True, metavar="N",
         help="Bootstrap resamples (by identity) for the confidence intervals; 0 for none.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True,
+        "--seed", type=options.WHOLE, default=DEFAULTS.seed, show_default=True,
         help="Random seed for pairs, bootstrap and the random baseline.",
     ),
     click.option(
-        "--format", "formats", type=click.Choice(FIGURE_FORMATS), multiple=True,
+        "--format", "figures", type=click.Choice(FIGURE_FORMATS), multiple=True,
         default=FIGURE_FORMATS, show_default=True,
         help="Format of the figures; may be repeated.",
     ),
@@ -152,7 +152,7 @@ aligned_option = click.option(
 )  # fmt: skip
 
 pickle_option = click.option(
-    "--legacy-pickle", type=NEW_FILE, metavar="FILE",
+    "--legacy-pickle", "published_pickle", type=options.FILE, metavar="FILE",
     help="Score all photos and write the pickle of the published evaluation script.",
 )  # fmt: skip
 
@@ -168,34 +168,28 @@ template_options = stack(
 )  # fmt: skip
 
 
-class DatasetCommands(Group):
+class _DatasetCommands(Group):
     """A command for each data set, made when it is used, and commands for all of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the data sets and of the other commands."""
         return list(dict.fromkeys([*DATASETS, *self.commands]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; None if there is none, or if its package cannot be imported."""
+        # no command if its package cannot be imported; `resolve_command` then says why
         if cmd_name in DATASETS and cmd_name not in self.commands:
             with suppress(SettingsError):
-                self.add_command(dataset_command(DATASETS.find(cmd_name)))
+                self.add_command(_dataset_command(DATASETS.find(cmd_name)))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is meant.
-
-        Raises:
-            SettingsError: the package of a data set cannot be imported.
-        """
         if args[0] in DATASETS:
             DATASETS.find(args[0])
         return super().resolve_command(ctx, args)
 
 
-def dataset_command(entry: DatasetEntry) -> click.Command:
+def _dataset_command(entry: DatasetEntry) -> click.Command:
     """Return the command that evaluates a data set."""
     added = list(_own_options(entry))
     if entry.templates:
@@ -207,14 +201,10 @@ def dataset_command(entry: DatasetEntry) -> click.Command:
     if not entry.aligned:
         added.append(options.alignment_options)
     example = f"evaluate {entry.name} {entry.example} -o out"
-    command = click.command(entry.name, cls=Command, help=entry.help, example=example)
-
-    def run(root: Path, **chosen: Any) -> None:
-        _evaluate(entry, root, chosen)
-
     made: click.Command = stack(
-        command, root_argument, input_options, *added, curve_options, model_options
-    )(run)
+        click.command(entry.name, cls=Command, help=entry.help, example=example),
+        root_argument, input_options, *added, curve_options, model_options,
+    )(lambda root, **chosen: _evaluate(entry, root, chosen))  # fmt: skip
     return made
 
 
@@ -235,13 +225,13 @@ def _own_option(name: str, default: Any, described: DatasetOption) -> Callable[[
     default = None if required else default
     return click.option(
         f"--{flag}", name, required=required, default=default,
-        type=FILE if described.kind is Path else described.kind,
+        type=options.INPUT_FILE if described.kind is Path else described.kind,
         show_default=described.default or default is not None,
         metavar=described.metavar or None, help=described.help or "Option of the data set.",
     )  # fmt: skip
 
 
-@click.group("evaluate", cls=DatasetCommands)
+@click.group("evaluate", cls=_DatasetCommands)
 def command() -> None:
     """Measure how well quality scores predict recognition errors, by error-versus-discard curves.
 
@@ -267,20 +257,10 @@ def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> Non
     inputs = evaluate.Inputs(
         settings=_settings(entry.name, dataset, chosen, reporter),
         chosen_faces="faces" not in chosen or is_given("faces"),
-        pairs=chosen.get("pairs"),
         model=chosen["recogniser"],
         model_options=ModelOptions(*(chosen[name] for name in evaluate.MODEL_OPTIONS)),
-        flip=chosen["flip"],
-        run=chosen["run"],
-        scores=chosen["scores"],
-        embeddings=chosen["embeddings"],
-        scores_only=chosen["scores_only"],
-        name=chosen["name"],
-        detector_weights=chosen.get("detector_weights", False),
-        published_pickle=chosen.get("legacy_pickle"),
-        retry_failed=chosen["retry_failed"],
-        figures=chosen["formats"],
         command=sys.argv[1:],
+        **{name: chosen[name] for name in INPUTS if name in chosen},
     )
     try:
         evaluation, written = evaluate.evaluate_opened(
@@ -303,7 +283,7 @@ def _refuse_ignored(chosen: Mapping[str, Any]) -> None:
     from faceqan_toolkit.evaluation.evaluate import MODEL_OPTIONS, is_weights_file
 
     if chosen["scores_only"]:
-        useless = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
+        useless = (*SETTINGS, *SCORING, "recogniser", "run", "published_pickle")
         _refuse(useless, "--scores-only opens no photo")
     if chosen["embeddings"]:
         _refuse(("recogniser", "flip"), "--embeddings brings the model's work")
@@ -318,19 +298,16 @@ def _settings(
     name: str, dataset: Dataset, chosen: Mapping[str, Any], reporter: Reporter
 ) -> Settings:
     """Return the settings of the run that is made."""
-    from faceqan_toolkit.evaluation.evaluate import (
-        MODEL_OPTIONS,
-        has_aligned_photos,
-        is_weights_file,
-    )
+    from faceqan_toolkit.evaluation import evaluate
 
-    aligned = has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
+    aligned = evaluate.has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
     if aligned:
         _refuse(DETECTION, "aligned photos need no detection")
     given = {name: value for name, value in chosen.items() if name in SETTINGS}
     model, recogniser = chosen["quality_model"], chosen["recogniser"]
-    if not is_weights_file(model) and recogniser and is_weights_file(recogniser):
-        given |= dict.fromkeys(MODEL_OPTIONS)
+    is_file = evaluate.is_weights_file
+    if not is_file(model) and recogniser and is_file(recogniser):
+        given |= dict.fromkeys(evaluate.MODEL_OPTIONS)
     return make_settings(
         "score" if aligned else "align-and-score",
         like_published=chosen["like_published"],
@@ -370,10 +347,10 @@ def validate(
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
 @click.option(
-    "-o", "--output", type=NEW_FILE, metavar="FILE", help="Scatter plot: png, pdf or svg."
+    "-o", "--output", type=options.FILE, metavar="FILE", help="Scatter plot: png, pdf or svg."
 )
 @click.option(
-    "--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
+    "--top", type=options.WHOLE, default=10, show_default=True, metavar="N",
     help="Show the N photos whose percentile differs most.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -409,9 +386,9 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 
 
 @command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
-@click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
+@click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=options.FOLDER)
 @click.option(
-    "-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
+    "-o", "--output", type=options.FILE, required=True, metavar="FILE",
     help="Figure: pdf, svg or png.",
 )  # fmt: skip
 @click.option(

@@ -25,11 +25,11 @@ ENDS = 12
     help="Folder to write to; files of an earlier explanation are replaced.",
 )  # fmt: skip
 @click.option(
-    "--worst", type=click.IntRange(min=0), metavar="N", show_default="12",
+    "--worst", type=options.WHOLE, metavar="N", show_default="12",
     help="For a RUN: number of its worst faces to show.",
 )  # fmt: skip
 @click.option(
-    "--best", type=click.IntRange(min=0), metavar="N", show_default="12",
+    "--best", type=options.WHOLE, metavar="N", show_default="12",
     help="For a RUN: number of its best faces to show.",
 )  # fmt: skip
 @options.archive_options

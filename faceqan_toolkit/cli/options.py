@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -24,16 +24,13 @@ from faceqan_toolkit.settings import (
     setting_owner,
 )
 
-if TYPE_CHECKING:
-    pass
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 INPUT_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-COUNT = click.IntRange(min=1)
+COUNT, WHOLE = click.IntRange(min=1), click.IntRange(min=0)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -50,20 +47,17 @@ class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # cli
         self._registry = registry
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; fail if it is not registered."""
         try:
             return self._registry.find(value).name
         except SettingsError as error:
             self.fail(str(error), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return all names."""
         return f"[{'|'.join(self._registry)}]"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the names with a prefix."""
         return [CompletionItem(name) for name in self._registry if name.startswith(incomplete)]
 
 
@@ -78,7 +72,6 @@ class _PartOption(click.Option):
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the help and the options of all parts."""
         names, text = super().get_help_record(ctx) or ("", "")
         for name in self._registry:
             with suppress(SettingsError):  # a package that cannot be imported
@@ -118,9 +111,8 @@ def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[F], F]:
 
 def _of_detectors(name: str) -> str:
     """Return the built-in detectors' defaults of a setting: "0.9, yunet 0.7"."""
-    first, *others = DETECTORS.imported
-    texts = [f"{part.name} {part.defaults[name]}" for part in others]
-    return ", ".join([str(first.defaults[name]), *texts])
+    texts = (f"{part.name} {part.defaults[name]}" for part in DETECTORS.imported)
+    return ", ".join(texts).removeprefix(f"{DetectionSettings.detector} ")
 
 
 def _number_or_auto(
@@ -261,13 +253,9 @@ def is_given(name: str) -> bool:
 
 
 def make_settings(
-    task: str,
-    *,
-    like_published: bool = False,
-    detector_option: Sequence[str] = (),
-    method_option: Sequence[str] = (),
-    **options: Any,
-) -> Settings:
+    task: str, *, like_published: bool = False, detector_option: Sequence[str] = (),
+    method_option: Sequence[str] = (), **options: Any,
+) -> Settings:  # fmt: skip
     """Return the settings of a command's options.
 
     Args:
