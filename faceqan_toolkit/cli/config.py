@@ -22,14 +22,12 @@ else:
     import tomli as tomllib
 
 PREFIX = "FACEQAN"
-
 PROJECT_FILE = "pyproject.toml"
 TABLE = "faceqan-toolkit"
 """Table below `[tool]` in pyproject.toml."""
 
 NOT_SETTABLE = ("config", "help")
 """Options that a file cannot set."""
-
 NEEDS_TRUST = {"ray-address", "output", "to", "mode", "manifest", "undo", "legacy-pickle", "fetch"}
 """Options that send photos to other machines, or decide which files are written or moved.
 
@@ -164,7 +162,7 @@ def _check(
     Args:
         table: options of the command, and a table for each of its subcommands.
         command: the program, a group or a command.
-        context: context of the program.
+        context: of the program.
         above: names of the tables around this one.
     """
     inside = f" in [{'.'.join(above)}]" if above else ""
@@ -223,5 +221,4 @@ def _value(option: click.Option, value: Any, where: str) -> Any:
     if not all(isinstance(item, str | int | float) for item in values):
         wanted = "text, a number, or a list of these" if option.multiple else "text or a number"
         raise click.UsageError(f"{where} takes {wanted}")
-    texts = [str(item) for item in values]
-    return texts if option.multiple else texts[0]
+    return [str(item) for item in values] if option.multiple else str(value)

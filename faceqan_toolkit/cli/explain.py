@@ -50,9 +50,8 @@ def command(
     """
     if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
         # of the settings, only the model may be given
-        if given := config.typed_options(
-            "photos", "output", "worst", "best", "device", "model", "fetch"
-        ):
+        allowed = ("photos", "output", "worst", "best", "device", "model", "fetch")
+        if given := config.typed_options(*allowed):
             raise click.UsageError(
                 f"{given[0]} cannot be given with a run folder, which has its own settings"
             )
@@ -86,10 +85,9 @@ def _explain_photos(
 ) -> None:
     from faceqan_toolkit.explain.explanation import Explainer, write_explanation
     from faceqan_toolkit.photos import find
-    from faceqan_toolkit.photos.find import ArchiveOptions
     from faceqan_toolkit.photos.video import parse_every
 
-    archives = ArchiveOptions(parse_every(every), image_column)
+    archives = find.ArchiveOptions(parse_every(every), image_column)
     explainer, tell = Explainer(settings), Reporter()
     found = failed = 0
     for source in find.find_photos(photos, options=archives):

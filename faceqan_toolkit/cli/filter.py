@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
         "symlink": "linked", "back": "put back"}  # fmt: skip
-"""What the summary says of each decision."""
-
+"""Word of the summary for each decision."""
 
 selection_options = options.stack(
     click.option(
@@ -149,14 +149,12 @@ def _filter(
     reporter = Reporter()
     selection = open_run(folder).filter(identity=identity, progress=reporter, **conditions)
     if identity is not None and not selection.rules.need_identities and sink == "files":
-        raise SettingsError(
-            "--identity is for --per-identity, --min-per-identity, --as webdataset and --as "
-            "recordio"
-        )
+        users = "--per-identity, --min-per-identity, --as webdataset and --as recordio"
+        raise SettingsError(f"--identity is for {users}")
     outcomes = selection.outcomes(
         mode, to, sink=sink, shard_size=shard_size, manifest=manifest, dry=dry
     )
-    paths = _print_paths(b"\0" if null else b"\n") if mode == "list" else None
+    paths = partial(_print_path, end=b"\0" if null else b"\n") if mode == "list" else None
     _show(outcomes, _print_entry if dry else paths, what=selection.rules.what, dry=dry)
     if not dry and (manifest or to):
         reporter.message(f"Manifest: {manifest or (to and to / 'manifest.csv')}")
@@ -203,14 +201,9 @@ def _show(
         reporter.warn("Interrupted; the same command goes on from here")
         raise
     finally:
-        parts = [f"{counts[name]:,} {done}" for name, done in DONE.items() if counts[name]]
-        if counts[THERE]:
-            parts.append(f"{counts[THERE]:,} {THERE}")
-        if counts["drop"]:
-            why = ", ".join(f"{number:,} {rule}" for rule, number in dropped.most_common())
-            parts.append(f"{counts['drop']:,} dropped ({why})")
-        if counts["error"]:
-            parts.append(f"{counts['error']:,} errors")
+        why = ", ".join(f"{number:,} {rule}" for rule, number in dropped.most_common())
+        words = {**DONE, THERE: THERE, "drop": f"dropped ({why})", "error": "errors"}
+        parts = [f"{counts[name]:,} {word}" for name, word in words.items() if counts[name]]
         would = "Nothing was touched. It would be: " if dry else ""
         told = f": {', '.join(parts)}" if parts else ""
         reporter.message(f"{would}{counts.total():,} {what}{told}")
@@ -219,23 +212,16 @@ def _show(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _print_paths(end: bytes) -> Callable[[Outcome], bool]:
-    """Return a function that prints a kept file's path and a line break or NUL.
-
-    It cannot print a path with a line break as a line.
-    """
-
-    def tell(outcome: Outcome) -> bool:
-        if outcome.entry.decision == "list":
-            raw = os.fsencode(outcome.source)
-            if b"\n" in raw and end == b"\n":
-                return False
-            if sys.stdout.isatty():  # a file name must not control the terminal
-                raw = path_text(outcome.source).encode("utf-8", "replace")
-            sys.stdout.buffer.write(raw + end)
-        return True
-
-    return tell
+def _print_path(outcome: Outcome, end: bytes) -> bool:
+    """Print a kept file's path and `end`; return False for a line break within a line."""
+    if outcome.entry.decision == "list":
+        raw = os.fsencode(outcome.source)
+        if b"\n" in raw and end == b"\n":
+            return False
+        if sys.stdout.isatty():  # a file name must not control the terminal
+            raw = path_text(outcome.source).encode("utf-8", "replace")
+        sys.stdout.buffer.write(raw + end)
+    return True
 
 
 def _print_entry(outcome: Outcome) -> bool:

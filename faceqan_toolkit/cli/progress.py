@@ -37,17 +37,12 @@ class Progress:
         self._console = Console(stderr=True, quiet=quiet)
         self._started = self._logged = time.monotonic()
         self._bar = Bar(
-            SpinnerColumn(),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            SpinnerColumn(), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
             TextColumn("{task.fields[failures]}", style="yellow"),
-            console=self._console,
-            speed_estimate_period=300,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
+            console=self._console, speed_estimate_period=300,
+            disable=not self._console.is_terminal, transient=True,
+        )  # fmt: skip
 
     def __enter__(self) -> Progress:
         self._bar.start()

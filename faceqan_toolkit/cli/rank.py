@@ -88,11 +88,11 @@ def command(
         if not ranking.scored and (exports.some_rows or "pickle" in formats):
             raise RunError(ranking.run.no_scores)
         warn_of_one_quality(ranking)
-        if not formats:
+        if formats:
+            total = sum(ranking.counts().values())
+            exports.write(partial(ranking.export, top=top, bottom=bottom), run, ranking.name, total)
+        else:
             print_ranking(ranking, top, bottom)
-            return
-        total = sum(ranking.counts().values())
-        exports.write(partial(ranking.export, top=top, bottom=bottom), run, ranking.name, total)
 
 
 def _compare(first: Path, second: Path, top: int | None, exports: _Exports) -> None:
@@ -102,11 +102,11 @@ def _compare(first: Path, second: Path, top: int | None, exports: _Exports) -> N
     from faceqan_toolkit.results.comparison import RunComparison
 
     comparison = RunComparison(open_run(first), open_run(second))
-    if not exports.formats:
+    if exports.formats:
+        total = comparison.figures().common
+        exports.write(partial(comparison.export, number=top), second, "comparison", total)
+    else:
         print_comparison(*comparison.summary(top or MOVERS))
-        return
-    total = comparison.figures().common
-    exports.write(partial(comparison.export, number=top), second, "comparison", total)
 
 
 def _group(
@@ -120,10 +120,10 @@ def _group(
     run = open_run(folder)
     run.check_threshold(below)
     summaries = summarise(run, Grouping(by, groups), below=below)
-    if not exports.formats:
+    if exports.formats:
+        exports.write(partial(export, summaries), folder, "groups", len(summaries))
+    else:
         print_groups(summaries, by, below)
-        return
-    exports.write(partial(export, summaries), folder, "groups", len(summaries))
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,5 @@ class _Exports:
             raise RunError(
                 f"{output} is the run's own file and holds every row; choose another name"
             )
-        check_replaceable(
-            output, lambda head: head.startswith(HEADS[file_format]), f"{file_format} of this tool"
-        )
+        kind, heads = f"{file_format} of this tool", HEADS[file_format]
+        check_replaceable(output, lambda head: head.startswith(heads), kind)
