@@ -62,11 +62,7 @@ def kind_of(owner: type[Any], name: str) -> type:
 
 
 def parse_option(owner: type, item: Field[Any], text: str) -> Any:
-    """Return the value of a field of a dataclass, given as text.
-
-    Raises:
-        SettingsError: the text is no value of the field's type.
-    """
+    """Return the value of a dataclass's field, given as text; SettingsError for a wrong type."""
     kind = kind_of(owner, item.name)
     if kind is bool:
         parsed = {"true": True, "false": False}.get(text.lower())

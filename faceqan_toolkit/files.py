@@ -60,8 +60,7 @@ def encoding_of(head: bytes) -> str:
     """Return a text file's codec by its first `HEAD_BYTES`: `UTF_8` without a byte order mark.
 
     Raises:
-        ValueError: it has NUL bytes but no mark, so it is not UTF-8; the message is a clause that
-            says what it is and what to do.
+        ValueError: it has NUL bytes but no mark; the message is a clause that says what it is.
     """
     for mark, codec in MARKS:
         if head.startswith(mark):
@@ -163,9 +162,7 @@ def writing(target: Path) -> Iterator[Path]:
 def lock(file: Path, used: Path) -> FileLock:
     """Return a lock that this process now holds; `release` ends it.
 
-    Args:
-        file: the lock file; its folder is created if missing.
-        used: what the lock protects, for messages.
+    `file` is the lock file, whose folder is created if missing; `used` is what the lock protects.
 
     Raises:
         RunError: another process holds the lock, or the lock file cannot be written.
@@ -184,15 +181,9 @@ def lock(file: Path, used: Path) -> FileLock:
 
 
 def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
-    """Check that a file can be written to a place, over one of the same kind at most.
+    """Raise RunError if a file cannot be written to a place, or another kind of file is there.
 
-    Args:
-        target: the place.
-        is_ours: tells by a file's first `HEAD_BYTES` whether it is of that kind.
-        kind: in words.
-
-    Raises:
-        RunError: its folder takes no file, or another kind of file is there.
+    `is_ours` tells by a file's first `HEAD_BYTES` whether it is of the `kind` given in words.
     """
     if not is_folder(target.parent):
         raise RunError(f"cannot write {target}: {target.parent} is no folder")
@@ -232,10 +223,8 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 def link_or_copy(source: Path, target: Path) -> None:
     """Put the same content in another place, as a hard link if possible, else as a copy.
 
-    A file in that place is replaced, unless it is the same file or a copy made before.
-
-    Raises:
-        OSError: the target cannot be written; FileNotFoundError: the source is gone.
+    A file in that place is replaced, unless it is the same file or a copy made before. Raise
+    OSError if that fails.
     """
     found = source.stat()
     with suppress(FileNotFoundError):

@@ -39,16 +39,9 @@ def process_photos(
     report: bool = False, redact: bool = False, calibration: Path | None = None,
     tell: Listener = silent,
 ) -> None:  # fmt: skip
-    """Process the photos that a run folder lacks, then write its results.
+    """Process the photos that a run folder lacks, then write its results; see `api.run`.
 
-    Args:
-        photos: read as they are found; neither they nor the run need to fit into memory.
-        output: the run folder; an existing one is continued.
-        settings, formats, retry_failed, shard, report, redact, calibration: see `api.run`.
-        tell: gets events.
-
-    Raises:
-        FaceQANError: any error that stops the run; its records so far are kept.
+    Photos are read as they are found; neither they nor the run need to fit into memory.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     check_redact(report=report, redact=redact)
@@ -166,9 +159,7 @@ def check_redact(*, report: bool, redact: bool) -> None:
         raise SettingsError("`redact` leaves pictures out of the report, so it needs `report`")
 
 
-def write_page(
-    folder: Path, *, fetch: bool = False, redact: bool = False, tell: Listener = silent
-) -> None:
+def write_page(folder: Path, *, fetch: bool = False, redact: bool, tell: Listener) -> None:
     """Write `report.html` of a run folder; see `write_report`."""
     tell(events.Message("Writing the report"))
     file = folder / "report.html"

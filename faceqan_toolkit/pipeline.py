@@ -166,11 +166,7 @@ class Pipeline:
     def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
         """Yield the records of photos, in order, while the next ones are being prepared.
 
-        Args:
-            inputs: see `photos.find.find_photos`.
-
-        Raises:
-            SettingsError: an input does not exist.
+        For `inputs`, see `photos.find.find_photos`; SettingsError if one does not exist.
         """
         for records in self.source_records(find_photos(inputs)):
             yield from records
@@ -330,8 +326,7 @@ class Pipeline:
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
 
-        A None among the photos says that the next one may take long: those before it are scored at
-        once.
+        None among the photos has those before it scored at once, as the next one may take long.
         """
         waiting: list[Prepared] = []
         block = self.scorer.block_faces if self.scorer else 1

@@ -127,11 +127,7 @@ class Entries(Mapping[str, P]):
         self._parts[part.name] = part
 
     def find(self, name: str) -> P:
-        """Return an entry by its name.
-
-        Raises:
-            SettingsError: an unknown name, or the package that offers it cannot be imported.
-        """
+        """Return an entry; SettingsError if it is unknown, or its package cannot be imported."""
         if not isinstance(name, str) or name not in self:
             check(False, self.kind, name, f"one of {', '.join(self)}")
         return self[name]

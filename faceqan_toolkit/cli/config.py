@@ -67,12 +67,9 @@ def origin(context: click.Context, option: click.Parameter) -> str:
 
 
 def typed_options(*allowed: str) -> list[str]:
-    """Return the options that the command line itself gives, as `--name`.
+    """Return the options that the command line itself gives, as `--name`, except those allowed.
 
     `options.is_given` also counts the environment and configuration files.
-
-    Args:
-        allowed: names of parameters to leave out.
     """
     context = click.get_current_context()
     return [

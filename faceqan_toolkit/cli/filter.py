@@ -165,11 +165,7 @@ def _show(
 ) -> None:
     """Print and count the outcomes, whose files are placed meanwhile; exit with 3 on errors.
 
-    Args:
-        outcomes: results of a selection or of its undoing.
-        tell: prints an outcome and returns whether it could; None prints nothing.
-        what: noun for the things that are counted.
-        dry: nothing is changed.
+    `tell` prints an outcome and returns whether it could; `what` is a noun for what is counted.
     """
     from rich.console import Console
 

@@ -111,12 +111,9 @@ def merge(runs: tuple[Path, ...], output: Path, **chosen: Any) -> None:
 
 
 def run_job(task: str, inputs: Sequence[str], *, output: Path, **chosen: Any) -> None:
-    """Call `api.run` with the options of a command and show the result, see `_finish`.
+    """Call `api.run` with the options of a command, and show the result.
 
-    Args:
-        task: one of `settings.TASKS`.
-        inputs, output: see `api.run`.
-        chosen: its other arguments, and the settings, see `options.make_settings`.
+    `chosen` are other arguments of `api.run`, and settings, see `options.make_settings`.
     """
     from faceqan_toolkit import api
 

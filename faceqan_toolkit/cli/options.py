@@ -88,10 +88,8 @@ def _part_option(registry: Registry) -> Callable[[F], F]:
 def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[F], F]:
     """Return the option of a setting; default, type and help come from its field.
 
-    Args:
-        name: name of the setting.
-        flags: short forms, such as "-k", or another long form.
-        attributes: arguments of `click.option` that replace those of the field.
+    `flags` are short forms, such as "-k", or another long form; `attributes` are arguments of
+    `click.option` that replace those of the field.
     """
     item = setting_field(name)
     kind = kind_of(setting_owner(name), item.name)
@@ -258,14 +256,8 @@ def make_settings(
 ) -> Settings:  # fmt: skip
     """Return the settings of a command's options.
 
-    Args:
-        task: one of `settings.TASKS`.
-        like_published: use the published code's choices.
-        detector_option, method_option: texts of the form "NAME=VALUE".
-        options: other settings by flat name.
-
-    Raises:
-        SettingsError: a bad value, or one that contradicts `--like-published`.
+    `detector_option` and `method_option` are texts "NAME=VALUE", `options` other settings by flat
+    name. Raise SettingsError for a bad value, or one that contradicts `--like-published`.
     """
     published = {name: value for name, value in PUBLISHED.items() if name in options}
     for name, value in published.items() if like_published else ():

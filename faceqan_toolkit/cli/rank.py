@@ -153,10 +153,8 @@ class _Exports:
     ) -> None:
         """Write the rows in each format and print the files' names, or print the rows.
 
-        Args:
-            export: writes the wanted rows to a file in a format and returns their number.
-            folder, name: run folder, and stem of its file for all rows.
-            total: number of all rows.
+        `export` writes the wanted rows of `total` to a file in a format and returns their number;
+        `name` is the stem of the file for all rows in the run folder.
         """
         for file_format in self.formats:
             if self.output is not None:
