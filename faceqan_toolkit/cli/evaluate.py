@@ -58,87 +58,57 @@ DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 root_argument = click.argument("root", type=options.PATH)
 
 input_options = stack(
-    click.option(
-        "-o", "--output", type=options.FOLDER, required=True, metavar="OUT",
-        help="Folder for results, scores and embeddings; the same command continues there.",
-    ),
-    click.option(
-        "--run", type=options.FOLDER, metavar="RUN", help="Use the faces and scores of this run.",
-    ),
-    click.option(
-        "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
-        help="Scores of another tool, or a run; may be repeated. COLUMN: name of the score column, "
-        "if it is not found.",
-    ),
-    click.option(
-        "--embeddings", metavar="NAME=FILE",
-        help="Embeddings (npz, parquet) of the recognition model NAME, made elsewhere.",
-    ),
-    click.option(
-        "--scores-only", is_flag=True,
-        help="Use --scores and --embeddings only; read no photo.",
-    ),
+    click.option("-o", "--output", type=options.FOLDER, required=True, metavar="OUT",
+                 help="Folder for results, scores and embeddings; the same command continues "
+                 "there."),
+    click.option("--run", type=options.FOLDER, metavar="RUN",
+                 help="Use the faces and scores of this run."),
+    click.option("--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
+                 help="Scores of another tool, or a run; may be repeated. COLUMN: name of the "
+                 "score column, if it is not found."),
+    click.option("--embeddings", metavar="NAME=FILE",
+                 help="Embeddings (npz, parquet) of the recognition model NAME, made elsewhere."),
+    click.option("--scores-only", is_flag=True,
+                 help="Use --scores and --embeddings only; read no photo."),
     click.option("--name", metavar="NAME", help="Name of the data set in tables and figures."),
 )  # fmt: skip
 
 curve_options = stack(
-    click.option(
-        "--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
-        help="fixed: one threshold from all non-mated comparisons; recompute: one for every "
-        "discard share.",
-    ),
-    click.option(
-        "--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
-        show_default=True, metavar="RATE", help="False match rate; may be repeated.",
-    ),
-    click.option(
-        "--fnmr-start", "fnmr_starts", type=float, multiple=True,
-        default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
-        help="Also use the threshold with this FNMR before discarding; may be repeated.",
-    ),
-    click.option(
-        "--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
-        help="Comparisons without a detected face: exclude them, or count them as errors of the "
-        "worst quality.",
-    ),
-    click.option(
-        "--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
-        show_default=True, help="Quality of a comparison, from those of its two faces.",
-    ),
+    click.option("--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
+                 help="fixed: one threshold from all non-mated comparisons; recompute: one for "
+                 "every discard share."),
+    click.option("--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
+                 show_default=True, metavar="RATE", help="False match rate; may be repeated."),
+    click.option("--fnmr-start", "fnmr_starts", type=float, multiple=True,
+                 default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
+                 help="Also use the threshold with this FNMR before discarding; may be repeated."),
+    click.option("--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
+                 help="Comparisons without a detected face: exclude them, or count them as errors "
+                 "of the worst quality."),
+    click.option("--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
+                 show_default=True, help="Quality of a comparison, from those of its two faces."),
     click.option(
         "--bootstrap", "replicates", type=options.WHOLE, default=DEFAULTS.replicates,
         show_default=True, metavar="N",
         help="Bootstrap resamples (by identity) for the confidence intervals; 0 for none.",
     ),
-    click.option(
-        "--seed", type=options.WHOLE, default=DEFAULTS.seed, show_default=True,
-        help="Random seed for pairs, bootstrap and the random baseline.",
-    ),
-    click.option(
-        "--format", "figures", type=click.Choice(FIGURE_FORMATS), multiple=True,
-        default=FIGURE_FORMATS, show_default=True,
-        help="Format of the figures; may be repeated.",
-    ),
+    click.option("--seed", type=options.WHOLE, default=DEFAULTS.seed, show_default=True,
+                 help="Random seed for pairs, bootstrap and the random baseline."),
+    click.option("--format", "figures", type=click.Choice(FIGURE_FORMATS), multiple=True,
+                 default=FIGURE_FORMATS, show_default=True,
+                 help="Format of the figures; may be repeated."),
 )  # fmt: skip
 
 model_options = stack(
-    click.option(
-        "--model", "recogniser", metavar="MODEL", show_default="the quality model",
-        help="Recognition model whose errors are counted.",
-    ),
-    click.option(
-        "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
-        help="Recognition model for the quality scores.",
-    ),
-    click.option(
-        "--flip/--no-flip", default=False, show_default=True,
-        help="Add the embedding of the mirrored crop to each embedding.",
-    ),
+    click.option("--model", "recogniser", metavar="MODEL", show_default="the quality model",
+                 help="Recognition model whose errors are counted."),
+    click.option("--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
+                 help="Recognition model for the quality scores."),
+    click.option("--flip/--no-flip", default=False, show_default=True,
+                 help="Add the embedding of the mirrored crop to each embedding."),
     options.method_options,
-    click.option(
-        "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
-        help="Random seed of the attack's noise.",
-    ),
+    click.option("--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
+                 help="Random seed of the attack's noise."),
     options.attack_options,
     options.like_published_option,
     options.retry_option,
@@ -146,10 +116,9 @@ model_options = stack(
     options.workers_option,
 )  # fmt: skip
 
-aligned_option = click.option(
-    "--aligned/--raw", default=None, show_default="raw; aligned in xqlfw_aligned_112",
-    help="Treat photos as aligned crops, without detection.",
-)  # fmt: skip
+aligned_option = click.option("--aligned/--raw", default=None,
+                              show_default="raw; aligned in xqlfw_aligned_112",
+                              help="Treat photos as aligned crops, without detection.")  # fmt: skip
 
 pickle_option = click.option(
     "--legacy-pickle", "published_pickle", type=options.FILE, metavar="FILE",
@@ -157,14 +126,10 @@ pickle_option = click.option(
 )  # fmt: skip
 
 template_options = stack(
-    click.option(
-        "--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
-        show_default=True, help="Quality of a template, from those of its photos.",
-    ),
-    click.option(
-        "--detector-weights/--no-detector-weights", default=False, show_default=True,
-        help="Weight the photos of a template by the detector's confidence.",
-    ),
+    click.option("--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
+                 show_default=True, help="Quality of a template, from those of its photos."),
+    click.option("--detector-weights/--no-detector-weights", default=False, show_default=True,
+                 help="Weight the photos of a template by the detector's confidence."),
 )  # fmt: skip
 
 
@@ -223,12 +188,11 @@ def _own_option(name: str, default: Any, described: DatasetOption) -> Callable[[
         flag = f"{flag}/--no-{flag}"
     required = default is REQUIRED
     default = None if required else default
-    return click.option(
-        f"--{flag}", name, required=required, default=default,
-        type=options.INPUT_FILE if described.kind is Path else described.kind,
-        show_default=described.default or default is not None,
-        metavar=described.metavar or None, help=described.help or "Option of the data set.",
-    )  # fmt: skip
+    return click.option(f"--{flag}", name, required=required, default=default,
+                        type=options.INPUT_FILE if described.kind is Path else described.kind,
+                        show_default=described.default or default is not None,
+                        metavar=described.metavar or None,
+                        help=described.help or "Option of the data set.")  # fmt: skip
 
 
 @click.group("evaluate", cls=_DatasetCommands)
@@ -346,13 +310,10 @@ def validate(
 @command.command("agree", example="evaluate agree run other.csv")
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
-@click.option(
-    "-o", "--output", type=options.FILE, metavar="FILE", help="Scatter plot: png, pdf or svg."
-)
-@click.option(
-    "--top", type=options.WHOLE, default=10, show_default=True, metavar="N",
-    help="Show the N photos whose percentile differs most.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FILE, metavar="FILE",
+              help="Scatter plot: png, pdf or svg.")  # fmt: skip
+@click.option("--top", type=options.WHOLE, default=10, show_default=True, metavar="N",
+              help="Show the N photos whose percentile differs most.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
     """Measure how alike two tools rank the same photos. A and B are score files or runs.
@@ -387,14 +348,10 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 
 @command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
 @click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=options.FOLDER)
-@click.option(
-    "-o", "--output", type=options.FILE, required=True, metavar="FILE",
-    help="Figure: pdf, svg or png.",
-)  # fmt: skip
-@click.option(
-    "--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
-    help="False match rate of the curves; all evaluations must have it.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FILE, required=True, metavar="FILE",
+              help="Figure: pdf, svg or png.")  # fmt: skip
+@click.option("--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
+              help="False match rate of the curves; all evaluations must have it.")  # fmt: skip
 def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
     """Draw the curves of several evaluations: one row per model, one column per data set."""
     from faceqan_toolkit.evaluation import figures

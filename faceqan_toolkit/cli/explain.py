@@ -20,18 +20,12 @@ ENDS = 12
 
 @click.command("explain", cls=Command, example="explain photo.jpg -o why")
 @options.photos_argument
-@click.option(
-    "-o", "--output", type=options.FOLDER, required=True, metavar="DIR",
-    help="Folder to write to; files of an earlier explanation are replaced.",
-)  # fmt: skip
-@click.option(
-    "--worst", type=options.WHOLE, metavar="N", show_default="12",
-    help="For a RUN: number of its worst faces to show.",
-)  # fmt: skip
-@click.option(
-    "--best", type=options.WHOLE, metavar="N", show_default="12",
-    help="For a RUN: number of its best faces to show.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FOLDER, required=True, metavar="DIR",
+              help="Folder to write to; files of an earlier explanation are replaced.")  # fmt: skip
+@click.option("--worst", type=options.WHOLE, metavar="N", show_default="12",
+              help="For a RUN: number of its worst faces to show.")  # fmt: skip
+@click.option("--best", type=options.WHOLE, metavar="N", show_default="12",
+              help="For a RUN: number of its best faces to show.")  # fmt: skip
 @options.archive_options
 @options.fetch_option
 @options.machine_options

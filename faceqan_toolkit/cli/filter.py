@@ -33,76 +33,45 @@ DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
 """Word of the summary for each decision."""
 
 selection_options = options.stack(
-    click.option(
-        "--to", type=options.FOLDER, metavar="DIR",
-        help="Folder for kept files and the manifest; created if missing.",
-    ),
-    click.option(
-        "--mode", type=click.Choice(MODES), default="list", show_default=True,
-        help="Print the paths of kept files, or copy, move or link them to DIR. link: hard link.",
-    ),
-    click.option(
-        "--what", type=click.Choice(WHATS), default="photos", show_default=True,
-        help="Filter photos, or the run's aligned crops.",
-    ),
-    click.option(
-        "--as", "sink", type=click.Choice(SINKS), default="files", show_default=True,
-        help="With --mode copy: write files, or a training set: WebDataset tars or InsightFace's "
-        "train.rec.",
-    ),
-    click.option(
-        "--shard-size", type=int, metavar="N", show_default="10000",
-        help="With --as webdataset: photos per tar.",
-    ),
-    click.option(
-        "--by", type=click.Choice(BYS), default="best", show_default=True,
-        help="Which face's score represents a photo with several faces: the best, the worst, or "
-        "the main (largest).",
-    ),
+    click.option("--to", type=options.FOLDER, metavar="DIR",
+                 help="Folder for kept files and the manifest; created if missing."),
+    click.option("--mode", type=click.Choice(MODES), default="list", show_default=True,
+                 help="Print the paths of kept files, or copy, move or link them to DIR. link: "
+                 "hard link."),
+    click.option("--what", type=click.Choice(WHATS), default="photos", show_default=True,
+                 help="Filter photos, or the run's aligned crops."),
+    click.option("--as", "sink", type=click.Choice(SINKS), default="files", show_default=True,
+                 help="With --mode copy: write files, or a training set: WebDataset tars or "
+                 "InsightFace's train.rec."),
+    click.option("--shard-size", type=int, metavar="N", show_default="10000",
+                 help="With --as webdataset: photos per tar."),
+    click.option("--by", type=click.Choice(BYS), default="best", show_default=True,
+                 help="Which face's score represents a photo with several faces: the best, the "
+                 "worst, or the main (largest)."),
     click.option("--min-quality", type=float, metavar="Q", help="Keep this quality or higher."),
-    click.option(
-        "--calibration", type=options.FILE, metavar="FILE",
-        help="Keep the quality threshold in this file of `calibrate`, or higher.",
-    ),
-    click.option(
-        "--target-fnmr", type=float, metavar="F",
-        help="With --calibration: use the threshold for this false non-match rate.",
-    ),
-    click.option(
-        "--target-discard", type=float, metavar="S",
-        help="With --calibration: use the threshold for this share of discarded faces.",
-    ),
-    click.option(
-        "--min-percentile", type=float, metavar="P",
-        help="Keep this percentile of the run's scored faces or higher, 0..100.",
-    ),
-    click.option(
-        "--keep-top", metavar="N|X%",
-        help="Keep the best N, or the best X percent of scored photos.",
-    ),
+    click.option("--calibration", type=options.FILE, metavar="FILE",
+                 help="Keep the quality threshold in this file of `calibrate`, or higher."),
+    click.option("--target-fnmr", type=float, metavar="F",
+                 help="With --calibration: use the threshold for this false non-match rate."),
+    click.option("--target-discard", type=float, metavar="S",
+                 help="With --calibration: use the threshold for this share of discarded faces."),
+    click.option("--min-percentile", type=float, metavar="P",
+                 help="Keep this percentile of the run's scored faces or higher, 0..100."),
+    click.option("--keep-top", metavar="N|X%",
+                 help="Keep the best N, or the best X percent of scored photos."),
     click.option("--per-identity", type=int, metavar="N", help="Keep the best N of each identity."),
     options.identity_option,
-    click.option(
-        "--per-window", type=float, metavar="SECONDS",
-        help="For videos: keep the best frame of every interval of this length.",
-    ),
-    click.option(
-        "--min-per-identity", type=int, metavar="N",
-        help="Drop identities with fewer than N photos left by the other conditions.",
-    ),
-    click.option(
-        "--drop-status", multiple=True, metavar="STATUS",
-        help="Drop photos with this status, e.g. no_face; may be repeated. ok: photos with a "
-        "score.",
-    ),
-    click.option(
-        "--manifest", type=options.FILE, metavar="FILE", show_default="DIR/manifest.csv",
-        help="CSV file with the decision on every photo.",
-    ),
-    click.option(
-        "-0", "--null", is_flag=True,
-        help="With --mode list: end paths with NUL, not a line break.",
-    ),
+    click.option("--per-window", type=float, metavar="SECONDS",
+                 help="For videos: keep the best frame of every interval of this length."),
+    click.option("--min-per-identity", type=int, metavar="N",
+                 help="Drop identities with fewer than N photos left by the other conditions."),
+    click.option("--drop-status", multiple=True, metavar="STATUS",
+                 help="Drop photos with this status, e.g. no_face; may be repeated. ok: photos "
+                 "with a score."),
+    click.option("--manifest", type=options.FILE, metavar="FILE", show_default="DIR/manifest.csv",
+                 help="CSV file with the decision on every photo."),
+    click.option("-0", "--null", is_flag=True,
+                 help="With --mode list: end paths with NUL, not a line break."),
     options.fetch_option,
 )  # fmt: skip
 
@@ -111,10 +80,8 @@ selection_options = options.stack(
 @click.argument("run", required=False, type=options.PATH)
 @selection_options
 @click.option("--dry-run", "dry", is_flag=True, help="Print the manifest, but write nothing.")
-@click.option(
-    "--undo", type=options.INPUT_FILE, metavar="MANIFEST",
-    help="Move the files in this manifest back. Copies and links stay.",
-)  # fmt: skip
+@click.option("--undo", type=options.INPUT_FILE, metavar="MANIFEST",
+              help="Move the files in this manifest back. Copies and links stay.")  # fmt: skip
 def command(run: Path | None, undo: Path | None, dry: bool, **chosen: Any) -> None:
     """List, copy, move or link the photos or crops of a RUN that meet every condition.
 

@@ -90,10 +90,8 @@ def score(crops: tuple[str, ...], **chosen: Any) -> None:
 
 @click.command("merge", cls=Command, example="merge run1 run2 -o run")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH)
-@click.option(
-    "-o", "--output", type=options.FOLDER, required=True, metavar="RUN",
-    help="Folder of the merged run; one of the same merge is continued.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FOLDER, required=True, metavar="RUN",
+              help="Folder of the merged run; one of the same merge is continued.")  # fmt: skip
 @options.format_option
 @fail_on_option
 @options.report_option

@@ -80,9 +80,8 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("file", type=options.FILE)
 @options.model_options
-@click.option(
-    "--licence", default="", help="Licence of the weights, in words; for a model of your own."
-)
+@click.option("--licence", default="",
+              help="Licence of the weights, in words; for a model of your own.")  # fmt: skip
 @click.option(
     "--here", is_flag=True,
     help="Store it in this checkout's weights/added, not in your user folder.",

@@ -174,67 +174,49 @@ quality_options = stack(_setting("model"), method_options, _setting("seed"), att
 
 # arguments of the library's functions
 archive_options = stack(
-    click.option(
-        "--every", default="1s", show_default=True, metavar="N|Ns",
-        help="Frames of videos: one in N, or one every N seconds.",
-    ),
-    click.option(
-        "--image-column", default="", show_default="found by its type", metavar="NAME",
-        help="Column of parquet files that holds the photos.",
-    ),
+    click.option("--every", default="1s", show_default=True, metavar="N|Ns",
+                 help="Frames of videos: one in N, or one every N seconds."),
+    click.option("--image-column", default="", show_default="found by its type", metavar="NAME",
+                 help="Column of parquet files that holds the photos."),
 )  # fmt: skip
-calibration_option = click.option(
-    "--calibration", type=FILE, metavar="FILE",
-    help="File of `calibrate`: sets the scale of quality_100 and counts faces below thresholds.",
-)  # fmt: skip
-fetch_option = click.option(
-    "--fetch", is_flag=True,
-    help="For a RUN: also read its photos on other machines, for instance by URL.",
-)  # fmt: skip
-format_option = click.option(
-    "--format", "formats", type=click.Choice(FORMATS), multiple=True,
-    default=["csv"], show_default=True, help="Format of the result file; may be repeated.",
-)  # fmt: skip
+calibration_option = click.option("--calibration", type=FILE, metavar="FILE",
+                                  help="File of `calibrate`: sets the scale of quality_100 and "
+                                  "counts faces below thresholds.")  # fmt: skip
+fetch_option = click.option("--fetch", is_flag=True,
+                            help="For a RUN: also read its photos on other machines, for instance "
+                            "by URL.")  # fmt: skip
+format_option = click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True,
+                             default=["csv"], show_default=True,
+                             help="Format of the result file; may be repeated.")  # fmt: skip
 group_options = stack(
-    click.option(
-        "--group-by", metavar="folder|COLUMN",
-        help="Summarise faces by folder, or by a column of --groups.",
-    ),
-    click.option(
-        "--groups", type=INPUT_FILE, metavar="CSV",
-        help="File for --group-by with the columns path (as in rankings) and COLUMN.",
-    ),
+    click.option("--group-by", metavar="folder|COLUMN",
+                 help="Summarise faces by folder, or by a column of --groups."),
+    click.option("--groups", type=INPUT_FILE, metavar="CSV",
+                 help="File for --group-by with the columns path (as in rankings) and COLUMN."),
 )  # fmt: skip
-identity_option = click.option(
-    "--identity", metavar="first|last|N|FILE", show_default="first",
-    help="Identity of a photo: first, last or Nth folder of its path, or a CSV file with the "
-    "columns path and identity.",
-)  # fmt: skip
-like_published_option = click.option(
-    "--like-published", is_flag=True,
-    help="Use the published FaceQAN code's choices, after plain MTCNN and bilinear warping.",
-)  # fmt: skip
+identity_option = click.option("--identity", metavar="first|last|N|FILE", show_default="first",
+                               help="Identity of a photo: first, last or Nth folder of its path, "
+                               "or a CSV file with the columns path and identity.")  # fmt: skip
+like_published_option = click.option("--like-published", is_flag=True,
+                                     help="Use the published FaceQAN code's choices, after plain "
+                                     "MTCNN and bilinear warping.")  # fmt: skip
 report_option = stack(
     click.option(
         "--report/--no-report", default=True, show_default=True, help="Write RUN/report.html."
     ),
     click.option("--redact", is_flag=True, help="Omit all pictures from the report."),
 )
-retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Retry every photo without a score."
-)
+retry_option = click.option("--retry-failed", is_flag=True,
+                            help="Retry every photo without a score.")  # fmt: skip
 run_options = stack(
     archive_options,
-    click.option(
-        "-o", "--output", type=FOLDER, required=True, metavar="RUN",
-        help="Run folder; an existing one is continued.",
-    ),
+    click.option("-o", "--output", type=FOLDER, required=True, metavar="RUN",
+                 help="Run folder; an existing one is continued."),
     format_option,
     retry_option,
-    click.option(
-        "--shard", metavar="I/N", show_default="none",
-        help="Process only the Ith of N parts of the photos, equal on every machine; see merge.",
-    ),
+    click.option("--shard", metavar="I/N", show_default="none",
+                 help="Process only the Ith of N parts of the photos, equal on every machine; see "
+                 "merge."),
     machine_options,
     _setting("photo_timeout", show_default="300"),
     workers_option,

@@ -39,24 +39,20 @@ WHOLE_RESULTS = ("rankings", "faces", "results", "comparison")
 @options.run_argument
 @click.argument("other", metavar="[RUN_B]", required=False, type=options.PATH)
 @click.option("--top", type=options.COUNT, metavar="N", help="Show the best N only.")
-@click.option(
-    "--bottom", type=options.COUNT, metavar="N", help="Show the worst N with a score only."
-)
+@click.option("--bottom", type=options.COUNT, metavar="N",
+              help="Show the worst N with a score only.")  # fmt: skip
 @options.group_options
-@click.option(
-    "--below", type=float, metavar="Q",
-    help="With --group-by: show the share of faces below this quality, with its interval.",
-)  # fmt: skip
+@click.option("--below", type=float, metavar="Q",
+              help="With --group-by: show the share of faces below this quality, with its "
+              "interval.")  # fmt: skip
 @click.option(
     "--format", "formats", type=click.Choice([*FORMATS, "pickle"]), multiple=True,
     help="Write RUN/rankings.FORMAT instead of printing a table; may be repeated. Groups go to "
     "RUN/groups.FORMAT, a comparison to RUN_B/comparison.FORMAT. With --top or --bottom, print the "
     "rows in this format. pickle: the published code's results.pkl, {path: quality}.",
 )  # fmt: skip
-@click.option(
-    "-o", "--output", type=options.FILE, metavar="FILE",
-    help="Write to this file; needs one --format.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FILE, metavar="FILE",
+              help="Write to this file; needs one --format.")  # fmt: skip
 def command(
     run: Path, other: Path | None, top: int | None, bottom: int | None, group_by: str | None,
     groups: Path | None, below: float | None, formats: tuple[str, ...], output: Path | None,

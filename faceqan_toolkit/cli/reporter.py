@@ -247,26 +247,20 @@ def _remember_fail_on(context: click.Context, option: click.Parameter, value: st
     _remember(context, option, value)
 
 
-fail_on_option = click.option(
-    "--fail-on", default="any", show_default=True, expose_value=False, callback=_remember_fail_on,
-    metavar="never|any|all|SHARE",
-    help="When photos or faces without a result mean exit code 3: any of them, all, more than this "
-    "share (0..1), or never.",
-)  # fmt: skip
+fail_on_option = click.option("--fail-on", default="any", show_default=True, expose_value=False,
+                              callback=_remember_fail_on, metavar="never|any|all|SHARE",
+                              help="When photos or faces without a result mean exit code 3: any "
+                              "of them, all, more than this share (0..1), or never.")  # fmt: skip
 
 
 def options() -> list[click.Option]:
     """Return the options that choose what the reporter prints."""
     shared: dict[str, Any] = {"expose_value": False, "callback": _remember}
     return [
-        click.Option(
-            ["-q", "--quiet"], is_flag=True, **shared,
-            help="Print results, errors and warnings only.",
-        ),
-        click.Option(
-            ["-v", "--verbose"], is_flag=True, **shared,
-            help="Also print the options given, starts of workers, and timings.",
-        ),
+        click.Option(["-q", "--quiet"], is_flag=True, **shared,
+                     help="Print results, errors and warnings only."),
+        click.Option(["-v", "--verbose"], is_flag=True, **shared,
+                     help="Also print the options given, starts of workers, and timings."),
         click.Option(
             ["--log-format"], type=click.Choice(["text", "json"]), default="text",
             show_default=True, **shared,
