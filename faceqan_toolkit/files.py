@@ -35,19 +35,13 @@ MARKS = (
 UTF_8 = "utf-8"
 
 KINDS = (
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"\x89PNG", "a PNG picture"),
-    (0, b"GIF8", "a GIF picture"),
-    (0, b"BM", "a BMP picture"),
-    (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
-    (8, b"WEBP", "a WebP picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"), (0, b"\x89PNG", "a PNG picture"),
+    (0, b"GIF8", "a GIF picture"), (0, b"BM", "a BMP picture"), (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"), (8, b"WEBP", "a WebP picture"),
     (4, b"ftyp", "a HEIC or AVIF picture, or a video"),
-    (0, b"PK\x03\x04", "an Excel, zip or .npz file"),
-    (0, b"\xd0\xcf\x11\xe0", "an old Excel file"),
-    (0, b"\x1f\x8b", "a file packed with gzip"),
-    (0, b"PAR1", "a parquet file"),
-)
+    (0, b"PK\x03\x04", "an Excel, zip or .npz file"), (0, b"\xd0\xcf\x11\xe0", "an old Excel file"),
+    (0, b"\x1f\x8b", "a file packed with gzip"), (0, b"PAR1", "a parquet file"),
+)  # fmt: skip
 """Offset and first bytes of files that are given instead of a text; all have NUL bytes."""
 
 

@@ -14,15 +14,10 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-ARCFACE_TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
+ARCFACE_TEMPLATE = np.array([
+    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
+    (70.7299, 92.2041),
+])  # fmt: skip
 """Positions of the five landmarks in a 112x112 crop, pixels (InsightFace's template)."""
 CLEARLY_BETTER = 0.2
 """Least reduction of the misfit, eye distances, for a correction to count. For detected faces every
@@ -64,42 +59,32 @@ class Mistake:
     remedy: str
 
 
-NOT_FINITE = Mistake(
-    "the landmarks are not finite numbers",
-    "leave the ten cells of a photo without a face empty",
-)
+NOT_FINITE = Mistake("the landmarks are not finite numbers",
+                     "leave the ten cells of a photo without a face empty")  # fmt: skip
 COINCIDENT = Mistake(
     "the landmarks coincide",
     "give five different points, or leave the ten cells of a photo without a face empty",
 )
-FRACTIONS = Mistake(
-    "the landmarks are fractions of the photo's sides, not pixels",
-    "multiply x by the photo's width and y by its height",
-)
+FRACTIONS = Mistake("the landmarks are fractions of the photo's sides, not pixels",
+                    "multiply x by the photo's width and y by its height")  # fmt: skip
 SIDES_SWAPPED = Mistake(
     "the landmarks' left and right are swapped",
     "swap left_* and right_*, which are sides as seen in the image",
 )
-AXES_SWAPPED = Mistake(
-    "the landmarks' x and y are swapped", "swap the two numbers of each landmark"
-)
-FROM_THE_BOTTOM = Mistake(
-    "the landmarks' y is counted from the bottom of the photo",
-    "replace y by the photo's height - 1 - y",
-)
-NOT_IN_TURN = Mistake(
-    "the landmarks' five x come before the five y", "give x and y of each landmark in turn"
-)
+AXES_SWAPPED = Mistake("the landmarks' x and y are swapped",
+                       "swap the two numbers of each landmark")  # fmt: skip
+FROM_THE_BOTTOM = Mistake("the landmarks' y is counted from the bottom of the photo",
+                          "replace y by the photo's height - 1 - y")  # fmt: skip
+NOT_IN_TURN = Mistake("the landmarks' five x come before the five y",
+                      "give x and y of each landmark in turn")  # fmt: skip
 REORDERED = Mistake(
     "the landmarks are in another order",
     "give left eye, right eye, nose, left and right corner of the mouth, as seen in the image",
 )
-NOT_A_FACE = Mistake(
-    "the landmarks do not have a face's shape", "check which number is in which column"
-)
-TOO_LARGE = Mistake(
-    "the landmarks are larger than the photo", "give pixels of these photos, not of larger copies"
-)
+NOT_A_FACE = Mistake("the landmarks do not have a face's shape",
+                     "check which number is in which column")  # fmt: skip
+TOO_LARGE = Mistake("the landmarks are larger than the photo",
+                    "give pixels of these photos, not of larger copies")  # fmt: skip
 OUTSIDE = Mistake(
     "the landmarks lie outside the photo",
     "give pixels of the upright photo (EXIF orientation applied), not of a larger copy or a part",

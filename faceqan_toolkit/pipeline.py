@@ -453,17 +453,12 @@ def _record(
     notes = [cut.note if cut else "", photo.note]
     reason = failure.reason if failure else "; ".join(filter(None, notes))
     state = photo.state
+    if state:
+        values |= {"file_size": state.size, "mtime_ns": state.mtime_ns, "sha256": state.sha256}
     return Record(
-        path=photo.source.path,
-        root=photo.source.root,
-        face=None if cut is None else cut.index,
+        path=photo.source.path, root=photo.source.root, face=None if cut is None else cut.index,
         status=failure.status if failure else "ok",
         # an unforeseen error may quote anything from a file
         reason=printable(reason),
-        file_size=state.size if state else None,
-        mtime_ns=state.mtime_ns if state else None,
-        sha256=state.sha256 if state else "",
-        landmarks_id=photo.landmarks_id,
-        attempt=photo.source.attempt,
-        **values,
-    )
+        landmarks_id=photo.landmarks_id, attempt=photo.source.attempt, **values,
+    )  # fmt: skip

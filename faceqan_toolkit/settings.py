@@ -150,12 +150,10 @@ class DetectionSettings(_PartGroup):
     detector: str = option(
         "mtcnn", "Face detector; yunet is several times as fast, its landmarks are less exact."
     )
-    min_face: int = option(
-        20, "Smallest face: shorter side of its box in the photo.", at_least=1, metavar="PX"
-    )
-    min_confidence: float = option(
-        None, "Least confidence of a detection, 0 to 1.", at_least=0, at_most=1, metavar="C"
-    )
+    min_face: int = option(20, "Smallest face: shorter side of its box in the photo.", at_least=1,
+                           metavar="PX")  # fmt: skip
+    min_confidence: float = option(None, "Least confidence of a detection, 0 to 1.", at_least=0,
+                                   at_most=1, metavar="C")  # fmt: skip
     max_side: int = option(
         None, "Reduce photos to this longer side for detection; 0 for full size.",
         at_least=0, metavar="PX",
@@ -187,16 +185,14 @@ class DetectionSettings(_PartGroup):
 class AlignmentSettings(_Group):
     """Aligned crops; `template` and `crop_size` are for the task "align", see `Template`."""
 
-    antialias: bool = option(
-        True, "Average pixels where a face is reduced more than twice.", stage="alignment"
-    )
+    antialias: bool = option(True, "Average pixels where a face is reduced more than twice.",
+                             stage="alignment")  # fmt: skip
     template: str = option(
         "arcface", "Cut by InsightFace's five landmarks, or by the face's box as FaceNet.",
         choices=("arcface", "box"),
     )  # fmt: skip
-    crop_size: int = option(
-        112, "Side of the crops.", at_least=CROP_SIZES[0], at_most=CROP_SIZES[-1], metavar="PX"
-    )
+    crop_size: int = option(112, "Side of the crops.", at_least=CROP_SIZES[0],
+                            at_most=CROP_SIZES[-1], metavar="PX")  # fmt: skip
 
     stage = "template"
 
@@ -236,14 +232,12 @@ class ModelSettings(_Group):
         "sface", "Recognition model: a name (see `models list`), a weights file, or "
         "package.module:factory.", metavar="MODEL",
     )  # fmt: skip
-    channels: str | None = option(
-        None, "Colour order of the network's input.", choices=("RGB", "BGR")
-    )
+    channels: str | None = option(None, "Colour order of the network's input.",
+                                  choices=("RGB", "BGR"))  # fmt: skip
     pixel_mean: float | None = option(None, "Subtracted from pixels, 0..255.", metavar="M")
     pixel_std: float | None = option(None, "Divisor of pixels after that.", above=0, metavar="S")
-    norm_eps: float | None = option(
-        None, "Batch-norm epsilon of the checkpoint.", above=0, below=1, metavar="E"
-    )
+    norm_eps: float | None = option(None, "Batch-norm epsilon of the checkpoint.", above=0, below=1,
+                                    metavar="E")  # fmt: skip
 
     stage = "quality"
 
@@ -264,24 +258,20 @@ class QualitySettings(_PartGroup):
     method: str = option(
         "faceqan", "Quality method; presets and attack options apply to faceqan only."
     )
-    eps: float = option(
-        0.001, "Noise and step size; pixels are in 0..1.", above=0, below=1, metavar="EPS"
-    )
+    eps: float = option(0.001, "Noise and step size; pixels are in 0..1.", above=0, below=1,
+                        metavar="EPS")  # fmt: skip
     eps_mode: str = option(
         "absolute", "absolute is the paper's; contrast reduces eps for crops of low contrast, such "
         "as dark ones. Scores of the two do not compare.", choices=("absolute", "contrast"),
     )  # fmt: skip
-    steps: int = option(
-        5, "Attack steps at which similarity is measured.", at_least=1, at_most=MOST, metavar="L"
-    )
+    steps: int = option(5, "Attack steps at which similarity is measured.", at_least=1,
+                        at_most=MOST, metavar="L")  # fmt: skip
     preset: str = option(
         "exact", "exact: the paper's; fast: 2 copies, nearly the same ranking, 4 times as fast; "
         "instant: predict the score from one forward pass.", choices=tuple(PRESETS),
     )  # fmt: skip
-    copies: int = option(
-        0, "Noisy copies of each crop; 0 for the preset's number.",
-        at_least=0, at_most=MOST, metavar="K",
-    )  # fmt: skip
+    copies: int = option(0, "Noisy copies of each crop; 0 for the preset's number.", at_least=0,
+                         at_most=MOST, metavar="K")  # fmt: skip
     exponent: float = option(5.0, "Exponent of the score.", above=0, metavar="P")
     seed: int = option(0, "Random seed of the noise.", at_least=0, below=2**63, metavar="N")
     clamp: str = option(
@@ -322,9 +312,8 @@ class QualitySettings(_PartGroup):
 class WorkSettings(_Group):
     """How the work is done and what is kept; changes no score."""
 
-    max_pixels: int = option(
-        200_000_000, "Do not decode photos with more pixels.", at_least=1, metavar="N"
-    )
+    max_pixels: int = option(200_000_000, "Do not decode photos with more pixels.", at_least=1,
+                             metavar="N")  # fmt: skip
     photo_timeout: float = option(
         300.0, "Skip a photo if decoding and detection exceed this many seconds; 0 for no limit.",
         at_least=0, metavar="SECONDS",
