@@ -52,9 +52,7 @@ class Template:
     def transform(self, face: Face, photo_size: tuple[int, int]) -> NDArray[np.float64]:
         """Return the (2, 3) transform from photo to crop coordinates.
 
-        Args:
-            face: its landmarks or its box decide.
-            photo_size: width and height of the photo, pixels.
+        `photo_size` is the width and height of the photo, pixels.
 
         Raises:
             Unalignable: see `estimate_transform`; or the box has no area inside the photo.
@@ -81,14 +79,9 @@ ARCFACE = Template()
 def estimate_transform(
     landmarks: NDArray[np.float64], size: int = ARCFACE_SIZE
 ) -> NDArray[np.float64]:
-    """Return the similarity transform that maps landmarks to the template by least squares.
+    """Return the least-squares similarity transform (2, 3) from photo to crop, float64.
 
-    Args:
-        landmarks: (5, 2) x y in pixels.
-        size: side of the crop, pixels; the template grows with it.
-
-    Returns:
-        (2, 3) float64: scaled rotation and translation, photo to crop.
+    It maps `landmarks`, (5, 2) x y in pixels, to the template of a crop of `size` pixels a side.
 
     Raises:
         Unalignable: landmarks that are not finite, coincide, or force a degenerate transform.
@@ -234,9 +227,7 @@ class Cutter:
     def cut(self, face: Face, template: Template | None = None) -> AlignedCrop:
         """Return a face's crop; with another `template` it is cut from the same pixels.
 
-        Raises:
-            Unalignable: see `Template.transform`.
-            UnreadablePhoto, TooLarge: see `decode_full`.
+        For errors, see `Template.transform` and `decode_full`.
         """
         photo = self.source(face)
         with self.timed("align"):

@@ -109,9 +109,7 @@ _ORDERS = np.array([p for p in permutations(range(5)) if p not in (*_TURNED, *_T
 
 
 def find_mistake(
-    landmarks: Points,
-    box: Points | None = None,
-    photo_size: tuple[int, int] | None = None,
+    landmarks: Points, box: Points | None = None, photo_size: tuple[int, int] | None = None
 ) -> Mistake | None:
     """Return the mistake in landmarks; None if they can be those of a face.
 
@@ -159,15 +157,13 @@ def _correlations(faces: Points) -> NDArray[np.complex128]:
     """Return the complex correlation (N,) of landmarks and template; its angle is the rotation."""
     points = _centred(faces)
     lengths = np.linalg.norm(points, axis=1).clip(SMALLEST) * np.linalg.norm(_TEMPLATE)
-    found: NDArray[np.complex128] = points.conj() @ _TEMPLATE / lengths
-    return found
+    return np.asarray(points.conj() @ _TEMPLATE / lengths)
 
 
 def _centred(faces: Points) -> NDArray[np.complex128]:
     """Return landmarks (..., 5, 2) as complex numbers x + iy around their mean, (..., 5)."""
     points = faces[..., 0] + 1j * faces[..., 1]
-    centred: NDArray[np.complex128] = points - points.mean(axis=-1, keepdims=True)
-    return centred
+    return np.asarray(points - points.mean(axis=-1, keepdims=True))
 
 
 _TEMPLATE = _centred(ARCFACE_TEMPLATE)

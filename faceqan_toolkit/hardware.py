@@ -104,10 +104,9 @@ def may_have_gpu() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device a `--device` value means on this machine; "auto" takes the fastest.
+    """Return the device of a `--device` value; "auto" takes the fastest.
 
-    Raises:
-        SettingsError: not a device's name, or not on this machine.
+    Raise SettingsError if it is no device's name, or is not on this machine.
     """
     import torch
 

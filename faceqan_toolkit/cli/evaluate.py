@@ -17,20 +17,13 @@ from faceqan_toolkit.cli.command import Command, Group
 from faceqan_toolkit.cli.options import is_given, make_settings, stack
 from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation import result
 from faceqan_toolkit.evaluation.datasets.registry import (
     DATASETS,
     REQUIRED,
     DatasetEntry,
     DatasetOption,
     read_dataset,
-)
-from faceqan_toolkit.evaluation.result import (
-    EDC_VARIANTS,
-    FIGURE_FORMATS,
-    FTE_RULES,
-    PAIR_QUALITIES,
-    TEMPLATE_QUALITIES,
-    EvaluationOptions,
 )
 from faceqan_toolkit.settings import (
     ModelOptions,
@@ -45,10 +38,10 @@ if TYPE_CHECKING:
 
     from faceqan_toolkit.evaluation.datasets.base import Dataset
 
-DEFAULTS = EvaluationOptions()
+DEFAULTS = result.EvaluationOptions()
 
 SETTINGS = {*setting_names(), "detector_option", "method_option"}
-OPTIONS = {item.name for item in fields(EvaluationOptions)}
+OPTIONS = {item.name for item in fields(result.EvaluationOptions)}
 INPUTS = ("pairs", "flip", "run", "scores", "embeddings", "scores_only", "name", "figures",
           "detector_weights", "published_pickle", "retry_failed")  # fmt: skip
 """Options that are fields of `evaluation.evaluate.Inputs`."""
@@ -74,19 +67,20 @@ input_options = stack(
 )  # fmt: skip
 
 curve_options = stack(
-    click.option("--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
-                 help="fixed: one threshold from all non-mated comparisons; recompute: one for "
-                 "every discard share."),
+    click.option("--edc", type=click.Choice(result.EDC_VARIANTS), default=DEFAULTS.edc,
+                 show_default=True, help="fixed: one threshold from all non-mated comparisons; "
+                 "recompute: one for every discard share."),
     click.option("--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
                  show_default=True, metavar="RATE", help="False match rate; may be repeated."),
     click.option("--fnmr-start", "fnmr_starts", type=float, multiple=True,
                  default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
                  help="Also use the threshold with this FNMR before discarding; may be repeated."),
-    click.option("--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
-                 help="Comparisons without a detected face: exclude them, or count them as errors "
-                 "of the worst quality."),
-    click.option("--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
-                 show_default=True, help="Quality of a comparison, from those of its two faces."),
+    click.option("--fte", type=click.Choice(result.FTE_RULES), default=DEFAULTS.fte,
+                 show_default=True, help="Comparisons without a detected face: exclude them, or "
+                 "count them as errors of the worst quality."),
+    click.option("--pair-quality", type=click.Choice(result.PAIR_QUALITIES),
+                 default=DEFAULTS.pair_quality, show_default=True,
+                 help="Quality of a comparison, from those of its two faces."),
     click.option(
         "--bootstrap", "replicates", type=options.WHOLE, default=DEFAULTS.replicates,
         show_default=True, metavar="N",
@@ -94,8 +88,8 @@ curve_options = stack(
     ),
     click.option("--seed", type=options.WHOLE, default=DEFAULTS.seed, show_default=True,
                  help="Random seed for pairs, bootstrap and the random baseline."),
-    click.option("--format", "figures", type=click.Choice(FIGURE_FORMATS), multiple=True,
-                 default=FIGURE_FORMATS, show_default=True,
+    click.option("--format", "figures", type=click.Choice(result.FIGURE_FORMATS), multiple=True,
+                 default=result.FIGURE_FORMATS, show_default=True,
                  help="Format of the figures; may be repeated."),
 )  # fmt: skip
 
@@ -126,7 +120,7 @@ pickle_option = click.option(
 )  # fmt: skip
 
 template_options = stack(
-    click.option("--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
+    click.option("--template-quality", type=click.Choice(result.TEMPLATE_QUALITIES), default="min",
                  show_default=True, help="Quality of a template, from those of its photos."),
     click.option("--detector-weights/--no-detector-weights", default=False, show_default=True,
                  help="Weight the photos of a template by the detector's confidence."),
@@ -205,16 +199,12 @@ def command() -> None:
 
 
 def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> None:
-    """Evaluate a data set; exit with 3 if some comparisons could not be made.
-
-    Raises:
-        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
-    """
+    """Evaluate a data set; exit with 3 if some comparisons could not be made."""
     from faceqan_toolkit.cli.show_evaluation import print_evaluation
     from faceqan_toolkit.evaluation import evaluate
 
     _refuse_ignored(chosen)
-    curves = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
+    curves = result.EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
     reporter = Reporter()
     given = {name: chosen[name] for name in entry.options}
     dataset = evaluate.open_dataset(entry.name, root, tell=reporter, **given)

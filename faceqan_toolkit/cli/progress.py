@@ -23,12 +23,9 @@ LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Number of things done, rate, time left and failures so far, on standard error.
+    """Number of things done, rate, time left and failures, on standard error unless `quiet`.
 
-    Args:
-        total: number of things to do.
-        unit: noun for one of them.
-        quiet: show nothing.
+    `total` is the number of things to do, `unit` a noun for one.
     """
 
     def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:

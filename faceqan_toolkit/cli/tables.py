@@ -179,13 +179,9 @@ def print_table(
     console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]],
     above: Mapping[int, int] | None = None,
 ) -> Mapping[int, int]:  # fmt: skip
-    """Print a table, or further rows of it, to fit the console; return the columns' widths.
+    """Print a table to fit the console, or one line a row without a terminal; return its widths.
 
-    Args:
-        console: where to print; without a terminal, each row gets one line.
-        columns: columns of the table.
-        rows: rows of cells, see `cells_of`.
-        above: widths of the rows above; None to begin with the header.
+    For `rows`, see `cells_of`. `above` are the widths of rows above; None begins with the header.
     """
     layout = Layout(columns, rows, console.width if console.is_terminal else None, above)
     if above is None:
