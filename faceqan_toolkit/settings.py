@@ -76,18 +76,11 @@ class _Group:
         A value that is the default of the old detector, method or preset becomes that of the new
         one.
         """
-        plain = type(self)
-        unset = {
-            name: getattr(plain, name)
-            for name, value in self.own_defaults().items()
-            if getattr(self, name) == value
-        }
+        plain, own = type(self), self.own_defaults()
+        unset = {name: getattr(plain, name) for name in own if getattr(self, name) == own[name]}
         group = replace(self, **{**unset, **changes})  # type: ignore[type-var]
-        missing = {
-            name: value
-            for name, value in group.own_defaults().items()
-            if getattr(group, name) == getattr(plain, name)
-        }
+        own = group.own_defaults()
+        missing = {name: own[name] for name in own if getattr(group, name) == getattr(plain, name)}
         return replace(group, **missing)  # type: ignore[type-var]
 
     def own_defaults(self) -> dict[str, Any]:
