@@ -180,6 +180,8 @@ def test_links_lead_somewhere(page: str) -> None:
         places = ("benchmarks", "faceqan_toolkit", "samples", "weights/instant")
         found = [path for place in places for path in ROOT.glob(f"{place}/{script}")]
         assert found or script == "mymodel.py", script  # the reader's own
+    for file in re.findall(r"(?:tests|faceqan_toolkit)/[\w/]+\.py", text):
+        assert (ROOT / file).is_file(), file
 
 
 @pytest.mark.parametrize(("command", "page"), [("filter", "filter"), ("calibrate", "calibration")])
