@@ -22,28 +22,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AlignedCrop",
-    "BackboneEmbedder",
-    "Embedder",
-    "Face",
-    "FaceQAN",
-    "FaceQANError",
-    "Photo",
-    "Pipeline",
-    "Preprocessing",
-    "Record",
-    "Run",
-    "Score",
-    "Settings",
-    "__version__",
-    "align",
-    "detect",
-    "evaluate",
-    "load_model",
-    "merge",
-    "open_run",
-    "run",
-]
+    "AlignedCrop", "BackboneEmbedder", "Embedder", "Face", "FaceQAN", "FaceQANError", "Photo",
+    "Pipeline", "Preprocessing", "Record", "Run", "Score", "Settings", "__version__", "align",
+    "detect", "evaluate", "load_model", "merge", "open_run", "run",
+]  # fmt: skip
 
 _NAMES = {
     "api": ("Run", "align", "detect", "evaluate", "merge", "open_run", "run"),

@@ -20,7 +20,6 @@ from faceqan_toolkit.settings import check_crops
 from faceqan_toolkit.types import AlignedCrop, Face, Photo, Pixels
 
 ARCFACE_SIZE = 112
-
 SHRINK_LIMIT = 2.0
 """Up to here bilinear sampling sees every pixel of the photo; beyond it, pixels are averaged."""
 MAX_OVERSAMPLING = 32
@@ -53,9 +52,7 @@ class Template:
     def transform(self, face: Face, photo_size: tuple[int, int]) -> NDArray[np.float64]:
         """Return the (2, 3) transform from photo to crop coordinates.
 
-        Args:
-            face: its landmarks or its box decide.
-            photo_size: width and height of the photo, pixels.
+        `photo_size` is the width and height of the photo, pixels.
 
         Raises:
             Unalignable: see `estimate_transform`; or the box has no area inside the photo.
@@ -82,14 +79,9 @@ ARCFACE = Template()
 def estimate_transform(
     landmarks: NDArray[np.float64], size: int = ARCFACE_SIZE
 ) -> NDArray[np.float64]:
-    """Return the similarity transform that maps landmarks to the template by least squares.
+    """Return the least-squares similarity transform (2, 3) from photo to crop, float64.
 
-    Args:
-        landmarks: (5, 2) x y in pixels.
-        size: side of the crop, pixels; the template grows with it.
-
-    Returns:
-        (2, 3) float64: scaled rotation and translation, photo to crop.
+    It maps `landmarks`, (5, 2) x y in pixels, to the template of a crop of `size` pixels a side.
 
     Raises:
         Unalignable: landmarks that are not finite, coincide, or force a degenerate transform.
@@ -154,14 +146,9 @@ def is_aligned(face: Face, photo_size: tuple[int, int]) -> bool:
 
 
 def align(
-    pixels: Pixels,
-    face: Face,
-    *,
-    antialias: bool,
-    template: Template = ARCFACE,
-    reduction: int = 1,
-    photo_size: tuple[int, int] | None = None,
-) -> AlignedCrop:
+    pixels: Pixels, face: Face, *, antialias: bool, template: Template = ARCFACE,
+    reduction: int = 1, photo_size: tuple[int, int] | None = None,
+) -> AlignedCrop:  # fmt: skip
     """Return the face warped onto a template, bilinear, black beyond the photo.
 
     Args:
@@ -193,11 +180,9 @@ def align(
     to_crop[:, 2] += reduced[:, :2] @ (x1, y1)
 
     shrink = 1 / scale_of(reduced)
-    oversampling = 1
-    if antialias and shrink > SHRINK_LIMIT:
-        oversampling = min(math.ceil(shrink), MAX_OVERSAMPLING)
-    crop = _warp(region, to_crop, template.size, oversampling)
-    return AlignedCrop(pixels=crop, face=face, transform=transform)
+    averaged = antialias and shrink > SHRINK_LIMIT
+    oversampling = min(math.ceil(shrink), MAX_OVERSAMPLING) if averaged else 1
+    return AlignedCrop(_warp(region, to_crop, template.size, oversampling), face, transform)
 
 
 def resize_crop(pixels: Pixels, size: int) -> Pixels:
@@ -205,8 +190,7 @@ def resize_crop(pixels: Pixels, size: int) -> Pixels:
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
-    smaller = max(height, width) > size
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if max(height, width) > size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (size, size), interpolation=method), dtype=np.uint8)
 
 
@@ -223,45 +207,34 @@ def _warp(region: Pixels, to_crop: NDArray[np.float64], size: int, oversampling:
     return np.asarray(warped, dtype=np.uint8)
 
 
+@dataclass
 class Cutter:
     """Cuts the faces of one photo; decodes it in full, once, if a face needs that.
 
-    Args:
+    Attributes:
         photo: may be decoded at a reduced size.
         template: of the crops.
         antialias: see `align`.
         timed: takes the name of a stage, "decode" or "align"; measures what runs inside.
     """
 
-    def __init__(
-        self,
-        photo: Photo,
-        template: Template,
-        *,
-        antialias: bool,
-        timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
-    ) -> None:
-        self.photo, self.template, self.antialias = photo, template, antialias
-        self._timed = timed
-        self._full: Photo | None = None
+    photo: Photo
+    template: Template
+    antialias: bool
+    timed: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    _full: Photo | None = None
 
     def cut(self, face: Face, template: Template | None = None) -> AlignedCrop:
         """Return a face's crop; with another `template` it is cut from the same pixels.
 
-        Raises:
-            Unalignable: see `Template.transform`.
-            UnreadablePhoto, TooLarge: see `decode_full`.
+        For errors, see `Template.transform` and `decode_full`.
         """
         photo = self.source(face)
-        with self._timed("align"):
+        with self.timed("align"):
             return align(
-                photo.pixels,
-                face,
-                antialias=self.antialias,
-                template=template or self.template,
-                reduction=photo.reduction,
-                photo_size=photo.size,
-            )
+                photo.pixels, face, antialias=self.antialias, template=template or self.template,
+                reduction=photo.reduction, photo_size=photo.size,
+            )  # fmt: skip
 
     def source(self, face: Face) -> Photo:
         """Return the photo that a face is cut from: full size where reduction would cost detail."""
@@ -271,6 +244,6 @@ class Cutter:
         ):
             return photo
         if self._full is None:
-            with self._timed("decode"):
+            with self.timed("decode"):
                 self._full = decode_full(photo)
         return self._full

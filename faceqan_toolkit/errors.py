@@ -17,15 +17,19 @@ class FaceQANError(Exception):
 
 
 class PhotoError(FaceQANError):
-    """One photo or face cannot be scored; `status` is that of its record.
+    """One photo or face cannot be scored.
 
     Attributes:
+        status: status of its record; a subclass may give its own.
         reason: explanation for people.
         state: state of the file, if it could be read.
     """
 
     status = "unreadable"
     state: FileState | None = None
+
+    def __init_subclass__(cls, *, status: str = "") -> None:
+        cls.status = status or cls.status
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,76 +40,52 @@ class UnreadablePhoto(PhotoError):
     """The file is empty, damaged or not an image."""
 
 
-class NotAFile(PhotoError):
+class NotAFile(PhotoError, status="not_a_file"):
     """The path is a folder, a pipe or a device."""
 
-    status = "not_a_file"
 
-
-class NoPermission(PhotoError):
+class NoPermission(PhotoError, status="no_permission"):
     """The file may not be read by this user."""
 
-    status = "no_permission"
 
-
-class MissingPhoto(PhotoError):
+class MissingPhoto(PhotoError, status="missing"):
     """The path does not exist, or no longer."""
 
-    status = "missing"
 
-
-class Unreachable(PhotoError):
+class Unreachable(PhotoError, status="unreachable"):
     """A URL's server does not answer, or refuses."""
 
-    status = "unreachable"
 
-
-class MissingExtra(PhotoError):
+class MissingExtra(PhotoError, status="missing_extra"):
     """The photo's format needs an optional package."""
 
-    status = "missing_extra"
 
-
-class TooLarge(PhotoError):
+class TooLarge(PhotoError, status="too_large"):
     """The photo has more pixels than the run allows, or more bytes than any photo needs."""
 
-    status = "too_large"
 
-
-class TimedOut(PhotoError):
+class TimedOut(PhotoError, status="timed_out"):
     """Decoding and detection take longer than the run allows."""
 
-    status = "timed_out"
 
-
-class NoFace(PhotoError):
+class NoFace(PhotoError, status="no_face"):
     """The detector found no face in the photo."""
 
-    status = "no_face"
 
-
-class FaceTooSmall(PhotoError):
+class FaceTooSmall(PhotoError, status="too_small"):
     """All faces are smaller than the run accepts."""
 
-    status = "too_small"
 
-
-class NoLandmarks(PhotoError):
+class NoLandmarks(PhotoError, status="no_landmarks"):
     """The landmarks file has no row for the photo."""
 
-    status = "no_landmarks"
 
-
-class Unalignable(PhotoError):
+class Unalignable(PhotoError, status="unalignable"):
     """The landmarks are not those of a face in this photo, see `geometry.find_mistake`."""
 
-    status = "unalignable"
 
-
-class Unscorable(PhotoError):
+class Unscorable(PhotoError, status="unscorable"):
     """The recognition model gives no usable embedding for the crop."""
-
-    status = "unscorable"
 
 
 class SettingsError(FaceQANError):

@@ -54,10 +54,8 @@ class Started:
 class WorkerReady:
     """A worker process or actor has loaded its models; sent for replacements, too.
 
-    Attributes:
-        pid: process id.
-        device: where its networks run, for instance "cuda:0".
-        host: name of a machine in a Ray cluster; "" for this machine.
+    `device` is where its networks run, for instance "cuda:0"; `host` a machine of a Ray cluster, ""
+    for this one.
     """
 
     pid: int
@@ -82,13 +80,9 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Timed:
-    """Processing times.
+    """Seconds from the first photo to the last, and by stage, summed over workers.
 
-    Attributes:
-        seconds: from the first photo to the last.
-        workers: number of pipelines side by side.
-        backend: library that computed the attack; "" if nothing was scored.
-        stages: seconds by stage, summed over workers.
+    `backend` is the library that computed the attack, "" if nothing was scored.
     """
 
     seconds: float

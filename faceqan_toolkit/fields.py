@@ -21,22 +21,14 @@ _WORDS: Mapping[type, str] = {
 _LIMITS = {
     "above": operator.gt, "at_least": operator.ge, "at_most": operator.le, "below": operator.lt,
 }  # fmt: skip
-
 _hints = cache(get_type_hints)
 
 
 def option(
-    default: Any,
-    help_text: str,
-    *,
-    choices: tuple[str, ...] = (),
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    metavar: str = "",
-    **more: Any,
-) -> Any:
+    default: Any, help_text: str, *, choices: tuple[str, ...] = (), metavar: str = "",
+    at_least: float | None = None, at_most: float | None = None, above: float | None = None,
+    below: float | None = None, **more: Any,
+) -> Any:  # fmt: skip
     """Return a field of a frozen dataclass of options.
 
     Args:
@@ -70,11 +62,7 @@ def kind_of(owner: type[Any], name: str) -> type:
 
 
 def parse_option(owner: type, item: Field[Any], text: str) -> Any:
-    """Return the value of a field of a dataclass, given as text.
-
-    Raises:
-        SettingsError: the text is no value of the field's type.
-    """
+    """Return the value of a dataclass's field, given as text; SettingsError for a wrong type."""
     kind = kind_of(owner, item.name)
     if kind is bool:
         parsed = {"true": True, "false": False}.get(text.lower())

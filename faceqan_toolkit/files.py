@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from faceqan_toolkit.errors import RunError
 from faceqan_toolkit.text import path_text, reason_of
 
+BLOCK_BYTES = 1 << 20
+"""Bytes of a file in memory at once."""
 HEAD_BYTES = 4096
 """Bytes at the beginning of a file that tell its encoding, and whether it is text."""
 MARKS = (
@@ -33,19 +35,13 @@ MARKS = (
 UTF_8 = "utf-8"
 
 KINDS = (
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"\x89PNG", "a PNG picture"),
-    (0, b"GIF8", "a GIF picture"),
-    (0, b"BM", "a BMP picture"),
-    (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
-    (8, b"WEBP", "a WebP picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"), (0, b"\x89PNG", "a PNG picture"),
+    (0, b"GIF8", "a GIF picture"), (0, b"BM", "a BMP picture"), (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"), (8, b"WEBP", "a WebP picture"),
     (4, b"ftyp", "a HEIC or AVIF picture, or a video"),
-    (0, b"PK\x03\x04", "an Excel, zip or .npz file"),
-    (0, b"\xd0\xcf\x11\xe0", "an old Excel file"),
-    (0, b"\x1f\x8b", "a file packed with gzip"),
-    (0, b"PAR1", "a parquet file"),
-)
+    (0, b"PK\x03\x04", "an Excel, zip or .npz file"), (0, b"\xd0\xcf\x11\xe0", "an old Excel file"),
+    (0, b"\x1f\x8b", "a file packed with gzip"), (0, b"PAR1", "a parquet file"),
+)  # fmt: skip
 """Offset and first bytes of files that are given instead of a text; all have NUL bytes."""
 
 
@@ -58,8 +54,7 @@ def encoding_of(head: bytes) -> str:
     """Return a text file's codec by its first `HEAD_BYTES`: `UTF_8` without a byte order mark.
 
     Raises:
-        ValueError: it has NUL bytes but no mark, so it is not UTF-8; the message is a clause that
-            says what it is and what to do.
+        ValueError: it has NUL bytes but no mark; the message is a clause that says what it is.
     """
     for mark, codec in MARKS:
         if head.startswith(mark):
@@ -91,7 +86,7 @@ def to_utf8(data: bytes) -> bytes:
 def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
     """Open a plain text file for reading, line ends as they are; it is decoded as it is read.
 
-    `errors` is for bytes that are not UTF-8 in a file without a mark.
+    `errors`: see `open`; for bytes that are not UTF-8 in a file without a mark.
 
     Raises:
         OSError: it cannot be read.
@@ -100,12 +95,8 @@ def open_text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
     with file.open("rb") as content:
         codec = encoding_of(content.read(HEAD_BYTES))
         content.seek(0)
-        if codec != UTF_8:
-            errors = "strict"
-        with (
-            _undecodable(codec),
-            io.TextIOWrapper(content, codec, errors, newline="") as text,
-        ):
+        errors = errors if codec == UTF_8 else "strict"
+        with _undecodable(codec), io.TextIOWrapper(content, codec, errors, newline="") as text:
             yield text
 
 
@@ -118,10 +109,6 @@ def _undecodable(codec: str) -> Iterator[None]:
         name = codec.removesuffix("-sig").upper()
         told = "it is not UTF-8" if codec == UTF_8 else f"its mark says {name}, but it is not that"
         raise ValueError(f"{told}; save it as UTF-8") from error
-
-
-BLOCK_BYTES = 1 << 20
-"""Bytes of a file in memory at once."""
 
 
 def check_text(folder: Path) -> None:
@@ -169,9 +156,7 @@ def writing(target: Path) -> Iterator[Path]:
 def lock(file: Path, used: Path) -> FileLock:
     """Return a lock that this process now holds; `release` ends it.
 
-    Args:
-        file: the lock file; its folder is created if missing.
-        used: what the lock protects, for messages.
+    `file` is the lock file, whose folder is created if missing; `used` is what the lock protects.
 
     Raises:
         RunError: another process holds the lock, or the lock file cannot be written.
@@ -190,36 +175,23 @@ def lock(file: Path, used: Path) -> FileLock:
 
 
 def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str) -> None:
-    """Check that a file can be written to a place, over one of the same kind at most.
+    """Raise RunError if a file cannot be written to a place, or another kind of file is there.
 
-    Args:
-        target: the place.
-        is_ours: tells by a file's first `HEAD_BYTES` whether it is of that kind.
-        kind: in words.
-
-    Raises:
-        RunError: its folder takes no file, or another kind of file is there.
+    `is_ours` tells by a file's first `HEAD_BYTES` whether it is of the `kind` given in words.
     """
     if not is_folder(target.parent):
         raise RunError(f"cannot write {target}: {target.parent} is no folder")
     try:
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied")
-        replaceable = _is_replaceable(target, is_ours)
+        if target.is_symlink() or not target.exists():
+            return  # of a link, only the link itself is replaced
+        with target.open("rb") if target.is_file() else io.BytesIO() as file:
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
-    if not replaceable:
+    if not target.is_file() or (head and not is_ours(head)):
         raise RunError(f"{target} is there and is no {kind}; choose another name")
-
-
-def _is_replaceable(target: Path, is_ours: Callable[[bytes], bool]) -> bool:
-    if target.is_symlink() or not target.exists():
-        return True  # of a link, only the link itself is replaced
-    if not target.is_file():
-        return False
-    with target.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return not head or is_ours(head)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -245,10 +217,8 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 def link_or_copy(source: Path, target: Path) -> None:
     """Put the same content in another place, as a hard link if possible, else as a copy.
 
-    A file in that place is replaced, unless it is the same file or a copy made before.
-
-    Raises:
-        OSError: the target cannot be written; FileNotFoundError: the source is gone.
+    A file in that place is replaced, unless it is the same file or a copy made before. Raise
+    OSError if that fails.
     """
     found = source.stat()
     with suppress(FileNotFoundError):

@@ -14,15 +14,10 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-ARCFACE_TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
+ARCFACE_TEMPLATE = np.array([
+    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
+    (70.7299, 92.2041),
+])  # fmt: skip
 """Positions of the five landmarks in a 112x112 crop, pixels (InsightFace's template)."""
 CLEARLY_BETTER = 0.2
 """Least reduction of the misfit, eye distances, for a correction to count. For detected faces every
@@ -64,42 +59,32 @@ class Mistake:
     remedy: str
 
 
-NOT_FINITE = Mistake(
-    "the landmarks are not finite numbers",
-    "leave the ten cells of a photo without a face empty",
-)
+NOT_FINITE = Mistake("the landmarks are not finite numbers",
+                     "leave the ten cells of a photo without a face empty")  # fmt: skip
 COINCIDENT = Mistake(
     "the landmarks coincide",
     "give five different points, or leave the ten cells of a photo without a face empty",
 )
-FRACTIONS = Mistake(
-    "the landmarks are fractions of the photo's sides, not pixels",
-    "multiply x by the photo's width and y by its height",
-)
+FRACTIONS = Mistake("the landmarks are fractions of the photo's sides, not pixels",
+                    "multiply x by the photo's width and y by its height")  # fmt: skip
 SIDES_SWAPPED = Mistake(
     "the landmarks' left and right are swapped",
     "swap left_* and right_*, which are sides as seen in the image",
 )
-AXES_SWAPPED = Mistake(
-    "the landmarks' x and y are swapped", "swap the two numbers of each landmark"
-)
-FROM_THE_BOTTOM = Mistake(
-    "the landmarks' y is counted from the bottom of the photo",
-    "replace y by the photo's height - 1 - y",
-)
-NOT_IN_TURN = Mistake(
-    "the landmarks' five x come before the five y", "give x and y of each landmark in turn"
-)
+AXES_SWAPPED = Mistake("the landmarks' x and y are swapped",
+                       "swap the two numbers of each landmark")  # fmt: skip
+FROM_THE_BOTTOM = Mistake("the landmarks' y is counted from the bottom of the photo",
+                          "replace y by the photo's height - 1 - y")  # fmt: skip
+NOT_IN_TURN = Mistake("the landmarks' five x come before the five y",
+                      "give x and y of each landmark in turn")  # fmt: skip
 REORDERED = Mistake(
     "the landmarks are in another order",
     "give left eye, right eye, nose, left and right corner of the mouth, as seen in the image",
 )
-NOT_A_FACE = Mistake(
-    "the landmarks do not have a face's shape", "check which number is in which column"
-)
-TOO_LARGE = Mistake(
-    "the landmarks are larger than the photo", "give pixels of these photos, not of larger copies"
-)
+NOT_A_FACE = Mistake("the landmarks do not have a face's shape",
+                     "check which number is in which column")  # fmt: skip
+TOO_LARGE = Mistake("the landmarks are larger than the photo",
+                    "give pixels of these photos, not of larger copies")  # fmt: skip
 OUTSIDE = Mistake(
     "the landmarks lie outside the photo",
     "give pixels of the upright photo (EXIF orientation applied), not of a larger copy or a part",
@@ -124,9 +109,7 @@ _ORDERS = np.array([p for p in permutations(range(5)) if p not in (*_TURNED, *_T
 
 
 def find_mistake(
-    landmarks: Points,
-    box: Points | None = None,
-    photo_size: tuple[int, int] | None = None,
+    landmarks: Points, box: Points | None = None, photo_size: tuple[int, int] | None = None
 ) -> Mistake | None:
     """Return the mistake in landmarks; None if they can be those of a face.
 
@@ -174,15 +157,13 @@ def _correlations(faces: Points) -> NDArray[np.complex128]:
     """Return the complex correlation (N,) of landmarks and template; its angle is the rotation."""
     points = _centred(faces)
     lengths = np.linalg.norm(points, axis=1).clip(SMALLEST) * np.linalg.norm(_TEMPLATE)
-    found: NDArray[np.complex128] = points.conj() @ _TEMPLATE / lengths
-    return found
+    return np.asarray(points.conj() @ _TEMPLATE / lengths)
 
 
 def _centred(faces: Points) -> NDArray[np.complex128]:
     """Return landmarks (..., 5, 2) as complex numbers x + iy around their mean, (..., 5)."""
     points = faces[..., 0] + 1j * faces[..., 1]
-    centred: NDArray[np.complex128] = points - points.mean(axis=-1, keepdims=True)
-    return centred
+    return np.asarray(points - points.mean(axis=-1, keepdims=True))
 
 
 _TEMPLATE = _centred(ARCFACE_TEMPLATE)

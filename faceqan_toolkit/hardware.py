@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
@@ -84,11 +85,8 @@ def _groups(controller: str) -> Iterator[Path]:
 
 def _reclaimable(group: Path) -> int:
     """Return how much of a control group's memory is file cache that the system would drop."""
-    for line in _read(group / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
-            return int(value)
-    return 0
+    found = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(group / "memory.stat"), re.M)
+    return int(found[1]) if found else 0
 
 
 def _read(file: Path) -> str:
@@ -106,10 +104,9 @@ def may_have_gpu() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device a `--device` value means on this machine; "auto" takes the fastest.
+    """Return the device of a `--device` value; "auto" takes the fastest.
 
-    Raises:
-        SettingsError: not a device's name, or not on this machine.
+    Raise SettingsError if it is no device's name, or is not on this machine.
     """
     import torch
 
@@ -123,19 +120,14 @@ def resolve_device(name: str) -> torch.device:
         raise SettingsError(
             f"`device` {name}: not a device; use auto, cpu, cuda, cuda:N or mps"
         ) from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise SettingsError(
-                f"`device` {name}: this machine shows torch {count} CUDA device(s); take "
-                "--device auto, or ask `faceqan-toolkit doctor` why"
-            )
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise SettingsError(
-                f"`device` {name}: torch sees no Apple GPU here; take `device` auto"
-            )
-    elif device.type != "cpu":
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise SettingsError(
+            f"`device` {name}: this machine shows torch {count} CUDA device(s); take `device` "
+            "auto, or ask `faceqan-toolkit doctor` why"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError(f"`device` {name}: torch sees no Apple GPU here; take `device` auto")
+    if device.type not in ("cpu", "cuda", "mps"):
         raise SettingsError(f"`device` {name}: use auto, cpu, cuda, cuda:N or mps")
     return device
 
@@ -175,9 +167,6 @@ def set_threads(number: int) -> None:
 class _OneThread(Shared):
     """Has torch and OpenCV compute with one thread while any thread is inside."""
 
-    def __init__(self) -> None:
-        super().__init__(_threads_restored)
-
     def __enter__(self) -> None:
         super().__enter__()
         set_threads(1)  # OpenMP keeps the number for each thread
@@ -196,7 +185,7 @@ def _threads_restored() -> Iterator[None]:
         cv2.setNumThreads(of_opencv)
 
 
-one_thread = _OneThread()
+one_thread = _OneThread(_threads_restored)
 """Makes scores equal to the last bit on any machine: the number of threads moves float32 sums."""
 
 

@@ -12,23 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from faceqan_toolkit import events
 from faceqan_toolkit.detection.landmarks_file import CommonMistake, LandmarksFile, most_common
 from faceqan_toolkit.errors import SettingsError, Unalignable
-from faceqan_toolkit.events import (
-    Advanced,
-    Interrupted,
-    Listener,
-    Loaded,
-    Message,
-    NoPhotos,
-    Note,
-    Planned,
-    Timed,
-    Warned,
-    Wrote,
-    counting,
-    silent,
-)
+from faceqan_toolkit.events import Listener, counting, silent
 from faceqan_toolkit.geometry import MISTAKES, Mistake
 from faceqan_toolkit.hardware import check_precision, interrupt_handler, resolve_device
 from faceqan_toolkit.models.load import find_model
@@ -36,7 +23,7 @@ from faceqan_toolkit.models.registry import head_of
 from faceqan_toolkit.photos.find import NO_PHOTOS, is_elsewhere
 from faceqan_toolkit.quality.registry import make_estimator
 from faceqan_toolkit.report.page import write_report
-from faceqan_toolkit.results.calibration import Calibration, read_calibration
+from faceqan_toolkit.results.calibration import read_calibration
 from faceqan_toolkit.results.ranking import Ranking
 from faceqan_toolkit.runs.folder import RunInfo, RunWriter, read_run
 from faceqan_toolkit.runs.merging import check_alike, merge
@@ -52,41 +39,36 @@ def process_photos(
     report: bool = False, redact: bool = False, calibration: Path | None = None,
     tell: Listener = silent,
 ) -> None:  # fmt: skip
-    """Process the photos that a run folder lacks, then write its results.
+    """Process the photos that a run folder lacks, then write its results; see `api.run`.
 
-    Args:
-        photos: read as they are found; neither they nor the run need to fit into memory.
-        output: the run folder; an existing one is continued.
-        settings, formats, retry_failed, shard, report, redact, calibration: see `api.run`.
-        tell: gets events.
-
-    Raises:
-        FaceQANError: any error that stops the run; its records so far are kept.
+    Photos are read as they are found; neither they nor the run need to fit into memory.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     check_redact(report=report, redact=redact)
-    _check_device(settings)
+    # the defaults always exist, and torch takes a second to load
+    if settings.device not in ("auto", "cpu") or settings.precision != "float32":
+        check_precision(settings.precision, resolve_device(settings.device))
     weights, model = _describe_model(settings, tell)
-    calibrated = _calibration(calibration, settings, weights)
+    calibrated = read_calibration(calibration) if calibration else None
+    if calibrated:
+        calibrated.check(settings.identity(weights), "this run")
     found = _Found(photos, shard)
     with (
         Todo(output, found) as todo,
         RunWriter(output, settings, weights, model, shard=str(shard) if shard else None) as run,
     ):
         for line in run.repaired:
-            tell(Warned(line))
-        changed = calibrated is not None and run.use_calibration(
-            calibrated.for_run(), calibrated.scale
-        )
+            tell(events.Warned(line))
+        changed = calibrated and run.use_calibration(calibrated.for_run(), calibrated.scale)
         landmarks = LandmarksFile(settings.landmarks, settings) if settings.landmarks else None
         identify = landmarks.identify if landmarks else lambda _: ""
         todo.compare(run, identify, retry_failed=retry_failed)
-        tell(Planned(todo.asked, todo.asked - len(todo)))
+        tell(events.Planned(todo.asked, todo.asked - len(todo)))
         if not found.number:
-            tell(NoPhotos(NO_PHOTOS))
+            tell(events.NoPhotos(NO_PHOTOS))
         told = landmarks and landmarks.common_mistake()
         if landmarks and told:
-            tell(Warned(told.describe(landmarks.path)))
+            tell(events.Warned(told.describe(landmarks.path)))
         done = _process(run, todo, tell)
         todo.close()
         run.flush()
@@ -94,19 +76,21 @@ def process_photos(
         ranking = Ranking(run.info)
         counts = write_results(ranking, formats, tell)
         if done:
+            seconds = round(time.monotonic() - clock, 3)
             call = {
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - clock, 3),
-                "photos": len(todo),
-                "cores": os.cpu_count(),
-            }
+                "started": started.isoformat(timespec="seconds"), "seconds": seconds,
+                "photos": len(todo), "cores": os.cpu_count(),
+            }  # fmt: skip
             run.write_info(counts, call | done)
         elif changed:
             run.write_info(counts)
         if settings.landmarks and "no_landmarks" in counts and "ok" not in counts:
-            tell(Warned(_without_landmarks(settings.landmarks, ranking)))
+            path, _ = ranking.examples()["no_landmarks"]
+            wanted = f"as in the results, e.g. {printable(path)}, or absolute"
+            text = f"no photo got a face from {settings.landmarks}; its paths must be {wanted}"
+            tell(events.Warned(text))
         if landmarks and not told and (mistake := _common_mistake(ranking, counts)):
-            tell(Warned(mistake.describe(landmarks.path)))
+            tell(events.Warned(mistake.describe(landmarks.path)))
         if report:
             write_page(output, fetch=found.elsewhere, redact=redact, tell=tell)
 
@@ -144,11 +128,8 @@ def merge_runs(
     check_alike(runs)
     for run in runs:
         if not _has_ended(Ranking(run)):
-            text = (
-                f"the last command on {run.folder} did not end; give it again and merge again, or "
-                "photos will be missing"
-            )
-            tell(Warned(text))
+            again = "give it again and merge again, or photos will be missing"
+            tell(events.Warned(f"the last command on {run.folder} did not end; {again}"))
     with merge(runs, output) as merged:
         ranking = Ranking(merged.info)
         merged.write_info(write_results(ranking, formats, tell))
@@ -168,32 +149,22 @@ def write_results(ranking: Ranking, formats: Sequence[str], tell: Listener) -> d
     for file_format in formats:
         file = ranking.run.folder / f"{ranking.name}.{file_format}"
         ranking.export(file, file_format)
-        tell(Wrote(file))
+        tell(events.Wrote(file))
     return ranking.counts()
 
 
 def check_redact(*, report: bool, redact: bool) -> None:
     """Raise SettingsError for `redact` without a report."""
     if redact and not report:
-        raise SettingsError("--redact leaves pictures out of the report; leave --no-report out")
+        raise SettingsError("`redact` leaves pictures out of the report, so it needs `report`")
 
 
-def write_page(
-    folder: Path, *, fetch: bool = False, redact: bool = False, tell: Listener = silent
-) -> None:
+def write_page(folder: Path, *, fetch: bool = False, redact: bool, tell: Listener) -> None:
     """Write `report.html` of a run folder; see `write_report`."""
-    tell(Message("Writing the report"))
+    tell(events.Message("Writing the report"))
     file = folder / "report.html"
     write_report(read_run(folder), file, fetch=fetch, pictures=not redact)
-    tell(Wrote(file))
-
-
-def _check_device(settings: Settings) -> None:
-    """Raise SettingsError for a device or a precision that this machine does not have."""
-    # these always exist, and torch takes a second to load
-    if settings.device in ("auto", "cpu") and settings.precision == "float32":
-        return
-    check_precision(settings.precision, resolve_device(settings.device))
+    tell(events.Wrote(file))
 
 
 def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, Any]]:
@@ -209,17 +180,17 @@ def _describe_model(settings: Settings, tell: Listener) -> tuple[str, dict[str, 
         # other methods work with some models only, and check that when they are made
         make_estimator(settings.replace(device="cpu"), found.load())
     if settings.preset == "instant":
-        tell(Note(f"preset instant: {head_of(found.name).notice}"))
+        tell(events.Note(f"preset instant: {head_of(found.name).notice}"))
     if found.entry is not None:
         if found.entry.notice:
-            tell(Note(found.entry.notice))
+            tell(events.Note(found.entry.notice))
         return weights, {"name": found.name, **asdict(found.entry)}
     embedder = found.load()
-    tell(Message(f"{found.name}: {embedder.title}"))
+    tell(events.Message(f"{found.name}: {embedder.title}"))
     for note in embedder.notes:
-        tell(Note(note))
+        tell(events.Note(note))
     if embedder.assumed:
-        tell(Message(assumed_text(embedder.assumed)))
+        tell(events.Message(assumed_text(embedder.assumed)))
     return weights, {
         "name": found.name, "title": embedder.title, "family": embedder.family,
         "input_size": embedder.input_size, "template": embedder.template,
@@ -233,23 +204,6 @@ def assumed_text(assumed: Sequence[str]) -> str:
     return (
         "A weights file does not hold these values, so the network's usual ones are used: "
         f"{', '.join(assumed)}. Other values: `channels`, `pixel_mean`, `pixel_std`, `norm_eps`."
-    )
-
-
-def _calibration(file: Path | None, settings: Settings, weights: str) -> Calibration | None:
-    """Return a calibration; CalibrationError if it was made for other scores."""
-    if file is None:
-        return None
-    calibration = read_calibration(file)
-    calibration.check(settings.identity(weights), "this run")
-    return calibration
-
-
-def _without_landmarks(landmarks: Path, ranking: Ranking) -> str:
-    path, _ = ranking.examples()["no_landmarks"]
-    return (
-        f"no photo got a face from {landmarks}; its paths must be as in the results, "
-        f"e.g. {printable(path)}, or absolute"
     )
 
 
@@ -284,23 +238,20 @@ def _process(run: RunWriter, todo: Todo, tell: Listener) -> dict[str, Any]:
             counting(tell, len(todo)),
             closing(engine.run(todo, run.settings, run.crops_folder, tell)) as found,
         ):
-            tell(Loaded(engine.workers))
+            tell(events.Loaded(engine.workers))
             begun = time.monotonic()
             for records in found:
                 run.append(records)
                 done += 1
-                tell(Advanced(1, records))
+                tell(events.Advanced(1, records))
     except KeyboardInterrupt:
         run.flush()
-        tell(Interrupted(done, len(todo), run.folder))
+        tell(events.Interrupted(done, len(todo), run.folder))
         raise
     # without loading, from the first photo to the last
     seconds = round(time.monotonic() - begun, 3)
     stages = {stage: round(spent, 3) for stage, spent in engine.seconds.items()}
-    tell(Timed(seconds, engine.workers, engine.backend, stages))
-    return {
-        **({"backend": engine.backend} if engine.backend else {}),
-        "workers": engine.workers,
-        "processing_seconds": seconds,
-        "seconds_by_stage": stages,
-    }
+    tell(events.Timed(seconds, engine.workers, engine.backend, stages))
+    backend = {"backend": engine.backend} if engine.backend else {}
+    figures = {"processing_seconds": seconds, "seconds_by_stage": stages}
+    return {**backend, "workers": engine.workers, **figures}

@@ -18,20 +18,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from faceqan_toolkit import errors
 from faceqan_toolkit.alignment import ARCFACE, Cutter, Template, align, is_aligned, resize_crop
 from faceqan_toolkit.detection.base import select_faces
-from faceqan_toolkit.errors import (
-    FaceTooSmall,
-    MissingDependency,
-    NoFace,
-    NoLandmarks,
-    PhotoError,
-    RunError,
-    SettingsError,
-    TimedOut,
-    Unalignable,
-    Unscorable,
-)
+from faceqan_toolkit.errors import PhotoError, RunError, SettingsError
 from faceqan_toolkit.events import Advanced, Listener, counting, listener
 from faceqan_toolkit.files import is_inside
 from faceqan_toolkit.geometry import find_mistake
@@ -64,12 +54,13 @@ if TYPE_CHECKING:
 
 PREPARED_AHEAD = 8
 """Photos that may wait, decoded and aligned, for their scores."""
+SCORE_COLUMNS = ("quality", "quality_error", "similarity_mean", "similarity_std", "symmetry",
+                 "embedding_norm")  # fmt: skip
+"""Columns of records that a `Score` holds."""
 
 
-class Crashed(PhotoError):
+class Crashed(PhotoError, status="crashed"):
     """An unforeseen error; worth a bug report."""
-
-    status = "crashed"
 
 
 @dataclass(frozen=True)
@@ -127,17 +118,13 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        settings: Settings | None = None,
-        *,
-        crops_folder: Path | None = None,
+        self, settings: Settings | None = None, *, crops_folder: Path | None = None,
         scoring: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.settings = settings = settings or Settings()
         self.crops_folder = crops_folder
         self.seconds: dict[str, float] = defaultdict(float)
-        self._adding = threading.Lock()
-        self._scoring = threading.Lock()
+        self._adding, self._scoring = threading.Lock(), threading.Lock()
         self._scale: Scale | None = None
         self.scorer: QualityEstimator | None = None
         self._lengths_tell = True
@@ -146,7 +133,8 @@ class Pipeline:
         self._decode_at_least = 0
         self._aligning = "alignment" in settings.stages
         self._measuring = settings.work.hints and "quality" in settings.stages
-        template, self.crop_size = settings.template, settings.crop_size
+        alignment = settings.alignment
+        template, self.crop_size = alignment.template, alignment.crop_size
         if "quality" in settings.stages:
             from faceqan_toolkit.models.load import find_model
 
@@ -172,17 +160,13 @@ class Pipeline:
 
             self.detector = make_detector(settings)
             # plain sampling takes single pixels of the full photo, whatever a crop's size
-            if settings.antialias or not self._aligning:
+            if alignment.antialias or not self._aligning:
                 self._decode_at_least = settings.max_side
 
     def run(self, inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Record]:
         """Yield the records of photos, in order, while the next ones are being prepared.
 
-        Args:
-            inputs: see `photos.find.find_photos`.
-
-        Raises:
-            SettingsError: an input does not exist.
+        For `inputs`, see `photos.find.find_photos`; SettingsError if one does not exist.
         """
         for records in self.source_records(find_photos(inputs)):
             yield from records
@@ -243,7 +227,7 @@ class Pipeline:
         with one_thread:
             try:
                 return self.detector.detect(self._decode(as_source(image)))
-            except (NoFace, FaceTooSmall, NoLandmarks):
+            except (errors.NoFace, errors.FaceTooSmall, errors.NoLandmarks):
                 return []
 
     def align(self, image: ImageLike, face: Face | None = None) -> AlignedCrop:
@@ -285,7 +269,7 @@ class Pipeline:
             return Prepared(source, state, landmarks_id, tuple(self._cut(photo)), note=photo.note)
         except PhotoError as error:
             failure = error
-        except MissingDependency as error:
+        except errors.MissingDependency as error:
             failure = Crashed(str(error))
         except Exception as error:  # noqa: BLE001 - no photo may end a run of a million others
             failure = Crashed(f"{type(error).__name__}: {error}")
@@ -301,8 +285,7 @@ class Pipeline:
         """Yield the photo's faces, cut out as far as the task goes."""
         if self.detector is None:
             crop = resize_crop(photo.pixels, self.crop_size)
-            width, height = photo.size
-            note = "" if crop is photo.pixels else f"{RESIZED} {width}x{height}"
+            note = "" if crop is photo.pixels else "{} {}x{}".format(RESIZED, *photo.size)
             yield Cut(0, None, crop, note, self._measure(crop, photo, None))
             return
         cutter = self._cutter(photo) if self._aligning else None
@@ -322,8 +305,7 @@ class Pipeline:
             return select_faces(faces, self.settings.detection.faces, photo.size, doubtful=doubtful)
 
     def _cutter(self, photo: Photo) -> Cutter:
-        antialias = self.settings.alignment.antialias
-        return Cutter(photo, self.template, antialias=antialias, timed=self._timed)
+        return Cutter(photo, self.template, self.settings.alignment.antialias, self._timed)
 
     def _cut_face(self, index: int, face: Face, cutter: Cutter) -> Cut:
         crop = cutter.cut(face)
@@ -344,19 +326,14 @@ class Pipeline:
     def records(self, prepared: Iterable[Prepared | None]) -> Iterator[list[Record]]:
         """Yield the records of each prepared photo, in order, scored in blocks.
 
-        A None among the photos says that the next one may take long: those before it are scored at
-        once.
+        None among the photos has those before it scored at once, as the next one may take long.
         """
         waiting: list[Prepared] = []
         block = self.scorer.block_faces if self.scorer else 1
         for photo in prepared:
-            if photo is not None:
-                waiting.append(photo)
-            if (
-                photo is None
-                or sum(len(item.cuts) for item in waiting) >= block
-                or len(waiting) > 4 * block
-            ):
+            waiting += [photo] if photo else []
+            faces = sum(len(item.cuts) for item in waiting)
+            if photo is None or faces >= block or len(waiting) > 4 * block:
                 yield from self._finish(waiting)
                 waiting = []
         yield from self._finish(waiting)
@@ -382,26 +359,20 @@ class Pipeline:
         values: dict[str, Any] = {}
         if score is not None and self.scorer is not None:
             if math.isfinite(score.quality):
-                values = {
-                    "quality": score.quality,
-                    "quality_100": self._scale.of(score.quality) if self._scale else None,
-                    "quality_error": score.quality_error,
-                    "similarity_mean": score.similarity_mean,
-                    "similarity_std": score.similarity_std,
-                    "symmetry": score.symmetry,
-                    "embedding_norm": score.embedding_norm if self._lengths_tell else None,
-                }
+                values = {name: getattr(score, name) for name in SCORE_COLUMNS}
+                values["quality_100"] = self._scale.of(score.quality) if self._scale else None
+                if not self._lengths_tell:
+                    values["embedding_norm"] = None
             else:
-                failure = Unscorable(f"{self.scorer.embedder.name} gives no usable embedding")
+                failure = errors.Unscorable(
+                    f"{self.scorer.embedder.name} gives no usable embedding"
+                )
         if cut.crop is not None and cut.face is not None and self.crops_folder is not None:
             values["crop"] = self._write_crop(photo.source.path, cut.index, cut.crop)
         if self.scorer:
             quality = self.settings.quality
-            values |= {
-                "model": self.scorer.embedder.name,
-                "method": quality.method,
-                "preset": quality.preset if quality.method == "faceqan" else "",
-            }
+            values |= {"model": self.scorer.embedder.name, "method": quality.method}
+            values["preset"] = quality.preset if quality.method == "faceqan" else ""
         if cut.measures is not None:
             values |= asdict(cut.measures)
             known = values | {"confidence": cut.face.confidence if cut.face else None}
@@ -453,7 +424,7 @@ def _may_be_no_face(photo: Photo, face: Face) -> bool:
 def _check_landmarks(face: Face, photo: Photo) -> None:
     """Raise Unalignable if a face's landmarks are not those of a face in this photo."""
     if mistake := find_mistake(face.landmarks, face.box, photo.size):
-        raise Unalignable(mistake.reason)
+        raise errors.Unalignable(mistake.reason)
 
 
 def _state(source: PhotoSource) -> FileState | None:
@@ -467,7 +438,7 @@ def _state(source: PhotoSource) -> FileState | None:
 def failed_record(source: PhotoSource, failure: PhotoError) -> Record:
     """Return the record of a photo of which only the failure is known."""
     # asking a disk that does not answer would block
-    state = None if isinstance(failure, TimedOut) else _state(source)
+    state = None if isinstance(failure, errors.TimedOut) else _state(source)
     return _record(Prepared(source, state), failure=failure)
 
 
@@ -482,17 +453,12 @@ def _record(
     notes = [cut.note if cut else "", photo.note]
     reason = failure.reason if failure else "; ".join(filter(None, notes))
     state = photo.state
+    if state:
+        values |= {"file_size": state.size, "mtime_ns": state.mtime_ns, "sha256": state.sha256}
     return Record(
-        path=photo.source.path,
-        root=photo.source.root,
-        face=None if cut is None else cut.index,
+        path=photo.source.path, root=photo.source.root, face=None if cut is None else cut.index,
         status=failure.status if failure else "ok",
         # an unforeseen error may quote anything from a file
         reason=printable(reason),
-        file_size=state.size if state else None,
-        mtime_ns=state.mtime_ns if state else None,
-        sha256=state.sha256 if state else "",
-        landmarks_id=photo.landmarks_id,
-        attempt=photo.source.attempt,
-        **values,
-    )
+        landmarks_id=photo.landmarks_id, attempt=photo.source.attempt, **values,
+    )  # fmt: skip

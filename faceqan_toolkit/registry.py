@@ -17,7 +17,6 @@ Another package names that module in an entry point: `toy = "package.module"` in
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from functools import cache
@@ -77,21 +76,12 @@ class Part:
         return self.make.__module__
 
     @property
-    def documentation(self) -> str:
-        """The docstring of its factory."""
-        return inspect.getdoc(self.make) or ""
-
-    @property
     def fields(self) -> Mapping[str, Field[Any]]:
         """The fields of its options by name."""
         return {item.name: item for item in fields(self.options)}
 
     def make_options(self, values: Mapping[str, Any]) -> Any:
-        """Return its options, with defaults for those not given.
-
-        Raises:
-            SettingsError: an unknown name, a wrong type, or a value out of its range.
-        """
+        """Return its options; SettingsError for an unknown name or an invalid value."""
         for name in values:
             if name not in self.fields:
                 known = ", ".join(self.fields) or "none"
@@ -104,11 +94,7 @@ class Part:
         return options
 
     def parse(self, pairs: Iterable[str]) -> dict[str, Any]:
-        """Return values of its options from texts of the form "NAME=VALUE".
-
-        Raises:
-            SettingsError: an unknown option, or an invalid value.
-        """
+        """Return values of its options from texts "NAME=VALUE"; see `make_options` for errors."""
         values: dict[str, Any] = {}
         for pair in pairs:
             name, equals, text = pair.partition("=")
@@ -134,22 +120,14 @@ class Entries(Mapping[str, P]):
         self._parts: dict[str, P] = {}
 
     def add(self, part: P) -> None:
-        """Add an entry.
-
-        Raises:
-            ValueError: another module has registered its name.
-        """
+        """Add an entry; raise ValueError if another module has registered its name."""
         before = self._parts.get(part.name)
         if before and before.module != part.module:
             raise ValueError(f"{self.kind} {part.name} is registered twice")
         self._parts[part.name] = part
 
     def find(self, name: str) -> P:
-        """Return an entry by its name.
-
-        Raises:
-            SettingsError: an unknown name, or the package that offers it cannot be imported.
-        """
+        """Return an entry; SettingsError if it is unknown, or its package cannot be imported."""
         if not isinstance(name, str) or name not in self:
             check(False, self.kind, name, f"one of {', '.join(self)}")
         return self[name]
@@ -178,25 +156,20 @@ class Entries(Mapping[str, P]):
 
     def _names(self) -> dict[str, EntryPoint | None]:
         """Return all names, with the entry point of those that are not imported yet."""
-        imported: dict[str, EntryPoint | None] = {part.name: None for part in self.imported}
-        return imported | {
-            name: point
-            for name, point in _entry_points(f"faceqan_toolkit.{self.kind}s").items()
-            if name not in imported
-        }
+        names: dict[str, EntryPoint | None] = {part.name: None for part in self.imported}
+        for name, point in _entry_points(f"faceqan_toolkit.{self.kind}s").items():
+            names.setdefault(name, point)
+        return names
 
     def _import_offered(self, point: EntryPoint) -> None:
+        what = f"{self.kind} {point.name}"
         try:
             point.load()
         except Exception as error:
-            raise SettingsError(
-                f"{self.kind} {point.name}: {point.value} cannot be imported: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            told = f"{type(error).__name__}: {error}"
+            raise SettingsError(f"{what}: {point.value} cannot be imported: {told}") from error
         if point.name not in self._parts:
-            raise SettingsError(
-                f"{self.kind} {point.name}: importing {point.value} does not register it"
-            )
+            raise SettingsError(f"{what}: importing {point.value} does not register it")
 
 
 class Registry(Entries[Part]):

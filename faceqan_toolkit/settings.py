@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -76,18 +76,11 @@ class _Group:
         A value that is the default of the old detector, method or preset becomes that of the new
         one.
         """
-        plain = type(self)
-        unset = {
-            name: getattr(plain, name)
-            for name, value in self.own_defaults().items()
-            if getattr(self, name) == value
-        }
+        plain, own = type(self), self.own_defaults()
+        unset = {name: getattr(plain, name) for name in own if getattr(self, name) == own[name]}
         group = replace(self, **{**unset, **changes})  # type: ignore[type-var]
-        missing = {
-            name: value
-            for name, value in group.own_defaults().items()
-            if getattr(group, name) == getattr(plain, name)
-        }
+        own = group.own_defaults()
+        missing = {name: own[name] for name in own if getattr(group, name) == getattr(plain, name)}
         return replace(group, **missing)  # type: ignore[type-var]
 
     def own_defaults(self) -> dict[str, Any]:
@@ -150,12 +143,10 @@ class DetectionSettings(_PartGroup):
     detector: str = option(
         "mtcnn", "Face detector; yunet is several times as fast, its landmarks are less exact."
     )
-    min_face: int = option(
-        20, "Smallest face: shorter side of its box in the photo.", at_least=1, metavar="PX"
-    )
-    min_confidence: float = option(
-        None, "Least confidence of a detection, 0 to 1.", at_least=0, at_most=1, metavar="C"
-    )
+    min_face: int = option(20, "Smallest face: shorter side of its box in the photo.", at_least=1,
+                           metavar="PX")  # fmt: skip
+    min_confidence: float = option(None, "Least confidence of a detection, 0 to 1.", at_least=0,
+                                   at_most=1, metavar="C")  # fmt: skip
     max_side: int = option(
         None, "Reduce photos to this longer side for detection; 0 for full size.",
         at_least=0, metavar="PX",
@@ -187,16 +178,14 @@ class DetectionSettings(_PartGroup):
 class AlignmentSettings(_Group):
     """Aligned crops; `template` and `crop_size` are for the task "align", see `Template`."""
 
-    antialias: bool = option(
-        True, "Average pixels where a face is reduced more than twice.", stage="alignment"
-    )
+    antialias: bool = option(True, "Average pixels where a face is reduced more than twice.",
+                             stage="alignment")  # fmt: skip
     template: str = option(
         "arcface", "Cut by InsightFace's five landmarks, or by the face's box as FaceNet.",
         choices=("arcface", "box"),
     )  # fmt: skip
-    crop_size: int = option(
-        112, "Side of the crops.", at_least=CROP_SIZES[0], at_most=CROP_SIZES[-1], metavar="PX"
-    )
+    crop_size: int = option(112, "Side of the crops.", at_least=CROP_SIZES[0],
+                            at_most=CROP_SIZES[-1], metavar="PX")  # fmt: skip
 
     stage = "template"
 
@@ -219,14 +208,13 @@ class ModelOptions:
     eps: float | None = None
 
     def __post_init__(self) -> None:
-        ModelSettings("", self.channels, self.mean, self.std, self.eps)
+        ModelSettings("", *astuple(self))
 
     @property
     def given(self) -> tuple[str, ...]:
         """Command-line names of the options that are not None."""
         names = ("channels", "pixel-mean", "pixel-std", "norm-eps")
-        values = (self.channels, self.mean, self.std, self.eps)
-        return tuple(name for name, v in zip(names, values, strict=True) if v is not None)
+        return tuple(name for name, v in zip(names, astuple(self), strict=True) if v is not None)
 
 
 @dataclass(frozen=True)
@@ -237,14 +225,12 @@ class ModelSettings(_Group):
         "sface", "Recognition model: a name (see `models list`), a weights file, or "
         "package.module:factory.", metavar="MODEL",
     )  # fmt: skip
-    channels: str | None = option(
-        None, "Colour order of the network's input.", choices=("RGB", "BGR")
-    )
+    channels: str | None = option(None, "Colour order of the network's input.",
+                                  choices=("RGB", "BGR"))  # fmt: skip
     pixel_mean: float | None = option(None, "Subtracted from pixels, 0..255.", metavar="M")
     pixel_std: float | None = option(None, "Divisor of pixels after that.", above=0, metavar="S")
-    norm_eps: float | None = option(
-        None, "Batch-norm epsilon of the checkpoint.", above=0, below=1, metavar="E"
-    )
+    norm_eps: float | None = option(None, "Batch-norm epsilon of the checkpoint.", above=0, below=1,
+                                    metavar="E")  # fmt: skip
 
     stage = "quality"
 
@@ -265,24 +251,20 @@ class QualitySettings(_PartGroup):
     method: str = option(
         "faceqan", "Quality method; presets and attack options apply to faceqan only."
     )
-    eps: float = option(
-        0.001, "Noise and step size; pixels are in 0..1.", above=0, below=1, metavar="EPS"
-    )
+    eps: float = option(0.001, "Noise and step size; pixels are in 0..1.", above=0, below=1,
+                        metavar="EPS")  # fmt: skip
     eps_mode: str = option(
         "absolute", "absolute is the paper's; contrast reduces eps for crops of low contrast, such "
         "as dark ones. Scores of the two do not compare.", choices=("absolute", "contrast"),
     )  # fmt: skip
-    steps: int = option(
-        5, "Attack steps at which similarity is measured.", at_least=1, at_most=MOST, metavar="L"
-    )
+    steps: int = option(5, "Attack steps at which similarity is measured.", at_least=1,
+                        at_most=MOST, metavar="L")  # fmt: skip
     preset: str = option(
         "exact", "exact: the paper's; fast: 2 copies, nearly the same ranking, 4 times as fast; "
         "instant: predict the score from one forward pass.", choices=tuple(PRESETS),
     )  # fmt: skip
-    copies: int = option(
-        0, "Noisy copies of each crop; 0 for the preset's number.",
-        at_least=0, at_most=MOST, metavar="K",
-    )  # fmt: skip
+    copies: int = option(0, "Noisy copies of each crop; 0 for the preset's number.", at_least=0,
+                         at_most=MOST, metavar="K")  # fmt: skip
     exponent: float = option(5.0, "Exponent of the score.", above=0, metavar="P")
     seed: int = option(0, "Random seed of the noise.", at_least=0, below=2**63, metavar="N")
     clamp: str = option(
@@ -323,9 +305,8 @@ class QualitySettings(_PartGroup):
 class WorkSettings(_Group):
     """How the work is done and what is kept; changes no score."""
 
-    max_pixels: int = option(
-        200_000_000, "Do not decode photos with more pixels.", at_least=1, metavar="N"
-    )
+    max_pixels: int = option(200_000_000, "Do not decode photos with more pixels.", at_least=1,
+                             metavar="N")  # fmt: skip
     photo_timeout: float = option(
         300.0, "Skip a photo if decoding and detection exceed this many seconds; 0 for no limit.",
         at_least=0, metavar="SECONDS",
@@ -400,16 +381,10 @@ class Settings:
     work: WorkSettings
 
     def __init__(
-        self,
-        task: str = "align-and-score",
-        *,
-        detection: DetectionSettings | None = None,
-        alignment: AlignmentSettings | None = None,
-        model: ModelSettings | str | Path | None = None,
-        quality: QualitySettings | None = None,
-        work: WorkSettings | None = None,
-        **flat: Any,
-    ) -> None:
+        self, task: str = "align-and-score", *, detection: DetectionSettings | None = None,
+        alignment: AlignmentSettings | None = None, model: ModelSettings | str | Path | None = None,
+        quality: QualitySettings | None = None, work: WorkSettings | None = None, **flat: Any,
+    ) -> None:  # fmt: skip
         check(task in tuple(TASKS), "task", task, f"one of {', '.join(TASKS)}")
         if isinstance(model, (str, Path)):
             model, flat["model"] = None, str(model)
@@ -420,11 +395,8 @@ class Settings:
         for (group, kind), value in zip(_GROUPS.items(), given, strict=True):
             value = kind() if value is None else value
             check(isinstance(value, kind), group, repr(value), f"{kind.__name__}(...)")
-            changes = {
-                item.name: flat.pop(name)
-                for name, (home, item, _) in _HOMES.items()
-                if home == group and name in flat
-            }
+            names = [name for name in flat if name in _HOMES and _HOMES[name][0] == group]
+            changes = {_HOMES[name][1].name: flat.pop(name) for name in names}
             groups[group] = value.changed(**changes)
         vars(self).update(task=task, **_with_options(groups, flat))
 
@@ -432,9 +404,6 @@ class Settings:
         faces: str
         max_side: int
         landmarks: Path | None
-        antialias: bool
-        template: str
-        crop_size: int
         method: str
         preset: str
         eps: float
@@ -446,7 +415,6 @@ class Settings:
         engine: str
         ray_address: str | None
         keep_crops: bool
-        hints: bool
     else:
 
         def __getattr__(self, name: str) -> Any:
@@ -548,15 +516,11 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
     """
     parts: dict[str, Part] = {group: groups[group].part for group in ("detection", "quality")}
     for name in flat:
-        owners = [f"{part.kind} {part.name}" for part in parts.values() if name in part.fields]
+        owners = _owners(parts.values(), name)
         if not owners:
-            others = [
-                f" ({part.kind} {part.name} has such an option)"
-                for part in (*DETECTORS.imported, *METHODS.imported)
-                if name in part.fields
-            ]
+            others = _owners((*DETECTORS.imported, *METHODS.imported), name)
             known = {**_HOMES, **parts["detection"].fields, **parts["quality"].fields}
-            hint = others[0] if others else suggestion(name, known)
+            hint = f" ({others[0]} has such an option)" if others else suggestion(name, known)
             raise SettingsError(f"there is no setting {name}{hint}")
         if len(owners) > 1:
             raise SettingsError(
@@ -568,6 +532,10 @@ def _with_options(groups: dict[str, Any], flat: Mapping[str, Any]) -> dict[str, 
             options = part.make_options({**asdict(groups[group].options), **changes})
             groups[group] = replace(groups[group], options=options)
     return groups
+
+
+def _owners(parts: Iterable[Part], option_name: str) -> list[str]:
+    return [f"{part.kind} {part.name}" for part in parts if option_name in part.fields]
 
 
 def is_model_name(model: str) -> bool:
@@ -601,5 +569,4 @@ def check_crops(template: str, size: int, size_name: str = "crop_size") -> None:
     `size_name` is the size's name in the message.
     """
     AlignmentSettings(template=template)
-    expected = f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels"
-    check(size in CROP_SIZES, size_name, size, expected)
+    check(size in CROP_SIZES, size_name, size, f"{CROP_SIZES[0]} to {CROP_SIZES[-1]} pixels")

@@ -130,11 +130,7 @@ def exact_text(value: float, decimals: int = 0) -> str:
 
 
 def shortest_between(low: float, high: float, decimals: int = 4) -> float:
-    """Return a number with few decimals that is above `low` and at most `high`.
-
-    Args:
-        low, high: `low` is less than `high`.
-        decimals: at least so many decimals are used, and more only if they are needed.
+    """Return a number above `low` and at most `high` with at least, and few, `decimals`.
 
     Examples:
         >>> shortest_between(0.3, 0.33664), shortest_between(0.336602, 0.336641)
@@ -149,7 +145,6 @@ def shortest_between(low: float, high: float, decimals: int = 4) -> float:
 LONGEST_NAME = 200
 """Bytes of a crop's file name; file systems allow 255."""
 _UNSAFE = re.compile(r"%(?=[0-9A-Fa-f]{2})|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -199,9 +194,7 @@ def printable(text: str) -> str:
 def crop_path(path: str, index: int | str) -> PurePosixPath:
     """Return where a face's crop lies below `crops/`; long names are cut and hashed.
 
-    Args:
-        path: of the photo, as results show it.
-        index: of the face, or another word for what is kept of the photo.
+    `path` is the photo's in results; `index` the face's, or another word for what is kept.
 
     Examples:
         >>> str(crop_path("ann/1.jpg", 0))

@@ -139,7 +139,6 @@ class AlignedCrop:
 
     Attributes:
         pixels: (S, S, 3) uint8, RGB, S the model's input size.
-        face: the face.
         transform: (2, 3) float64, photo coordinates to crop coordinates.
     """
 

@@ -105,7 +105,7 @@ def test_filter(finished: tuple[fq.Run, list[Event]], photos: Path, tmp_path: Pa
     assert list(run.filter(drop_status=["no_face"]).paths()) == [str(photos / n) for n in NAMES[:2]]
     assert list(run.filter(keep_top="50%").paths()) == list(best.paths())
     assert list(run.filter(keep_top="1").paths()) == list(best.paths())
-    with pytest.raises(SettingsError, match="keep-top is half; it must be a number, or a perc"):
+    with pytest.raises(SettingsError, match="`keep_top` is half; it must be a number, or a perc"):
         run.filter(keep_top="half")
     with pytest.raises(SettingsError, match="`calibration` gives the quality: leave `min_qual"):
         run.filter(calibration="c.json", min_quality=0.5)

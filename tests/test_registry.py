@@ -181,13 +181,11 @@ def test_the_command_line_uses_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("toys")
-def test_help_and_documentation_know_them() -> None:
+def test_help_knows_them() -> None:
     done = CliRunner().invoke(cli.cli, ["align-and-score", "--help"], terminal_width=300)
     assert "--detector [mtcnn|yunet|middle]" in done.output
     assert "middle: share [0.5], twice [False]." in done.output
     assert "brightness: gain [1.0], channel [all]." in done.output
-    assert METHODS["brightness"].documentation == "Mean of the crop's pixels."
-    assert DETECTORS["middle"].documentation == "The middle of the photo is a face."
 
 
 def offer(folder: Path, monkeypatch: pytest.MonkeyPatch, **modules: str) -> None:

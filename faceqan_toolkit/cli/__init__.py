@@ -33,9 +33,7 @@ SECTIONS = {
     "Set up": ["models", "doctor", "completion"],
 }
 """Commands by section of the program's help."""
-
 COMMANDS = [name for names in SECTIONS.values() for name in names]
-
 MAKE_RUN = ("align-and-score", "detect", "align", "score", "merge")
 """Commands in the module `make_run`; the others have a module each, or are here."""
 
@@ -59,19 +57,16 @@ All commands: faceqan-toolkit --help; options: faceqan-toolkit COMMAND --help
 """Output of the program without arguments."""
 
 
-class Commands(Group):
+class _Commands(Group):
     """All commands; the module of each is imported when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names."""
         return COMMANDS
 
     def sections(self, ctx: click.Context) -> dict[str, list[str]]:
-        """Return the names of commands by section of the help."""
         return SECTIONS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or None if there is none by that name."""
         if cmd_name not in COMMANDS:
             return None
         if cmd_name == "completion":
@@ -82,7 +77,7 @@ class Commands(Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; an error becomes one line, or one JSON event, and an exit code."""
+        # an error becomes one line, or one JSON event, and an exit code
         try:
             return self._invoke(ctx)
         except click.ClickException as error:
@@ -113,7 +108,7 @@ class Commands(Group):
 
 
 @click.command(
-    cls=Commands,
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nExit codes:\n"

@@ -155,10 +155,8 @@ class Group(click.Group):
         """Return the command; if there is none, raise UsageError with a suggestion."""
         name = args[0]
         if not (ctx.resilient_parsing or name.startswith("-") or self.get_command(ctx, name)):
-            raise click.UsageError(
-                f"No such command {name!r}.{config.did_you_mean(name, self.list_commands(ctx))}",
-                ctx,
-            )
+            hint = config.did_you_mean(name, self.list_commands(ctx))
+            raise click.UsageError(f"No such command {name!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def sections(self, ctx: click.Context) -> dict[str, list[str]]:

@@ -22,14 +22,12 @@ else:
     import tomli as tomllib
 
 PREFIX = "FACEQAN"
-
 PROJECT_FILE = "pyproject.toml"
 TABLE = "faceqan-toolkit"
 """Table below `[tool]` in pyproject.toml."""
 
 NOT_SETTABLE = ("config", "help")
 """Options that a file cannot set."""
-
 NEEDS_TRUST = {"ray-address", "output", "to", "mode", "manifest", "undo", "legacy-pickle", "fetch"}
 """Options that send photos to other machines, or decide which files are written or moved.
 
@@ -69,12 +67,9 @@ def origin(context: click.Context, option: click.Parameter) -> str:
 
 
 def typed_options(*allowed: str) -> list[str]:
-    """Return the options that the command line itself gives, as `--name`.
+    """Return the options that the command line itself gives, as `--name`, except those allowed.
 
     `options.is_given` also counts the environment and configuration files.
-
-    Args:
-        allowed: names of parameters to leave out.
     """
     context = click.get_current_context()
     return [
@@ -164,7 +159,7 @@ def _check(
     Args:
         table: options of the command, and a table for each of its subcommands.
         command: the program, a group or a command.
-        context: context of the program.
+        context: of the program.
         above: names of the tables around this one.
     """
     inside = f" in [{'.'.join(above)}]" if above else ""
@@ -223,5 +218,4 @@ def _value(option: click.Option, value: Any, where: str) -> Any:
     if not all(isinstance(item, str | int | float) for item in values):
         wanted = "text, a number, or a list of these" if option.multiple else "text or a number"
         raise click.UsageError(f"{where} takes {wanted}")
-    texts = [str(item) for item in values]
-    return texts if option.multiple else texts[0]
+    return [str(item) for item in values] if option.multiple else str(value)

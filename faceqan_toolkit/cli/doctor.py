@@ -184,17 +184,13 @@ def check_device() -> Iterator[Finding]:
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     text = f"{resolve_device('auto')} (--device auto); CUDA: {', '.join(gpus) or 'no GPU seen'}"
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
-    advice = ""
-    if not gpus and driver and torch.version.cuda is None:
-        advice = (
-            "an NVIDIA driver is here, but this torch is built for CPUs: install one for CUDA, as "
-            "the page 'Get Started' of PyTorch says"
-        )
-    elif not gpus and driver:
-        advice = (
-            f"an NVIDIA driver is here, but torch, built for CUDA {torch.version.cuda}, sees no "
-            "GPU: run nvidia-smi; the driver may be too old, or CUDA_VISIBLE_DEVICES hides it"
-        )
+    why = (
+        "this torch is built for CPUs: install one for CUDA, as the page 'Get Started' of PyTorch "
+        "says" if torch.version.cuda is None
+        else f"torch, built for CUDA {torch.version.cuda}, sees no GPU: run nvidia-smi; the driver "
+        "may be too old, or CUDA_VISIBLE_DEVICES hides it"
+    )  # fmt: skip
+    advice = f"an NVIDIA driver is here, but {why}" if driver and not gpus else ""
     yield Finding("device", text, advice)
     yield Finding("threads", str(torch.get_num_threads()))
 
@@ -258,8 +254,8 @@ def check_extras() -> Iterator[Finding]:
             text = f"{extra}: missing; it {purpose}: pip install 'faceqan-toolkit[{extra}]'"
             yield Finding("extra", text)
             continue
-        errors = {module: _import_error(module) for module in modules if module not in NOSY}
-        failed = [(module, error) for module, error in errors.items() if error is not None]
+        checked = [module for module in modules if module not in NOSY]
+        failed = [(module, error) for module in checked if (error := _import_error(module))]
         for module, error in failed:
             text = f"{extra}: {module} cannot be imported: {first_line(error)}"
             yield Finding("extra", text, advice_for(module, error), broken=True)

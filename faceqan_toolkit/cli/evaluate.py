@@ -17,20 +17,13 @@ from faceqan_toolkit.cli.command import Command, Group
 from faceqan_toolkit.cli.options import is_given, make_settings, stack
 from faceqan_toolkit.cli.reporter import SOME_FAILED, Reporter
 from faceqan_toolkit.errors import SettingsError
+from faceqan_toolkit.evaluation import options as edc
 from faceqan_toolkit.evaluation.datasets.registry import (
     DATASETS,
     REQUIRED,
     DatasetEntry,
     DatasetOption,
     read_dataset,
-)
-from faceqan_toolkit.evaluation.options import (
-    EDC_VARIANTS,
-    FIGURE_FORMATS,
-    FTE_RULES,
-    PAIR_QUALITIES,
-    TEMPLATE_QUALITIES,
-    EvaluationOptions,
 )
 from faceqan_toolkit.settings import (
     ModelOptions,
@@ -45,100 +38,71 @@ if TYPE_CHECKING:
 
     from faceqan_toolkit.evaluation.datasets.base import Dataset
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-NEW_FILE = click.Path(path_type=Path, dir_okay=False)
-DEFAULTS = EvaluationOptions()
+DEFAULTS = edc.EvaluationOptions()
 
 SETTINGS = {*setting_names(), "detector_option", "method_option"}
-OPTIONS = {item.name for item in fields(EvaluationOptions)}
+OPTIONS = {item.name for item in fields(edc.EvaluationOptions)}
+INPUTS = ("pairs", "flip", "run", "scores", "embeddings", "scores_only", "name", "figures",
+          "detector_weights", "published_pickle", "retry_failed")  # fmt: skip
+"""Options that are fields of `evaluation.evaluate.Inputs`."""
 SCORING = ("quality_model", "noise_seed", "like_published", "retry_failed", "aligned")
 DETECTION = (*setting_names("detection", "alignment"), "detector_option")
 
-root_argument = click.argument("root", type=click.Path(path_type=Path))
+root_argument = click.argument("root", type=options.PATH)
 
 input_options = stack(
-    click.option(
-        "-o", "--output", type=FOLDER, required=True, metavar="OUT",
-        help="Folder for results, scores and embeddings; the same command continues there.",
-    ),
-    click.option(
-        "--run", type=FOLDER, metavar="RUN", help="Use the faces and scores of this run.",
-    ),
-    click.option(
-        "--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
-        help="Scores of another tool, or a run; may be repeated. COLUMN: name of the score column, "
-        "if it is not found.",
-    ),
-    click.option(
-        "--embeddings", metavar="NAME=FILE",
-        help="Embeddings (npz, parquet) of the recognition model NAME, made elsewhere.",
-    ),
-    click.option(
-        "--scores-only", is_flag=True,
-        help="Use --scores and --embeddings only; read no photo.",
-    ),
+    click.option("-o", "--output", type=options.FOLDER, required=True, metavar="OUT",
+                 help="Folder for results, scores and embeddings; the same command continues "
+                 "there."),
+    click.option("--run", type=options.FOLDER, metavar="RUN",
+                 help="Use the faces and scores of this run."),
+    click.option("--scores", multiple=True, default=(), metavar="NAME=FILE[:COLUMN]",
+                 help="Scores of another tool, or a run; may be repeated. COLUMN: name of the "
+                 "score column, if it is not found."),
+    click.option("--embeddings", metavar="NAME=FILE",
+                 help="Embeddings (npz, parquet) of the recognition model NAME, made elsewhere."),
+    click.option("--scores-only", is_flag=True,
+                 help="Use --scores and --embeddings only; read no photo."),
     click.option("--name", metavar="NAME", help="Name of the data set in tables and figures."),
 )  # fmt: skip
 
 curve_options = stack(
+    click.option("--edc", type=click.Choice(edc.EDC_VARIANTS), default=DEFAULTS.edc,
+                 show_default=True, help="fixed: one threshold from all non-mated comparisons; "
+                 "recompute: one for every discard share."),
+    click.option("--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
+                 show_default=True, metavar="RATE", help="False match rate; may be repeated."),
+    click.option("--fnmr-start", "fnmr_starts", type=float, multiple=True,
+                 default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
+                 help="Also use the threshold with this FNMR before discarding; may be repeated."),
+    click.option("--fte", type=click.Choice(edc.FTE_RULES), default=DEFAULTS.fte,
+                 show_default=True, help="Comparisons without a detected face: exclude them, or "
+                 "count them as errors of the worst quality."),
+    click.option("--pair-quality", type=click.Choice(edc.PAIR_QUALITIES),
+                 default=DEFAULTS.pair_quality, show_default=True,
+                 help="Quality of a comparison, from those of its two faces."),
     click.option(
-        "--edc", type=click.Choice(EDC_VARIANTS), default=DEFAULTS.edc, show_default=True,
-        help="fixed: one threshold from all non-mated comparisons; recompute: one for every "
-        "discard share.",
-    ),
-    click.option(
-        "--fmr", "fmr_targets", type=float, multiple=True, default=DEFAULTS.fmr_targets,
-        show_default=True, metavar="RATE", help="False match rate; may be repeated.",
-    ),
-    click.option(
-        "--fnmr-start", "fnmr_starts", type=float, multiple=True,
-        default=DEFAULTS.fnmr_starts, show_default=True, metavar="RATE",
-        help="Also use the threshold with this FNMR before discarding; may be repeated.",
-    ),
-    click.option(
-        "--fte", type=click.Choice(FTE_RULES), default=DEFAULTS.fte, show_default=True,
-        help="Comparisons without a detected face: exclude them, or count them as errors of the "
-        "worst quality.",
-    ),
-    click.option(
-        "--pair-quality", type=click.Choice(PAIR_QUALITIES), default=DEFAULTS.pair_quality,
-        show_default=True, help="Quality of a comparison, from those of its two faces.",
-    ),
-    click.option(
-        "--bootstrap", "replicates", type=click.IntRange(min=0), default=DEFAULTS.replicates,
+        "--bootstrap", "replicates", type=options.WHOLE, default=DEFAULTS.replicates,
         show_default=True, metavar="N",
         help="Bootstrap resamples (by identity) for the confidence intervals; 0 for none.",
     ),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True,
-        help="Random seed for pairs, bootstrap and the random baseline.",
-    ),
-    click.option(
-        "--format", "formats", type=click.Choice(FIGURE_FORMATS), multiple=True,
-        default=FIGURE_FORMATS, show_default=True,
-        help="Format of the figures; may be repeated.",
-    ),
+    click.option("--seed", type=options.WHOLE, default=DEFAULTS.seed, show_default=True,
+                 help="Random seed for pairs, bootstrap and the random baseline."),
+    click.option("--format", "figures", type=click.Choice(edc.FIGURE_FORMATS), multiple=True,
+                 default=edc.FIGURE_FORMATS, show_default=True,
+                 help="Format of the figures; may be repeated."),
 )  # fmt: skip
 
 model_options = stack(
-    click.option(
-        "--model", "recogniser", metavar="MODEL", show_default="the quality model",
-        help="Recognition model whose errors are counted.",
-    ),
-    click.option(
-        "--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
-        help="Recognition model for the quality scores.",
-    ),
-    click.option(
-        "--flip/--no-flip", default=False, show_default=True,
-        help="Add the embedding of the mirrored crop to each embedding.",
-    ),
+    click.option("--model", "recogniser", metavar="MODEL", show_default="the quality model",
+                 help="Recognition model whose errors are counted."),
+    click.option("--quality-model", metavar="MODEL", default=ModelSettings.name, show_default=True,
+                 help="Recognition model for the quality scores."),
+    click.option("--flip/--no-flip", default=False, show_default=True,
+                 help="Add the embedding of the mirrored crop to each embedding."),
     options.method_options,
-    click.option(
-        "--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
-        help="Random seed of the attack's noise.",
-    ),
+    click.option("--noise-seed", type=int, default=QualitySettings.seed, show_default=True,
+                 help="Random seed of the attack's noise."),
     options.attack_options,
     options.like_published_option,
     options.retry_option,
@@ -146,56 +110,45 @@ model_options = stack(
     options.workers_option,
 )  # fmt: skip
 
-aligned_option = click.option(
-    "--aligned/--raw", default=None, show_default="raw; aligned in xqlfw_aligned_112",
-    help="Treat photos as aligned crops, without detection.",
-)  # fmt: skip
+aligned_option = click.option("--aligned/--raw", default=None,
+                              show_default="raw; aligned in xqlfw_aligned_112",
+                              help="Treat photos as aligned crops, without detection.")  # fmt: skip
 
 pickle_option = click.option(
-    "--legacy-pickle", type=NEW_FILE, metavar="FILE",
+    "--legacy-pickle", "published_pickle", type=options.FILE, metavar="FILE",
     help="Score all photos and write the pickle of the published evaluation script.",
 )  # fmt: skip
 
 template_options = stack(
-    click.option(
-        "--template-quality", type=click.Choice(TEMPLATE_QUALITIES), default="min",
-        show_default=True, help="Quality of a template, from those of its photos.",
-    ),
-    click.option(
-        "--detector-weights/--no-detector-weights", default=False, show_default=True,
-        help="Weight the photos of a template by the detector's confidence.",
-    ),
+    click.option("--template-quality", type=click.Choice(edc.TEMPLATE_QUALITIES), default="min",
+                 show_default=True, help="Quality of a template, from those of its photos."),
+    click.option("--detector-weights/--no-detector-weights", default=False, show_default=True,
+                 help="Weight the photos of a template by the detector's confidence."),
 )  # fmt: skip
 
 
-class DatasetCommands(Group):
+class _DatasetCommands(Group):
     """A command for each data set, made when it is used, and commands for all of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the data sets and of the other commands."""
         return list(dict.fromkeys([*DATASETS, *self.commands]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; None if there is none, or if its package cannot be imported."""
+        # no command if its package cannot be imported; `resolve_command` then says why
         if cmd_name in DATASETS and cmd_name not in self.commands:
             with suppress(SettingsError):
-                self.add_command(dataset_command(DATASETS.find(cmd_name)))
+                self.add_command(_dataset_command(DATASETS.find(cmd_name)))
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is meant.
-
-        Raises:
-            SettingsError: the package of a data set cannot be imported.
-        """
         if args[0] in DATASETS:
             DATASETS.find(args[0])
         return super().resolve_command(ctx, args)
 
 
-def dataset_command(entry: DatasetEntry) -> click.Command:
+def _dataset_command(entry: DatasetEntry) -> click.Command:
     """Return the command that evaluates a data set."""
     added = list(_own_options(entry))
     if entry.templates:
@@ -207,14 +160,10 @@ def dataset_command(entry: DatasetEntry) -> click.Command:
     if not entry.aligned:
         added.append(options.alignment_options)
     example = f"evaluate {entry.name} {entry.example} -o out"
-    command = click.command(entry.name, cls=Command, help=entry.help, example=example)
-
-    def run(root: Path, **chosen: Any) -> None:
-        _evaluate(entry, root, chosen)
-
     made: click.Command = stack(
-        command, root_argument, input_options, *added, curve_options, model_options
-    )(run)
+        click.command(entry.name, cls=Command, help=entry.help, example=example),
+        root_argument, input_options, *added, curve_options, model_options,
+    )(lambda root, **chosen: _evaluate(entry, root, chosen))  # fmt: skip
     return made
 
 
@@ -233,15 +182,14 @@ def _own_option(name: str, default: Any, described: DatasetOption) -> Callable[[
         flag = f"{flag}/--no-{flag}"
     required = default is REQUIRED
     default = None if required else default
-    return click.option(
-        f"--{flag}", name, required=required, default=default,
-        type=FILE if described.kind is Path else described.kind,
-        show_default=described.default or default is not None,
-        metavar=described.metavar or None, help=described.help or "Option of the data set.",
-    )  # fmt: skip
+    return click.option(f"--{flag}", name, required=required, default=default,
+                        type=options.INPUT_FILE if described.kind is Path else described.kind,
+                        show_default=described.default or default is not None,
+                        metavar=described.metavar or None,
+                        help=described.help or "Option of the data set.")  # fmt: skip
 
 
-@click.group("evaluate", cls=DatasetCommands)
+@click.group("evaluate", cls=_DatasetCommands)
 def command() -> None:
     """Measure how well quality scores predict recognition errors, by error-versus-discard curves.
 
@@ -251,36 +199,22 @@ def command() -> None:
 
 
 def _evaluate(entry: DatasetEntry, root: Path, chosen: Mapping[str, Any]) -> None:
-    """Evaluate a data set; exit with 3 if some comparisons could not be made.
-
-    Raises:
-        FaceQANError: whatever stops it; scores and embeddings made until then are kept.
-    """
+    """Evaluate a data set; exit with 3 if some comparisons could not be made."""
     from faceqan_toolkit.cli.show_evaluation import print_evaluation
     from faceqan_toolkit.evaluation import evaluate
 
     _refuse_ignored(chosen)
-    curves = EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
+    curves = edc.EvaluationOptions(**{name: chosen[name] for name in chosen if name in OPTIONS})
     reporter = Reporter()
     given = {name: chosen[name] for name in entry.options}
     dataset = evaluate.open_dataset(entry.name, root, tell=reporter, **given)
     inputs = evaluate.Inputs(
         settings=_settings(entry.name, dataset, chosen, reporter),
         chosen_faces="faces" not in chosen or is_given("faces"),
-        pairs=chosen.get("pairs"),
         model=chosen["recogniser"],
         model_options=ModelOptions(*(chosen[name] for name in evaluate.MODEL_OPTIONS)),
-        flip=chosen["flip"],
-        run=chosen["run"],
-        scores=chosen["scores"],
-        embeddings=chosen["embeddings"],
-        scores_only=chosen["scores_only"],
-        name=chosen["name"],
-        detector_weights=chosen.get("detector_weights", False),
-        published_pickle=chosen.get("legacy_pickle"),
-        retry_failed=chosen["retry_failed"],
-        figures=chosen["formats"],
         command=sys.argv[1:],
+        **{name: chosen[name] for name in INPUTS if name in chosen},
     )
     try:
         evaluation, written = evaluate.evaluate_opened(
@@ -303,7 +237,7 @@ def _refuse_ignored(chosen: Mapping[str, Any]) -> None:
     from faceqan_toolkit.evaluation.evaluate import MODEL_OPTIONS, is_weights_file
 
     if chosen["scores_only"]:
-        useless = (*SETTINGS, *SCORING, "recogniser", "run", "legacy_pickle")
+        useless = (*SETTINGS, *SCORING, "recogniser", "run", "published_pickle")
         _refuse(useless, "--scores-only opens no photo")
     if chosen["embeddings"]:
         _refuse(("recogniser", "flip"), "--embeddings brings the model's work")
@@ -318,19 +252,16 @@ def _settings(
     name: str, dataset: Dataset, chosen: Mapping[str, Any], reporter: Reporter
 ) -> Settings:
     """Return the settings of the run that is made."""
-    from faceqan_toolkit.evaluation.evaluate import (
-        MODEL_OPTIONS,
-        has_aligned_photos,
-        is_weights_file,
-    )
+    from faceqan_toolkit.evaluation import evaluate
 
-    aligned = has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
+    aligned = evaluate.has_aligned_photos(name, dataset, chosen.get("aligned"), reporter)
     if aligned:
         _refuse(DETECTION, "aligned photos need no detection")
     given = {name: value for name, value in chosen.items() if name in SETTINGS}
     model, recogniser = chosen["quality_model"], chosen["recogniser"]
-    if not is_weights_file(model) and recogniser and is_weights_file(recogniser):
-        given |= dict.fromkeys(MODEL_OPTIONS)
+    is_file = evaluate.is_weights_file
+    if not is_file(model) and recogniser and is_file(recogniser):
+        given |= dict.fromkeys(evaluate.MODEL_OPTIONS)
     return make_settings(
         "score" if aligned else "align-and-score",
         like_published=chosen["like_published"],
@@ -369,13 +300,10 @@ def validate(
 @command.command("agree", example="evaluate agree run other.csv")
 @click.argument("first", metavar="[NAME=]A")
 @click.argument("second", metavar="[NAME=]B")
-@click.option(
-    "-o", "--output", type=NEW_FILE, metavar="FILE", help="Scatter plot: png, pdf or svg."
-)
-@click.option(
-    "--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
-    help="Show the N photos whose percentile differs most.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FILE, metavar="FILE",
+              help="Scatter plot: png, pdf or svg.")  # fmt: skip
+@click.option("--top", type=options.WHOLE, default=10, show_default=True, metavar="N",
+              help="Show the N photos whose percentile differs most.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def agree(first: str, second: str, output: Path | None, top: int, as_json: bool) -> None:
     """Measure how alike two tools rank the same photos. A and B are score files or runs.
@@ -409,15 +337,11 @@ def agree(first: str, second: str, output: Path | None, top: int, as_json: bool)
 
 
 @command.command("grid", example="evaluate grid out1 out2 -o curves.pdf")
-@click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=FOLDER)
-@click.option(
-    "-o", "--output", type=NEW_FILE, required=True, metavar="FILE",
-    help="Figure: pdf, svg or png.",
-)  # fmt: skip
-@click.option(
-    "--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
-    help="False match rate of the curves; all evaluations must have it.",
-)  # fmt: skip
+@click.argument("evaluations", metavar="OUT...", nargs=-1, required=True, type=options.FOLDER)
+@click.option("-o", "--output", type=options.FILE, required=True, metavar="FILE",
+              help="Figure: pdf, svg or png.")  # fmt: skip
+@click.option("--fmr", type=float, default=1e-3, show_default=True, metavar="RATE",
+              help="False match rate of the curves; all evaluations must have it.")  # fmt: skip
 def grid(evaluations: tuple[Path, ...], output: Path, fmr: float) -> None:
     """Draw the curves of several evaluations: one row per model, one column per data set."""
     from faceqan_toolkit.evaluation import figures

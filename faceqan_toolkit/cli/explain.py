@@ -20,18 +20,12 @@ ENDS = 12
 
 @click.command("explain", cls=Command, example="explain photo.jpg -o why")
 @options.photos_argument
-@click.option(
-    "-o", "--output", type=options.FOLDER, required=True, metavar="DIR",
-    help="Folder to write to; files of an earlier explanation are replaced.",
-)  # fmt: skip
-@click.option(
-    "--worst", type=click.IntRange(min=0), metavar="N", show_default="12",
-    help="For a RUN: number of its worst faces to show.",
-)  # fmt: skip
-@click.option(
-    "--best", type=click.IntRange(min=0), metavar="N", show_default="12",
-    help="For a RUN: number of its best faces to show.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FOLDER, required=True, metavar="DIR",
+              help="Folder to write to; files of an earlier explanation are replaced.")  # fmt: skip
+@click.option("--worst", type=options.WHOLE, metavar="N", show_default="12",
+              help="For a RUN: number of its worst faces to show.")  # fmt: skip
+@click.option("--best", type=options.WHOLE, metavar="N", show_default="12",
+              help="For a RUN: number of its best faces to show.")  # fmt: skip
 @options.archive_options
 @options.fetch_option
 @options.machine_options
@@ -50,9 +44,8 @@ def command(
     """
     if len(photos) == 1 and (Path(photos[0]) / "run.json").is_file():
         # of the settings, only the model may be given
-        if given := config.typed_options(
-            "photos", "output", "worst", "best", "device", "model", "fetch"
-        ):
+        allowed = ("photos", "output", "worst", "best", "device", "model", "fetch")
+        if given := config.typed_options(*allowed):
             raise click.UsageError(
                 f"{given[0]} cannot be given with a run folder, which has its own settings"
             )
@@ -86,10 +79,9 @@ def _explain_photos(
 ) -> None:
     from faceqan_toolkit.explain.explanation import Explainer, write_explanation
     from faceqan_toolkit.photos import find
-    from faceqan_toolkit.photos.find import ArchiveOptions
     from faceqan_toolkit.photos.video import parse_every
 
-    archives = ArchiveOptions(parse_every(every), image_column)
+    archives = find.ArchiveOptions(parse_every(every), image_column)
     explainer, tell = Explainer(settings), Reporter()
     found = failed = 0
     for source in find.find_photos(photos, options=archives):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,80 +30,48 @@ if TYPE_CHECKING:
 SHOWN_ERRORS = 20
 DONE = {"list": "listed", "copy": "copied", "move": "moved", "link": "linked",
         "symlink": "linked", "back": "put back"}  # fmt: skip
-"""What the summary says of each decision."""
-
+"""Word of the summary for each decision."""
 
 selection_options = options.stack(
-    click.option(
-        "--to", type=options.FOLDER, metavar="DIR",
-        help="Folder for kept files and the manifest; created if missing.",
-    ),
-    click.option(
-        "--mode", type=click.Choice(MODES), default="list", show_default=True,
-        help="Print the paths of kept files, or copy, move or link them to DIR. link: hard link.",
-    ),
-    click.option(
-        "--what", type=click.Choice(WHATS), default="photos", show_default=True,
-        help="Filter photos, or the run's aligned crops.",
-    ),
-    click.option(
-        "--as", "sink", type=click.Choice(SINKS), default="files", show_default=True,
-        help="With --mode copy: write files, or a training set: WebDataset tars or InsightFace's "
-        "train.rec.",
-    ),
-    click.option(
-        "--shard-size", type=int, metavar="N", show_default="10000",
-        help="With --as webdataset: photos per tar.",
-    ),
-    click.option(
-        "--by", type=click.Choice(BYS), default="best", show_default=True,
-        help="Which face's score represents a photo with several faces: the best, the worst, or "
-        "the main (largest).",
-    ),
+    click.option("--to", type=options.FOLDER, metavar="DIR",
+                 help="Folder for kept files and the manifest; created if missing."),
+    click.option("--mode", type=click.Choice(MODES), default="list", show_default=True,
+                 help="Print the paths of kept files, or copy, move or link them to DIR. link: "
+                 "hard link."),
+    click.option("--what", type=click.Choice(WHATS), default="photos", show_default=True,
+                 help="Filter photos, or the run's aligned crops."),
+    click.option("--as", "sink", type=click.Choice(SINKS), default="files", show_default=True,
+                 help="With --mode copy: write files, or a training set: WebDataset tars or "
+                 "InsightFace's train.rec."),
+    click.option("--shard-size", type=int, metavar="N", show_default="10000",
+                 help="With --as webdataset: photos per tar."),
+    click.option("--by", type=click.Choice(BYS), default="best", show_default=True,
+                 help="Which face's score represents a photo with several faces: the best, the "
+                 "worst, or the main (largest)."),
     click.option("--min-quality", type=float, metavar="Q", help="Keep this quality or higher."),
-    click.option(
-        "--calibration", type=options.FILE, metavar="FILE",
-        help="Keep the quality threshold in this file of `calibrate`, or higher.",
-    ),
-    click.option(
-        "--target-fnmr", type=float, metavar="F",
-        help="With --calibration: use the threshold for this false non-match rate.",
-    ),
-    click.option(
-        "--target-discard", type=float, metavar="S",
-        help="With --calibration: use the threshold for this share of discarded faces.",
-    ),
-    click.option(
-        "--min-percentile", type=float, metavar="P",
-        help="Keep this percentile of the run's scored faces or higher, 0..100.",
-    ),
-    click.option(
-        "--keep-top", metavar="N|X%",
-        help="Keep the best N, or the best X percent of scored photos.",
-    ),
+    click.option("--calibration", type=options.FILE, metavar="FILE",
+                 help="Keep the quality threshold in this file of `calibrate`, or higher."),
+    click.option("--target-fnmr", type=float, metavar="F",
+                 help="With --calibration: use the threshold for this false non-match rate."),
+    click.option("--target-discard", type=float, metavar="S",
+                 help="With --calibration: use the threshold for this share of discarded faces."),
+    click.option("--min-percentile", type=float, metavar="P",
+                 help="Keep this percentile of the run's scored faces or higher, 0..100."),
+    click.option("--keep-top", metavar="N|X%",
+                 help="Keep the best N, or the best X percent of scored photos."),
     click.option("--per-identity", type=int, metavar="N", help="Keep the best N of each identity."),
     options.identity_option,
-    click.option(
-        "--per-window", type=float, metavar="SECONDS",
-        help="For videos: keep the best frame of every interval of this length.",
-    ),
-    click.option(
-        "--min-per-identity", type=int, metavar="N",
-        help="Drop identities with fewer than N photos left by the other conditions.",
-    ),
-    click.option(
-        "--drop-status", multiple=True, metavar="STATUS",
-        help="Drop photos with this status, e.g. no_face; may be repeated. ok: photos with a "
-        "score.",
-    ),
-    click.option(
-        "--manifest", type=options.FILE, metavar="FILE", show_default="DIR/manifest.csv",
-        help="CSV file with the decision on every photo.",
-    ),
-    click.option(
-        "-0", "--null", is_flag=True,
-        help="With --mode list: end paths with NUL, not a line break.",
-    ),
+    click.option("--per-window", type=float, metavar="SECONDS",
+                 help="For videos: keep the best frame of every interval of this length."),
+    click.option("--min-per-identity", type=int, metavar="N",
+                 help="Drop identities with fewer than N photos left by the other conditions."),
+    click.option("--drop-status", multiple=True, metavar="STATUS",
+                 help="Drop photos with this status, e.g. no_face; may be repeated. ok: photos "
+                 "with a score."),
+    click.option("--manifest", type=options.FILE, metavar="FILE", show_default="DIR/manifest.csv",
+                 help="CSV file with the decision on every photo."),
+    click.option("-0", "--null", is_flag=True,
+                 help="With --mode list: end paths with NUL, not a line break."),
     options.fetch_option,
 )  # fmt: skip
 
@@ -111,10 +80,8 @@ selection_options = options.stack(
 @click.argument("run", required=False, type=options.PATH)
 @selection_options
 @click.option("--dry-run", "dry", is_flag=True, help="Print the manifest, but write nothing.")
-@click.option(
-    "--undo", type=options.INPUT_FILE, metavar="MANIFEST",
-    help="Move the files in this manifest back. Copies and links stay.",
-)  # fmt: skip
+@click.option("--undo", type=options.INPUT_FILE, metavar="MANIFEST",
+              help="Move the files in this manifest back. Copies and links stay.")  # fmt: skip
 def command(run: Path | None, undo: Path | None, dry: bool, **chosen: Any) -> None:
     """List, copy, move or link the photos or crops of a RUN that meet every condition.
 
@@ -149,14 +116,12 @@ def _filter(
     reporter = Reporter()
     selection = open_run(folder).filter(identity=identity, progress=reporter, **conditions)
     if identity is not None and not selection.rules.need_identities and sink == "files":
-        raise SettingsError(
-            "--identity is for --per-identity, --min-per-identity, --as webdataset and --as "
-            "recordio"
-        )
+        users = "--per-identity, --min-per-identity, --as webdataset and --as recordio"
+        raise SettingsError(f"--identity is for {users}")
     outcomes = selection.outcomes(
         mode, to, sink=sink, shard_size=shard_size, manifest=manifest, dry=dry
     )
-    paths = _print_paths(b"\0" if null else b"\n") if mode == "list" else None
+    paths = partial(_print_path, end=b"\0" if null else b"\n") if mode == "list" else None
     _show(outcomes, _print_entry if dry else paths, what=selection.rules.what, dry=dry)
     if not dry and (manifest or to):
         reporter.message(f"Manifest: {manifest or (to and to / 'manifest.csv')}")
@@ -167,11 +132,7 @@ def _show(
 ) -> None:
     """Print and count the outcomes, whose files are placed meanwhile; exit with 3 on errors.
 
-    Args:
-        outcomes: results of a selection or of its undoing.
-        tell: prints an outcome and returns whether it could; None prints nothing.
-        what: noun for the things that are counted.
-        dry: nothing is changed.
+    `tell` prints an outcome and returns whether it could; `what` is a noun for what is counted.
     """
     from rich.console import Console
 
@@ -203,14 +164,9 @@ def _show(
         reporter.warn("Interrupted; the same command goes on from here")
         raise
     finally:
-        parts = [f"{counts[name]:,} {done}" for name, done in DONE.items() if counts[name]]
-        if counts[THERE]:
-            parts.append(f"{counts[THERE]:,} {THERE}")
-        if counts["drop"]:
-            why = ", ".join(f"{number:,} {rule}" for rule, number in dropped.most_common())
-            parts.append(f"{counts['drop']:,} dropped ({why})")
-        if counts["error"]:
-            parts.append(f"{counts['error']:,} errors")
+        why = ", ".join(f"{number:,} {rule}" for rule, number in dropped.most_common())
+        words = {**DONE, THERE: THERE, "drop": f"dropped ({why})", "error": "errors"}
+        parts = [f"{counts[name]:,} {word}" for name, word in words.items() if counts[name]]
         would = "Nothing was touched. It would be: " if dry else ""
         told = f": {', '.join(parts)}" if parts else ""
         reporter.message(f"{would}{counts.total():,} {what}{told}")
@@ -219,23 +175,16 @@ def _show(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _print_paths(end: bytes) -> Callable[[Outcome], bool]:
-    """Return a function that prints a kept file's path and a line break or NUL.
-
-    It cannot print a path with a line break as a line.
-    """
-
-    def tell(outcome: Outcome) -> bool:
-        if outcome.entry.decision == "list":
-            raw = os.fsencode(outcome.source)
-            if b"\n" in raw and end == b"\n":
-                return False
-            if sys.stdout.isatty():  # a file name must not control the terminal
-                raw = path_text(outcome.source).encode("utf-8", "replace")
-            sys.stdout.buffer.write(raw + end)
-        return True
-
-    return tell
+def _print_path(outcome: Outcome, end: bytes) -> bool:
+    """Print a kept file's path and `end`; return False for a line break within a line."""
+    if outcome.entry.decision == "list":
+        raw = os.fsencode(outcome.source)
+        if b"\n" in raw and end == b"\n":
+            return False
+        if sys.stdout.isatty():  # a file name must not control the terminal
+            raw = path_text(outcome.source).encode("utf-8", "replace")
+        sys.stdout.buffer.write(raw + end)
+    return True
 
 
 def _print_entry(outcome: Outcome) -> bool:

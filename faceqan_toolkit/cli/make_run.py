@@ -90,10 +90,8 @@ def score(crops: tuple[str, ...], **chosen: Any) -> None:
 
 @click.command("merge", cls=Command, example="merge run1 run2 -o run")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH)
-@click.option(
-    "-o", "--output", type=options.FOLDER, required=True, metavar="RUN",
-    help="Folder of the merged run; one of the same merge is continued.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FOLDER, required=True, metavar="RUN",
+              help="Folder of the merged run; one of the same merge is continued.")  # fmt: skip
 @options.format_option
 @fail_on_option
 @options.report_option
@@ -111,12 +109,9 @@ def merge(runs: tuple[Path, ...], output: Path, **chosen: Any) -> None:
 
 
 def run_job(task: str, inputs: Sequence[str], *, output: Path, **chosen: Any) -> None:
-    """Call `api.run` with the options of a command and show the result, see `_finish`.
+    """Call `api.run` with the options of a command, and show the result.
 
-    Args:
-        task: one of `settings.TASKS`.
-        inputs, output: see `api.run`.
-        chosen: its other arguments, and the settings, see `options.make_settings`.
+    `chosen` are other arguments of `api.run`, and settings, see `options.make_settings`.
     """
     from faceqan_toolkit import api
 

@@ -23,33 +23,17 @@ def list_models() -> None:
     """List the models that --model accepts by name, and whether their weights are installed."""
     from faceqan_toolkit.cli.show import make_console
     from faceqan_toolkit.cli.tables import Column, cells_of, print_table
-    from faceqan_toolkit.models.registry import added_names, entries, find_added, offered
+    from faceqan_toolkit.models.registry import known_models
     from faceqan_toolkit.text import printable
 
-    added = set(added_names())
-    rows: list[tuple[str, str, str, str, str]] = []
-    for entry in entries().values():
-        state = "built in" if entry.source == "built in" else "not here"
-        state = "added" if entry.name in added else state
-        rows.append((entry.name, state, entry.title, entry.trained_on, entry.commercial))
-    for name in sorted(added - set(entries())):
-        try:
-            found = find_added(name)
-        except WeightsError as error:
-            rows.append((name, "damaged", str(error), "", ""))
-            continue
-        if found is not None:
-            rows.append((name, "added", found.entry.title, "", found.entry.commercial))
-    for name, factory in offered().items():
-        rows.append((name, "offered", factory, "", "unclear"))
     columns = [
-        Column("name", lambda row: printable(row[0])),
-        Column("weights", lambda row: row[1]),
-        Column("what", lambda row: printable(row[2]), least=14),
-        Column("trained on", lambda row: row[3], least=12, drop=1),
-        Column("commercial use", lambda row: printable(row[4]), least=10),
+        Column("name", lambda model: printable(model.name)),
+        Column("weights", lambda model: model.state),
+        Column("what", lambda model: printable(model.title), least=14),
+        Column("trained on", lambda model: model.trained_on, least=12, drop=1),
+        Column("commercial use", lambda model: printable(model.commercial), least=10),
     ]
-    print_table(make_console(stderr=False), columns, cells_of(columns, rows))
+    print_table(make_console(stderr=False), columns, cells_of(columns, known_models()))
 
 
 @command.command("show", example="models show sface")
@@ -96,9 +80,8 @@ def show(name: str) -> None:
 @click.argument("name")
 @click.argument("file", type=options.FILE)
 @options.model_options
-@click.option(
-    "--licence", default="", help="Licence of the weights, in words; for a model of your own."
-)
+@click.option("--licence", default="",
+              help="Licence of the weights, in words; for a model of your own.")  # fmt: skip
 @click.option(
     "--here", is_flag=True,
     help="Store it in this checkout's weights/added, not in your user folder.",
@@ -156,9 +139,7 @@ def remove(name: str) -> None:
 
     found = find_added(name)
     if found is None:
-        raise UnknownModel(
-            f"no model was added by the name {name!r}; `faceqan-toolkit models list` shows "
-            "which were"
-        )
+        shown = "`faceqan-toolkit models list` shows which were"
+        raise UnknownModel(f"no model was added by the name {name!r}; {shown}")
     remove_added(found)
     click.echo(f"removed {found.path}")

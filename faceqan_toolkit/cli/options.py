@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -24,16 +24,13 @@ from faceqan_toolkit.settings import (
     setting_owner,
 )
 
-if TYPE_CHECKING:
-    pass
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 INPUT_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-COUNT = click.IntRange(min=1)
+COUNT, WHOLE = click.IntRange(min=1), click.IntRange(min=0)
 
 
 def stack(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -50,20 +47,17 @@ class _PartName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # cli
         self._registry = registry
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name; fail if it is not registered."""
         try:
             return self._registry.find(value).name
         except SettingsError as error:
             self.fail(str(error), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return all names."""
         return f"[{'|'.join(self._registry)}]"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the names with a prefix."""
         return [CompletionItem(name) for name in self._registry if name.startswith(incomplete)]
 
 
@@ -78,7 +72,6 @@ class _PartOption(click.Option):
         )
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the help and the options of all parts."""
         names, text = super().get_help_record(ctx) or ("", "")
         for name in self._registry:
             with suppress(SettingsError):  # a package that cannot be imported
@@ -95,10 +88,8 @@ def _part_option(registry: Registry) -> Callable[[F], F]:
 def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[F], F]:
     """Return the option of a setting; default, type and help come from its field.
 
-    Args:
-        name: name of the setting.
-        flags: short forms, such as "-k", or another long form.
-        attributes: arguments of `click.option` that replace those of the field.
+    `flags` are short forms, such as "-k", or another long form; `attributes` are arguments of
+    `click.option` that replace those of the field.
     """
     item = setting_field(name)
     kind = kind_of(setting_owner(name), item.name)
@@ -118,9 +109,8 @@ def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[F], F]:
 
 def _of_detectors(name: str) -> str:
     """Return the built-in detectors' defaults of a setting: "0.9, yunet 0.7"."""
-    first, *others = DETECTORS.imported
-    texts = [f"{part.name} {part.defaults[name]}" for part in others]
-    return ", ".join([str(first.defaults[name]), *texts])
+    texts = (f"{part.name} {part.defaults[name]}" for part in DETECTORS.imported)
+    return ", ".join(texts).removeprefix(f"{DetectionSettings.detector} ")
 
 
 def _number_or_auto(
@@ -184,67 +174,49 @@ quality_options = stack(_setting("model"), method_options, _setting("seed"), att
 
 # arguments of the library's functions
 archive_options = stack(
-    click.option(
-        "--every", default="1s", show_default=True, metavar="N|Ns",
-        help="Frames of videos: one in N, or one every N seconds.",
-    ),
-    click.option(
-        "--image-column", default="", show_default="found by its type", metavar="NAME",
-        help="Column of parquet files that holds the photos.",
-    ),
+    click.option("--every", default="1s", show_default=True, metavar="N|Ns",
+                 help="Frames of videos: one in N, or one every N seconds."),
+    click.option("--image-column", default="", show_default="found by its type", metavar="NAME",
+                 help="Column of parquet files that holds the photos."),
 )  # fmt: skip
-calibration_option = click.option(
-    "--calibration", type=FILE, metavar="FILE",
-    help="File of `calibrate`: sets the scale of quality_100 and counts faces below thresholds.",
-)  # fmt: skip
-fetch_option = click.option(
-    "--fetch", is_flag=True,
-    help="For a RUN: also read its photos on other machines, for instance by URL.",
-)  # fmt: skip
-format_option = click.option(
-    "--format", "formats", type=click.Choice(FORMATS), multiple=True,
-    default=["csv"], show_default=True, help="Format of the result file; may be repeated.",
-)  # fmt: skip
+calibration_option = click.option("--calibration", type=FILE, metavar="FILE",
+                                  help="File of `calibrate`: sets the scale of quality_100 and "
+                                  "counts faces below thresholds.")  # fmt: skip
+fetch_option = click.option("--fetch", is_flag=True,
+                            help="For a RUN: also read its photos on other machines, for instance "
+                            "by URL.")  # fmt: skip
+format_option = click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True,
+                             default=["csv"], show_default=True,
+                             help="Format of the result file; may be repeated.")  # fmt: skip
 group_options = stack(
-    click.option(
-        "--group-by", metavar="folder|COLUMN",
-        help="Summarise faces by folder, or by a column of --groups.",
-    ),
-    click.option(
-        "--groups", type=INPUT_FILE, metavar="CSV",
-        help="File for --group-by with the columns path (as in rankings) and COLUMN.",
-    ),
+    click.option("--group-by", metavar="folder|COLUMN",
+                 help="Summarise faces by folder, or by a column of --groups."),
+    click.option("--groups", type=INPUT_FILE, metavar="CSV",
+                 help="File for --group-by with the columns path (as in rankings) and COLUMN."),
 )  # fmt: skip
-identity_option = click.option(
-    "--identity", metavar="first|last|N|FILE", show_default="first",
-    help="Identity of a photo: first, last or Nth folder of its path, or a CSV file with the "
-    "columns path and identity.",
-)  # fmt: skip
-like_published_option = click.option(
-    "--like-published", is_flag=True,
-    help="Use the published FaceQAN code's choices, after plain MTCNN and bilinear warping.",
-)  # fmt: skip
+identity_option = click.option("--identity", metavar="first|last|N|FILE", show_default="first",
+                               help="Identity of a photo: first, last or Nth folder of its path, "
+                               "or a CSV file with the columns path and identity.")  # fmt: skip
+like_published_option = click.option("--like-published", is_flag=True,
+                                     help="Use the published FaceQAN code's choices, after plain "
+                                     "MTCNN and bilinear warping.")  # fmt: skip
 report_option = stack(
     click.option(
         "--report/--no-report", default=True, show_default=True, help="Write RUN/report.html."
     ),
     click.option("--redact", is_flag=True, help="Omit all pictures from the report."),
 )
-retry_option = click.option(
-    "--retry-failed", is_flag=True, help="Retry every photo without a score."
-)
+retry_option = click.option("--retry-failed", is_flag=True,
+                            help="Retry every photo without a score.")  # fmt: skip
 run_options = stack(
     archive_options,
-    click.option(
-        "-o", "--output", type=FOLDER, required=True, metavar="RUN",
-        help="Run folder; an existing one is continued.",
-    ),
+    click.option("-o", "--output", type=FOLDER, required=True, metavar="RUN",
+                 help="Run folder; an existing one is continued."),
     format_option,
     retry_option,
-    click.option(
-        "--shard", metavar="I/N", show_default="none",
-        help="Process only the Ith of N parts of the photos, equal on every machine; see merge.",
-    ),
+    click.option("--shard", metavar="I/N", show_default="none",
+                 help="Process only the Ith of N parts of the photos, equal on every machine; see "
+                 "merge."),
     machine_options,
     _setting("photo_timeout", show_default="300"),
     workers_option,
@@ -261,23 +233,13 @@ def is_given(name: str) -> bool:
 
 
 def make_settings(
-    task: str,
-    *,
-    like_published: bool = False,
-    detector_option: Sequence[str] = (),
-    method_option: Sequence[str] = (),
-    **options: Any,
-) -> Settings:
+    task: str, *, like_published: bool = False, detector_option: Sequence[str] = (),
+    method_option: Sequence[str] = (), **options: Any,
+) -> Settings:  # fmt: skip
     """Return the settings of a command's options.
 
-    Args:
-        task: one of `settings.TASKS`.
-        like_published: use the published code's choices.
-        detector_option, method_option: texts of the form "NAME=VALUE".
-        options: other settings by flat name.
-
-    Raises:
-        SettingsError: a bad value, or one that contradicts `--like-published`.
+    `detector_option` and `method_option` are texts "NAME=VALUE", `options` other settings by flat
+    name. Raise SettingsError for a bad value, or one that contradicts `--like-published`.
     """
     published = {name: value for name, value in PUBLISHED.items() if name in options}
     for name, value in published.items() if like_published else ():

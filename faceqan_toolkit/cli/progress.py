@@ -23,12 +23,9 @@ LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Number of things done, rate, time left and failures so far, on standard error.
+    """Number of things done, rate, time left and failures, on standard error unless `quiet`.
 
-    Args:
-        total: number of things to do.
-        unit: noun for one of them.
-        quiet: show nothing.
+    `total` is the number of things to do, `unit` a noun for one.
     """
 
     def __init__(self, total: int, unit: str = "photo", *, quiet: bool = False) -> None:
@@ -37,17 +34,12 @@ class Progress:
         self._console = Console(stderr=True, quiet=quiet)
         self._started = self._logged = time.monotonic()
         self._bar = Bar(
-            SpinnerColumn(),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            SpinnerColumn(), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
             TextColumn("{task.fields[failures]}", style="yellow"),
-            console=self._console,
-            speed_estimate_period=300,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
+            console=self._console, speed_estimate_period=300,
+            disable=not self._console.is_terminal, transient=True,
+        )  # fmt: skip
 
     def __enter__(self) -> Progress:
         self._bar.start()

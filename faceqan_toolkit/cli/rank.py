@@ -39,24 +39,20 @@ WHOLE_RESULTS = ("rankings", "faces", "results", "comparison")
 @options.run_argument
 @click.argument("other", metavar="[RUN_B]", required=False, type=options.PATH)
 @click.option("--top", type=options.COUNT, metavar="N", help="Show the best N only.")
-@click.option(
-    "--bottom", type=options.COUNT, metavar="N", help="Show the worst N with a score only."
-)
+@click.option("--bottom", type=options.COUNT, metavar="N",
+              help="Show the worst N with a score only.")  # fmt: skip
 @options.group_options
-@click.option(
-    "--below", type=float, metavar="Q",
-    help="With --group-by: show the share of faces below this quality, with its interval.",
-)  # fmt: skip
+@click.option("--below", type=float, metavar="Q",
+              help="With --group-by: show the share of faces below this quality, with its "
+              "interval.")  # fmt: skip
 @click.option(
     "--format", "formats", type=click.Choice([*FORMATS, "pickle"]), multiple=True,
     help="Write RUN/rankings.FORMAT instead of printing a table; may be repeated. Groups go to "
     "RUN/groups.FORMAT, a comparison to RUN_B/comparison.FORMAT. With --top or --bottom, print the "
     "rows in this format. pickle: the published code's results.pkl, {path: quality}.",
 )  # fmt: skip
-@click.option(
-    "-o", "--output", type=options.FILE, metavar="FILE",
-    help="Write to this file; needs one --format.",
-)  # fmt: skip
+@click.option("-o", "--output", type=options.FILE, metavar="FILE",
+              help="Write to this file; needs one --format.")  # fmt: skip
 def command(
     run: Path, other: Path | None, top: int | None, bottom: int | None, group_by: str | None,
     groups: Path | None, below: float | None, formats: tuple[str, ...], output: Path | None,
@@ -88,11 +84,11 @@ def command(
         if not ranking.scored and (exports.some_rows or "pickle" in formats):
             raise RunError(ranking.run.no_scores)
         warn_of_one_quality(ranking)
-        if not formats:
+        if formats:
+            total = sum(ranking.counts().values())
+            exports.write(partial(ranking.export, top=top, bottom=bottom), run, ranking.name, total)
+        else:
             print_ranking(ranking, top, bottom)
-            return
-        total = sum(ranking.counts().values())
-        exports.write(partial(ranking.export, top=top, bottom=bottom), run, ranking.name, total)
 
 
 def _compare(first: Path, second: Path, top: int | None, exports: _Exports) -> None:
@@ -102,11 +98,11 @@ def _compare(first: Path, second: Path, top: int | None, exports: _Exports) -> N
     from faceqan_toolkit.results.comparison import RunComparison
 
     comparison = RunComparison(open_run(first), open_run(second))
-    if not exports.formats:
+    if exports.formats:
+        total = comparison.summary()[0].common
+        exports.write(partial(comparison.export, number=top), second, "comparison", total)
+    else:
         print_comparison(*comparison.summary(top or MOVERS))
-        return
-    total = comparison.summary()[0].common
-    exports.write(partial(comparison.export, number=top), second, "comparison", total)
 
 
 def _group(
@@ -120,10 +116,10 @@ def _group(
     run = open_run(folder)
     run.check_threshold(below)
     summaries = summarise(run, Grouping(by, groups), below=below)
-    if not exports.formats:
+    if exports.formats:
+        exports.write(partial(export, summaries), folder, "groups", len(summaries))
+    else:
         print_groups(summaries, by, below)
-        return
-    exports.write(partial(export, summaries), folder, "groups", len(summaries))
 
 
 @dataclass(frozen=True)
@@ -153,10 +149,8 @@ class _Exports:
     ) -> None:
         """Write the rows in each format and print the files' names, or print the rows.
 
-        Args:
-            export: writes the wanted rows to a file in a format and returns their number.
-            folder, name: run folder, and stem of its file for all rows.
-            total: number of all rows.
+        `export` writes the wanted rows of `total` to a file in a format and returns their number;
+        `name` is the stem of the file for all rows in the run folder.
         """
         for file_format in self.formats:
             if self.output is not None:
@@ -182,6 +176,5 @@ class _Exports:
             raise RunError(
                 f"{output} is the run's own file and holds every row; choose another name"
             )
-        check_replaceable(
-            output, lambda head: head.startswith(HEADS[file_format]), f"{file_format} of this tool"
-        )
+        kind, heads = f"{file_format} of this tool", HEADS[file_format]
+        check_replaceable(output, lambda head: head.startswith(heads), kind)

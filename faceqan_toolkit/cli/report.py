@@ -15,20 +15,15 @@ from faceqan_toolkit.errors import SettingsError
 
 @click.command("report", cls=Command, example="report run --redact -o public.html")
 @options.run_argument
-@click.option(
-    "-o", "--output", type=options.FILE, metavar="FILE", show_default="RUN/report.html",
-    help="HTML file to write.",
-)  # fmt: skip
-@click.option(
-    "--photos/--no-photos", default=True, show_default=True, help="Show photos beside the crops."
-)
+@click.option("-o", "--output", type=options.FILE, metavar="FILE", show_default="RUN/report.html",
+              help="HTML file to write.")  # fmt: skip
+@click.option("--photos/--no-photos", default=True, show_default=True,
+              help="Show photos beside the crops.")  # fmt: skip
 @click.option("--redact", is_flag=True, help="Omit all pictures: show scores and names only.")
 @options.fetch_option
 @options.group_options
-@click.option(
-    "--below", type=float, metavar="Q",
-    help="Threshold that the page opens with; it can be changed there.",
-)  # fmt: skip
+@click.option("--below", type=float, metavar="Q",
+              help="Threshold that the page opens with; it can be changed there.")  # fmt: skip
 def command(run: Path, output: Path | None, redact: bool, **chosen: Any) -> None:
     """Write the HTML report of a RUN: scores, crops, threshold, failures.
 

@@ -126,11 +126,7 @@ class Reporter:
         self.emit("error", text=text)
 
     def exit(self, code: int, text: str) -> NoReturn:
-        """Print the exit code and its reason, and end the command.
-
-        Raises:
-            Exit: always.
-        """
+        """Print the exit code and its reason, and end the command."""
         self.emit("exit", code=code, text=text)
         raise click.exceptions.Exit(code)
 
@@ -205,11 +201,7 @@ def _shown(value: Any) -> str:
 
 
 def code_for(failed: int, total: int) -> int:
-    """Return the exit code of a complete command by its option `--fail-on`.
-
-    Args:
-        failed, total: number of missing results, and of all results.
-    """
+    """Return the exit code of a complete command that lacks `failed` of `total` results."""
     fail_on = _switches().get("fail_on", "any")
     if fail_on == "all":
         fails = failed == total
@@ -226,17 +218,13 @@ def choose(context: click.Context) -> None:
     """
     switches = context.meta[_SWITCHES]
     if switches["quiet"] and switches["verbose"]:
-        # the command line overrides the environment, which overrides the configuration file
-        order = [
-            ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP,
-        ]  # fmt: skip
-        places = {
-            name: order.index(context.get_parameter_source(name) or order[-1])
-            for name in ("quiet", "verbose")
-        }
-        if places["quiet"] == places["verbose"]:
+        quiet, verbose = map(context.get_parameter_source, ("quiet", "verbose"))
+        if quiet is verbose:
             raise click.UsageError("--quiet and --verbose contradict each other")
-        switches[max(places, key=places.__getitem__)] = False
+        # the command line overrides the environment, which overrides the configuration file
+        order = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+        first = next(source for source in order if source in (quiet, verbose))
+        switches["verbose" if quiet is first else "quiet"] = False
 
 
 def _switches() -> Mapping[str, Any]:
@@ -259,26 +247,20 @@ def _remember_fail_on(context: click.Context, option: click.Parameter, value: st
     _remember(context, option, value)
 
 
-fail_on_option = click.option(
-    "--fail-on", default="any", show_default=True, expose_value=False, callback=_remember_fail_on,
-    metavar="never|any|all|SHARE",
-    help="When photos or faces without a result mean exit code 3: any of them, all, more than this "
-    "share (0..1), or never.",
-)  # fmt: skip
+fail_on_option = click.option("--fail-on", default="any", show_default=True, expose_value=False,
+                              callback=_remember_fail_on, metavar="never|any|all|SHARE",
+                              help="When photos or faces without a result mean exit code 3: any "
+                              "of them, all, more than this share (0..1), or never.")  # fmt: skip
 
 
 def options() -> list[click.Option]:
     """Return the options that choose what the reporter prints."""
     shared: dict[str, Any] = {"expose_value": False, "callback": _remember}
     return [
-        click.Option(
-            ["-q", "--quiet"], is_flag=True, **shared,
-            help="Print results, errors and warnings only.",
-        ),
-        click.Option(
-            ["-v", "--verbose"], is_flag=True, **shared,
-            help="Also print the options given, starts of workers, and timings.",
-        ),
+        click.Option(["-q", "--quiet"], is_flag=True, **shared,
+                     help="Print results, errors and warnings only."),
+        click.Option(["-v", "--verbose"], is_flag=True, **shared,
+                     help="Also print the options given, starts of workers, and timings."),
         click.Option(
             ["--log-format"], type=click.Choice(["text", "json"]), default="text",
             show_default=True, **shared,

@@ -166,7 +166,9 @@ def _columns(ranking: Ranking, rank_width: int = 0) -> list[Column]:
         *(scores if ranking.scored else []),
         Column("face px", lambda row: _number(row["face_px"], 0), right=True, drop=4),
         Column("confidence", lambda row: _number(row["confidence"], 3), right=True, drop=5),
-        _path_column(_failure),
+        _path_column(
+            lambda row: "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+        ),
     ]
 
 
@@ -178,14 +180,6 @@ def _path_column(remark: Callable[[Row], str]) -> Column:
         return Cell(printable(name), printable(remark(row)))
 
     return Column("path [face]", cell, least=26, is_path=True)
-
-
-def _failure(row: Row) -> str:
-    return "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-
-
-def _moved_to(row: Row) -> str:
-    return "" if row["path_b"] == row["path"] else f"in the second run {row['path_b']}"
 
 
 def _with_gaps(rows: Iterable[Row]) -> Iterator[Row | None]:
@@ -232,7 +226,9 @@ def print_comparison(figures: Comparison, movers: Sequence[Mapping[str, Any]]) -
         Column("then", lambda row: _number(row["percentile_b"], 1), right=True, drop=1),
         Column("quality", lambda row: _number(row["quality_a"], 4), right=True, drop=2),
         Column("then", lambda row: _number(row["quality_b"], 4), right=True, drop=2),
-        _path_column(_moved_to),
+        _path_column(
+            lambda row: "" if row["path_b"] == row["path"] else f"in the second run {row['path_b']}"
+        ),
     ]
     print_table(console, columns, cells_of(columns, movers))
 

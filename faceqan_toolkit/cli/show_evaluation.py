@@ -9,7 +9,7 @@ from rich.text import Text
 
 from faceqan_toolkit.cli.reporter import Reporter
 from faceqan_toolkit.cli.show import make_console
-from faceqan_toolkit.cli.tables import Cell, Column, print_table
+from faceqan_toolkit.cli.tables import Cell, Column, cells_of, print_table
 from faceqan_toolkit.evaluation.result import Evaluation
 from faceqan_toolkit.evaluation.result_files import between, number
 from faceqan_toolkit.evaluation.statistics import Agreement
@@ -71,19 +71,11 @@ def print_agreement(agreement: Agreement, movers: int) -> None:
     if not movers:
         return
     columns = [
-        Column("moved", right=True),
-        Column("percentile", right=True, drop=1),
-        Column("then", right=True, drop=1),
-        Column(first, right=True, least=8, is_path=True),
-        Column(second, right=True, least=8, is_path=True),
-        Column("path", least=20, is_path=True),
+        Column("moved", lambda row: f"{row['moved']:+.1f}", right=True),
+        Column("percentile", lambda row: f"{row['first_percentile']:.1f}", right=True, drop=1),
+        Column("then", lambda row: f"{row['second_percentile']:.1f}", right=True, drop=1),
+        Column(first, lambda row: f"{row['first']:.4f}", right=True, least=8, is_path=True),
+        Column(second, lambda row: f"{row['second']:.4f}", right=True, least=8, is_path=True),
+        Column("path", lambda row: printable(row["path"]), least=20, is_path=True),
     ]
-    rows = [
-        [
-            f"{row['moved']:+.1f}", f"{row['first_percentile']:.1f}",
-            f"{row['second_percentile']:.1f}", f"{row['first']:.4f}", f"{row['second']:.4f}",
-            row["path"],
-        ]
-        for row in agreement.movers(movers)
-    ]  # fmt: skip
-    print_table(out, columns, [[Cell(printable(text)) for text in row] for row in rows])
+    print_table(out, columns, cells_of(columns, agreement.movers(movers)))

@@ -15,10 +15,8 @@ from faceqan_toolkit.cli.reporter import Reporter
 
 GAP = 2
 """Spaces between columns."""
-
 MOST_LINES = 3
 """Lines of a row."""
-
 DOTS = "..."
 
 
@@ -87,12 +85,9 @@ class Layout:
     """
 
     def __init__(
-        self,
-        columns: Sequence[Column],
-        rows: Sequence[Sequence[Cell]],
-        width: int | None,
+        self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None,
         above: Mapping[int, int] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._columns = columns
         wanted = {
             index: max(cell_len(column.name), (above or {}).get(index, 0),
@@ -105,9 +100,7 @@ class Layout:
         }
         self._narrow = width is not None and _line_length(wanted) > width
         self.widths = _narrowed(columns, wanted, least, width or 0) if self._narrow else wanted
-        self.dropped = [
-            column.name for index, column in enumerate(columns) if index not in self.widths
-        ]
+        self.dropped = [one.name for index, one in enumerate(columns) if index not in self.widths]
 
     def lines(self, row: Sequence[Cell]) -> list[str]:
         """Return the lines of a row; in a narrow table a remark may use the room of empty cells."""
@@ -138,10 +131,7 @@ def _narrowed(
 ) -> dict[int, int]:
     """Return widths that fit a line: columns are narrowed, and left out if that is not enough.
 
-    Args:
-        columns: all columns.
-        wanted, least: their largest and smallest widths.
-        width: width of the line.
+    `wanted` and `least` are the columns' largest and smallest widths, `width` is the line's.
     """
     widths = dict(least)
     while _line_length(widths) > width and (first := max(columns[i].drop for i in widths)):
@@ -186,18 +176,12 @@ def shorten(text: str, width: int) -> str:
 
 
 def print_table(
-    console: Console,
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[Cell]],
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]],
     above: Mapping[int, int] | None = None,
-) -> Mapping[int, int]:
-    """Print a table, or further rows of it, to fit the console; return the columns' widths.
+) -> Mapping[int, int]:  # fmt: skip
+    """Print a table to fit the console, or one line a row without a terminal; return its widths.
 
-    Args:
-        console: where to print; without a terminal, each row gets one line.
-        columns: columns of the table.
-        rows: rows of cells, see `cells_of`.
-        above: widths of the rows above; None to begin with the header.
+    For `rows`, see `cells_of`. `above` are the widths of rows above; None begins with the header.
     """
     layout = Layout(columns, rows, console.width if console.is_terminal else None, above)
     if above is None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -246,6 +246,42 @@ def _read_card(path: Path) -> Installed:
         raise DamagedWeights(
             f"{path} cannot be read: {error}; delete it, and add the model again"
         ) from error
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model by its name, and whether its weights are installed.
+
+    Attributes:
+        name: value of `--model`.
+        state: "built in", "added", "not here", "damaged" or "offered" (by an installed package).
+        title: description, reason of the damage, or "package.module:factory".
+        trained_on, commercial: see `Entry`.
+    """
+
+    name: str
+    state: str
+    title: str
+    trained_on: str = ""
+    commercial: str = ""
+
+
+def known_models() -> Iterator[Listed]:
+    """Yield all models that have a name: registered ones, the user's own, those of packages."""
+    added, registered = added_names(), entries()
+    for entry in registered.values():
+        state = entry.source if entry.source == "built in" else "not here"
+        state = "added" if entry.name in added else state
+        yield Listed(entry.name, state, entry.title, entry.trained_on, entry.commercial)
+    for name in (name for name in added if name not in registered):
+        try:
+            if found := find_added(name):
+                title, commercial = found.entry.title, found.entry.commercial
+                yield Listed(name, "added", title, commercial=commercial)
+        except DamagedWeights as error:
+            yield Listed(name, "damaged", str(error))
+    for name, factory in offered().items():
+        yield Listed(name, "offered", factory, commercial="unclear")
 
 
 def remove_added(model: Installed) -> None:

@@ -85,16 +85,16 @@ class Rules:
                 "`per_identity`, `per_window`, `min_per_identity` or `drop_status`"
             )
         for name, value, low, high, expected in (
-            ("min-quality", self.min_quality, -math.inf, math.inf, "a finite number"),
-            ("min-percentile", self.min_percentile, 0, 100, "in 0..100"),
-            ("keep-top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %"),
-            ("per-window", self.per_window, 1e-3, math.inf, "at least 0.001 seconds"),
-            ("keep-top", self.keep_top, 1, math.inf, "at least 1"),
-            ("per-identity", self.per_identity, 1, math.inf, "at least 1"),
-            ("min-per-identity", self.min_per_identity, 1, math.inf, "at least 1"),
+            ("min_quality", self.min_quality, -math.inf, math.inf, "a finite number"),
+            ("min_percentile", self.min_percentile, 0, 100, "in 0..100"),
+            ("keep_top", self.keep_percent, 1e-9, 100, "above 0 % and at most 100 %"),
+            ("per_window", self.per_window, 1e-3, math.inf, "at least 0.001 seconds"),
+            ("keep_top", self.keep_top, 1, math.inf, "at least 1"),
+            ("per_identity", self.per_identity, 1, math.inf, "at least 1"),
+            ("min_per_identity", self.min_per_identity, 1, math.inf, "at least 1"),
         ):
             if value is not None and not (math.isfinite(value) and low <= value <= high):
-                raise SettingsError(f"{name} is {value}; it must be {expected}")
+                raise SettingsError(f"`{name}` is {value}; it must be {expected}")
         if (self.min_per_identity or 0) > (self.per_identity or math.inf):
             raise SettingsError(
                 f"`min_per_identity` {self.min_per_identity} is more than `per_identity` "
@@ -119,7 +119,7 @@ def number_or_percentage(text: str) -> tuple[int | None, float | None]:
         return (None, float(text[:-1])) if text.endswith("%") else (int(text), None)
     except ValueError:
         raise SettingsError(
-            f"keep-top is {text}; it must be a number, or a percentage as in 10%"
+            f"`keep_top` is {text}; it must be a number, or a percentage as in 10%"
         ) from None
 
 

@@ -21,7 +21,13 @@ from faceqan_toolkit.errors import (
 from faceqan_toolkit.models import registry
 from faceqan_toolkit.models.architectures import build_backbone, official
 from faceqan_toolkit.models.load import add_model, find_model, load_model
-from faceqan_toolkit.models.registry import added_names, entries, find_added, remove_added
+from faceqan_toolkit.models.registry import (
+    added_names,
+    entries,
+    find_added,
+    known_models,
+    remove_added,
+)
 from faceqan_toolkit.settings import ModelOptions
 from tests.models.layouts import fill, shapes
 from tests.models.test_architectures import magface, named, saved
@@ -60,6 +66,7 @@ def test_a_model_of_ones_own(file: Path, folder: Path, state: dict[str, torch.Te
     found = find_added("mine")
     assert found == model
     assert added_names() == ["mine"]
+    assert states() == {"sface": "built in", "magface_r100": "not here", "mine": "added"}
     loaded = load_model("mine")
     assert (loaded.name, loaded.sha256, loaded.assumed) == ("mine", model.identity, ())
     crops = torch.rand(1, 3, 112, 112)
@@ -67,6 +74,11 @@ def test_a_model_of_ones_own(file: Path, folder: Path, state: dict[str, torch.Te
     assert model.entry.licence == "CC0"
     remove_added(model)
     assert list(folder.iterdir()) == []
+
+
+def states() -> dict[str, str]:
+    listed = {model.name: model.state for model in known_models()}
+    return {name: listed[name] for name in ("sface", "magface_r100", "mine")}
 
 
 def test_again_and_another_by_the_same_name(file: Path, folder: Path) -> None:
@@ -108,6 +120,7 @@ def test_a_damaged_card(file: Path, folder: Path, card: str) -> None:
     model.card.write_text(card, encoding="latin-1")
     with pytest.raises(DamagedWeights, match="add the model again"):
         load_model("mine")
+    assert states()["mine"] == "damaged"
 
 
 def test_a_card_cannot_point_elsewhere(file: Path, folder: Path, tmp_path: Path) -> None:

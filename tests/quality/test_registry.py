@@ -91,7 +91,7 @@ def test_defaults_are_those_of_the_class(part) -> None:
     assert {name: item.default for name, item in part.fields.items()} == {
         name: known[name].default for name in part.fields
     }
-    assert part.documentation
+    assert part.make.__doc__
     for name in {*part.uses} - {"preset", "copies"}:
         assert known[name].default == setting_field(name).default
 

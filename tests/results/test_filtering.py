@@ -201,7 +201,7 @@ def test_who_is_one_identity(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         ({}, "say what to keep"),
-        ({"min_quality": math.nan}, "min-quality is nan"),
+        ({"min_quality": math.nan}, "`min_quality` is nan"),
         ({"min_percentile": 101}, "in 0..100"),
         ({"keep_top": 0}, "at least 1"),
         ({"keep_percent": 0}, "above 0 %"),
