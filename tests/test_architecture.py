@@ -20,8 +20,8 @@ HEAVY = {"torch", "torchvision", "facenet_pytorch", "skimage", "cv2", "duckdb", 
          "PIL"}  # fmt: skip
 
 ROOMS = [
-    {"errors", "text"},
-    {"types", "events", "geometry", "fields", "registry"},
+    {"text"},
+    {"types", "errors", "events", "geometry", "fields", "registry"},
     {"files", "settings", "hardware", "threads"},
     {"photos"},
     {"alignment", "models"},
@@ -49,15 +49,8 @@ def modules() -> dict[str, Path]:
 
 @cache
 def statements(name: str) -> list[ast.AST]:
-    """Return a module's nodes, those for type checkers alone left out."""
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    unseen = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    return [node for node in ast.walk(tree) if id(node) not in unseen]
+    """Return a module's nodes, those for type checkers among them."""
+    return list(ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))))
 
 
 def imported(name: str) -> set[str]:
