@@ -163,14 +163,14 @@ def test_photos_that_go_while_a_run_is_at_work(tmp_path: Path) -> None:
     """A photo that was found and is gone when its turn comes costs one record."""
     photos = many(tmp_path)
     code = f"""
-import faceqan_toolkit.job as job
+from faceqan_toolkit import events
 from pathlib import Path
-plan = job.Planned
+plan = events.Planned
 def removing(*arguments):
     Path({str(photos / "04_astronaut.jpg")!r}).unlink()
     Path({str(photos / "02_hopper.jpg")!r}).write_bytes(b"changed")
     return plan(*arguments)
-job.Planned = removing
+events.Planned = removing
 """
     process = start([MAIN, str(photos), "-o", "run", *QUICKEST, *HERE], tmp_path, code)
     _, stderr = process.communicate(timeout=HANG)
