@@ -186,11 +186,14 @@ def check_replaceable(target: Path, is_ours: Callable[[bytes], bool], kind: str)
             raise PermissionError(errno.EACCES, "Permission denied")
         if target.is_symlink() or not target.exists():
             return  # of a link, only the link itself is replaced
-        with target.open("rb") if target.is_file() else io.BytesIO() as file:
-            head = file.read(HEAD_BYTES)
+        replaceable = target.is_file()
+        if replaceable:
+            with target.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+            replaceable = not head or is_ours(head)
     except OSError as error:
         raise RunError(f"cannot write {target}: {reason_of(error)}") from error
-    if not target.is_file() or (head and not is_ours(head)):
+    if not replaceable:
         raise RunError(f"{target} is there and is no {kind}; choose another name")
 
 

@@ -285,7 +285,8 @@ class Pipeline:
         """Yield the photo's faces, cut out as far as the task goes."""
         if self.detector is None:
             crop = resize_crop(photo.pixels, self.crop_size)
-            note = "" if crop is photo.pixels else "{} {}x{}".format(RESIZED, *photo.size)
+            width, height = photo.size
+            note = "" if crop is photo.pixels else f"{RESIZED} {width}x{height}"
             yield Cut(0, None, crop, note, self._measure(crop, photo, None))
             return
         cutter = self._cutter(photo) if self._aligning else None
@@ -331,7 +332,8 @@ class Pipeline:
         waiting: list[Prepared] = []
         block = self.scorer.block_faces if self.scorer else 1
         for photo in prepared:
-            waiting += [photo] if photo else []
+            if photo is not None:
+                waiting.append(photo)
             faces = sum(len(item.cuts) for item in waiting)
             if photo is None or faces >= block or len(waiting) > 4 * block:
                 yield from self._finish(waiting)

@@ -52,9 +52,13 @@ def short_checksum(checksum: str) -> str:
     return checksum[:12]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, short; its kind if it says nothing."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+def first_line(error: Exception, *, kind: bool = False) -> str:
+    """Return the first line of what an error says, short; its kind if it says nothing.
+
+    With `kind` the line begins with the error's kind.
+    """
+    line, name = str(error).strip().partition("\n")[0][:200], type(error).__name__
+    return f"{name}: {line}" if kind and line else line or name
 
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")

@@ -36,7 +36,7 @@ from faceqan_toolkit.models.base import Preprocessing, check_embeddings
 from faceqan_toolkit.models.registry import Entry
 from faceqan_toolkit.models.weights import is_onnx, is_safetensors
 from faceqan_toolkit.settings import AS_TRAINED, ModelOptions
-from faceqan_toolkit.text import first_names
+from faceqan_toolkit.text import first_line, first_names
 from faceqan_toolkit.threads import keep_onnxruntime_private
 
 NESTING = 4
@@ -149,7 +149,7 @@ def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Loa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            from faceqan_toolkit.models.onnx_network import error_text, read_network
+            from faceqan_toolkit.models.onnx_network import read_network
         except ImportError as error:
             raise MissingDependency(
                 "an ONNX model needs an extra: pip install 'faceqan-toolkit[onnx]'"
@@ -159,7 +159,8 @@ def load_onnx(content: bytes, preprocessing: Preprocessing | None = None) -> Loa
         except FaceQANError:
             raise
         except Exception as error:  # any, from three libraries that read a stranger's file
-            raise UnsupportedGraph(f"cannot be converted: {error_text(error)}") from error
+            reason = first_line(error, kind=True)
+            raise UnsupportedGraph(f"cannot be converted: {reason}") from error
 
 
 def load_network(

@@ -40,6 +40,7 @@ from faceqan_toolkit.models.onnx_file import (
     read_model,
     tallied,
 )
+from faceqan_toolkit.text import first_line
 
 Floats = NDArray[np.float32]
 
@@ -378,7 +379,8 @@ class Session:
                 enable_fallback=0,  # the fallback would print the error and retry
             )
         except Exception as error:  # onnxruntime's errors have no common base class
-            raise UnsupportedGraph(f"onnxruntime cannot read it: {error_text(error)}") from error
+            reason = first_line(error, kind=True)
+            raise UnsupportedGraph(f"onnxruntime cannot read it: {reason}") from error
 
     def run(
         self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str] = ()
@@ -388,7 +390,8 @@ class Session:
         try:
             values = self._session.run(list(names), dict(feeds))
         except Exception as error:
-            raise UnsupportedGraph(f"onnxruntime cannot run it: {error_text(error)}") from error
+            reason = first_line(error, kind=True)
+            raise UnsupportedGraph(f"onnxruntime cannot run it: {reason}") from error
         return dict(zip(names, values, strict=True))
 
     def run_crops(
@@ -407,9 +410,3 @@ class Session:
             for name, values in self.run({entry.name: batch}, names).items():
                 found.setdefault(name, []).append(np.atleast_1d(values)[:1])
         return {name: np.concatenate(rows) for name, rows in found.items()}
-
-
-def error_text(error: Exception) -> str:
-    """Return an error's type and the first line of its message, shortened."""
-    line = str(error).strip().partition("\n")[0][:200]
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -117,15 +117,14 @@ def label_folder(label: object) -> str:
         return ""
     if isinstance(label, int):
         return f"{label:05d}/"
-    return (
-        _NO_FOLDER_NAME.sub(
-            lambda found: "".join(f"%{ord(character):02X}" for character in found[0]), f"{label}"
-        )
-        + "/"
-    )
+    return f"{_NO_FOLDER_NAME.sub(_percent_encoded, str(label))}/"
 
 
 _NO_FOLDER_NAME = re.compile(r"[/\\\0\ud800-\udfff]|%(?=[0-9A-Fa-f]{2})|^\.{1,2}$")
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    return "".join(f"%{ord(character):02X}" for character in found[0])
 
 
 def is_safe(name: str) -> bool:

@@ -104,8 +104,9 @@ class Rules:
     @property
     def need_scores(self) -> bool:
         """Whether any condition is on quality."""
-        return {self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
-                self.per_identity, self.per_window} != {None}  # fmt: skip
+        on_quality = (self.min_quality, self.min_percentile, self.keep_top, self.keep_percent,
+                      self.per_identity, self.per_window)  # fmt: skip
+        return any(value is not None for value in on_quality)
 
     @property
     def need_identities(self) -> bool:

@@ -233,10 +233,9 @@ def _is_same_file(source: PhotoSource, known: Known) -> bool:
         return False
     if state.mtime_ns == known.mtime_ns:
         return True
+    if not known.sha256:
+        return False
     try:
-        return (
-            bool(known.sha256)
-            and hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
-        )
+        return hashlib.sha256(source.content.read()[0]).hexdigest() == known.sha256
     except PhotoError:
         return False
